@@ -1,0 +1,1 @@
+"""raysweep: one sweep file and one command train a grid of image classifiers."""

@@ -1,0 +1,66 @@
+"""
+What ends a command, and the exit code each ends with:
+
+* UserError (2)            the input is wrong: message only, no traceback
+  + SweepFileError         in a sweep file or an override; several at once, each with its line
+  + DataError              in the images or labels
+  + StorageError           in the run folder or where it lies
+  + ClusterError           the cluster cannot run the sweep
+* LimitReached (3)         a limit of the sweep file is spent; the state is safe
+* Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
+
+Anything else is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RaysweepError(Exception):
+    """Base of all errors that a command reports without a traceback."""
+
+    exit_code = 2
+
+
+class UserError(RaysweepError):
+    """The user's input is wrong. `problems` has one message a fault, all those found."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SweepFileError(UserError):
+    """A sweep file or an override is wrong; each problem reads `file:line: key: what`."""
+
+
+class DataError(UserError):
+    """A data set cannot be read as asked."""
+
+
+class StorageError(UserError):
+    """The run folder, or the place it lies in, cannot be used."""
+
+
+class ClusterError(UserError):
+    """The cluster has not, and cannot get, what the sweep asks for."""
+
+
+class LimitReached(RaysweepError):
+    """A limit of the sweep file is spent; what is done is committed."""
+
+    exit_code = 3
+
+
+class Interrupted(RaysweepError):
+    """The user stopped the command; what is whole is committed."""
+
+    exit_code = 130
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest of `allowed`, or nothing if none is near."""
+    near = difflib.get_close_matches(given, list(allowed), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

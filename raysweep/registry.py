@@ -88,6 +88,15 @@ MODELS = Registry(
     {
         "baseline_block": "raysweep.models.report:baseline_block",
         "resnet18": "raysweep.models.report:resnet18",
+        "resnet34": "raysweep.models.report:resnet34",
+        "resnet50": "raysweep.models.report:resnet50",
+        "resnet152": "raysweep.models.report:resnet152",
+        "my_resnet34": "raysweep.models.report:my_resnet34",
+        "my_resnet50": "raysweep.models.report:my_resnet50",
+        "receptive_resnet50": "raysweep.models.report:receptive_resnet50",
+        "v2_receptive_resnet50": "raysweep.models.report:v2_receptive_resnet50",
+        "v3_receptive_resnet50": "raysweep.models.report:v3_receptive_resnet50",
+        "v4_receptive_resnet50": "raysweep.models.report:v4_receptive_resnet50",
     },
 )
 DATA_SOURCES = Registry(

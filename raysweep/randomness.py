@@ -1,0 +1,40 @@
+"""Every random number of a trial comes from a generator seeded by a stable hash of what it is for.
+
+`generator(device, "augment", seed, epoch, step)` gives the same numbers in every process, on every run and after
+every resume; nothing consumes torch's global generator except what runs inside `seeded`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+def stable_seed(*key: str | int) -> int:
+    """Return a seed in 0 .. 2^63 - 1 that depends on nothing but `key` (BLAKE2b of its text)."""
+    text = "\x1f".join(map(str, key)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def generator(device: torch.device | str, *key: str | int) -> torch.Generator:
+    """Return a generator on `device`, seeded by `key`."""
+    return torch.Generator(device).manual_seed(stable_seed(*key))
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *key: str | int) -> Iterator[None]:
+    """Seed torch's global generators (CPU, and `device`'s) by `key` inside the block, and put them back after.
+
+    For what cannot be given a generator: a network's initial weights and its dropout.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        seed = stable_seed(*key)
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

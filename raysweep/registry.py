@@ -102,9 +102,9 @@ MODELS = Registry(
 DATA_SOURCES = Registry(
     "data set",
     {
-        "digits": "raysweep.data.sources:digits",
-        "synthetic": "raysweep.data.sources:synthetic",
-        "parquet": "raysweep.data.sources:parquet",
+        "digits": "raysweep.data.sources.generated:digits",
+        "synthetic": "raysweep.data.sources.generated:synthetic",
+        "parquet": "raysweep.data.sources.parquet:parquet",
     },
 )
 AUGMENTATIONS = Registry("augmentation", {})

@@ -1,0 +1,131 @@
+"""Where prepared sets lie, digests of source files, and the lock that lets one process prepare a set.
+
+A prepared set is one folder, made under a temporary name and renamed when it is whole: what has the final name
+is complete, and what a crash leaves behind is never used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from raysweep.errors import DataError
+
+SETTLED_S = 2.0
+"""A file changed less than this many seconds ago may change again without its time changing: it is not remembered."""
+
+
+def default_cache() -> Path:
+    """Return $RAYSWEEP_CACHE, else $XDG_CACHE_HOME/raysweep, else ~/.cache/raysweep."""
+    if given := os.environ.get("RAYSWEEP_CACHE"):
+        return Path(given).expanduser()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "raysweep"
+    return Path.home() / ".cache" / "raysweep"
+
+
+def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:
+    """Return one digest of the files' names (relative to `root`) and content.
+
+    Each file's digest is remembered in the cache with its size, time and inode; while those stay, the file is
+    not read again.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    sidecar = cache / "digests" / f"{hashlib.blake2b(str(root.resolve()).encode(), digest_size=8).hexdigest()}.json"
+    known = _read_sidecar(sidecar)
+    fresh: dict[str, list[int | str]] = {}
+    whole = hashlib.blake2b(digest_size=16)
+    for path in sorted(set(files)):
+        name = os.path.relpath(path, root)
+        try:
+            stat = path.stat()
+            state: list[int | str] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+            entry = known.get(name)
+            digest = str(entry[3]) if entry and entry[:3] == state else _digest(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot read: {error.strerror}") from error
+        if time.time_ns() - stat.st_mtime_ns > SETTLED_S * 1e9:
+            fresh[name] = [*state, digest]
+        whole.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
+    if any(known.get(name) != entry for name, entry in fresh.items()):
+        write_whole(sidecar, json.dumps(known | fresh))
+    return whole.hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock file `path`, waiting for its holder; gives False where the file system has no locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+        except OSError:  # some network file systems; the rename in `made_whole` is safe without
+            alone = False
+        yield alone
+
+
+@contextmanager
+def made_whole(target: Path, *, alone: bool) -> Iterator[Path]:
+    """Give a temporary folder that becomes `target` if the block ends well, and is removed if it does not.
+
+    `alone`: no other process can be at it, so what crashes left behind is removed.
+    """
+    prefix = f".{target.name}.tmp-"
+    if alone:
+        for left in target.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = target.parent / f"{prefix}{uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        else:
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_sidecar(path: Path) -> dict[str, list[int | str]]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@
 
 from raysweep.data.dataset import DataSet, Split
 from raysweep.data.normalize import mean_std
-from raysweep.data.prepare import data_root, load, open_data, prepare
+from raysweep.data.prepare import data_root, load, open_data
 from raysweep.data.raw import RawData, RawSplit
 
-__all__ = ["DataSet", "RawData", "RawSplit", "Split", "data_root", "load", "mean_std", "open_data", "prepare"]
+__all__ = ["DataSet", "RawData", "RawSplit", "Split", "data_root", "load", "mean_std", "open_data"]

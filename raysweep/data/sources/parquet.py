@@ -109,18 +109,21 @@ def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
     return RawSplit(labels, lambda rows: _read_images(path, rows), where)
 
 
-def _open(path: Path, column: str) -> pq.ParquetFile:
+def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
-    if column not in file.schema_arrow.names:
-        raise DataError(f"{path}: no column {column!r}; it has {', '.join(file.schema_arrow.names) or 'none'}")
+    names = file.schema_arrow.names
+    for column in ("image", "label"):
+        if column not in names:
+            file.close()
+            raise DataError(f"{path}: no column {column!r}; it has {', '.join(names) or 'none'}")
     return file
 
 
 def _read_labels(path: Path) -> Labels:
-    with _open(path, "label") as file:
+    with _open(path) as file:
         kind = file.schema_arrow.field("label").type
         if not pa.types.is_integer(kind):
             raise DataError(f"{path}: column 'label' is {kind}, must be an integer type")
@@ -139,7 +142,7 @@ def _read_labels(path: Path) -> Labels:
 
 def _read_images(path: Path, rows: Rows) -> Iterator[Encoded]:
     """Yield the image bytes of `rows`, ascending; row groups without any are not read."""
-    with _open(path, "image") as file:
+    with _open(path) as file:
         kind = file.schema_arrow.field("image").type
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             raise DataError(f"{path}: column 'image' is {kind}, must be binary: the bytes of an image file")

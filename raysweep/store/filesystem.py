@@ -100,7 +100,7 @@ class Storage:
 
     def _full(self, path: str) -> str:
         if not path:
-            return self._root
+            return str(self._root)
         _check_inside(path)
         return f"{self._root}/{path}"
 

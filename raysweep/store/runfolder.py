@@ -121,7 +121,7 @@ class RunFolder:
     def resume_point(self, trial_id: str) -> tuple[Record, bytes | None] | None:
         """The newest commit of a trial whose weights are whole: (record, bytes of `last`).
 
-        Falls back to the commit before, its history cut to that epoch; to the trial's beginning, if that is not whole either.
+        Falls back to the commit before, its history cut to that epoch; else to the trial's beginning.
         """
         record = self.record(trial_id)
         if record is None:

@@ -1,0 +1,95 @@
+"""The run folder's `sweep.yaml` and `resolved.yaml`, and what must not change while a run lives."""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ruamel.yaml import YAML
+
+import raysweep
+from raysweep.errors import UserError
+from raysweep.plan import Trial
+from raysweep.store import Record, RunFolder
+from raysweep.sweepfile import Sweep
+
+MUST_MATCH = {
+    "data": "the images or labels changed",
+    "precision": "precision resolves differently here",
+    "workers": "another number of workers",
+}
+
+
+def planned_record(trial: Trial) -> Record:
+    """A trial's record before anything was trained."""
+    return Record(
+        id=trial.id,
+        name=trial.name,
+        seed=trial.seed,
+        axes=dict(trial.axes),
+        config=trial.config.model_dump(mode="json"),
+        epochs=trial.config.epochs,
+    )
+
+
+def check_conditions(folder: RunFolder, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to go on with trials under other conditions than they began with.
+
+    Raises:
+        UserError: one message a condition that changed.
+    """
+    problems = {}
+    for record in left:
+        for key, meaning in MUST_MATCH.items():
+            if record.epoch and key in record.conditions and record.conditions[key] != now[record.id][key]:
+                problems[key] = (
+                    f"{folder.path}: {meaning} since the run began: {key} was {record.conditions[key]!r}, "
+                    f"is {now[record.id][key]!r}; put it back, or start anew with --fresh"
+                )
+    if problems:
+        raise UserError(*problems.values())
+
+
+def write_resolved(
+    folder: RunFolder, sweep: Sweep, sweep_path: Path, trials: Sequence[Trial], conditions: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write the sweep file as given, and the plan with every default, versions and data fingerprints."""
+    folder.files.write("sweep.yaml", sweep_path.read_bytes())
+    document = {
+        "sweep": sweep.model_dump(mode="json"),
+        "versions": {
+            "raysweep": raysweep.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "ray": ray.__version__,
+            "platform": sys.platform,
+        },
+        "data": sorted({entry["data"] for entry in conditions.values()}),
+        "trials": [
+            {
+                "id": trial.id,
+                "name": trial.name,
+                "seed": trial.seed,
+                "axes": _jsonable(trial.axes),
+                "epochs": trial.config.epochs,
+                "config": trial.config.model_dump(mode="json"),
+            }
+            for trial in trials
+        ],
+    }
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types it as None
+    yaml.dump(document, text)
+    folder.files.write("resolved.yaml", text.getvalue().encode())
+
+
+def _jsonable(axes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.model_dump(mode="json") if hasattr(value, "model_dump") else value for key, value in axes.items()}

@@ -1,0 +1,37 @@
+"""The table of trials, best first, as `raysweep SWEEP.yaml` ends with and `raysweep status` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from raysweep.results import can_win
+from raysweep.store import Record
+
+
+def trial_table(records: Sequence[Record]) -> Table:
+    """Build the table of trials that are already in ranked order."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("trial", overflow="fold")
+    table.add_column("status")
+    for name in ("epoch", "val_acc", "best at", "weights"):
+        table.add_column(name, justify="right")
+    for place, record in enumerate(records, 1):
+        best = record.best
+        table.add_row(
+            str(place) if can_win(record) else "-",
+            record.id,
+            record.status,
+            f"{record.epoch}/{record.epochs}",
+            format_acc(best.val_acc) if best else "-",
+            str(best.epoch) if best else "-",
+            ("averaged" if best.averaged else "plain") if best else "-",
+        )
+    return table
+
+
+def format_acc(value: float | None) -> str:
+    """An accuracy of 0..1 as a percentage."""
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,324 @@
+"""
+The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no Ray.
+
+* train              config and data in, one `Epoch` after another out
+  + _Training        network, optimizer, averaged weights and data of one trial, on its device
+    x train_epoch -> _step       augment, forward, backward, clip, update
+    x evaluate                   plain or averaged weights on the validation images
+  + Epoch            metrics, and on request the state to resume from and the weights for inference
+* Diverged           ends a trial whose loss is not finite
+* Interrupted        ends it between two steps when told to
+
+All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any epoch and resumed from
+`Epoch.state()` ends with the same weights, bit for bit, as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep.averaging import AveragedWeights
+from raysweep.config import AdamWConfig, SgdConfig, TrialConfig
+from raysweep.data.augment import build_augment, normalize_to
+from raysweep.data.dataset import DataSet, Split
+from raysweep.data.normalize import mean_std
+from raysweep.errors import Interrupted
+from raysweep.models import build_model, check_image_size
+from raysweep.randomness import generator, seeded
+from raysweep.schedules import lr_at
+
+__all__ = ["Diverged", "Epoch", "Interrupted", "resolve_device", "resolve_precision", "train"]
+
+_EVALUATION_BATCH = {"cpu": 256, "cuda": 2048}
+
+
+class Diverged(Exception):
+    """The loss of an epoch is not finite; `metrics` has those of the epoch's numbers that are."""
+
+    def __init__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.epoch = epoch
+        self.lr = metrics["lr"]
+        self.grad_norm = metrics["grad_norm"]
+        self.loss = metrics["train_loss"]
+        self.metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        super().__init__(
+            f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
+            f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
+        )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's outcome; `state` and `weights` are there until the next epoch is asked for."""
+
+    number: int
+    """Counted from 1."""
+    metrics: dict[str, float]
+    """train_loss (as optimised, label smoothing included) and train_acc on the augmented batches; val_loss and
+    val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and grad_norm_max, the mean and the
+    largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole epoch."""
+    _training: _Training = field(repr=False, compare=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `train(state=...)` needs to go on: copies on the CPU, for torch.load(weights_only=True)."""
+        training = self._still_here()
+        state: dict[str, Any] = {
+            "epoch": self.number,
+            "model": _copies(training.model.state_dict()),
+            "optimizer": _copies(training.optimizer.state_dict()),
+        }
+        if training.average is not None:
+            state["average"] = _copies(training.average.state_dict())
+        return state
+
+    def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
+        """Return copies on the CPU of the plain or the averaged weights, named as in `build_model(...)`.
+
+        Raises:
+            ValueError: there are no averaged weights (`ema: false`).
+        """
+        training = self._still_here()
+        if not averaged:
+            model = training.model
+        elif training.average is None:
+            raise ValueError("no averaged weights: the trial's config has ema: false")
+        else:
+            model = training.average.module
+        return {
+            name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in model.state_dict().items()
+        }
+
+    def _still_here(self) -> _Training:
+        if self._training.epochs_done != self.number:
+            raise RuntimeError(f"epoch {self.number}: its weights are gone, training has moved on or has ended")
+        return self._training
+
+
+def train(
+    config: TrialConfig,
+    data: DataSet,
+    *,
+    seed: int,
+    device: str = "auto",
+    state: Mapping[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Epoch, None, None]:
+    """Train a network and yield after each epoch.
+
+    Args:
+        config: what to train, and how.
+        data: only ever indexed, never changed.
+        seed: of the initial weights, the order of images, augmentation and dropout.
+        device: `auto` (a GPU if there is one), or torch's name of one.
+        state: of the `Epoch.state()` to go on from.
+        should_stop: asked before every step; must be cheap.
+
+    Raises:
+        UserError: the network cannot be built, or cannot take images of this size.
+        Diverged: the loss of an epoch is not finite.
+        Interrupted: `should_stop()` is true.
+    """
+    training = _Training(config, data, seed, resolve_device(device))
+    try:
+        if state is not None:
+            training.load(state)
+        while training.epochs_done < config.epochs:
+            metrics = training.next_epoch(should_stop)
+            yield Epoch(training.epochs_done, metrics, training)
+    finally:
+        training.release()
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `auto` or torch's name of one stands for."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(config: TrialConfig, device: torch.device | str) -> Literal["fp32", "bf16"]:
+    """Return the precision of forward and backward pass; `auto` is bf16 where the device computes it natively."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+class _Training:
+    """All that one trial holds on its device, and how it advances by an epoch."""
+
+    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device) -> None:
+        self.config, self.seed, self.device = config, seed, device
+        self.epochs_done = 0
+        self.mean, self.std = mean_std(config.normalize, data)
+        self.augment = build_augment(config.augment, data.image_size)
+        self.train_split = _to_device(data.train, device)
+        self.val_split = _to_device(data.val, device)
+        with seeded(device, "weights", seed):
+            model = build_model(config.model, data.num_classes)
+        smallest = min(map(len, split_batches(torch.arange(len(data.train)), config.batch_size)))
+        check_image_size(model, config.model.name, data.image_size, smallest)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = self._averaged_weights()
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if config.compile else model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = build_optimizer(config, self.parameters)
+        self.bf16 = resolve_precision(config, device) == "bf16"
+
+    def _averaged_weights(self) -> AveragedWeights | None:
+        if self.config.ema is False:
+            return None
+        steps = len(split_batches(torch.arange(len(self.train_split)), self.config.batch_size))
+        return AveragedWeights(self.model, self.config.ema.horizon_epochs * steps)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from an `Epoch.state()`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state(state["average"])
+        self.epochs_done = state["epoch"]
+
+    def release(self) -> None:
+        """Let go of everything on the device, so that the next trial in the process finds it free."""
+        self.epochs_done = -1
+        del self.model, self.average, self.forward, self.parameters, self.optimizer
+        del self.train_split, self.val_split
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def next_epoch(self, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """Train and evaluate once; returns the metrics of `Epoch`."""
+        start = time.perf_counter()
+        epoch = self.epochs_done
+        lr = lr_at(self.config.lr_schedule, epoch, self.config.epochs, self.config.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with seeded(self.device, "dropout", self.seed, epoch):
+            metrics = self.train_epoch(epoch, should_stop)
+        metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
+        metrics["val_loss"], metrics["val_acc"] = self.evaluate(self.forward, self.model)
+        if self.average is not None:
+            module = self.average.module
+            metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
+        metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
+        if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
+            raise Diverged(epoch + 1, metrics)
+        self.epochs_done += 1
+        return metrics
+
+    def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """Train on every image once. The device is asked for numbers at the end only, so it never waits."""
+        self.model.train()
+        order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
+        batches = split_batches(order.to(self.device), self.config.batch_size)
+        loss_sum, correct, norm_sum, norm_max = torch.zeros(4, device=self.device).unbind()
+        for step, indices in enumerate(batches):
+            if should_stop():
+                raise Interrupted(f"stopped in epoch {epoch + 1}, before step {step + 1} of {len(batches)}")
+            loss, hits, norm = self._step(epoch, step, indices)
+            loss_sum += loss * len(indices)
+            correct += hits
+            norm_sum += norm
+            norm_max = torch.maximum(norm_max, norm)
+        sums = torch.stack([loss_sum, correct, norm_sum, norm_max]).tolist()
+        return {
+            "train_loss": sums[0] / len(order),
+            "train_acc": sums[1] / len(order),
+            "grad_norm": sums[2] / len(batches),
+            "grad_norm_max": sums[3],
+        }
+
+    def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Update the weights on one batch; returns mean loss, correct answers and gradient norm, on the device."""
+        images = self.augment(
+            self.train_split.images[indices], generator(self.device, "augment", self.seed, epoch, step)
+        )
+        labels = self.train_split.labels[indices]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.forward(normalize_to(images, self.mean, self.std)).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        self.optimizer.step()
+        # The gradients' memory is given back at once rather than filled with zeros.
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm
+
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradients down to `clip_grad_norm`, if any; returns their norm before."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_grad_norm, norm, foreach=True)
+        return norm
+
+    @torch.inference_mode()
+    def evaluate(self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> tuple[float, float]:
+        """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
+        model.eval()
+        split = self.val_split
+        size = _EVALUATION_BATCH.get(self.device.type, 256)
+        loss_sum, correct = torch.zeros(2, device=self.device).unbind()
+        for start in range(0, len(split), size):
+            labels = split.labels[start : start + size]
+            images = normalize_to(split.images[start : start + size], self.mean, self.std)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = forward(images).float()
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        loss, right = torch.stack([loss_sum, correct]).tolist()
+        return loss / len(split), right / len(split)
+
+
+def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Cut indices into batches; the last may be shorter, but a single image joins the batch before it.
+
+    Batch norm cannot train on one image where a stage is 1x1, and its statistics would be noise elsewhere.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of `config`, with one fused kernel for all parameters where the device has it."""
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    match config.optimizer:
+        case SgdConfig(momentum=momentum, weight_decay=weight_decay, nesterov=nesterov):
+            return torch.optim.SGD(
+                parameters, config.lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
+            )
+        case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
+            return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
+
+
+def _to_device(split: Split, device: torch.device) -> Split:
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+def _copies(value: Any) -> Any:
+    """Copy a state dict with its nested containers; tensors land on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copies(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copies(item) for item in value]
+    return value

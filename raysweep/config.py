@@ -38,9 +38,15 @@ class Config(BaseModel):
     )
 
 
-def name_only(value: Any) -> Any:
-    """Let `section: x` stand for `section: {name: x}`."""
-    return {"name": value} if isinstance(value, str) else value
+def section(default_name: str) -> BeforeValidator:
+    """Let `section: x` stand for `section: {name: x}`, and a section without a name have its default one."""
+
+    def complete(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        return {"name": default_name, **value} if isinstance(value, dict) else value
+
+    return BeforeValidator(complete)
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -159,10 +165,8 @@ class CosineConfig(LrSchedule):
     min_lr: NonNegativeFloat = 0.0
 
 
-OptimizerConfig = Annotated[SgdConfig | AdamWConfig, BeforeValidator(name_only), Field(discriminator="name")]
-LrScheduleConfig = Annotated[
-    ConstantConfig | StepConfig | CosineConfig, BeforeValidator(name_only), Field(discriminator="name")
-]
+OptimizerConfig = Annotated[SgdConfig | AdamWConfig, section("sgd"), Field(discriminator="name")]
+LrScheduleConfig = Annotated[ConstantConfig | StepConfig | CosineConfig, section("cosine"), Field(discriminator="name")]
 
 
 class EmaConfig(Config):
@@ -279,8 +283,8 @@ class MeanStd(Config):
 class TrialConfig(Config):
     """All that decides what one trial computes."""
 
-    data: Annotated[DataConfig, BeforeValidator(name_only)] = DataConfig()
-    model: Annotated[ModelConfig, BeforeValidator(name_only)] = ModelConfig()
+    data: Annotated[DataConfig, section("digits")] = DataConfig()
+    model: Annotated[ModelConfig, section("baseline_block")] = ModelConfig()
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Images a step, over all workers of the trial."""

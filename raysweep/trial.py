@@ -24,8 +24,10 @@ from safetensors.torch import save as save_safetensors
 
 import raysweep
 from raysweep.config import TrialConfig
+from raysweep.data import mean_std
 from raysweep.data.dataset import DataSet
 from raysweep.errors import UserError
+from raysweep.models import build_model, check_image_size
 from raysweep.registry import import_modules
 from raysweep.scoring import best_epoch, is_better, score_epoch
 from raysweep.store import Record, RunFolder, Score
@@ -146,10 +148,19 @@ class _Run:
             state = torch.load(io.BytesIO(data), weights_only=True) if data is not None else None
             if state is None:
                 self.record = self.record.with_(metrics=[], best=None)
+            elif self.record.best is None:
+                self.record = self.record.with_(best=self._best_so_far())
         self.record = self.record.with_(
             status="running", attempts=attempt, conditions=conditions(self.config, self.data, self.assignment.workers)
         )
         return state
+
+    def _best_so_far(self) -> Score | None:
+        best = best_epoch(self.record.metrics, self.assignment.objective)
+        if best is None:
+            return None
+        val_acc = self.record.metrics[best.epoch - 1].get("val_acc_ema" if best.averaged else "val_acc")
+        return Score(best.epoch, best.score, best.averaged, val_acc)
 
     def _note(self, epoch: Epoch) -> None:
         """Add an epoch to the history; keep a copy of its weights if it is the best so far."""
@@ -182,7 +193,7 @@ class _Run:
     def _report(self) -> None:
         """Tell Tune; raises SystemExit where Tune decides to stop the trial."""
         best = self.record.best
-        latest = dict(self.record.metrics[-1]) if self.record.metrics else {"epoch": 0}
+        latest: dict[str, float] = dict(self.record.metrics[-1]) if self.record.metrics else {"epoch": 0}
         objective = self.assignment.objective
         latest["score"] = best.score if best else (float("-inf") if objective.maximize else float("inf"))
         tune.report({**latest, "status": self.record.status})
@@ -201,13 +212,28 @@ class _Run:
 
 
 def conditions(config: TrialConfig, data: DataSet, workers: int) -> dict[str, Any]:
-    """What must stay the same for a trial to go on: workers, what precision resolved to, the data, versions."""
+    """What a trial's numbers depend on beside its config; what of it must stay the same is in `driver.resolved`."""
+    mean, std = mean_std(config.normalize, data)
     return {
         "workers": workers,
         "precision": resolve_precision(config, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "data": data.fingerprint,
+        "classes": list(data.classes),
+        "image_size": data.image_size,
+        "mean": list(mean),
+        "std": list(std),
         "versions": {"raysweep": raysweep.__version__, "torch": torch.__version__.split("+")[0]},
     }
+
+
+def check_model(config: TrialConfig, data: DataSet) -> None:
+    """Build the trial's network and check that it takes the images, before anything is trained.
+
+    Raises:
+        UserError: it cannot be built as asked, or the images are too small for it.
+    """
+    model = build_model(config.model, data.num_classes)
+    check_image_size(model, config.model.name, data.image_size, batch_size=2)
 
 
 def describe(error: BaseException) -> dict[str, Any]:

@@ -8,6 +8,6 @@
 * `stop`     Ctrl-C and SIGTERM
 """
 
-from raysweep.driver.run import run_sweep
+from raysweep.driver.run import run_and_read, run_sweep
 
-__all__ = ["run_sweep"]
+__all__ = ["run_and_read", "run_sweep"]

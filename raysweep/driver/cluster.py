@@ -56,7 +56,7 @@ def find_slot(resources: Resources) -> Slot:
     Raises:
         ClusterError: no node has, or the whole cluster has not, what one trial asks for.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     slot = _resolve(resources, nodes)
     on_node = [min((math.floor(node.get(name, 0) / need) for name, need in slot.bundle.items())) for node in nodes]
     if not any(on_node):

@@ -57,7 +57,11 @@ def check_conditions(folder: RunFolder, left: Sequence[Record], now: Mapping[str
 
 
 def write_resolved(
-    folder: RunFolder, sweep: Sweep, sweep_path: Path, trials: Sequence[Trial], conditions: Mapping[str, Mapping[str, Any]]
+    folder: RunFolder,
+    sweep: Sweep,
+    sweep_path: Path,
+    trials: Sequence[Trial],
+    conditions: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write the sweep file as given, and the plan with every default, versions and data fingerprints."""
     folder.files.write("sweep.yaml", sweep_path.read_bytes())
@@ -92,4 +96,6 @@ def write_resolved(
 
 
 def _jsonable(axes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.model_dump(mode="json") if hasattr(value, "model_dump") else value for key, value in axes.items()}
+    return {
+        key: value.model_dump(mode="json") if hasattr(value, "model_dump") else value for key, value in axes.items()
+    }

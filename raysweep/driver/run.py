@@ -26,9 +26,10 @@ from raysweep.driver.resolved import check_conditions, planned_record, write_res
 from raysweep.driver.search import PlanSearcher, make_scheduler
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
+from raysweep.errors import Interrupted
 from raysweep.plan import Trial, plan_trials
 from raysweep.registry import import_modules
-from raysweep.results import as_json, read_results
+from raysweep.results import SweepResult, as_json, read_results
 from raysweep.store import Record, RunFolder
 from raysweep.store.views import write_results, write_tensorboard
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
@@ -74,6 +75,19 @@ def run_sweep(
         run = _Run(sweep, Path(sweep_path), trials, folder, tuple(imports), console)
         interrupted = run.to_the_end(address)
         return run.sum_up(interrupted, as_json_document, sweep_path)
+
+
+def run_and_read(sweep_path: str, overrides: Sequence[str]) -> SweepResult:
+    """Run a sweep from Python; return its results.
+
+    Raises:
+        UserError: something about the input is wrong; nothing was begun.
+        Interrupted: the user stopped it; the state is safe.
+    """
+    sweep = load_sweep(sweep_path, overrides)
+    if run_sweep(sweep_path, overrides) == Interrupted.exit_code:
+        raise Interrupted(f"{sweep.name}: stopped; run it again to go on")
+    return read_results(RunFolder(storage_of(sweep, sweep_path), sweep.name))
 
 
 class _Run:
@@ -130,7 +144,9 @@ class _Run:
             error = record.error or {}
             self.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
         if result.best:
-            self.view.say(f"best checkpoint: python -m raysweep pull {sweep_path}{_storage_option(self.sweep, self.folder)}")
+            self.view.say(
+                f"best checkpoint: python -m raysweep pull {sweep_path}{_storage_option(self.sweep, sweep_path, self.folder)}"
+            )
         unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
         if unfinished:
             self.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
@@ -162,7 +178,9 @@ class _Run:
                 )
             )
             references[key] = reference[0]
-        resolved = {record.id: found[configs[record.id].data.model_dump_json()][configs[record.id].precision] for record in left}
+        resolved = {
+            record.id: found[configs[record.id].data.model_dump_json()][configs[record.id].precision] for record in left
+        }
         check_conditions(self.folder, left, resolved)
         write_resolved(self.folder, self.sweep, self.sweep_path, self.trials, resolved)
         return references
@@ -287,16 +305,19 @@ def _first_line(name: str, records: list[Record], left: list[Record]) -> str:
     return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
 
 
-def _storage_option(sweep: Sweep, folder: RunFolder) -> str:
-    return ""
+def _storage_option(sweep: Sweep, sweep_path: str, folder: RunFolder) -> str:
+    """What the pull command needs to find the run folder, where it is not the sweep file's own."""
+    uri = folder.parent.uri
+    return "" if uri == storage_of(sweep, sweep_path) else f" --storage {uri}"
 
 
 def _tune_environment() -> None:
     """Ray's and Tune's own chatter off, and no state files of Tune's that nobody reads."""
     os.environ.update(
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_GLOBAL_CHECKPOINT_S="1000000", TUNE_DISABLE_SIGINT_HANDLER="1"
+        RAY_AIR_NEW_OUTPUT="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_GLOBAL_CHECKPOINT_S="1000000",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
     )
     for name in ("ray.tune", "ray.train", "ray._private"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-

@@ -22,7 +22,7 @@ class PlanSearcher(Searcher):
         self._waiting = deque(assignments)
         self._stop = stop
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's config, or FINISHED."""
         if not self._waiting or self._stop.requested:
             return Searcher.FINISHED  # None would make Tune wait for minutes, deaf to signals
@@ -57,4 +57,4 @@ def make_scheduler(sweep: Sweep, longest: int) -> TrialScheduler:
                 brackets=asha.brackets,
             )
         case _:
-            return FIFOScheduler()
+            return FIFOScheduler()  # type: ignore[no-untyped-call]

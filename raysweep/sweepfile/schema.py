@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
-    PlainSerializer,
     PositiveFloat,
     PositiveInt,
-    WithJsonSchema,
+    PrivateAttr,
+    TypeAdapter,
+    field_validator,
+    model_validator,
 )
 
-from raysweep.config import Config, name_only
-
-
-def _parse_fraction(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*/\s*[1-9]\d*\s*", value):
-        return Fraction(value.replace(" ", ""))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Fraction(value).limit_denominator(10_000)
-    raise ValueError("must be a fraction of the epochs between 0 and 1, such as 1/9 or 0.25")
-
-
-def _inside_unit_interval(value: Fraction) -> Fraction:
-    if not 0 < value < 1:
-        raise ValueError("must lie between 0 and 1, both excluded")
-    return value
-
-
-EpochFraction = Annotated[
-    Fraction,
-    BeforeValidator(_parse_fraction),
-    Field(strict=False),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+/\d+$"}, {"type": "number"}]}),
-]
-
+from raysweep.config import Config, section
+from raysweep.sweepfile.document import Source
 
 # ---------------------------------------------------------------------------------------------------------
 # The sweep around the trials
@@ -78,7 +54,7 @@ class RayAshaConfig(Config):
     brackets: PositiveInt = 1
 
 
-SchedulerConfig = Annotated[NoneConfig | RayAshaConfig, BeforeValidator(name_only), Field(discriminator="name")]
+SchedulerConfig = Annotated[NoneConfig | RayAshaConfig, section("none"), Field(discriminator="name")]
 
 
 class Resources(Config):
@@ -106,32 +82,115 @@ class Limits(Config):
     trials: PositiveInt = 1000
     """A plan of more trials is refused."""
     max_concurrent: PositiveInt | None = None
+    """Trials that run at the same time; default: as many as the cluster has slots."""
 
 
-class Uniform(Config):
-    """A real number, evenly between two bounds."""
+class Draw(Config):
+    """How `random` draws one key: exactly one of these. Bounds are real ones, never exponents."""
 
-    uniform: tuple[float, float]
-
-
-class LogUniform(Config):
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[PositiveFloat, PositiveFloat] | None = None
     """A real number whose logarithm is even between two bounds."""
+    int: tuple[int, int] | None = None
+    """A whole number, both bounds included."""
+    choice: Annotated[list[Any], Field(min_length=1)] | None = None
 
-    log_uniform: tuple[PositiveFloat, PositiveFloat]
-    """Real bounds, not exponents."""
-
-
-class IntRange(Config):
-    """A whole number, evenly between two bounds."""
-
-    int: tuple[int, int]
-    """Both included."""
-
-
-class Choice(Config):
-    """One of a list."""
-
-    choice: Annotated[list[Any], Field(min_length=1)]
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Draw:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("must have exactly one of uniform, log_uniform, int, choice")
+        for bounds in (self.uniform, self.log_uniform, self.int):
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
+        return self
 
 
+Axis = Annotated[list[Any], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Sweep(Config):
+    """A whole sweep file."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """The run folder's name."""
+    description: str = ""
+    base: dict[str, Any] = {}
+    """What every trial starts from: the keys of a trial's config."""
+    grid: dict[str, Axis] = {}
+    """Lists by key; the trials are their cartesian product. Dotted keys reach inside (`model.width`)."""
+    zip: dict[str, Axis] = {}
+    """Lists by key, of one length, that advance together."""
+    random: dict[str, Any] = {}
+    """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""
+    cases: dict[str, dict[str, Any]] = {}
+    """Named rows of overrides, each optionally with a `grid` and `zip` of its own."""
+    exclude: list[dict[str, Any]] = []
+    """Partial configs; a trial that matches one is left out."""
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
+    """Each config is repeated with each of these; default: once, with `seed`."""
+    seed: Seed = 0
+    """Of the random draws, and of the trials where `seeds` is not given."""
+    objective: Objective = Objective()
+    scheduler: SchedulerConfig = NoneConfig()
+    resources: Resources = Resources()
+    checkpoints: Checkpoints = Checkpoints()
+    storage: str = "./runs"
+    """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a trial that raised is tried again, from its last commit."""
+    limits: Limits = Limits()
+
+    _source: Source | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> Source | None:
+        """Where it was read from, for messages; None if it was made in Python."""
+        return self._source
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
+        return name
+
+    @field_validator("storage")
+    @classmethod
+    def _no_credentials(cls, storage: str) -> str:
+        return check_no_credentials(storage)
+
+    @field_validator("random")
+    @classmethod
+    def _draws(cls, random: dict[str, Any]) -> dict[str, Any]:
+        if not random:
+            return {}
+        if "samples" not in random:
+            raise ValueError("needs `samples`: how many draws")
+        samples = TypeAdapter(PositiveInt).validate_python(random["samples"])
+        return {
+            "samples": samples,
+            **{key: Draw.model_validate(draw) for key, draw in random.items() if key != "samples"},
+        }
+
+    @field_validator("zip")
+    @classmethod
+    def _equal_lengths(cls, zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return check_equal_lengths(zipped)
+
+
+def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Raise ValueError if the lists of a `zip` differ in length."""
+    if len({len(values) for values in zipped.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
+        raise ValueError(f"its lists must be of one length: {lengths}")
+    return zipped
+
+
+def check_no_credentials(storage: str) -> str:
+    """Raise ValueError, without repeating it, if a storage URL carries credentials."""
+    url = urlsplit(storage)
+    secret = [key for key, _ in parse_qsl(url.query) if re.search("key|secret|token|password", key, re.IGNORECASE)]
+    if "@" in url.netloc or secret:
+        raise ValueError("must not hold credentials; give them in the environment (AWS_ACCESS_KEY_ID, ...)")
+    return storage

@@ -1,0 +1,7 @@
+"""`python -m raysweep`."""
+
+import sys
+
+from raysweep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""YAML 1.2 text to plain values with the line of each; nothing in it can build an object or run code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from raysweep.errors import SweepFileError
+
+Keys = tuple[str | int, ...]
+"""The way to a value: keys of mappings, indices of lists."""
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 50_000
+"""After aliases are followed: an anchor bomb ends here."""
+MAX_DEPTH = 30
+
+
+@dataclass
+class Source:
+    """A sweep file's values, and where each stands."""
+
+    path: str
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Keys, int] = field(default_factory=dict)
+    overridden: dict[Keys, str] = field(default_factory=dict)
+    """Ways that an override of the command line decided, and its text."""
+
+    def place(self, keys: Sequence[str | int]) -> str:
+        """Where a value stands, or the nearest thing around it: `file:line`, or the override."""
+        way = tuple(keys)
+        while way and way not in self.lines and way not in self.overridden:
+            way = way[:-1]
+        if way in self.overridden:
+            return f"override '{self.overridden[way]}'"
+        return f"{self.path}:{self.lines.get(way, 1)}"
+
+
+def read_document(path: str) -> Source:
+    """Read a sweep file.
+
+    Raises:
+        SweepFileError: it cannot be read, or is not one plain YAML mapping.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SweepFileError(f"{path}:1: cannot be read: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise SweepFileError(f"{path}:1: is {len(data):,} bytes long; a sweep file may have {MAX_BYTES:,}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SweepFileError(f"{path}:{line}: is not UTF-8 text ({error.reason})") from error
+    source = Source(path)
+    values = _Reader(source).read(text)
+    if not isinstance(values, dict):
+        raise SweepFileError(
+            f"{path}:1: must be a mapping with `name`, `base`, `grid` ...; got {type(values).__name__}"
+        )
+    source.values = values
+    return source
+
+
+def parse_value(text: str) -> Any:
+    """Parse the value of an override as YAML.
+
+    Raises:
+        SweepFileError: it is not plain YAML.
+    """
+    return _Reader(Source("value")).read(text)
+
+
+class _Reader:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._count = 0
+        self._problems: list[str] = []
+
+    def read(self, text: str) -> Any:
+        try:
+            node = YAML(typ="safe", pure=True).compose(text)
+        except RecursionError as error:
+            raise SweepFileError(f"{self._source.path}:1: is nested too deeply") from error
+        except (YAMLError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            line = mark.line + 1 if mark else 1
+            raise SweepFileError(f"{self._source.path}:{line}: is not YAML: {problem}") from error
+        value = None if node is None else self._value(node, ())
+        if self._problems:
+            raise SweepFileError(*self._problems)
+        return value
+
+    def _value(self, node: Node, way: Keys) -> Any:
+        self._count += 1
+        line = node.start_mark.line + 1
+        self._source.lines.setdefault(way, line)
+        if self._count > MAX_VALUES:
+            raise SweepFileError(f"{self._source.path}:{line}: has more than {MAX_VALUES:,} values, aliases followed")
+        if len(way) > MAX_DEPTH:
+            raise SweepFileError(f"{self._source.path}:{line}: is nested deeper than {MAX_DEPTH} levels")
+        tag = str(node.tag)
+        if not re.fullmatch(r"tag:yaml\.org,2002:(str|int|float|bool|null|map|seq|timestamp)", tag):
+            self._problems.append(f"{self._source.path}:{line}: tag {tag!r} is not allowed; plain values only")
+            return None
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, tag.rpartition(":")[2], line)
+        if isinstance(node, MappingNode):
+            return self._mapping(node, way)
+        return [self._value(item, (*way, index)) for index, item in enumerate(node.value)]
+
+    def _mapping(self, node: MappingNode, way: Keys) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
+                continue
+            key = str(key_node.value)
+            if key in values:
+                self._problems.append(f"{self._source.path}:{line}: key {key!r} stands here a second time")
+            self._source.lines[(*way, key)] = line
+            values[key] = self._value(value_node, (*way, key))
+        return values
+
+    def _scalar(self, node: ScalarNode, kind: str, line: int) -> Any:
+        text = str(node.value)
+        try:
+            match kind:
+                case "int":
+                    plain = text.replace("_", "")
+                    return int(plain, 0) if plain.lstrip("+-").startswith(("0x", "0o")) else int(plain)
+                case "float":
+                    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+                case "bool":
+                    return text.lower() == "true"
+                case "null":
+                    return None
+                case _:
+                    return text
+        except ValueError:
+            self._problems.append(f"{self._source.path}:{line}: {text[:40]!r} is not a {kind}")
+            return None

@@ -1,0 +1,45 @@
+"""Dotted keys: reading, writing and removing values inside nested mappings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+
+def patch(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set `key` (dotted) in a nested mapping, in place.
+
+    A section given by name alone (`model: resnet18`) becomes a mapping when a key inside it is set. A mapping without a
+    `name` is merged into the section; anything else replaces it.
+    """
+    *parents, last = key.split(".")
+    for part in parents:
+        inner = config.get(part)
+        if isinstance(inner, str):
+            inner = {"name": inner}
+        config[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        config = config[part]
+    before = config.get(last)
+    if isinstance(value, Mapping) and "name" not in value and isinstance(before, Mapping | str):
+        before = {"name": before} if isinstance(before, str) else before
+        config[last] = {**before, **copy.deepcopy(dict(value))}
+    else:
+        config[last] = copy.deepcopy(value)
+
+
+def get(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted key, or None."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def contains(config: Any, partial: Any) -> bool:
+    """Whether a config agrees with a partial one in all that the latter says (a name stands for its section)."""
+    if isinstance(partial, Mapping):
+        return isinstance(config, Mapping) and all(contains(get(config, key), value) for key, value in partial.items())
+    if isinstance(config, Mapping) and isinstance(partial, str):
+        return bool(config.get("name") == partial)
+    return bool(config == partial)

@@ -116,7 +116,7 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
     varied |= {setting.key for row in rows for setting in row.settings}
     trials: dict[str, Trial] = {}
     problems: dict[str, None] = {}
-    for row, choice in ((row, choice) for row in rows for choice in itertools.product(*row.axes)):
+    for row, choice in ((each, choice) for each in rows for choice in itertools.product(*each.axes)):
         settings = [*_base_settings(sweep), *row.settings, *itertools.chain.from_iterable(choice)]
         config = _config(sweep, settings, problems)
         if config is None or any(contains(config.model_dump(mode="json"), partial) for partial in sweep.exclude):

@@ -65,7 +65,7 @@ def pull_best(
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """Load the network of a pulled folder, in evaluation mode. Input: float, N x 3 x H x W, normalised as its config says.
+    """Load the network of a pulled folder, in evaluation mode; its input: float, N x 3 x H x W, normalised.
 
     Raises:
         StorageError: the folder is not a whole pulled checkpoint.

@@ -144,9 +144,8 @@ class _Run:
             error = record.error or {}
             self.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
         if result.best:
-            self.view.say(
-                f"best checkpoint: python -m raysweep pull {sweep_path}{_storage_option(self.sweep, sweep_path, self.folder)}"
-            )
+            where = _storage_option(self.sweep, sweep_path, self.folder)
+            self.view.say(f"best checkpoint: python -m raysweep pull {sweep_path}{where}")
         unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
         if unfinished:
             self.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")

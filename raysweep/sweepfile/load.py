@@ -22,7 +22,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file, patched by overrides of the form `key=value`.
 
     Raises:
-        SweepFileError: something in it is wrong; one message a fault, all of them, those of the planned trials included.
+        SweepFileError: something is wrong, in the planned trials too; one message a fault, all of them.
     """
     source = read_document(str(path))
     for override in overrides:
@@ -148,17 +148,18 @@ def _pin(values: dict[str, Any], key: str) -> None:
 def _way_in(values: Any, loc: Iterable[str | int]) -> Keys:
     """Pydantic's location without the union tags that it puts between."""
     way: list[str | int] = []
-    loc = list(loc)
-    for index, part in enumerate(loc):
-        if (isinstance(values, Mapping) and part in values) or (
-            isinstance(values, list) and isinstance(part, int) and part < len(values)
-        ):
+    *inner, last = loc
+    for part in inner:
+        if isinstance(values, Mapping) and part in values:
+            values = values[str(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
             values = values[part]
-        elif (
-            index != len(loc) - 1 or not isinstance(values, Mapping) or str(part).startswith(("function-", "literal["))
-        ):
+        else:
             continue
         way.append(part)
+    inside = isinstance(values, Mapping) and not str(last).startswith(("function-", "literal["))
+    if inside or (isinstance(values, list) and isinstance(last, int)):
+        way.append(last)
     return tuple(way)
 
 

@@ -236,10 +236,29 @@ AUGMENT_OPS: dict[str, type[Config]] = {
     "crop": Crop,
 }
 
+_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
+_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
+_COLOR: dict[str, Any] = {
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
+}
+_JITTER: list[dict[str, Any]] = [
+    {"flip": {"p": 0.25, "direction": "both"}},
+    {"rotate": {"degrees": 15, "p": 0.5}},
+    {"blur": {"kernel": 3, "p": 0.25}},
+    _COLOR,
+]
+
 AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "shift": [{"crop": {}}],
+    "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
+    "medium": _MEDIUM,
+    "jitter": _JITTER,
+    "v1augs": [*_MEDIUM, _COLOR],
+    "v2augs": _JITTER,
 }
+"""The source report's, beside `none` and `shift`. It gives the operations, kernels and angles; the probabilities, the
+blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
 
 
 def _check_augment(value: Any) -> Any:

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from raysweep.averaging import AveragedWeights
 from raysweep.config import AdamWConfig, SgdConfig, TrialConfig
-from raysweep.data.augment import build_augment, normalize_to
+from raysweep.data.augment import Normalize, build_augment
 from raysweep.data.dataset import DataSet, Split
 from raysweep.data.normalize import mean_std
 from raysweep.errors import Interrupted
@@ -163,7 +163,7 @@ class _Training:
     def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.epochs_done = 0
-        self.mean, self.std = mean_std(config.normalize, data)
+        self.normalize = Normalize(*mean_std(config.normalize, data), device)
         self.augment = build_augment(config.augment, data.image_size)
         self.train_split = _to_device(data.train, device)
         self.val_split = _to_device(data.val, device)
@@ -250,7 +250,7 @@ class _Training:
         )
         labels = self.train_split.labels[indices]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.forward(normalize_to(images, self.mean, self.std)).float()
+            logits = self.forward(self.normalize(images)).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
@@ -277,7 +277,7 @@ class _Training:
         loss_sum, correct = torch.zeros(2, device=self.device).unbind()
         for start in range(0, len(split), size):
             labels = split.labels[start : start + size]
-            images = normalize_to(split.images[start : start + size], self.mean, self.std)
+            images = self.normalize(split.images[start : start + size])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = forward(images).float()
             loss_sum += F.cross_entropy(logits, labels, reduction="sum")

@@ -3,19 +3,19 @@
 In: `Rules`, the planned `Member`s, and what happened to each (`record`, `finish`, `fail`, `diverge`).
 Out: `verdict` (safe, out or undecided), `next_trial` for a free slot, `explain` in words and numbers.
 
-The method is successive halving (Jamieson & Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter
-optimization"): of the N configs of a cohort, the best max(min_survivors, ceil(N / eta^(r+1))) go on from rung r. As in ASHA
-(Li et al. 2020, "A system for massively parallel hyperparameter tuning") nobody waits for a whole rung; but where ASHA
-compares a trial with those that came earlier, here it goes on once it is certain that it belongs to the best, and ends once
-it is certain that it does not. So the decisions are those of the synchronous method, in whatever order trials arrive.
+The method is successive halving (Jamieson & Talwalkar 2016, "Non-stochastic best arm identification and
+hyperparameter optimization"): of the N configs of a cohort, the best k_r = max(min_survivors, ceil(N / eta^(r+1))) go
+on from rung r. As in ASHA (Li et al. 2020, "A system for massively parallel hyperparameter tuning") nobody waits for a
+whole rung; but where ASHA compares a trial with those that came earlier, here it goes on once it certainly belongs to
+the best, and ends once it certainly does not. So the decisions are the synchronous method's, in any order of arrival.
 
-* Contestants are configs; the seeds of one are ranked by their mean and go on together. A seed that fails or diverges counts
-  at the rungs that it passed; the config goes on with the others, and is gone once all its seeds are.
-* A config that is gone keeps its place at the rungs before its last. At its last rung the next in rank takes its place.
-* Hence *out* needs k_r better configs that have all reached the next rung (or their end): until then one may still fail.
+* The seeds of a config are ranked by their mean and go on together. A seed that fails or diverges counts at the rungs
+  that it passed; the config goes on with the others, and is gone once all its seeds are.
+* A config that is gone keeps its place at the rungs before its last. At its last the next in rank takes its place.
+* Hence *out* needs k_r better configs that have all reached the next rung (or the end): until then one may still fail.
 * A score that is no finite number ranks behind every other.
 
-Each trial's own events come in order; those of different trials in any. An event costs a few bisections of each rung.
+Each trial's own events come in order, those of different trials in any. An event costs a few bisections of each rung.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -136,7 +137,7 @@ def expected_epochs(rules: Rules, members: Iterable[Member]) -> float:
         shares = [Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs))]
         for member in cohort:
             stops = [0, *rules.rung_epochs(member.epochs), member.epochs]
-            total += sum(share * (end - start) for share, start, end in zip(shares, stops, stops[1:], strict=True))
+            total += sum(share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
     return float(total)
 
 
@@ -294,7 +295,7 @@ class _Config:
         self.counted = False
         """Whether it is known to have, or never to get, a score at the first rung."""
         self.keys: list[Key] = []
-        """What it is sorted by at each rung that it takes part in: it has a score there, and was safe at the one before."""
+        """What it is sorted by where it takes part: at rungs that it has a score at, and was safe at the one before."""
         self.safe = 0
         """At how many rungs its place is sure."""
         self.secured = 0
@@ -318,6 +319,8 @@ class _Config:
 
     def verdict_at(self, r: int) -> Verdict:
         """Return whether it goes on from a rung; from the start (-1) everybody does."""
+        if self.gone and self.furthest <= r + 1:
+            return Verdict.OUT
         if r < self.safe:
             return Verdict.SAFE
         return Verdict.OUT if len(self.keys) > self.safe and self.cohort.rules_out(self) else Verdict.UNDECIDED
@@ -418,7 +421,7 @@ class _Cohort:
         return len(live) if len(live) <= sure else self._reach(live, live[sure - 1])
 
     def _reach(self, keys: list[Key], last: Key) -> int:
-        """Return how many of the sorted keys are no worse than the last place, or worse by no more than the tolerance."""
+        """Return how many of the sorted keys are no worse than the last place, or worse within the tolerance."""
         count = bisect_right(keys, last)
         if self.tolerance and math.isfinite(last[0]):
             limit = min(last[0] + self.tolerance, sys.float_info.max)

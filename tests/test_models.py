@@ -1,0 +1,148 @@
+"""The report's networks: the sizes design and torchvision give them, widths, and images too small for them."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from raysweep.config import ModelConfig
+from raysweep.errors import UserError
+from raysweep.models import build_model, check_image_size
+from raysweep.models.report import BottleneckWith3x3
+from raysweep.randomness import seeded
+from raysweep.registry import MODELS
+
+REPORT = [
+    "baseline_block",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet152",
+    "my_resnet34",
+    "my_resnet50",
+    "receptive_resnet50",
+    "v2_receptive_resnet50",
+    "v3_receptive_resnet50",
+    "v4_receptive_resnet50",
+]
+
+
+def build(name, num_classes=10, width=None):
+    return build_model(ModelConfig(name=name, width=width), num_classes)
+
+
+def stage_sizes(model, image_size):
+    """Height of each stage's last block, before the pool that may follow it."""
+    sizes = {}
+    for stage in range(1, 5):
+        blocks = [m for m in getattr(model, f"layer{stage}") if not isinstance(m, nn.MaxPool2d)]
+        if blocks:
+            blocks[-1].register_forward_hook(lambda *a, stage=stage: sizes.update({stage: a[2].shape[-1]}))
+    model.eval()(torch.zeros(1, 3, image_size, image_size))
+    return [sizes[stage] for stage in sorted(sizes)]
+
+
+def test_all_of_the_reports_networks_are_registered():
+    assert MODELS.names()[: len(REPORT)] == REPORT
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_every_network_takes_40x40_images_at_reduced_width(name):
+    model = build(name, num_classes=7, width=4)
+    assert model(torch.zeros(2, 3, 40, 40)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet152"])
+def test_standard_networks_have_torchvisions_parameters(name):
+    with torch.device("meta"):
+        expected = torchvision.models.get_model(name, num_classes=10).state_dict()
+        ours = build(name).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in expected.items()}
+
+
+def test_resnet18_computes_what_torchvisions_does():
+    ours, reference = build("resnet18"), torchvision.models.resnet18(num_classes=10)
+    ours.load_state_dict(reference.state_dict())
+    images = torch.rand(2, 3, 40, 40)
+    assert torch.equal(ours.eval()(images), reference.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("baseline_block", [20]),
+        ("resnet50", [10, 5, 3, 2]),
+        ("my_resnet50", [20, 10, 5, 3]),
+        ("receptive_resnet50", [20, 20, 20, 10]),
+        ("v2_receptive_resnet50", [20, 20, 10, 5]),
+        ("v3_receptive_resnet50", [20, 20, 10, 5]),
+        ("v4_receptive_resnet50", [40, 40, 20, 10]),
+    ],
+)
+def test_stage_sizes_at_40x40(name, sizes):
+    assert stage_sizes(build(name, width=4), 40) == sizes
+
+
+def test_v3_has_a_3x3_in_place_of_the_first_1x1_of_every_bottleneck():
+    blocks = [module for module in build("v3_receptive_resnet50", width=4).modules() if hasattr(module, "conv3")]
+    assert len(blocks) == 16
+    assert all(isinstance(block, BottleneckWith3x3) and block.conv1.kernel_size == (3, 3) for block in blocks)
+
+
+def test_width_scales_every_stage():
+    narrow = build("resnet50", width=16)
+    assert narrow.conv1.out_channels == 16
+    assert narrow.fc.in_features == 2048 // 4
+
+
+def test_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    models = []
+    for seed in (1, 1, 2):
+        with seeded(torch.device("cpu"), "weights", seed):
+            models.append(build("baseline_block", width=4))
+    first, same, other = (model.conv1.weight for model in models)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_image_too_small_names_network_size_and_the_least_that_works():
+    model = build("v2_receptive_resnet50", width=4)
+    with pytest.raises(UserError, match=r"v2_receptive_resnet50: .*4x4 pixels.*the least that works is 7 "):
+        check_image_size(model, "v2_receptive_resnet50", 4, batch_size=2)
+    check_image_size(model, "v2_receptive_resnet50", 7, batch_size=2)
+
+
+def test_batches_of_one_are_refused_where_batch_norm_would_see_one_value():
+    model = build("resnet18", width=4)
+    with pytest.raises(UserError, match=r"batches of 1 images of 8x8 .*the least that works is 33"):
+        check_image_size(model, "resnet18", 8, batch_size=1)
+
+
+def test_size_check_leaves_the_network_as_it_was():
+    model = build("resnet18", width=4).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_image_size(model, "resnet18", 40, batch_size=2)
+    assert not model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_torchvisions_classifiers_go_by_their_name():
+    model = build("torchvision/shufflenet_v2_x0_5", num_classes=5)
+    assert model.eval()(torch.zeros(1, 3, 40, 40)).shape == (1, 5)
+
+
+def test_unknown_torchvision_name_has_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        build("torchvision/resnet_18")
+
+
+def test_torchvisions_networks_take_no_width():
+    with pytest.raises(UserError, match="width"):
+        build("torchvision/resnet18", width=8)
+
+
+def test_options_a_network_does_not_take_are_named():
+    with pytest.raises(UserError, match=r"resnet18.*depth"):
+        build_model(ModelConfig(name="resnet18", options={"depth": 3}), 10)

@@ -63,6 +63,10 @@ class TuneEvents(Callback):
         self.board = board
         self._fail = fail
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to pickle, though Tune asks: the records are the state."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's loop begins."""
         self.board.update(_id(trial), "started", status="running")

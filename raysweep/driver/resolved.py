@@ -70,7 +70,7 @@ def write_resolved(
         "versions": {
             "raysweep": raysweep.__version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "ray": ray.__version__,
             "platform": sys.platform,
         },

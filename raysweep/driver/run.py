@@ -26,7 +26,7 @@ from raysweep.driver.resolved import check_conditions, planned_record, write_res
 from raysweep.driver.search import PlanSearcher, make_scheduler
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
-from raysweep.errors import Interrupted
+from raysweep.errors import Interrupted, UserError
 from raysweep.plan import Trial, plan_trials
 from raysweep.registry import import_modules
 from raysweep.results import SweepResult, as_json, read_results
@@ -171,11 +171,8 @@ class _Run:
         references, found = {}, {}
         for key, data in wanted.items():
             samples = [config for config in configs.values() if config.data == data]
-            reference, found[key] = ray.get(
-                prepare.options(runtime_env={"env_vars": process_environment(slot.threads)}).remote(
-                    data, folder, self.imports, samples, slot.workers
-                )
-            )
+            on_a_slot = prepare.options(runtime_env={"env_vars": process_environment(slot.threads)})
+            reference, found[key] = _get(on_a_slot.remote(data, folder, self.imports, samples, slot.workers))
             references[key] = reference[0]
         resolved = {
             record.id: found[configs[record.id].data.model_dump_json()][configs[record.id].precision] for record in left
@@ -271,6 +268,16 @@ class _Run:
         for record in result.trials:
             if record.id in ended or record.status == "running":
                 write_tensorboard(self.folder, record)
+
+
+def _get(reference: Any) -> Any:
+    """`ray.get`, with the user's errors raised as they were, without the remote traceback."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def _prepare(

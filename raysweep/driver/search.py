@@ -31,6 +31,10 @@ class PlanSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn: the plan is fixed."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to pickle, though Tune asks: the records are the state."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the records are the state."""
 

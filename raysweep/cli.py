@@ -8,8 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysweep.errors import RaysweepError, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from raysweep.sweepfile import Sweep
 
 DESCRIPTION = "One YAML file and one command run a grid of image-classifier experiments on a cluster of GPUs."
 EPILOG = """\
@@ -28,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors of the user's are printed to stderr without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(_with_command(words))
+        arguments = _parse(_with_command(words))
         command: Callable[[argparse.Namespace], int] = arguments.command
         return command(arguments)
     except RaysweepError as error:
@@ -37,6 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(words or ["--help"])
+    late = [word for word in rest if "=" in word and not word.startswith("-")]  # overrides after an option
+    if late != rest or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides += late
+    return arguments
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -63,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (add, summary) in COMMANDS.items():
-        add(commands.add_parser(name, help=summary, description=summary))
+        add(commands.add_parser(name, prog=f"raysweep {name}", help=summary, description=summary))
     return parser
 
 
@@ -117,13 +132,13 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _import_and_load(arguments: argparse.Namespace) -> None:
+def _import_and_load(arguments: argparse.Namespace) -> Sweep:
     from raysweep.registry import import_modules
     from raysweep.sweepfile import load_sweep
 
     sys.path.insert(0, os.getcwd())
     import_modules(arguments.imports)
-    load_sweep(arguments.sweep, getattr(arguments, "overrides", ()))
+    return load_sweep(arguments.sweep, getattr(arguments, "overrides", ()))
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -134,19 +149,18 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from raysweep.plan import plan_as_json, plan_trials
-    from raysweep.sweepfile import load_sweep
 
-    _import_and_load(arguments)
-    sweep = load_sweep(arguments.sweep, arguments.overrides)
+    sweep = _import_and_load(arguments)
     trials = plan_trials(sweep)
     if arguments.json:
         print(json.dumps(plan_as_json(sweep, trials)))
         return 0
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     axes = list(dict.fromkeys(key for trial in trials for key in trial.axes))
-    table = Table("#", "trial", *axes, "seed", "epochs", box=None, header_style="bold", pad_edge=False)
+    columns = [Column(name, overflow="fold") for name in ("#", "trial", *axes, "seed", "epochs")]
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for number, trial in enumerate(trials, 1):
         values = (str(trial.axes.get(key, "-")) for key in axes)
         table.add_row(str(number), trial.id, *values, str(trial.seed), str(trial.config.epochs))

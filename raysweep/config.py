@@ -6,7 +6,9 @@ the sweep around the trials is in `sweepfile.schema`. Each default lives here an
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -33,7 +35,7 @@ class Config(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
-        strict=False,
+        strict=True,
         protected_namespaces=(),
     )
 
@@ -49,7 +51,23 @@ def section(default_name: str) -> BeforeValidator:
     return BeforeValidator(complete)
 
 
+def check_no_credentials(place: str) -> str:
+    """Raise ValueError, without repeating it, if a URL carries credentials; return it if not."""
+    try:
+        url = urlsplit(place)
+    except ValueError:
+        raise ValueError("must be a path or a well-formed URL") from None
+    secrets = [key for key, _ in parse_qsl(url.query) if SECRET.search(key)]
+    if "@" in url.netloc or secrets:
+        raise ValueError("must not hold credentials; give them in the environment (AWS_ACCESS_KEY_ID, ...)")
+    return place
+
+
+SECRET = re.compile("key|secret|token|password|signature|credential|sig$", re.IGNORECASE)
 Probability = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
+Pair = Annotated[tuple[T, T], Field(strict=False)]
+Triple = Annotated[tuple[T, T, T], Field(strict=False)]
 Fraction01 = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -83,6 +101,11 @@ class DataConfig(Config):
     """What to do with an image that cannot be decoded: end with its name, or skip and count it."""
     seed: NonNegativeInt = 0
     """Of the held-out choice (`val_fraction`) and of `synthetic` images."""
+
+    @field_validator("path")
+    @classmethod
+    def _no_credentials(cls, path: str | None) -> str | None:
+        return path if path is None else check_no_credentials(path)
 
     @field_validator("name")
     @classmethod
@@ -129,7 +152,7 @@ class AdamWConfig(Config):
     """Adam with decoupled weight decay (torch.optim.AdamW)."""
 
     name: Literal["adamw"]
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.01
     eps: PositiveFloat = 1e-8
 
@@ -200,7 +223,7 @@ class Blur(Config):
 
     kernel: Annotated[int, Field(ge=3, le=31)]
     """Odd, in pixels."""
-    sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
+    sigma: Pair[PositiveFloat] = (0.1, 2.0)
     p: Probability = 1.0
 
     @field_validator("kernel")
@@ -295,8 +318,8 @@ Augment = Annotated[str | list[AugmentStep], BeforeValidator(_check_augment)]
 class MeanStd(Config):
     """Normalisation by given numbers, on the scale 0..1."""
 
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: Triple[float]
+    std: Triple[PositiveFloat]
 
 
 class TrialConfig(Config):

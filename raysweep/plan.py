@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from raysweep.config import TrialConfig
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.load import describe_errors, format_problem
+from raysweep.sweepfile.load import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch
 from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
 
@@ -105,6 +105,8 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
         rows = _rows(sweep)
     except SweepFileError as error:
         return [], list(error.problems)
+    if twice := _twice_set(sweep, rows):
+        return [], [*twice, *_exclude_problems(sweep)]
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
     count = sum(map(len, rows)) * len(seeds)
     if count > sweep.limits.trials:
@@ -115,7 +117,7 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
     varied = {setting.key for row in rows for axis in row.axes if len(axis) > 1 for joint in axis for setting in joint}
     varied |= {setting.key for row in rows for setting in row.settings}
     trials: dict[str, Trial] = {}
-    problems: dict[str, None] = {}
+    problems: dict[str, None] = dict.fromkeys(_exclude_problems(sweep))
     for row, choice in ((each, choice) for each in rows for choice in itertools.product(*each.axes)):
         settings = [*_base_settings(sweep), *row.settings, *itertools.chain.from_iterable(choice)]
         config = _config(sweep, settings, problems)
@@ -162,6 +164,38 @@ def _rows(sweep: Sweep) -> list[_Row]:
     return rows
 
 
+def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
+    """Problems: keys that stand in two of a row's axes, or in a case and an axis: one would silently win."""
+    problems: dict[str, None] = {}
+    for row in rows:
+        first: dict[str, Keys] = {}
+        for setting in [*row.settings, *(setting for axis in row.axes for setting in axis[0])]:
+            way = setting.way[:-1] if isinstance(setting.way[-1], int) else setting.way
+            if setting.key in first:
+                before = ".".join(map(str, first[setting.key][:-1]))
+                problems[format_problem(sweep.source, way, f"stands in {before} too; set it in one place")] = None
+            first.setdefault(setting.key, way)
+    return list(problems)
+
+
+def _exclude_problems(sweep: Sweep) -> list[str]:
+    """Problems: what no config can have, so that a misspelt exclusion is not silently none."""
+    problems = []
+    for index, partial in enumerate(sweep.exclude):
+        merged: dict[str, Any] = {}
+        for key, value in partial.items():
+            patch(merged, key, value)
+        try:
+            TrialConfig.model_validate(merged)
+        except ValidationError as error:
+            for way, message in describe_errors(error, TrialConfig, merged):
+                kinds = kinds_of(TrialConfig, str(way[0]))
+                of_another_kind = len(way) > 1 and any(way[1] in kind.model_fields for kind in kinds)
+                if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
+                    problems.append(format_problem(sweep.source, ("exclude", index, *way), message))
+    return problems
+
+
 def _not_lists(table: Any) -> list[str]:
     if not isinstance(table, Mapping):
         return [""]
@@ -183,8 +217,9 @@ def _zip_axis(zipped: Mapping[str, list[Any]], way: Keys) -> list[list[list[_Set
 
 
 def _random_axis(sweep: Sweep) -> list[list[list[_Setting]]]:
-    draws: dict[str, Draw] = {key: draw for key, draw in sweep.random.items() if key != "samples"}
+    draws = {key: draw for key, draw in sweep.random.items() if isinstance(draw, Draw)}
     samples = sweep.random.get("samples", 0)
+    assert isinstance(samples, int)
     if samples > sweep.limits.trials:
         message = f"is more than limits.trials, {sweep.limits.trials:,}"
         raise SweepFileError(format_problem(sweep.source, ("random", "samples"), message))
@@ -221,6 +256,8 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None
     merged: dict[str, Any] = {}
     for setting in settings:
         patch(merged, setting.key, setting.value)
+        if setting.key.endswith(".name"):
+            _forget_other_kinds(merged, setting.key.removesuffix(".name"))
     try:
         return TrialConfig.model_validate(merged)
     except ValidationError as error:
@@ -229,9 +266,19 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None
         return None
 
 
+def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
+    """Drop the keys that a section's new kind does not have: `optimizer.name: adamw` over sgd's momentum."""
+    kind = next((each for each in kinds_of(TrialConfig, section) if merged[section]["name"] in names_of(each)), None)
+    if kind is not None:
+        merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
+
+
 def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, message: str) -> str:
     dotted = ".".join(map(str, way))
     for setting in reversed(settings):
+        if message.startswith("unknown key") and f"{setting.key}.".startswith(f"{dotted}."):
+            in_list = isinstance(setting.way[-1], int)
+            return format_problem(sweep.source, setting.way[:-1] if in_list else setting.way, message)
         if setting.key == dotted or setting.key.startswith(f"{dotted}."):
             return format_problem(sweep.source, setting.way, message)
         if dotted.startswith(f"{setting.key}."):
@@ -251,10 +298,10 @@ def _trial(
     config: TrialConfig, seed: int, axes: dict[str, Any], case: str | None, named: dict[str, Any], several_seeds: bool
 ) -> Trial:
     parts = [case] if case else []
-    parts += [f"{key.rpartition('.')[2]}{_short(value)}" for key, value in named.items()]
+    parts += [_label(key, value) for key, value in named.items()]
     if several_seeds:
         parts.append(f"seed{seed}")
-    name = re.sub(r"[^A-Za-z0-9._]+", "_", "-".join(parts)).strip("._")[:60] or config.model.name.replace("/", "_")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)).strip("._-")[:60] or config.model.name.replace("/", "_")
     return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
 
 
@@ -269,6 +316,11 @@ def _hash(config: TrialConfig, seed: int, axes: Mapping[str, Any]) -> str:
                 inner.pop(last, None)
     text = json.dumps([content, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _label(key: str, value: Any) -> str:
+    last = key.rpartition(".")[2]
+    return _short(value) if last == "name" else f"{last}{_short(value)}"
 
 
 def _short(value: Any) -> str:

@@ -127,6 +127,9 @@ class _Reader:
                 self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
                 continue
             key = str(key_node.value)
+            if not key or any("\ud800" <= letter <= "\udfff" for letter in key):
+                self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
+                continue
             if key in values:
                 self._problems.append(f"{self._source.path}:{line}: key {key!r} stands here a second time")
             self._source.lines[(*way, key)] = line
@@ -149,5 +152,5 @@ class _Reader:
                 case _:
                     return text
         except ValueError:
-            self._problems.append(f"{self._source.path}:{line}: {text[:40]!r} is not a {kind}")
+            self._problems.append(f"{self._source.path}:{line}: {text[:40]!r} is not a number that fits")
             return None

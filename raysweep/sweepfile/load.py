@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from raysweep.config import Config
+from raysweep.config import Config, check_no_credentials
 from raysweep.errors import SweepFileError, did_you_mean
 from raysweep.sweepfile.document import Keys, Source, parse_value, read_document
 from raysweep.sweepfile.patch import patch
-from raysweep.sweepfile.schema import Sweep, check_no_credentials
+from raysweep.sweepfile.schema import Sweep
 
 AXES = ("grid", "zip", "random")
+IS_MISSING = "is missing"
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -25,13 +26,21 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         SweepFileError: something is wrong, in the planned trials too; one message a fault, all of them.
     """
     source = read_document(str(path))
-    for override in overrides:
-        _override(source, override)
+    wrong_overrides = _apply(source, overrides)
     sweep, problems = _validate(source)
+    problems = wrong_overrides + problems
+    problems += [
+        format_problem(source, (axis,), "is empty; it must have at least one key with a list")
+        for axis in ("grid", "zip", "random")
+        if source.values.get(axis) == {}
+    ]
     if sweep is not None:
         from raysweep.plan import plan_problems  # the plan needs this module's Sweep
 
-        problems += [problem for problem in plan_problems(sweep) if problem not in problems]
+        faults_so_far = bool(problems)
+        for problem in plan_problems(sweep):
+            if problem not in problems and not (faults_so_far and problem.endswith(IS_MISSING)):
+                problems.append(problem)  # what is missing may be what was left out for another fault
     if problems or sweep is None:
         raise SweepFileError(*problems)
     return sweep
@@ -65,17 +74,21 @@ def describe_errors(error: ValidationError, model: type[BaseModel], values: Any)
     """
     problems = []
     for detail in error.errors(include_url=False):
-        way = _way_in(values, detail["loc"])
+        way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             key = str(detail["loc"][-1])
             known = _known_keys(model, values, way[:-1])
             message = f"unknown key{did_you_mean(key, known)}; allowed: {', '.join(known)}"
         elif detail["type"] == "missing":
-            message = "is missing"
+            message = IS_MISSING
+        elif detail["type"] == "union_tag_invalid":
+            known = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
+            tag = str(detail["ctx"]["tag"])
+            message = f"unknown {way[-1]} {tag!r}{did_you_mean(tag, known)}; known: {', '.join(known)}"
         else:
             message = _in_words(detail)
         problems.append((way, message))
-    return problems
+    return _one_a_value(problems)
 
 
 def format_problem(source: Source | None, way: Sequence[str | int], message: str) -> str:
@@ -94,20 +107,41 @@ def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
     except ValidationError as error:
         found = describe_errors(error, Sweep, source.values)
     problems = [format_problem(source, way, message) for way, message in found]
-    faulty = {way[0] for way, _ in found if way}
-    rest = {key: value for key, value in source.values.items() if key not in faulty}
     try:
-        sweep = Sweep.model_validate({"name": "unnamed", **rest})
+        sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
     except ValidationError:
-        return None, problems
-    if faulty & {*AXES, "cases", "base"}:
         return None, problems
     sweep._source = source
     return sweep, problems
 
 
+def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any]:
+    """The file's values without those at fault: single axes and cases, else whole sections."""
+    rest = dict(values)
+    for section, *inner in faulty:
+        table = rest.get(str(section))
+        if section in (*AXES, "cases") and inner and inner[0] != "samples" and isinstance(table, dict):
+            rest[str(section)] = {key: value for key, value in table.items() if key != inner[0]}
+        else:
+            rest.pop(str(section), None)
+    if set(rest.get("random") or ()) == {"samples"}:
+        del rest["random"]
+    return rest
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Overrides
+
+
+def _apply(source: Source, overrides: Sequence[str]) -> list[str]:
+    """Patch the file's values; return the problems of the overrides that say nothing."""
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            _override(source, override)
+        except SweepFileError as error:
+            problems += error.problems
+    return problems
 
 
 def _override(source: Source, override: str) -> None:
@@ -119,34 +153,82 @@ def _override(source: Source, override: str) -> None:
     except SweepFileError as error:
         reasons = [problem.partition(": ")[2] for problem in error.problems]
         raise SweepFileError(*(f"override {override!r}: {reason}" for reason in reasons)) from None
-    head = key.split(".")[0]
+    head, _, inner = key.partition(".")
     if head not in Sweep.model_fields:
-        _pin(source.values, key)
-        key = f"base.{key}"
-    patch(source.values, key, value)
-    source.overridden[tuple(key.split("."))] = override
+        _pin(source.values, key, value)
+        head, inner = "base", key
+    way = _way_to(head, inner)
+    source.overridden[way] = override
+    *parents, last = way
+    table = source.values
+    for part in map(str, parents):
+        before = table.get(part)
+        table[part] = {"name": before} if isinstance(before, str) else before if isinstance(before, dict) else {}
+        table = table[part]
+    for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
+        del table[other]
+    table[str(last)] = value  # last, so that it is over what the file says of the same section
 
 
-def _pin(values: dict[str, Any], key: str) -> None:
-    """Remove the axis of that name, so that the override alone decides."""
-    rows = values.get("cases")
-    for table in (values, *(rows.values() if isinstance(rows, Mapping) else ())):
-        if not isinstance(table, dict):
-            continue
-        for place in (*(table.get(axis) for axis in AXES), *([table] if table is not values else [])):
-            if isinstance(place, dict):
-                place.pop(key, None)
+def _way_to(head: str, inner: str) -> Keys:
+    """The way to an override's place: what is below `base`, an axis table or a case is one key, dots and all."""
+    if not inner:
+        return (head,)
+    if head in (*AXES, "base"):
+        return (head, inner)
+    if head != "cases":
+        return (head, *inner.split("."))
+    case, _, key = inner.partition(".")
+    if not key:
+        return (head, case)
+    kind, _, axis = key.partition(".")
+    return (head, case, kind, axis) if kind in AXES and axis else (head, case, key)
+
+
+def _pin(values: dict[str, Any], key: str, value: Any) -> None:
+    """Remove the axis of that name, so that the override alone decides; where an axis replaces the section around
+    the key, set the key in each of its values.
+    """
+    cases = values.get("cases")
+    rows = [row for row in cases.values() if isinstance(row, dict)] if isinstance(cases, dict) else []
+    for row in rows:
+        _pin_in(row, key, lambda given, inner: _with(given, inner, value))
+    for table in (values, *rows):
         for axis in AXES:
-            if table.get(axis) == {} or (axis == "random" and set(table.get(axis) or {}) == {"samples"}):
-                table.pop(axis)
+            inside = table.get(axis)
+            if not isinstance(inside, dict) or not inside:
+                continue
+            _pin_in(inside, key, lambda given, inner: _with_in_each(given, inner, value))
+            if set(inside) <= {"samples"}:
+                del table[axis]
+
+
+def _pin_in(table: dict[str, Any], key: str, set_inside: Callable[[Any, str], Any]) -> None:
+    for other in list(table):
+        if other in (key, f"{key}.name"):
+            del table[other]
+        elif key.startswith(f"{other}."):
+            table[other] = set_inside(table[other], key.removeprefix(f"{other}."))
+
+
+def _with(section: Any, key: str, value: Any) -> Any:
+    holder = {"section": section}
+    patch(holder, f"section.{key}", value)
+    return holder["section"]
+
+
+def _with_in_each(axis: Any, key: str, value: Any) -> Any:
+    if isinstance(axis, dict) and isinstance(axis.get("choice"), list):
+        return {**axis, "choice": _with_in_each(axis["choice"], key, value)}
+    return [_with(each, key, value) for each in axis] if isinstance(axis, list) else axis
 
 
 # ---------------------------------------------------------------------------------------------------------
 # pydantic's errors in our words
 
 
-def _way_in(values: Any, loc: Iterable[str | int]) -> Keys:
-    """Pydantic's location without the union tags that it puts between."""
+def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
+    """Pydantic's location without the union tags that it puts between; `is_key`: its last part is a key for sure."""
     way: list[str | int] = []
     *inner, last = loc
     for part in inner:
@@ -157,18 +239,14 @@ def _way_in(values: Any, loc: Iterable[str | int]) -> Keys:
         else:
             continue
         way.append(part)
-    inside = isinstance(values, Mapping) and not str(last).startswith(("function-", "literal["))
-    if inside or (isinstance(values, list) and isinstance(last, int)):
+    inside = isinstance(values, Mapping) and last in values
+    if is_key or inside or (isinstance(values, list) and isinstance(last, int)):
         way.append(last)
     return tuple(way)
 
 
 def _in_words(detail: Mapping[str, Any]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "union_tag_invalid":
-        known = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
-        tag = str(detail["ctx"]["tag"])
-        return f"name: unknown {tag!r}{did_you_mean(tag, known)}; known: {', '.join(known)}"
     if detail["type"] == "literal_error" and isinstance(detail["input"], str):
         known = [part.strip("' ") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
         return f"got {detail['input']!r}{did_you_mean(detail['input'], known)}; allowed: {', '.join(known)}"
@@ -176,7 +254,43 @@ def _in_words(detail: Mapping[str, Any]) -> str:
         return message
     given = repr(detail["input"])
     given = given if len(given) <= 60 else f"{given[:57]}..."
+    if detail["type"] in MUST_BE:
+        return f"got {given}, must be {MUST_BE[detail['type']]}"
+    for long, short in SHORTER:
+        message = message.replace(long, short)
     return f"got {given}, {message[:1].lower()}{message[1:]}"
+
+
+MUST_BE = {
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+SHORTER = (
+    ("Input should be ", "must be "),
+    ("greater than or equal to ", "at least "),
+    ("less than or equal to ", "at most "),
+    ("should have ", "must have "),
+    (" after validation", ""),
+)
+
+
+def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
+    """One problem a value: pydantic reports each branch of `list | name`; a fault deeper in says more than these."""
+    joined: dict[Keys, str] = {}
+    for way, message in problems:
+        if any(other != way and other[: len(way)] == way for other, _ in problems):
+            continue
+        _, must, wanted = message.partition("must be ")
+        before = joined.get(way)
+        joined[way] = message if before is None else f"{before}, or {wanted}" if must else before
+    return list(joined.items())
 
 
 def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
@@ -184,19 +298,27 @@ def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
     for part in way:
         values = values.get(part) if isinstance(values, Mapping) else values[int(part)]
         field = model.model_fields.get(str(part))
-        classes = _classes(field.annotation) if field else [model]
+        classes = classes_of(field.annotation) if field else [model]
         name = values.get("name") if isinstance(values, Mapping) else None
-        named = [each for each in classes if name in _names(each)] or [each for each in classes if _names(each)]
+        named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
         model = (named or classes or [model])[0]
     return list(model.model_fields)
 
 
-def _classes(annotation: Any) -> list[type[Config]]:
+def classes_of(annotation: Any) -> list[type[Config]]:
+    """The section classes inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _classes(inner)]
+    return [found for inner in get_args(annotation) for found in classes_of(inner)]
 
 
-def _names(model: type[BaseModel]) -> tuple[Any, ...]:
+def kinds_of(model: type[BaseModel], section: str) -> list[type[Config]]:
+    """The classes that a section may be, such as one for each optimizer."""
+    field = model.model_fields.get(section)
+    return classes_of(field.annotation) if field else []
+
+
+def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The `name`s that choose this class; none for a section of one kind."""
     field = model.model_fields.get("name")
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

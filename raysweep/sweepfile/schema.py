@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
-    TypeAdapter,
+    Tag,
     field_validator,
     model_validator,
 )
 
-from raysweep.config import Config, section
+from raysweep.config import Config, Pair, check_no_credentials, section
 from raysweep.sweepfile.document import Source
 
 # ---------------------------------------------------------------------------------------------------------
@@ -85,13 +85,16 @@ class Limits(Config):
     """Trials that run at the same time; default: as many as the cluster has slots."""
 
 
+Whole = int
+
+
 class Draw(Config):
     """How `random` draws one key: exactly one of these. Bounds are real ones, never exponents."""
 
-    uniform: tuple[float, float] | None = None
-    log_uniform: tuple[PositiveFloat, PositiveFloat] | None = None
+    uniform: Pair[float] | None = None
+    log_uniform: Pair[PositiveFloat] | None = None
     """A real number whose logarithm is even between two bounds."""
-    int: tuple[int, int] | None = None
+    int: Pair[Whole] | None = None
     """A whole number, both bounds included."""
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
 
@@ -121,7 +124,13 @@ class Sweep(Config):
     """Lists by key; the trials are their cartesian product. Dotted keys reach inside (`model.width`)."""
     zip: dict[str, Axis] = {}
     """Lists by key, of one length, that advance together."""
-    random: dict[str, Any] = {}
+    random: dict[
+        str,
+        Annotated[
+            Annotated[PositiveInt, Tag("number")] | Annotated[Draw, Tag("draw")],
+            Discriminator(lambda value: "draw" if isinstance(value, (dict, Draw)) else "number"),
+        ],
+    ] = {}
     """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""
     cases: dict[str, dict[str, Any]] = {}
     """Named rows of overrides, each optionally with a `grid` and `zip` of its own."""
@@ -163,15 +172,12 @@ class Sweep(Config):
     @field_validator("random")
     @classmethod
     def _draws(cls, random: dict[str, Any]) -> dict[str, Any]:
-        if not random:
-            return {}
-        if "samples" not in random:
+        if random and not isinstance(random.get("samples"), int):
             raise ValueError("needs `samples`: how many draws")
-        samples = TypeAdapter(PositiveInt).validate_python(random["samples"])
-        return {
-            "samples": samples,
-            **{key: Draw.model_validate(draw) for key, draw in random.items() if key != "samples"},
-        }
+        for key, draw in random.items():
+            if key != "samples" and not isinstance(draw, Draw):
+                raise ValueError(f"{key}: must be one of uniform, log_uniform, int, choice, as {{uniform: [0, 1]}}")
+        return random
 
     @field_validator("zip")
     @classmethod
@@ -185,12 +191,3 @@ def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
         raise ValueError(f"its lists must be of one length: {lengths}")
     return zipped
-
-
-def check_no_credentials(storage: str) -> str:
-    """Raise ValueError, without repeating it, if a storage URL carries credentials."""
-    url = urlsplit(storage)
-    secret = [key for key, _ in parse_qsl(url.query) if re.search("key|secret|token|password", key, re.IGNORECASE)]
-    if "@" in url.netloc or secret:
-        raise ValueError("must not hold credentials; give them in the environment (AWS_ACCESS_KEY_ID, ...)")
-    return storage

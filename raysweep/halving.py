@@ -34,22 +34,17 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-Key = tuple[float, float, str]
-"""What contestants are sorted by, best first: the score (lower is better), val_loss, id."""
+Key = tuple[float, float, str]  # what contestants are sorted by, best first: score (lower is better), val_loss, id
 
 
 @dataclass(frozen=True)
 class Rules:
     """How many go on, and from where."""
 
-    eta: int = 3
-    """One in eta goes on at each rung."""
-    rungs: tuple[Fraction, ...] = (Fraction(1, 9), Fraction(1, 3))
-    """Fractions of each trial's own epochs, ascending."""
-    min_survivors: int = 1
-    """At least this many configs go on at every rung."""
-    tolerance: float = 0.0
-    """A config goes on, too, if fewer than the places there are beat it by more than this."""
+    eta: int = 3  # one in eta goes on at each rung
+    rungs: tuple[Fraction, ...] = (Fraction(1, 9), Fraction(1, 3))  # of each trial's own epochs, ascending
+    min_survivors: int = 1  # at least this many configs go on at every rung
+    tolerance: float = 0.0  # a config goes on, too, if fewer than the places there are beat it by more than this
     maximize: bool = True
 
     def __post_init__(self) -> None:
@@ -76,10 +71,8 @@ class Member:
     """A planned trial."""
 
     id: str
-    config_key: Hashable
-    """The same for the seeds of one config."""
-    group: Hashable
-    """Only configs of one group are compared (see `group_of`)."""
+    config_key: Hashable  # the same for the seeds of one config
+    group: Hashable  # only configs of one group are compared (see `group_of`)
     epochs: int
 
 
@@ -97,18 +90,13 @@ class RungReport:
 
     rung: int
     epoch: int
-    score: float | None
-    """The mean of the config's seeds; None while some are missing."""
-    rank: int | None
-    """1 is best, among those that have arrived and are not gone; None before the config takes part."""
+    score: float | None  # the mean of the config's seeds; None while some are missing
+    rank: int | None  # 1 is best, among those that have arrived and are not gone; None before the config takes part
     arrived: int
-    missing: int
-    """How many may still arrive, at most."""
+    missing: int  # how many may still arrive, at most
     places: int
-    cutoff: float | None
-    """The score of the last place, if that many have arrived."""
-    beaten_by: tuple[str, ...]
-    """The trials right ahead of it, nearest first; a config is named by its first trial."""
+    cutoff: float | None  # the score of the last place, if that many have arrived
+    beaten_by: tuple[str, ...]  # the trials right ahead of it, nearest first; a config is named by its first trial
     verdict: Verdict
 
 
@@ -142,17 +130,12 @@ def expected_epochs(rules: Rules, members: Iterable[Member]) -> float:
 
 
 class Halving:
-    """A sweep's cohorts and what is known of them; the module's docstring has the rules.
-
-    The driver marks who holds a slot (`start`, `release`); all else follows from what is recorded.
-    """
+    """What is known of a sweep. Who holds a slot is marked (`start`, `release`); the rest follows from the records."""
 
     def __init__(self, rules: Rules, members: Iterable[Member]) -> None:
         self.rules = rules
         self._trials: dict[str, _Trial] = {}
-        self._ready: list[
-            tuple[int, int, int, str]
-        ] = []  # a heap: highest rung, then longest, then in the plan's order
+        self._ready: list[tuple[int, int, int, str]] = []  # a heap: highest rung, then longest, then plan's order
         cohorts: dict[Hashable, dict[Hashable, _Config]] = defaultdict(dict)
         for order, member in enumerate(members):
             if member.id in self._trials:
@@ -216,9 +199,7 @@ class Halving:
     def verdict(self, id: str) -> Verdict:
         """Return whether a trial may train on from the last rung that it has recorded."""
         trial = self._trials[id]
-        if trial.gone:
-            return Verdict.OUT
-        return trial.config.verdict_at(len(trial.scores) - 1)
+        return Verdict.OUT if trial.gone else trial.config.verdict_at(len(trial.scores) - 1)
 
     def explain(self, id: str, rivals: int = 3) -> list[RungReport]:
         """Return, for each rung that a trial has recorded, how its config stands there."""
@@ -250,13 +231,12 @@ class Halving:
     def _end(self, id: str, how: str) -> None:
         trial = self._trials[id]
         if trial.ended not in (None, how):
-            raise ValueError(f"trial {id!r} cannot be {how}: it has {trial.ended}")
+            raise ValueError(f"trial {id!r} cannot be {how}: it is {trial.ended}")
         if not trial.ended:
             trial.ended = how
             self._settle(trial.config)
 
     def _settle(self, config: _Config) -> None:
-        """Follow what a change of one config means for its cohort."""
         for safe in config.cohort.update(config):
             for trial in safe.trials:
                 self._offer(trial)
@@ -274,8 +254,7 @@ class _Trial:
     member: Member
     order: int
     config: _Config
-    scores: list[tuple[float, float]] = field(default_factory=list)
-    """Of each rung passed: the score (lower is better), val_loss."""
+    scores: list[tuple[float, float]] = field(default_factory=list)  # by rung: the score (lower is better), val_loss
     ended: str | None = None
     holds_slot: bool = False
 
@@ -292,14 +271,10 @@ class _Config:
     def __init__(self, id: str) -> None:
         self.id = id
         self.trials: list[_Trial] = []
-        self.counted = False
-        """Whether it is known to have, or never to get, a score at the first rung."""
-        self.keys: list[Key] = []
-        """What it is sorted by where it takes part: at rungs that it has a score at, and was safe at the one before."""
-        self.safe = 0
-        """At how many rungs its place is sure."""
-        self.secured = 0
-        """At how many rungs it takes part and cannot fail any more."""
+        self.counted = False  # whether it is known to have, or never to get, a score at the first rung
+        self.keys: list[Key] = []  # at the rungs that it takes part in: scored there, and safe at the one before
+        self.safe = 0  # at how many rungs its place is sure
+        self.secured = 0  # at how many rungs it takes part and cannot fail any more
 
     @property
     def furthest(self) -> int:
@@ -314,8 +289,8 @@ class _Config:
         """Return what it is sorted by at a rung; None while a seed may still record a score there, or if none can."""
         if any(len(trial.scores) <= r and not trial.gone for trial in self.trials):
             return None
-        scores = [trial.scores[r] for trial in self.trials if len(trial.scores) > r]
-        return (_mean([score for score, _ in scores]), _mean([loss for _, loss in scores]), self.id) if scores else None
+        there = [trial.scores[r] for trial in self.trials if len(trial.scores) > r]
+        return (_mean([score for score, _ in there]), _mean([loss for _, loss in there]), self.id) if there else None
 
     def verdict_at(self, r: int) -> Verdict:
         """Return whether it goes on from a rung; from the start (-1) everybody does."""
@@ -331,23 +306,10 @@ class _Rung:
     """One rung of a cohort; its lists are sorted, best first."""
 
     places: int
-    arrived: int = 0
-    """How many configs have taken part, those since gone included."""
-    live: list[Key] = field(default_factory=list)
-    """Those that have taken part, without those that this rung was the last for."""
-    secured: list[Key] = field(default_factory=list)
-    """The best `places` of those that have reached the next rung."""
-    safe: int = 0
-    """So many of the first of `live` are sure of their places."""
-
-    def remove(self, key: Key) -> None:
-        index = bisect_left(self.live, key)
-        del self.live[index]
-        self.safe -= index < self.safe
-
-    def secure(self, key: Key) -> None:
-        insort(self.secured, key)
-        del self.secured[self.places :]
+    arrived: int = 0  # how many configs have taken part, those since gone included
+    live: list[Key] = field(default_factory=list)  # those that took part, without those that it was the last rung of
+    secured: list[Key] = field(default_factory=list)  # the best `places` of those that have reached the next rung
+    safe: int = 0  # so many of the first of `live` are sure of their places
 
 
 class _Cohort:
@@ -375,9 +337,8 @@ class _Cohort:
         """Return how many configs may still come to a rung, at most."""
         missing = self.uncounted
         for rung, following in zip(self.rungs[:r], self.rungs[1:], strict=False):
-            full = len(rung.secured) == rung.places
-            in_reach = self._reach(rung.live, rung.secured[-1]) if full else len(rung.live)
-            missing += in_reach - following.arrived
+            taken = len(rung.secured) == rung.places
+            missing += (self._reach(rung.live, rung.secured[-1]) if taken else len(rung.live)) - following.arrived
             if not self.tolerance:
                 missing = min(missing, rung.places - following.arrived)
         return missing
@@ -391,26 +352,28 @@ class _Cohort:
         """Let a config take part wherever it now can, and leave where it ended; return it if it is safe at once."""
         furthest, gone = config.furthest, config.gone
         safe_at_once = []
-        while len(config.keys) < len(self.rungs) and len(config.keys) <= config.safe:
-            key = config.key_at(len(config.keys))
-            if key is None:
-                break
-            rung = self.rungs[len(config.keys)]
+        while (r := len(config.keys)) < len(self.rungs) and r <= config.safe and (key := config.key_at(r)):
+            rung = self.rungs[r]
             rung.arrived += 1
             config.keys.append(key)
             insort(rung.live, key)
             if bisect_left(rung.live, key) < rung.safe:
                 rung.safe += 1
-                config.safe = len(config.keys)
+                config.safe = r + 1
                 safe_at_once = [config]
         if not config.counted and (config.keys or gone):
             config.counted = True
             self.uncounted -= 1
         while config.secured < min(len(config.keys), furthest - 1):
-            self.rungs[config.secured].secure(config.keys[config.secured])
+            rung, key = self.rungs[config.secured], config.keys[config.secured]
+            insort(rung.secured, key)
+            del rung.secured[rung.places :]
             config.secured += 1
         if gone and furthest and furthest == len(config.keys):
-            self.rungs[furthest - 1].remove(config.keys[-1])
+            rung = self.rungs[furthest - 1]
+            index = bisect_left(rung.live, config.keys[-1])
+            del rung.live[index]
+            rung.safe -= index < rung.safe
         return safe_at_once
 
     def _count_safe(self, r: int) -> int:

@@ -207,6 +207,15 @@ def test_a_score_recorded_twice_stands_as_it_was():
     assert safe(halving, 3) == [0]
 
 
+def test_an_end_noted_twice_counts_once():
+    halving = scored(ONE_RUNG, [0.9, 0.5, 0.4])
+    halving.fail("t0")
+    halving.fail("t0")
+    assert verdicts(halving, 3) == [OUT, SAFE, UNDECIDED]
+    with pytest.raises(ValueError, match="'t0' cannot be finished: it is failed"):
+        halving.finish("t0")
+
+
 def test_a_skipped_rung_and_a_record_after_the_end_are_refused():
     halving = Halving(Rules(rungs=(NINTH, THIRD)), members(3))
     with pytest.raises(ValueError, match="'t0' cannot record rung 1: 0 of 2 recorded"):
@@ -254,6 +263,19 @@ def test_after_additions_the_trained_set_is_a_superset_of_what_a_fresh_run_would
         larger.record(f"t{i}", 0, score)
     larger.finish("t0")
     assert safe(larger, 6) == [3, 4]
+
+
+def test_records_read_in_another_order_give_the_same_decisions():
+    events = {f"t{i}": [("record", 0, 1 - i / 10)] for i in range(6)}
+    events["t0"] += [("record", 1, 0.9), ("diverge",)]
+    events["t1"] += [("record", 1, 0.8)]
+    for order in (list(events), list(reversed(events)), ["t3", "t0", "t5", "t1", "t4", "t2"]):
+        halving = Halving(Rules(rungs=(NINTH, THIRD)), members(6))
+        for id in order:
+            for event, *values in events[id]:
+                getattr(halving, event)(id, *values)
+        assert verdicts(halving, 6) == [OUT, SAFE, OUT, OUT, OUT, OUT]
+        assert halving.next_trial() == "t1"
 
 
 def test_a_decision_among_many_takes_about_as_many_steps_as_among_few(monkeypatch):

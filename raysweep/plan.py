@@ -314,6 +314,8 @@ def _hash(config: TrialConfig, seed: int, axes: Mapping[str, Any]) -> str:
             inner = get(content, ".".join(parents)) if parents else content
             if isinstance(inner, dict):
                 inner.pop(last, None)
+                if parents and not inner:
+                    del content[parents[0]]
     text = json.dumps([content, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

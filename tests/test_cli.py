@@ -1,0 +1,206 @@
+"""The command line: what is printed where, exit codes, and how fast it answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from raysweep.cli import main
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
+
+
+def test_plan_lists_trials_and_the_epochs_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), "epochs=2"]) == 0
+    printed = capsys.readouterr()
+    assert "6 trials, 12 epochs" in printed.out
+    assert printed.err == ""
+
+
+def test_plan_as_json_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--json", str(QUICKSTART)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["name"] == "quickstart"
+    assert len(document["trials"]) >= 6
+    assert {trial["status"] for trial in document["trials"]} == {"planned"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--json", "epochs=2"], ["epochs=2", "--json"], ["--json", "epochs=2", "batch_size=9"]]
+)
+def test_options_and_overrides_stand_in_any_order(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), *words]) == 0
+    assert {trial["epochs"] for trial in json.loads(capsys.readouterr().out)["trials"]} == {2}
+
+
+def test_a_wrong_file_ends_with_2_and_one_line_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: a\nbase:\n  epochs: 0\n  modle: x\n")
+    for words in (["plan", str(path)], [str(path)], ["run", str(path)], ["status", str(path)], ["pull", str(path)]):
+        assert main(words) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        first, second = printed.err.splitlines()
+        assert f"{path}:3: base.epochs: got 0" in first
+        assert f"{path}:4: base.modle: unknown key" in second
+
+
+def test_a_word_that_is_neither_file_nor_command_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plna", "x.yaml"]) == 2
+    assert "did you mean 'plan'?" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_an_unknown_module_to_import_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), "--import", "no_such_module"]) == 2
+    assert "no_such_module" in capsys.readouterr().err
+
+
+def test_an_imported_module_brings_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "brings_a_net.py").write_text(
+        "from raysweep import register_model\n@register_model('my_own')\ndef net(num_classes): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["plan", str(QUICKSTART), "model=my_own"]) == 2
+    assert main(["plan", str(QUICKSTART), "model=my_own", "--import", "brings_a_net"]) == 0
+    assert "6 trials" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["run", "--help"], ["--version"]])
+def test_help_and_version_end_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert "raysweep" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["--bogus"], ["plan"], ["plan", str(QUICKSTART), "--bogus"], ["status", str(QUICKSTART), "a=1"]]
+)
+def test_wrong_words_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Quick and light
+
+PROBE = """
+import sys
+from raysweep.cli import main
+try:
+    code = main({words!r})
+except SystemExit as end:
+    code = end.code
+heavy = {{"torch", "torchvision", "ray", "numpy", "pandas", "pyarrow", "sklearn"}} & set(sys.modules)
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plan", str(QUICKSTART)], ["plan", str(QUICKSTART), "--json"], ["schema"]]
+)
+def test_help_and_plan_import_nothing_heavy_and_answer_at_once(words: list[str]) -> None:
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE.format(words=words)], capture_output=True, text=True, cwd=ROOT
+        )
+        took.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        if took[-1] < 0.5:
+            break
+    assert min(took) < 0.5
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m raysweep plan {QUICKSTART} --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "{"
+    assert done.stderr == ""
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The schema
+
+
+@pytest.fixture
+def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["schema"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_the_schema_is_a_json_schema(schema: dict[str, object]) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_sweep_fits_the_schema(schema: dict[str, object], path: Path) -> None:
+    jsonschema.Draft202012Validator(schema).validate(YAML(typ="safe", pure=True).load(path))
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {
+            "base": {
+                "optimizer": {"momentum": 0.8},
+                "lr_schedule": {"name": "step", "milestones": [3]},
+                "data": "digits",
+            }
+        },
+        {"base": {"model.width": 8, "augment": [{"flip": {"p": 0.5}}], "normalize": "half", "ema": False}},
+        {"grid": {"lr": [0.1], "optimizer.momentum": [0.1, 0.2], "model": ["resnet18", {"width": 8}]}},
+        {"random": {"samples": 3, "lr": {"log_uniform": [0.001, 1]}}},
+        {"cases": {"a": {"lr": 0.1, "grid": {"epochs": [1, 2]}}}},
+        {"exclude": [{"lr": 0.1, "model": "resnet18"}]},
+        {"scheduler": "none"},
+        {"scheduler": {"name": "ray_asha", "eta": 3}},
+    ],
+)
+def test_the_schema_takes_what_the_sweep_file_takes(schema: dict[str, object], section: dict[str, object]) -> None:
+    jsonschema.Draft202012Validator(schema).validate({"name": "a", **section})
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"gird": {}},
+        {"base": {"epohcs": 3}},
+        {"base": {"epochs": 0}},
+        {"base": {"optimizer": {"momentun": 0.1}}},
+        {"grid": {"lr": 0.1}},
+        {"grid": {"lr": []}},
+        {"random": {"samples": 0}},
+        {"limits": {"trials": "many"}},
+    ],
+)
+def test_the_schema_refuses_what_the_sweep_file_refuses(schema: dict[str, object], section: dict[str, object]) -> None:
+    assert not jsonschema.Draft202012Validator(schema).is_valid({"name": "a", **section})
+
+
+def test_the_schema_wants_a_name(schema: dict[str, object]) -> None:
+    assert not jsonschema.Draft202012Validator(schema).is_valid({"base": {}})

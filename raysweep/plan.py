@@ -92,7 +92,6 @@ class _Setting:
 class _Row:
     """A case (or the whole sweep, if it has none): its own settings, and its axes as lists of joint settings."""
 
-    name: str | None
     settings: list[_Setting]
     axes: list[list[list[_Setting]]]
 
@@ -124,9 +123,8 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
         if config is None or any(contains(config.model_dump(mode="json"), partial) for partial in sweep.exclude):
             continue
         axes = {key: get(config.model_dump(mode="json"), key) for key in sorted(varied)}
-        named = {key: value for key, value in axes.items() if any(key == s.key for s in itertools.chain(*choice))}
         for seed in seeds:
-            trial = _trial(config, seed, axes, row.name, named, several_seeds=len(seeds) > 1)
+            trial = _trial(config, seed, axes)
             trials.setdefault(trial.id, trial)
     if not trials and not problems:
         problems[format_problem(sweep.source, ("exclude",), "the plan has no trials: all are excluded")] = None
@@ -136,7 +134,7 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
 def _rows(sweep: Sweep) -> list[_Row]:
     shared = [*_axes(sweep.grid, ("grid",)), *_zip_axis(sweep.zip, ("zip",)), *_random_axis(sweep)]
     if not sweep.cases:
-        return [_Row(None, [], shared)]
+        return [_Row([], shared)]
     rows, problems = [], []
     for name, overrides in sweep.cases.items():
         way = ("cases", name)
@@ -154,7 +152,6 @@ def _rows(sweep: Sweep) -> list[_Row]:
         if not problems:
             rows.append(
                 _Row(
-                    name,
                     settings,
                     [*_axes(axes["grid"], (*way, "grid")), *_zip_axis(axes["zip"], (*way, "zip")), *shared],
                 )
@@ -294,14 +291,16 @@ def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, messa
 # Ids
 
 
-def _trial(
-    config: TrialConfig, seed: int, axes: dict[str, Any], case: str | None, named: dict[str, Any], several_seeds: bool
-) -> Trial:
-    parts = [case] if case else []
-    parts += [_label(key, value) for key, value in named.items()]
-    if several_seeds:
+def _trial(config: TrialConfig, seed: int, axes: dict[str, Any]) -> Trial:
+    """Name a trial after its config alone, so that edits of the sweep around it never change its id."""
+    parts = [config.model.name, f"lr{config.lr:g}"]
+    if config.model.width is not None:
+        parts.insert(1, f"width{config.model.width}")
+    if isinstance(config.augment, str) and config.augment != "none":
+        parts.append(config.augment)
+    if seed:
         parts.append(f"seed{seed}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)).strip("._-")[:60] or config.model.name.replace("/", "_")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)).strip("._-")[:60]
     return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
 
 
@@ -318,16 +317,3 @@ def _hash(config: TrialConfig, seed: int, axes: Mapping[str, Any]) -> str:
                     del content[parents[0]]
     text = json.dumps([content, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _label(key: str, value: Any) -> str:
-    last = key.rpartition(".")[2]
-    return _short(value) if last == "name" else f"{last}{_short(value)}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return str(value.get("name", "")) or _short(list(value.values()))
-    if isinstance(value, list):
-        return "_".join(_short(each) for each in value)[:20]
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -32,7 +32,7 @@ class BottleneckWith3x3(Bottleneck):  # type: ignore[misc]  # torchvision brings
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conv1 = conv3x3(self.conv1.in_channels, self.conv1.out_channels)
+        self.conv1 = conv3x3(self.conv1.in_channels, self.conv1.out_channels)  # type: ignore[has-type]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from raysweep.store.runfolder import RunFolder
 
 
 def results_table(records: Sequence[Record]) -> pa.Table:
-    """One row a trial: what it is, how it ended, its settings (`config.*`), its curves (`curve.*`, an entry an epoch)."""
+    """One row a trial: what it is, how it ended, its settings (`config.*`), its curves (`curve.*`, by epoch)."""
     rows = [_row(record) for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column([row.get(name) for row in rows]) for name in names}

@@ -309,3 +309,13 @@ grid: {{lr: [0.1, 0.02]}}
     trials = json.loads(command(sweep, "--json")[0])["trials"]
     assert [trial["status"] for trial in trials] == ["finished", "finished"]
     assert max(trial["val_acc"] for trial in trials) > 1 / 20
+
+
+def test_only_the_best_trials_keep_their_weights(command: Command) -> None:
+    out, _ = command(command.sweep("[0.1, 0.05, 0.01]"), "checkpoints.keep_best=1", "--json")
+    best, *others = (trial["id"] for trial in json.loads(out)["trials"])
+    kept = {path.parent.name for path in (command.folder / "runs/small/trials").glob("*/*.safetensors")}
+    assert kept == {best}
+    assert len(others) == 2
+    _, err = command("pull", command.folder / "small.yaml", "--rank", "2", code=2)
+    assert "keeps no weights any more" in err

@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
 from raysweep.trial import Assignment
 
@@ -59,8 +60,9 @@ class Board:
 class TuneEvents(Callback):
     """Tune's callbacks to the board; records the failure of a trial whose process died once too often."""
 
-    def __init__(self, board: Board, fail: Callable[[Record, str], None]) -> None:
+    def __init__(self, board: Board, stop: StopRequest, fail: Callable[[Record, str], None]) -> None:
         self.board = board
+        self._stop = stop
         self._fail = fail
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class TuneEvents(Callback):
         """A trial's function returned, or the scheduler stopped it."""
         trial_id = _id(trial)
         if self.board.trials[trial_id].status == "running":
-            self.board.update(trial_id, "ended", status="stopped")
+            self.board.update(trial_id, "ended", status="paused" if self._stop.requested else "stopped")
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's process died; Tune starts it again, from its last commit."""

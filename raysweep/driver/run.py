@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,8 @@ class _Run:
     def sum_up(self, interrupted: bool, as_json_document: bool, sweep_path: str) -> int:
         """Rebuild the views, say how it went and what comes next; return the exit code."""
         result = read_results(self.folder)
+        if not interrupted:
+            drop_weights_of_losers(self.folder, result, self.sweep.checkpoints.keep_best)
         for record in result.trials:
             if record.epoch and (record.id in self.board.ended or interrupted):
                 write_tensorboard(self.folder, record)
@@ -202,6 +205,7 @@ class _Run:
         ]
         with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, self._housekeeping(flag):
             _tune_environment()
+            self.board.began = time.monotonic()
             tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(run_trial, data=data, stop=flag),
@@ -218,7 +222,7 @@ class _Run:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[TuneEvents(self.board, self._fail)],
+                    callbacks=[TuneEvents(self.board, self.stop, self._fail)],
                     failure_config=tune.FailureConfig(max_failures=sweep.retries),
                 ),
             ).fit()
@@ -268,6 +272,13 @@ class _Run:
         for record in result.trials:
             if record.id in ended or record.status == "running":
                 write_tensorboard(self.folder, record)
+
+
+def drop_weights_of_losers(folder: RunFolder, result: SweepResult, keep_best: int) -> None:
+    """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
+    for record in result.trials[keep_best:]:
+        if record.is_final and record.weights:
+            folder.commit(record, {}, keep=())
 
 
 def _get(reference: Any) -> Any:

@@ -1,0 +1,88 @@
+"""What the benchmarks share: their arguments, the machine and the versions they ran on, and their output."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import operator
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("raysweep", "torch", "torchvision", "ray")
+_COMPARE = {"<=": operator.le, ">=": operator.ge}
+
+
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """Return `quick` and `json`, the two flags of every benchmark."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats: a look, not a measurement")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, and the GPU if there is one."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; on Linux platform.processor() has none."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the figures."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def emit(
+    name: str,
+    figures: Mapping[str, float],
+    targets: Mapping[str, tuple[str, float]],
+    arguments: argparse.Namespace,
+) -> None:
+    """Print the outcome.
+
+    Args:
+        name: of the benchmark.
+        figures: by name, its unit at the end (`_s`); ratios have none.
+        targets: by figure: `("<=" or ">=", bound)`.
+        arguments: of `parse_arguments`.
+    """
+    missed = [figure for figure, (sign, bound) in targets.items() if not _COMPARE[sign](figures[figure], bound)]
+    if arguments.json:
+        wanted = {figure: f"{sign} {bound:g}" for figure, (sign, bound) in targets.items()}
+        outcome = {"figures": dict(figures), "targets": wanted, "met": not missed}
+        print(json.dumps({"name": name, "machine": machine(), "versions": versions(), **outcome}, indent=2))
+        return
+    print(f"{name} on {', '.join(f'{key} {value}' for key, value in machine().items() if value is not None)}")
+    print(", ".join(f"{package} {version}" for package, version in versions().items()))
+    for figure, value in figures.items():
+        target = ""
+        if figure in targets:
+            sign, bound = targets[figure]
+            target = f"   target {sign} {bound:g}: {'missed' if figure in missed else 'met'}"
+        print(f"  {figure:<40} {value:>12.4g}{target}")

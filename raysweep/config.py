@@ -344,6 +344,7 @@ class TrialConfig(Config):
     ema: EmaConfig | Literal[False] = EmaConfig()
     """Averaged weights, evaluated beside the plain ones; false: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the forward and backward pass; auto: bf16 where the device computes it natively."""
+    """Of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on, CPUs with
+    AMX)."""
     compile: bool = False
     """torch.compile the network."""

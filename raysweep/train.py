@@ -147,13 +147,17 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(config: TrialConfig, device: torch.device | str) -> Literal["fp32", "bf16"]:
-    """Return the precision of forward and backward pass; `auto` is bf16 where the device computes it natively."""
+    """Return the precision of forward and backward pass; `auto` is bf16 where the device computes it fast.
+
+    On CPUs that takes AMX: with AVX512_BF16 alone oneDNN's convolutions were slower in bf16 than in fp32
+    (`benchmarks/epoch_overhead.py` shows both), and without either bf16 is emulated.
+    """
     if config.precision != "auto":
         return config.precision
     if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = torch.cpu._is_amx_tile_supported()
     return "bf16" if native else "fp32"
 
 

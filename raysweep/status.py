@@ -9,7 +9,7 @@ from rich.console import Console
 from raysweep.results import as_json, read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import load_sweep, storage_of
-from raysweep.table import trial_table
+from raysweep.table import print_trials
 
 
 def print_status(sweep_path: str, storage: str | None = None, as_json_document: bool = False) -> int:
@@ -23,9 +23,8 @@ def print_status(sweep_path: str, storage: str | None = None, as_json_document: 
     if as_json_document:
         print(json.dumps(as_json(result)))
         return 0
-    console = Console()
-    console.print(trial_table(result.trials))
+    print_trials(result.trials)
     done = sum(record.is_final for record in result.trials)
     state = "running" if result.folder.is_driven() else "not running"
-    console.print(f"{done} of {len(result.trials)} trials done, {state}; run folder: {result.path}", soft_wrap=True)
+    Console().print(f"{done} of {len(result.trials)} trials done, {state}; run folder: {result.path}", soft_wrap=True)
     return 0

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from raysweep.results import can_win
 from raysweep.store import Record
+
+WIDTH_IN_A_PIPE = 120
+
+
+def print_trials(records: Sequence[Record], stderr: bool = False) -> None:
+    """Print the table of trials that are already in ranked order."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_A_PIPE
+    console.print(trial_table(records))
 
 
 def trial_table(records: Sequence[Record]) -> Table:

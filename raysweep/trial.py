@@ -151,7 +151,10 @@ class _Run:
             elif self.record.best is None:
                 self.record = self.record.with_(best=self._best_so_far())
         self.record = self.record.with_(
-            status="running", attempts=attempt, conditions=conditions(self.config, self.data, self.assignment.workers)
+            status="running",
+            attempts=attempt,
+            config=planned.config,
+            conditions=conditions(self.config, self.data, self.assignment.workers),
         )
         return state
 

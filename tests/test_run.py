@@ -66,6 +66,7 @@ def cluster() -> Iterator[str]:
     assert process.stdin
     yield process.stdout.readline().strip()
     process.stdin.close()
+    process.stdout.close()
     process.wait(30)
 
 

@@ -34,7 +34,7 @@ from raysweep.results import SweepResult, as_json, read_results
 from raysweep.store import Record, RunFolder
 from raysweep.store.views import write_results, write_tensorboard
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
-from raysweep.table import trial_table
+from raysweep.table import print_trials
 from raysweep.trial import Assignment, StopFlag, process_environment, run_trial
 
 REFRESH_VIEWS_EVERY_S = 60.0
@@ -113,15 +113,17 @@ class _Run:
         left = [record for record in self.records if not record.is_final]
         if not left:
             self.view.say(f"{self.sweep.name}: all {len(self.records)} trials are done")
+            self._write_resolved({})
             return False
         with self.stop.on_signals(), self._view_while_running():
             connect(address)
             try:
-                slot = find_slot(self.sweep.resources)
-                self.view.say(_first_line(self.sweep.name, self.records, left))
-                data = self._prepare_data(left, slot)
-                if not self.stop.requested:
-                    self._tune(left, slot, data)
+                with self.stop.on_signals():  # again: connecting sets a handler of Ray's
+                    slot = find_slot(self.sweep.resources)
+                    self.view.say(_first_line(self.sweep.name, self.records, left))
+                    data = self._prepare_data(left, slot)
+                    if not self.stop.requested:
+                        self._tune(left, slot, data)
             finally:
                 ray.shutdown()
         return self.stop.requested
@@ -137,7 +139,7 @@ class _Run:
         write_results(self.folder, result.trials)
         if as_json_document:
             print(json.dumps(as_json(result), allow_nan=False))
-        Console(stderr=as_json_document).print(trial_table(result.trials))
+        print_trials(result.trials, stderr=as_json_document)
         self.view.say(f"run folder: {self.folder.path}")
         if interrupted:
             self.view.say("stopped; what is whole is committed. To go on, run the same command again")
@@ -158,7 +160,12 @@ class _Run:
 
     def _known(self, trial: Trial) -> Record:
         record = self.folder.record(trial.id)
-        return planned_record(trial) if record is None else record.with_(epochs=trial.config.epochs)
+        planned = planned_record(trial)
+        return planned if record is None else record.with_(name=planned.name, axes=planned.axes, config=planned.config)
+
+    def _write_resolved(self, conditions: dict[str, dict[str, Any]]) -> None:
+        known = {record.id: record.conditions for record in self.records if record.conditions}
+        write_resolved(self.folder, self.sweep, self.sweep_path, self.trials, {**known, **conditions})
 
     def _prepare_data(self, left: list[Record], slot: Slot) -> dict[str, Any]:
         """Prepare each data set once, where trials run; return the object references of the arrays by data config.
@@ -181,7 +188,7 @@ class _Run:
             record.id: found[configs[record.id].data.model_dump_json()][configs[record.id].precision] for record in left
         }
         check_conditions(self.folder, left, resolved)
-        write_resolved(self.folder, self.sweep, self.sweep_path, self.trials, resolved)
+        self._write_resolved(resolved)
         return references
 
     # -- meanwhile

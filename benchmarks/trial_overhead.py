@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from _report import emit, parse_arguments
@@ -97,8 +98,9 @@ def by_raysweep(path: Path, trials: int) -> float:
 
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as storage:
-        code = run_sweep(str(path), storage=storage)
+    with tempfile.TemporaryDirectory() as storage, open(os.devnull, "w") as nowhere:
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            code = run_sweep(str(path), storage=storage)
     assert code == 0, f"raysweep ended with {code}"
     return time.perf_counter() - began
 

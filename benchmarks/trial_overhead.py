@@ -98,9 +98,13 @@ def by_raysweep(path: Path, trials: int) -> float:
 
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as storage, open(os.devnull, "w") as nowhere:
-        with redirect_stdout(nowhere), redirect_stderr(nowhere):
-            code = run_sweep(str(path), storage=storage)
+    with (
+        tempfile.TemporaryDirectory() as storage,
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        code = run_sweep(str(path), storage=storage)
     assert code == 0, f"raysweep ended with {code}"
     return time.perf_counter() - began
 

@@ -28,7 +28,7 @@ def trial_table(records: Sequence[Record]) -> Table:
     table.add_column("trial", overflow="fold")
     table.add_column("status")
     for name in ("epoch", "val_acc", "best at", "weights"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for place, record in enumerate(records, 1):
         best = record.best
         table.add_row(

@@ -79,9 +79,9 @@ class View:
 
 def _running_table(running: list[Progress]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("running", overflow="ellipsis", no_wrap=True)
+    table.add_column("running", overflow="fold")
     for name in ("epoch", "train_acc", "val_acc", "averaged", "best", "images/s"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for progress in running:
         metrics = progress.metrics
         table.add_row(

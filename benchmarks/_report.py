@@ -8,20 +8,41 @@ import json
 import operator
 import os
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-PACKAGES = ("raysweep", "torch", "torchvision", "ray")
+PACKAGES = ("raysweep", "torch", "torchvision", "ray", "kornia")
 _COMPARE = {"<=": operator.le, ">=": operator.ge}
 
 
-def parse_arguments(description: str | None) -> argparse.Namespace:
-    """Return `quick` and `json`, the two flags of every benchmark."""
+def parse_arguments(
+    description: str | None, add_own: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+) -> argparse.Namespace:
+    """Return `quick` and `json`, the two flags of every benchmark, and those that `add_own` adds to the parser."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a look, not a measurement")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return parser.parse_args()
+    add_own(parser)
+    arguments = parser.parse_args()
+    if arguments.json:
+        _keep_stdout_clean()
+    return arguments
+
+
+def _keep_stdout_clean() -> None:
+    """Leave stdout to the document: Ray's processes and C libraries write to the file descriptor itself."""
+    sys.stdout.flush()
+    document = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = document
+
+
+def skip(reason: str) -> NoReturn:
+    """End well without figures: what the benchmark needs is not there."""
+    print(f"skipped: {reason}", file=sys.stderr)
+    raise SystemExit(0)
 
 
 def machine() -> dict[str, Any]:

@@ -7,7 +7,7 @@ the sweep around the trials is in `sweepfile.schema`. Each default lives here an
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
@@ -40,13 +40,13 @@ class Config(BaseModel):
     )
 
 
-def section(default_name: str) -> BeforeValidator:
-    """Let `section: x` stand for `section: {name: x}`, and a section without a name have its default one."""
+def section(default_name: str, key: str = "name") -> BeforeValidator:
+    """Let `section: x` stand for `section: {name: x}`, and a section without a name (`key`) have its default one."""
 
     def complete(value: Any) -> Any:
         if isinstance(value, str):
-            return {"name": value}
-        return {"name": default_name, **value} if isinstance(value, dict) else value
+            return {key: value}
+        return {key: default_name, **value} if isinstance(value, dict) else value
 
     return BeforeValidator(complete)
 
@@ -348,3 +348,28 @@ class TrialConfig(Config):
     AMX)."""
     compile: bool = False
     """torch.compile the network."""
+    sync_batch_norm: bool = False
+    """Batch norm over the whole batch where a trial has several workers (GPUs only); false: each over its own part."""
+
+
+def known_key(key: str) -> str:
+    """Return a dotted key of a trial's config; raise ValueError if no trial can have it."""
+    annotation: Any = TrialConfig
+    for part in key.split("."):
+        if annotation == dict[str, Any]:  # whatever a network of the user's own takes
+            break
+        fields = {
+            name: field.annotation for each in classes_of(annotation) for name, field in each.model_fields.items()
+        }
+        if part not in fields:
+            allowed = f"; allowed: {', '.join(fields)}" if fields else ""
+            raise ValueError(f"unknown key {key!r}{did_you_mean(part, fields)}{allowed}")
+        annotation = fields[part]
+    return key
+
+
+def classes_of(annotation: Any) -> list[type[Config]]:
+    """The section classes inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in classes_of(inner)]

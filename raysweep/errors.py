@@ -6,6 +6,7 @@ What ends a command, and the exit code each ends with:
   + DataError              in the images or labels
   + StorageError           in the run folder or where it lies
   + ClusterError           the cluster cannot run the sweep
+    + TokenError           it refuses our authentication token
 * LimitReached (3)         a limit of the sweep file is spent; the state is safe
 * Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
 
@@ -46,6 +47,16 @@ class StorageError(UserError):
 
 class ClusterError(UserError):
     """The cluster has not, and cannot get, what the sweep asks for."""
+
+
+class TokenError(ClusterError):
+    """The cluster at `address` refuses our authentication token; `answer` is what Ray says of it."""
+
+    def __init__(self, address: str, answer: str) -> None:
+        super().__init__(
+            f"--address {address}: the cluster refuses the authentication token ({answer.strip().splitlines()[0]}); "
+            "~/.ray/auth_token here must be the cluster's own, mode 600, and RAY_AUTH_MODE=token exported"
+        )
 
 
 class LimitReached(RaysweepError):

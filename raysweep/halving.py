@@ -114,19 +114,20 @@ def group_of(config: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(text_at(key) for key in keys)
 
 
-def expected_epochs(rules: Rules, members: Iterable[Member]) -> float:
-    """Return the epochs that a sweep is expected to train, if any config is as likely to go on as another."""
+def expected_epochs(rules: Rules, members: Iterable[Member]) -> dict[str, float]:
+    """Return the epochs that each trial is expected to train, if any config is as likely to go on as another."""
     cohorts: dict[Hashable, list[Member]] = defaultdict(list)
     for member in members:
         cohorts[member.group].append(member)
-    total = Fraction(0)
+    expected = {}
     for cohort in cohorts.values():
         configs = len({member.config_key for member in cohort})
         shares = [Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs))]
         for member in cohort:
             stops = [0, *rules.rung_epochs(member.epochs), member.epochs]
-            total += sum(share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
-    return float(total)
+            parts = (share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
+            expected[member.id] = float(sum(parts))
+    return expected
 
 
 class Halving:

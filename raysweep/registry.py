@@ -104,6 +104,12 @@ DATA_SOURCES = Registry(
     {
         "digits": "raysweep.data.sources.generated:digits",
         "synthetic": "raysweep.data.sources.generated:synthetic",
+        "tiny_imagenet": "raysweep.data.sources.tiny_imagenet:tiny_imagenet",
+        "fashion_mnist": "raysweep.data.sources.fashion_mnist:fashion_mnist",
+        "cifar10": "raysweep.data.sources.cifar:cifar10",
+        "cifar100": "raysweep.data.sources.cifar:cifar100",
+        "folder": "raysweep.data.sources.folder:folder",
+        "csv": "raysweep.data.sources.csv_file:csv",
         "parquet": "raysweep.data.sources.parquet:parquet",
     },
 )

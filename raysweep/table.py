@@ -1,4 +1,4 @@
-"""The table of trials, best first, as `raysweep SWEEP.yaml` ends with and `raysweep status` prints."""
+"""The table of trials, best first, and the winner's evaluation, as a run ends with and `raysweep status` prints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from raysweep.evaluation import Evaluation
 from raysweep.results import can_win
 from raysweep.store import Record
 
@@ -41,6 +42,20 @@ def trial_table(records: Sequence[Record]) -> Table:
             ("averaged" if best.averaged else "plain") if best else "-",
         )
     return table
+
+
+def print_evaluation(evaluation: Evaluation | None, stderr: bool = False) -> None:
+    """Print the winner's accuracies, if it was evaluated."""
+    if evaluation is None:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("best trial's accuracy")
+    table.add_column("val_acc", justify="right")
+    table.add_column("test_acc", justify="right")
+    for row in evaluation.accuracies:
+        views = "the image alone" if row.tta == 0 else f"tta {row.tta}"
+        table.add_row(views, format_acc(row.val_acc), format_acc(row.test_acc))
+    Console(stderr=stderr).print(table)
 
 
 def format_acc(value: float | None) -> str:

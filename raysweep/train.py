@@ -11,6 +11,10 @@ The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no R
 
 All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any epoch and resumed from
 `Epoch.state()` ends with the same weights, bit for bit, as one that never stopped.
+
+In a process group of torch.distributed every rank calls `train` alike and the ranks train one network together, each on
+its part of every batch (`group`): `batch_size` is that of all together, metrics, state and weights are the same on all.
+Before each epoch they wait for rank 0, whose caller decides whether there is another, by closing the generator.
 """
 
 from __future__ import annotations
@@ -31,14 +35,22 @@ from raysweep.config import AdamWConfig, SgdConfig, TrialConfig
 from raysweep.data.augment import Normalize, build_augment
 from raysweep.data.dataset import DataSet, Split
 from raysweep.data.normalize import mean_std
-from raysweep.errors import Interrupted
+from raysweep.errors import Interrupted, UserError
+from raysweep.group import Group, used_parameters
 from raysweep.models import build_model, check_image_size
 from raysweep.randomness import generator, seeded
 from raysweep.schedules import lr_at
 
-__all__ = ["Diverged", "Epoch", "Interrupted", "resolve_device", "resolve_precision", "train"]
-
-_EVALUATION_BATCH = {"cpu": 256, "cuda": 2048}
+__all__ = [
+    "Diverged",
+    "Epoch",
+    "Interrupted",
+    "check_sync_batch_norm",
+    "evaluation_batch_size",
+    "resolve_device",
+    "resolve_precision",
+    "train",
+]
 
 
 class Diverged(Exception):
@@ -120,23 +132,45 @@ def train(
         data: only ever indexed, never changed.
         seed: of the initial weights, the order of images, augmentation and dropout.
         device: `auto` (a GPU if there is one), or torch's name of one.
-        state: of the `Epoch.state()` to go on from.
-        should_stop: asked before every step; must be cheap.
+        state: of the `Epoch.state()` to go on from; among several ranks, rank 0's counts.
+        should_stop: asked before every step; must be cheap; likewise.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
         Diverged: the loss of an epoch is not finite.
         Interrupted: `should_stop()` is true.
     """
-    training = _Training(config, data, seed, resolve_device(device))
+    group = Group()
     try:
-        if state is not None:
-            training.load(state)
-        while training.epochs_done < config.epochs:
-            metrics = training.next_epoch(should_stop)
-            yield Epoch(training.epochs_done, metrics, training)
+        training = _Training(config, data, seed, resolve_device(device), group)
+        try:
+            state = group.from_first(state)
+            if state is not None:
+                training.load(state)
+            while training.epochs_done < config.epochs and group.agree(True):
+                metrics = training.next_epoch(should_stop)
+                yield Epoch(training.epochs_done, metrics, training)
+        except GeneratorExit:
+            if training.epochs_done < config.epochs:
+                group.agree(False)
+            raise
+        finally:
+            training.release()
     finally:
-        training.release()
+        group.close()
+
+
+def check_sync_batch_norm(config: TrialConfig, device: torch.device | str) -> None:
+    """Refuse `sync_batch_norm` where torch cannot do it.
+
+    Raises:
+        UserError: on anything but a GPU.
+    """
+    if config.sync_batch_norm and torch.device(device).type != "cuda":
+        raise UserError(
+            "sync_batch_norm: true: batch norm over several workers runs on GPUs only, and the workers have none; "
+            "leave it out, or give each worker a GPU (resources.gpus)"
+        )
 
 
 def resolve_device(name: str) -> torch.device:
@@ -164,23 +198,30 @@ def resolve_precision(config: TrialConfig, device: torch.device | str) -> Litera
 class _Training:
     """All that one trial holds on its device, and how it advances by an epoch."""
 
-    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device) -> None:
-        self.config, self.seed, self.device = config, seed, device
+    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
+        check_sync_batch_norm(config, device)
+        self.config, self.seed, self.device, self.group = config, seed, device, group
         self.epochs_done = 0
         self.normalize = Normalize(*mean_std(config.normalize, data), device)
         self.augment = build_augment(config.augment, data.image_size)
         self.train_split = _to_device(data.train, device)
-        self.val_split = _to_device(data.val, device)
+        mine, self.val_images = group.share(len(data.val)), len(data.val)
+        self.val_split = _to_device(Split(data.val.images[mine], data.val.labels[mine]), device)
         with seeded(device, "weights", seed):
             model = build_model(config.model, data.num_classes)
-        smallest = min(map(len, split_batches(torch.arange(len(data.train)), config.batch_size)))
+        batches = split_batches(torch.arange(len(data.train)), config.batch_size)
+        smallest = min(group.smallest_part(len(batch)) for batch in batches)
         check_image_size(model, config.model.name, data.image_size, smallest)
+        used = used_parameters(model, data.image_size) if group.size > 1 else None
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average = self._averaged_weights()
+        if config.sync_batch_norm and group.size > 1:  # not before: a layer that knows a process group is not copied
+            self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.data)  # type: ignore[no-untyped-call]
         self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if config.compile else model
+        self.sharded = group.shard(self.forward, data.num_classes, device, used)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config, self.parameters)
-        self.bf16 = resolve_precision(config, device) == "bf16"
+        self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
 
     def _averaged_weights(self) -> AveragedWeights | None:
         if self.config.ema is False:
@@ -199,10 +240,11 @@ class _Training:
     def release(self) -> None:
         """Let go of everything on the device, so that the next trial in the process finds it free."""
         self.epochs_done = -1
-        del self.model, self.average, self.forward, self.parameters, self.optimizer
+        del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
         del self.train_split, self.val_split
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def next_epoch(self, should_stop: Callable[[], bool]) -> dict[str, float]:
@@ -212,12 +254,16 @@ class _Training:
         lr = lr_at(self.config.lr_schedule, epoch, self.config.epochs, self.config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with seeded(self.device, "dropout", self.seed, epoch):
+        # No rank drops what another does; the key of rank 0 is that of a trial of one.
+        of_rank = (self.group.rank,) if self.group.rank else ()
+        with seeded(self.device, "dropout", self.seed, epoch, *of_rank):
             metrics = self.train_epoch(epoch, should_stop)
         metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
+        self.group.average_buffers(self.model)
         metrics["val_loss"], metrics["val_acc"] = self.evaluate(self.forward, self.model)
         if self.average is not None:
             module = self.average.module
+            self.group.average_buffers(module)
             metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
@@ -226,37 +272,47 @@ class _Training:
         return metrics
 
     def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """Train on every image once. The device is asked for numbers at the end only, so it never waits."""
+        """Train on every image once. The device is asked for numbers at the end only, so it never waits.
+
+        Every rank draws the same order, and takes its own part of each batch.
+        """
         self.model.train()
         order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
         batches = split_batches(order.to(self.device), self.config.batch_size)
         loss_sum, correct, norm_sum, norm_max = torch.zeros(4, device=self.device).unbind()
         for step, indices in enumerate(batches):
-            if should_stop():
+            if self.group.agree(should_stop()):
                 raise Interrupted(f"stopped in epoch {epoch + 1}, before step {step + 1} of {len(batches)}")
             loss, hits, norm = self._step(epoch, step, indices)
             loss_sum += loss * len(indices)
             correct += hits
             norm_sum += norm
             norm_max = torch.maximum(norm_max, norm)
-        sums = torch.stack([loss_sum, correct, norm_sum, norm_max]).tolist()
+        sums = torch.stack([loss_sum, correct, norm_sum, norm_max])
+        self.group.sum_(sums[:2])  # the norms are of the averaged gradient: the same on all ranks
+        numbers = sums.tolist()
         return {
-            "train_loss": sums[0] / len(order),
-            "train_acc": sums[1] / len(order),
-            "grad_norm": sums[2] / len(batches),
-            "grad_norm_max": sums[3],
+            "train_loss": numbers[0] / len(order),
+            "train_acc": numbers[1] / len(order),
+            "grad_norm": numbers[2] / len(batches),
+            "grad_norm_max": numbers[3],
         }
 
     def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Update the weights on one batch; returns mean loss, correct answers and gradient norm, on the device."""
-        images = self.augment(
-            self.train_split.images[indices], generator(self.device, "augment", self.seed, epoch, step)
-        )
-        labels = self.train_split.labels[indices]
+        """Update the weights on one batch, of which this rank computes its part.
+
+        Returns, on the device: this rank's share of the batch's mean loss and of its correct answers, and the norm of
+        the batch's gradient.
+        """
+        rows = self.group.part(len(indices))
+        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
+        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
+        labels = self.train_split.labels[indices[rows]]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.forward(self.normalize(images)).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+            logits = self.sharded(self.normalize(images)).float()
+            loss = self._loss(logits, labels, len(indices))
+        # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
+        (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
         self.optimizer.step()
         # The gradients' memory is given back at once rather than filled with zeros.
@@ -264,6 +320,13 @@ class _Training:
         if self.average is not None:
             self.average.update_parameters(self.model)
         return loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+        """Return what these logits add to the mean loss of a batch of `count` images."""
+        smoothing = self.config.label_smoothing
+        if self.group.size == 1:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradients down to `clip_grad_norm`, if any; returns their norm before."""
@@ -277,7 +340,7 @@ class _Training:
         """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
         model.eval()
         split = self.val_split
-        size = _EVALUATION_BATCH.get(self.device.type, 256)
+        size = evaluation_batch_size(self.device)
         loss_sum, correct = torch.zeros(2, device=self.device).unbind()
         for start in range(0, len(split), size):
             labels = split.labels[start : start + size]
@@ -286,8 +349,13 @@ class _Training:
                 logits = forward(images).float()
             loss_sum += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
-        loss, right = torch.stack([loss_sum, correct]).tolist()
-        return loss / len(split), right / len(split)
+        loss, right = self.group.sum_(torch.stack([loss_sum, correct])).tolist()
+        return loss / self.val_images, right / self.val_images
+
+
+def evaluation_batch_size(device: torch.device) -> int:
+    """Return how many images are evaluated at a time."""
+    return 2048 if device.type == "cuda" else 256
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

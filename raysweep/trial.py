@@ -7,32 +7,36 @@ exception that escapes would cost the warm actor; a CUDA error ends the process,
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.exceptions import RayActorError
 from safetensors.torch import save as save_safetensors
 
 import raysweep
 from raysweep.config import TrialConfig
 from raysweep.data import mean_std
 from raysweep.data.dataset import DataSet
-from raysweep.errors import UserError
+from raysweep.errors import StorageError, UserError
 from raysweep.models import build_model, check_image_size
-from raysweep.registry import import_modules
-from raysweep.scoring import best_epoch, is_better, score_epoch
-from raysweep.store import Record, RunFolder, Score
-from raysweep.sweepfile.schema import Objective
-from raysweep.train import Diverged, Epoch, Interrupted, resolve_precision, train
+from raysweep.process import set_up_process
+from raysweep.ranks import run_ranks
+from raysweep.scoring import best_epoch, better_of, rung_scores, score_again
+from raysweep.store import Record, RunFolder
+from raysweep.store.uploads import Uploads
+from raysweep.sweepfile.schema import Objective, RankBy
+from raysweep.train import Diverged, Epoch, Interrupted, check_sync_batch_norm, resolve_precision, train
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,19 @@ class Assignment:
     commit_every_s: float
     threads: int
     """CPU threads of the loop."""
+    rungs: tuple[int, ...] = ()
+    """Epochs after which it is compared with others: it commits there, and may be paused until its place is sure."""
+    rank_by: RankBy = "ema"
+    may_be_stopped: bool = False
+    """Whether Tune's answer to any report may be the trial's end (`ray_asha`): the trial then records that itself."""
     workers: int = 1
+    """Ranks that train it together."""
     imports: tuple[str, ...] = ()
     """The user's modules of `--import`."""
+    deaths: int = 0
+    """How often its process has died in this run, by its own fault."""
+    past_error: Mapping[str, Any] | None = None
+    """How its last process ended, for the record."""
 
 
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
@@ -62,15 +76,27 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
         stop: the `StopFlag` actor.
     """
     assignment: Assignment = config["assignment"]
-    import_modules(assignment.imports)
-    torch.set_num_threads(assignment.threads)
+    set_up_process(assignment.imports, assignment.threads)
     settings = TrialConfig.model_validate(assignment.record.config)
-    arrays = ray.get(data[settings.data.model_dump_json()])
+    # Time for a loop, and the peers of rank 0, to end; at Tune's default of 2 s it would fail the next trial, unrun.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    reference = data[settings.data.model_dump_json()]
+    peers_loop = functools.partial(train_as_peer, assignment, reference)
+    _Run(assignment, settings, DataSet.from_arrays(ray.get(reference)), _watch(stop), peers_loop).to_the_end()
 
-    def loop() -> None:
-        _Run(assignment, settings, DataSet.from_arrays(arrays), _watch(stop)).to_the_end()
 
-    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
+def train_as_peer(assignment: Assignment, arrays: Any) -> None:
+    """What the ranks after the first do: train along. All else is rank 0's, also what becomes of the trial.
+
+    Args:
+        assignment: the trial's.
+        arrays: object reference of the prepared set.
+    """
+    set_up_process(assignment.imports, assignment.threads)
+    settings = TrialConfig.model_validate(assignment.record.config)
+    with contextlib.suppress(Diverged, Interrupted):
+        for _ in train(settings, DataSet.from_arrays(ray.get(arrays)), seed=assignment.record.seed):
+            pass
 
 
 @dataclass
@@ -81,19 +107,26 @@ class _Run:
     config: TrialConfig
     data: DataSet
     should_stop: Callable[[], bool]
+    peers_loop: Callable[[], None]
+    """Of the ranks after this one."""
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     pending_best: dict[str, torch.Tensor] | None = field(init=False, default=None)
     """Weights of a best epoch that is not committed yet."""
 
     def __post_init__(self) -> None:
-        self.folder = RunFolder(self.assignment.storage, self.assignment.run_name)
+        self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
+        self.uploads = Uploads(self.folder)
 
     def to_the_end(self) -> None:
         """Train, commit and report until the trial is finished, diverged, failed or told to stop."""
         for attempt in range(1, self.assignment.retries + 2):
             try:
                 self._attempt(attempt)
+            except StorageError:  # nothing can be committed: the run is to end, and says why
+                raise
+            except RayActorError:  # the process of another rank died: the trial starts again as if this one's had
+                raise
             except UserError as error:  # trying again would end the same way
                 return self._fail(error, attempt)
             except Exception as error:
@@ -107,7 +140,17 @@ class _Run:
         return None
 
     def _attempt(self, attempt: int) -> None:
+        committed = self.folder.record(self.assignment.record.id)
+        if committed is not None and committed.status in ("finished", "diverged"):  # its process died just then
+            self.record = committed
+            return self._report(is_new=False)
         state = self._go_back_to_last_commit(attempt)
+        if self._is_at_rung():  # the process may have died between the commit there and the report
+            self._report(is_new=False)
+        return run_ranks(lambda: self._train(state), self.peers_loop, self.assignment.workers)
+
+    def _train(self, state: dict[str, Any] | None) -> None:
+        """Go on from a state, as rank 0."""
         state_of_last_epoch: dict[str, Any] | None = None
         epochs = train(
             self.config, self.data, seed=self.assignment.record.seed, state=state, should_stop=self.should_stop
@@ -118,9 +161,13 @@ class _Run:
                 state_of_last_epoch = epoch.state()
                 if epoch.number == self.config.epochs:
                     self._commit("finished", None)
+                elif self._is_at_rung():
+                    self._commit("paused", state_of_last_epoch)
                 elif time.monotonic() - self.committed_at >= self.assignment.commit_every_s:
-                    self._commit("running", state_of_last_epoch)
+                    self._commit("running", state_of_last_epoch, beside_training=True)
                 self._report()
+                if self.record.status == "paused":  # its place was sure
+                    self.record = self.record.with_(status="running")
         except Interrupted:
             if state_of_last_epoch is not None:
                 self._commit("running", state_of_last_epoch)
@@ -128,16 +175,18 @@ class _Run:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
             self._report()
-        except SystemExit:  # Tune stops the trial at its report
-            if not self.record.is_final:
+        except SystemExit:  # Tune stops or pauses the trial at its report; at a rung all is committed already
+            if self.record.status == "running" and self.assignment.may_be_stopped:
                 self._commit("stopped", None)
             raise
         finally:
             epochs.close()
+            self.record = self.uploads.finish(self.record)
 
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
         """Set the record to the last whole commit, or to the beginning; return the state to train on from."""
         planned = self.assignment.record
+        self.folder.tidy(planned.id)
         found = self.folder.resume_point(planned.id)
         state: dict[str, Any] | None = None
         self.pending_best = None
@@ -148,37 +197,30 @@ class _Run:
             state = torch.load(io.BytesIO(data), weights_only=True) if data is not None else None
             if state is None:
                 self.record = self.record.with_(metrics=[], best=None)
-            elif self.record.best is None:
-                self.record = self.record.with_(best=self._best_so_far())
+            else:
+                metrics, objective = self.record.metrics, self.assignment.objective
+                best = score_again(self.record.best, metrics, objective) or best_epoch(metrics, objective)
+                self.record = self.record.with_(best=best)
         self.record = self.record.with_(
             status="running",
-            attempts=attempt,
+            attempts=self.assignment.deaths + attempt,
+            error=(self.assignment.past_error if attempt == 1 else None) or self.record.error,
             config=planned.config,
             conditions=conditions(self.config, self.data, self.assignment.workers),
         )
         return state
 
-    def _best_so_far(self) -> Score | None:
-        best = best_epoch(self.record.metrics, self.assignment.objective)
-        if best is None:
-            return None
-        val_acc = self.record.metrics[best.epoch - 1].get("val_acc_ema" if best.averaged else "val_acc")
-        return Score(best.epoch, best.score, best.averaged, val_acc)
-
     def _note(self, epoch: Epoch) -> None:
         """Add an epoch to the history; keep a copy of its weights if it is the best so far."""
         metrics = {"epoch": epoch.number, **epoch.metrics}
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
-        objective = self.assignment.objective
-        scored = score_epoch(metrics, objective)
-        best = self.record.best
-        if scored and (best is None or is_better(scored[0], best.score, objective)):
-            score, averaged = scored
-            val_acc = metrics.get("val_acc_ema" if averaged else "val_acc")
-            self.record = self.record.with_(best=Score(epoch.number, score, averaged, val_acc))
-            self.pending_best = epoch.weights(averaged)
+        best = better_of(self.record.best, metrics, self.assignment.objective)
+        if best and best != self.record.best:
+            self.record = self.record.with_(best=best)
+            self.pending_best = epoch.weights(best.averaged)
 
-    def _commit(self, status: str, state: dict[str, Any] | None) -> None:
+    def _commit(self, status: str, state: dict[str, Any] | None, beside_training: bool = False) -> None:
+        """Commit; to an object store `beside_training`, if it is not waited for by a decision."""
         weights = {}
         if state is not None:
             buffer = io.BytesIO()
@@ -186,32 +228,60 @@ class _Run:
             weights["last"] = buffer.getvalue()
         if self.pending_best is not None:
             weights["best"] = save_safetensors(self.pending_best)
-        final = status not in ("running", "paused")
-        self.record = self.folder.commit(
-            self.record.with_(status=status), weights, keep=("best",) if final else ("last", "best")
-        )
+        record = self.record.with_(status=status)
+        if beside_training and self.folder.files.local is None:
+            self.uploads.begin(record, weights)
+        else:
+            keep = ("best",) if status not in ("running", "paused") else ("last", "best")
+            self.record = self.folder.commit(self.uploads.finish(record), weights, keep)
         self.pending_best = None
         self.committed_at = time.monotonic()
 
-    def _report(self) -> None:
-        """Tell Tune; raises SystemExit where Tune decides to stop the trial."""
+    def _is_at_rung(self) -> bool:
+        return self.record.epoch in self.assignment.rungs
+
+    def _report(self, is_new: bool = True) -> None:
+        """Tell Tune; raises SystemExit where Tune decides to stop or pause the trial.
+
+        Args:
+            is_new: whether the newest epoch was not reported yet.
+        """
         best = self.record.best
-        latest: dict[str, float] = dict(self.record.metrics[-1]) if self.record.metrics else {"epoch": 0}
-        objective = self.assignment.objective
-        latest["score"] = best.score if best else (float("-inf") if objective.maximize else float("inf"))
-        tune.report({**latest, "status": self.record.status})
+        metrics = self.record.metrics[-1] if self.record.metrics and is_new else {}
+        history, objective = self.record.metrics, self.assignment.objective
+        is_compared = self._is_at_rung() or self.record.is_final
+        none = float("-inf") if objective.maximize else float("inf")
+        tune.report(
+            {
+                "epoch": self.record.epoch,
+                "score": best.score if best else none,
+                "status": self.record.status,
+                "metrics": metrics,
+                "device_memory_bytes": _device_memory_bytes(),
+                "rungs": rung_scores(history, self.assignment.rungs, objective, self.assignment.rank_by)
+                if is_compared
+                else [],
+            }
+        )
 
     def _remember(self, error: BaseException, attempt: int) -> None:
         committed = self.folder.record(self.record.id)
         if committed is not None:
-            self.record = self.folder.commit(committed.with_(error=describe(error), attempts=attempt), {})
+            self.record = self.folder.commit(committed.with_(error=self._describe(error), attempts=attempt), {})
 
     def _fail(self, error: BaseException, attempt: int) -> None:
         """Record the failure beside the last commit's state, so that a rerun can go on from there."""
         committed = self.folder.record(self.assignment.record.id) or self.assignment.record
-        failed = committed.with_(status="failed", error=describe(error), attempts=attempt)
+        failed = committed.with_(status="failed", error=self._describe(error), attempts=attempt)
         self.record = self.folder.commit(failed, {})
         self._report()
+
+    def _describe(self, error: BaseException) -> dict[str, Any]:
+        described = describe(error)
+        if is_out_of_memory(error):
+            said = out_of_memory(self.config.batch_size, described["message"].partition("\n")[0])
+            described |= {"type": "OutOfMemory", "message": said}
+        return described
 
 
 def conditions(config: TrialConfig, data: DataSet, workers: int) -> dict[str, Any]:
@@ -223,6 +293,7 @@ def conditions(config: TrialConfig, data: DataSet, workers: int) -> dict[str, An
         "data": data.fingerprint,
         "classes": list(data.classes),
         "image_size": data.image_size,
+        "test_images": len(data.test) if data.test else 0,
         "mean": list(mean),
         "std": list(std),
         "versions": {"raysweep": raysweep.__version__, "torch": torch.__version__.split("+")[0]},
@@ -235,6 +306,7 @@ def check_model(config: TrialConfig, data: DataSet) -> None:
     Raises:
         UserError: it cannot be built as asked, or the images are too small for it.
     """
+    check_sync_batch_norm(config, "cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config.model, data.num_classes)
     check_image_size(model, config.model.name, data.image_size, batch_size=2)
 
@@ -243,6 +315,26 @@ def describe(error: BaseException) -> dict[str, Any]:
     """An exception as it stands in a record."""
     text = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": str(error), "traceback": text}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left, of a GPU or for this process."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
+
+
+def out_of_memory(batch_size: int, what: str) -> str:
+    """What is said of a trial that was out of memory."""
+    return f"out of memory with batch_size {batch_size} ({what}); a smaller batch_size or network is another trial"
+
+
+def _device_memory_bytes() -> int | None:
+    """What this process holds: of its GPU, as torch's allocator has reserved it; without one, its resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_reserved()
+    statm = Path("/proc/self/statm")  # Linux
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else None
 
 
 def _divergence(diverged: Diverged) -> dict[str, Any]:
@@ -273,7 +365,7 @@ class StopFlag:
 
 def _watch(stop: Any) -> Callable[[], bool]:
     """Return a cheap question, for between steps: was the run told to stop?"""
-    waiting = stop.wait.remote()
+    waiting = _outstanding(stop)
     asked_at, answer = 0.0, False
 
     def should_stop() -> bool:
@@ -287,13 +379,7 @@ def _watch(stop: Any) -> Callable[[], bool]:
     return should_stop
 
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def process_environment(threads: int) -> dict[str, str]:
-    """Environment of a trial's process."""
-    return {
-        **{name: os.environ.get(name, str(threads)) for name in THREAD_VARIABLES},
-        "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    }
+@functools.lru_cache(maxsize=1)
+def _outstanding(stop: Any) -> Any:
+    """Ask the flag once a process: an async actor takes a thousand calls at a time, and trials may be more."""
+    return stop.wait.remote()

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import Command, ray_cluster
+
+from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
+
+
+@pytest.fixture(autouse=True)
+def _registers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers, through `--import` say, is not there for the next."""
+    for registry in (MODELS, DATA_SOURCES, AUGMENTATIONS):
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +31,16 @@ def shared() -> Path:
         if not path.is_file():
             pytest.fail(f"RAYSWEEP_SHARED is set, but {path} is missing")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two CPUs that the tests' commands share."""
+    with ray_cluster(num_cpus=2) as address:
+        yield address
+
+
+@pytest.fixture
+def command(cluster: str, tmp_path: Path) -> Command:
+    """The raysweep command in a folder of its own."""
+    return Command(cluster, tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -90,9 +89,7 @@ def test_help_and_version_end_with_0(words: list[str], capsys: pytest.CaptureFix
     assert "raysweep" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "words", [["--bogus"], ["plan"], ["plan", str(QUICKSTART), "--bogus"], ["status", str(QUICKSTART), "a=1"]]
-)
+@pytest.mark.parametrize("words", [["--bogus"], ["plan"], ["plan", str(QUICKSTART), "--bogus"], ["schema", "a=1"]])
 def test_wrong_words_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -104,7 +101,7 @@ def test_wrong_words_end_with_2(words: list[str], capsys: pytest.CaptureFixture[
 # Quick and light
 
 PROBE = """
-import sys
+import sys, time
 from raysweep.cli import main
 try:
     code = main({words!r})
@@ -112,6 +109,7 @@ except SystemExit as end:
     code = end.code
 heavy = {{"torch", "torchvision", "ray", "numpy", "pandas", "pyarrow", "sklearn"}} & set(sys.modules)
 assert not heavy, heavy
+print("", time.process_time())  # of a process that waits for nothing, and less a matter of what else runs
 sys.exit(code)
 """
 
@@ -120,18 +118,11 @@ sys.exit(code)
     "words", [["--help"], ["plan", str(QUICKSTART)], ["plan", str(QUICKSTART), "--json"], ["schema"]]
 )
 def test_help_and_plan_import_nothing_heavy_and_answer_at_once(words: list[str]) -> None:
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE.format(words=words)], capture_output=True, text=True, cwd=ROOT
-        )
-        took.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
-        if took[-1] < 0.5:
-            break
-    assert min(took) < 0.5
+    done = subprocess.run([sys.executable, "-c", PROBE.format(words=words)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    *answer, seconds = done.stdout.splitlines()
+    assert answer
+    assert float(seconds) < 0.5
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
@@ -180,6 +171,7 @@ def test_every_shipped_sweep_fits_the_schema(schema: dict[str, object], path: Pa
         {"exclude": [{"lr": 0.1, "model": "resnet18"}]},
         {"scheduler": "none"},
         {"scheduler": {"name": "ray_asha", "eta": 3}},
+        {"scheduler": {"rungs": ["1/9", 0.25], "group_by": ["lr"], "rank_by": "last"}},
     ],
 )
 def test_the_schema_takes_what_the_sweep_file_takes(schema: dict[str, object], section: dict[str, object]) -> None:
@@ -198,6 +190,7 @@ def test_the_schema_takes_what_the_sweep_file_takes(schema: dict[str, object], s
         {"grid": {"lr": []}},
         {"random": {"samples": 0}},
         {"limits": {"trials": "many"}},
+        {"scheduler": {"rungs": ["1:9"]}},
     ],
 )
 def test_the_schema_refuses_what_the_sweep_file_refuses(schema: dict[str, object], section: dict[str, object]) -> None:

@@ -334,6 +334,34 @@ def test_undecodable_image_is_named_by_row(tmp_path: Path, cache: Path, broken: 
     assert data.train.images.shape[0] == 7
 
 
+def test_all_undecodable_rows_of_all_splits_are_named_at_once(tmp_path: Path, cache: Path) -> None:
+    write_small(tmp_path)
+    write_parquet(tmp_path / "train.parquet", [png(), b"x", png(), png(), None], [0, 0, 1, 1, 0])
+    write_parquet(tmp_path / "val.parquet", [b"y"], [0])
+    *lines, advice = fault(tmp_path, cache).splitlines()
+    assert [line.partition(": cannot")[0] for line in lines] == [
+        f"{tmp_path}/train.parquet: row 1",
+        f"{tmp_path}/train.parquet: row 4",
+        f"{tmp_path}/val.parquet: row 0",
+    ]
+    assert "on_corrupt: skip" in advice
+
+
+def test_too_little_room_for_the_prepared_images_is_told_before_writing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2000}))
+    assert "the prepared images take 2,304 bytes, 2,000 are free" in fault(tmp_path, cache)
+
+
+def test_cache_that_is_no_folder_is_named(tmp_path: Path, cache: Path) -> None:
+    write_small(tmp_path)
+    cache.write_text("a file")
+    with pytest.raises(DataError, match="cannot write the cache"):
+        prepared(tmp_path, cache)
+
+
 def test_class_whose_images_are_all_corrupt_is_a_fault_even_when_skipping(tmp_path: Path, cache: Path) -> None:
     write_small(tmp_path)
     write_parquet(tmp_path / "train.parquet", [png(), b"x"], [0, 1])
@@ -378,7 +406,7 @@ def test_unreadable_parquet_is_named(tmp_path: Path, cache: Path) -> None:
 def test_class_without_images_is_named(tmp_path: Path, cache: Path) -> None:
     write_small(tmp_path)
     (tmp_path / "classes.txt").write_text("cat\ndog\nemu\n")
-    assert "no training images for class 2 (emu)" in fault(tmp_path, cache)
+    assert f"{tmp_path}: no training images for class 2 (emu)" in fault(tmp_path, cache)
 
 
 def test_more_classes_than_there_are(tmp_path: Path, cache: Path) -> None:

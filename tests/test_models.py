@@ -1,17 +1,26 @@
 """The report's networks: the sizes design and torchvision give them, widths, and images too small for them."""
 
+import json
+import math
+import os
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from raysweep.config import ModelConfig
+from raysweep.cli import main
+from raysweep.config import DataConfig, ModelConfig, TrialConfig
+from raysweep.data import open_data
 from raysweep.errors import UserError
 from raysweep.models import build_model, check_image_size
 from raysweep.models.report import BottleneckWith3x3
 from raysweep.randomness import seeded
 from raysweep.registry import MODELS
+from raysweep.train import train
 
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 REPORT = [
     "baseline_block",
     "resnet18",
@@ -146,3 +155,65 @@ def test_torchvisions_networks_take_no_width():
 def test_options_a_network_does_not_take_are_named():
     with pytest.raises(UserError, match=r"resnet18.*depth"):
         build_model(ModelConfig(name="resnet18", options={"depth": 3}), 10)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Real 40x40 images of Tiny ImageNet where RAYSWEEP_SHARED names them, else generated ones."""
+    config = DataConfig(name="synthetic", image_size=40, classes=5, per_class=20)
+    if given := os.environ.get("RAYSWEEP_SHARED"):
+        path = str(Path(given) / "data" / "tiny-imagenet-200")
+        config = DataConfig(name="parquet", path=path, image_size=40, classes=5, per_class=20)
+    return open_data(config, sweep_folder=Path.cwd())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPORT)
+def test_every_network_trains_an_epoch_at_reduced_width_and_every_parameter_learns(name, images):
+    config = TrialConfig(model={"name": name, "width": 4}, epochs=1, batch_size=32, lr=0.05, augment="v2augs")
+    epochs = train(config, images, seed=0, device="cpu")
+    epoch = next(epochs)
+    trained = epoch.weights(averaged=False)
+    epochs.close()
+    with seeded(torch.device("cpu"), "weights", 0):
+        fresh = build(name, num_classes=5, width=4)
+    assert all(math.isfinite(value) for value in epoch.metrics.values())
+    assert 0 < epoch.metrics["train_loss"] < 10 * math.log(5)
+    still = [key for key, parameter in fresh.named_parameters() if torch.equal(parameter, trained[key])]
+    assert not still, "parameters that got no gradient"
+
+
+def test_contributings_own_network_can_be_listed_planned_and_trained(tmp_path, monkeypatch, capsys):
+    code = CONTRIBUTING.read_text().partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_nets.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["models", "one_layer", "--import", "my_nets", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["models"]
+    assert (row["name"], row["receptive_field"], row["stage_sizes"]) == ("one_layer", 3, [38])
+    (tmp_path / "own.yaml").write_text("name: own\nbase: {data: digits, epochs: 2}\n")
+    assert main(["plan", "own.yaml", "model=one_layer", "model.width=8", "--import", "my_nets", "--json"]) == 0
+    (trial,) = json.loads(capsys.readouterr().out)["trials"]
+    config = TrialConfig.model_validate(trial["config"])
+    digits = open_data(config.data, sweep_folder=tmp_path)
+    *_, last = train(config, digits, seed=0, device="cpu")
+    assert last.metrics["val_acc"] > 1.5 / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision/resnet_18", "did you mean 'resnet18'"),
+        ("torchvision/alexnet", "the least that works is 63"),
+        ("torchvision/vit_b_16", "Expected 224"),
+    ],
+)
+def test_torchvisions_are_checked_when_a_run_starts_before_anything_is_trained(command, name, message):
+    sweep = command.sweep("[0.1]")
+    sweep.write_text(sweep.read_text().replace("model.width: [4], ", ""))
+    plan = json.loads(command("plan", sweep, f"model={name}", "--json")[0])
+    assert len(plan["trials"]) == 1
+    _, err = command(sweep, f"model={name}", code=2)
+    assert message in err
+    assert not command.records("small")

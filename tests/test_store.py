@@ -55,10 +55,16 @@ def test_torn_weights_fall_back_to_the_commit_before(tmp_path: Path, damage: byt
     assert found[0].epoch == 2
 
 
-def test_a_record_with_any_flipped_byte_is_not_used(tmp_path: Path) -> None:
+def test_a_record_with_any_flipped_byte_is_not_used_but_its_copy_is(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
     record = committed(folder, 2)
     path = tmp_path / "run/trials" / record.id / "record.json"
+    copy = path.with_name("record.copy.json")
+    assert copy.read_bytes() == path.read_bytes()
+    path.write_bytes(b"torn")
+    assert folder.record(record.id) == record
+    assert folder.damaged
+    copy.unlink()
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -81,7 +87,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="disk is full"):
         storage.write("a.json", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert storage.read("a.json") == b"old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from raysweep.errors import SweepFileError
 from raysweep.plan import plan_trials
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile.schema import AshaConfig
 
 QUICKSTART = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
 
@@ -156,7 +158,13 @@ def test_a_missing_file_and_a_folder_have_clean_errors(folder: Path) -> None:
         ("exclude:\n  - {lrr: 3}", "s.yaml:3: exclude.0.lrr: unknown key", "did you mean 'lr'?"),
         ("scheduler: {name: ray_asha, etaa: 2}", "s.yaml:2: scheduler.etaa: unknown key", "did you mean 'eta'?"),
         ("base: {optimizer: {name: adamw, momentum: 0.9}}", "s.yaml:2: base.optimizer.momentum: unknown", "betas"),
-        ("limits: {gpu_hours: 3}", "s.yaml:2: limits.gpu_hours: unknown key", "max_concurrent"),
+        ("scheduler: {eta: 2, rung: [1/3]}", "s.yaml:2: scheduler.rung: unknown key", "did you mean 'rungs'?"),
+        (
+            "scheduler:\n  group_by: [lr, optimiser.name]",
+            "s.yaml:3: scheduler.group_by.1: unknown",
+            "did you mean 'optimizer'?",
+        ),
+        ("limits: {gpu_hour: 3}", "s.yaml:2: limits.gpu_hour: unknown key", "did you mean 'gpu_hours'?"),
         ("base:\n  model: resnet81", "s.yaml:3: base.model: unknown network 'resnet81'", "baseline_block"),
         ("grid:\n  model:\n    - resnet18\n    - resnt18", "s.yaml:5: grid.model.1: unknown network", "'resnet18'?"),
         ("base: {data: digit}", "s.yaml:2: base.data: unknown data set 'digit'", "synthetic"),
@@ -364,10 +372,47 @@ def test_overrides_reach_every_section(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rungs", "fractions"),
+    [
+        ("[1/9, 1/3]", [Fraction(1, 9), Fraction(1, 3)]),
+        ("[0.07, 0.5]", [Fraction(7, 100), Fraction(1, 2)]),
+        ("[1 / 27]", [Fraction(1, 27)]),
+    ],
+)
+def test_rungs_are_exact_fractions(folder: Path, rungs: str, fractions: list[Fraction]) -> None:
+    scheduler = load(f"scheduler: {{rungs: {rungs}}}").scheduler
+    assert isinstance(scheduler, AshaConfig)
+    assert scheduler.rungs == fractions
+    assert AshaConfig.model_validate(scheduler.model_dump(mode="json")) == scheduler
+
+
+@pytest.mark.parametrize(
+    ("rungs", "message"),
+    [
+        ("[1/3, 4/3]", "rungs.1: got '4/3', must be a fraction"),
+        ("[1/0]", "rungs.0: got '1/0', must be a fraction"),
+        ("[1]", "rungs.0: got 1, must be a fraction"),
+        ("[true]", "rungs.0: got True, must be a fraction"),
+        ("[0.5, 1/2]", "rungs: must ascend; got 1/2, 1/2"),
+        ("1/3", "rungs: got '1/3', must be a list"),
+        ("[]", "rungs: got [], "),
+    ],
+)
+def test_rungs_that_cannot_be_are_refused(folder: Path, rungs: str, message: str) -> None:
+    (problem,) = problems(f"scheduler: {{rungs: {rungs}}}")
+    assert problem.startswith(f"s.yaml:2: scheduler.{message}")
+
+
+def test_a_sweep_runs_in_full_unless_it_names_a_scheduler(folder: Path) -> None:
+    assert load("").scheduler.name == "none"
+    assert load("scheduler: asha").scheduler == AshaConfig(name="asha")
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("lr=abc", "override 'lr=abc': base.lr: got 'abc', must be a number"),
-        ("scheduler.eta=2", "override 'scheduler.eta=2': scheduler.eta: unknown key; allowed: name"),
+        ("scheduler.eta=1", "override 'scheduler.eta=1': scheduler.eta: got 1, must be at least 2"),
         ("retries=-1", "override 'retries=-1': retries: got -1, must be at least 0"),
     ],
 )

@@ -9,7 +9,8 @@ prepared set has them, or float (0..1) from the first operation on that computes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -22,8 +23,20 @@ from raysweep.registry import AUGMENTATIONS
 Operation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """(images N x 3 x H x W, generator on their device) -> images of the same shape; the input stays as it is."""
 
+_ROWS_AT_ONCE = 64
+"""On a CPU: images that all operations pass over before the next ones, so that they stay in the core's cache."""
 
-def build_augment(config: str | list[AugmentStep], image_size: int) -> Operation:
+
+class Step(NamedTuple):
+    """One operation: parameters are drawn for the whole batch, and may be applied to any part of it."""
+
+    draw: Callable[[int, torch.Generator], tuple[torch.Tensor, ...]]
+    """(number of images, generator) -> parameters, whose last dimension counts the images."""
+    apply: Callable[..., torch.Tensor]
+    """(images, *parameters) -> images."""
+
+
+def build_augment(config: str | list[AugmentStep], image_size: int) -> Augmentation:
     """Return the augmentation of a preset, of a registered name, or of a list of operations.
 
     Raises:
@@ -31,38 +44,77 @@ def build_augment(config: str | list[AugmentStep], image_size: int) -> Operation
     """
     if isinstance(config, str):
         if config not in AUGMENT_PRESETS:
-            registered: Operation = AUGMENTATIONS.get(config)
-            return registered
+            return _Registered(AUGMENTATIONS.get(config))
         config = [AugmentStep.model_validate(row) for row in AUGMENT_PRESETS[config]]
-    operations = _operations(config, image_size)
-
-    def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        for operation in operations:
-            images = operation(images, generator)
-        return images
-
-    return augment
+    return Augmentation(_steps(config, image_size))
 
 
-def _operations(steps: list[AugmentStep], image_size: int) -> list[Operation]:
-    """One operation a step, save that a flip right before a rotation shares its resampling."""
-    operations: list[Operation] = []
+class Augmentation:
+    """A row of operations on a batch; the batch as given stays as it is."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the batch, augmented, with parameters from a generator on its device."""
+        return self._apply(images, len(images), 0, generator)
+
+    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
+        """Return `self(images[batch], generator)[rows]` at the cost of those rows.
+
+        Args:
+            images: to take them from.
+            batch: indices of the whole batch.
+            rows: of the batch, both bounds given.
+            generator: on the images' device.
+        """
+        return self._apply(images[batch[rows]], len(batch), rows.start, generator)
+
+    def _apply(self, images: torch.Tensor, count: int, first: int, generator: torch.Generator) -> torch.Tensor:
+        """Augment the images from number `first` on of a batch of `count`."""
+        drawn = [(step.apply, step.draw(count, generator)) for step in self._steps]
+        size = _ROWS_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+        parts = []
+        for start in range(0, len(images) if drawn else 0, size):
+            part = images[start : start + size]
+            for apply, parameters in drawn:
+                part = apply(part, *(each[..., first + start : first + start + len(part)] for each in parameters))
+            parts.append(part)
+        return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else images
+
+
+class _Registered(Augmentation):
+    """A function of the user's, which may look at any image of the batch, so all of it is augmented for any part."""
+
+    def __init__(self, function: Operation) -> None:
+        self._function = function
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self._function(images, generator)
+
+    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
+        return self._function(images[batch], generator)[rows]
+
+
+def _steps(config: list[AugmentStep], image_size: int) -> list[Step]:
+    """One step a row, save that a flip right before a rotation shares its resampling."""
+    steps: list[Step] = []
     flip: Flip | None = None
-    for step in steps:
-        if flip is not None and step.rotate is None:
-            operations.append(flip_operation(flip))
-        if step.rotate is not None:
-            operations.append(rotate_operation(step.rotate, flip))
-        elif step.blur is not None:
-            operations.append(blur_operation(step.blur, image_size))
-        elif step.color_jitter is not None:
-            operations.append(color_jitter_operation(step.color_jitter))
-        elif step.crop is not None:
-            operations.append(crop_operation(step.crop, image_size))
-        flip = step.flip
+    for row in config:
+        if flip is not None and row.rotate is None:
+            steps.append(flip_step(flip))
+        if row.rotate is not None:
+            steps.append(rotate_step(row.rotate, flip))
+        elif row.blur is not None:
+            steps.append(blur_step(row.blur, image_size))
+        elif row.color_jitter is not None:
+            steps.append(color_jitter_step(row.color_jitter))
+        elif row.crop is not None:
+            steps.append(crop_step(row.crop, image_size))
+        flip = row.flip
     if flip is not None:
-        operations.append(flip_operation(flip))
-    return operations
+        steps.append(flip_step(flip))
+    return steps
 
 
 class Normalize:
@@ -76,8 +128,9 @@ class Normalize:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32, channels_last images of uint8 (0..255) or float (0..1) ones."""
         scale = self._scale_of_uint8 if images.dtype == torch.uint8 else self._scale
-        floats = images.to(torch.float32, memory_format=torch.channels_last)
-        return torch.addcmul(self._shift, floats, scale)
+        # In planes first: on a CPU, arithmetic over the short innermost dimension of channels_last is slow.
+        normalized = torch.addcmul(self._shift, images.to(torch.float32), scale)
+        return normalized.contiguous(memory_format=torch.channels_last)
 
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
@@ -102,14 +155,13 @@ def _per_image(values: torch.Tensor) -> torch.Tensor:
 # Crop
 
 
-def crop_operation(config: Crop, image_size: int) -> Operation:
+def crop_step(config: Crop, image_size: int) -> Step:
     """Pad with black and crop back to the size, at a random place."""
     padding = config.padding or max(1, image_size // 8)
-
-    def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return apply_crop(images, draw_crop(len(images), padding, generator), padding)
-
-    return crop
+    return Step(
+        lambda count, generator: (draw_crop(count, padding, generator),),
+        lambda images, corners: apply_crop(images, corners, padding),
+    )
 
 
 def draw_crop(count: int, padding: int, generator: torch.Generator) -> torch.Tensor:
@@ -129,9 +181,9 @@ def apply_crop(images: torch.Tensor, corners: torch.Tensor, padding: int) -> tor
 # Flip and rotation
 
 
-def flip_operation(config: Flip) -> Operation:
+def flip_step(config: Flip) -> Step:
     """Mirror images, exactly; uint8 stays uint8."""
-    return lambda images, generator: apply_flip(images, draw_flip(len(images), config, generator))
+    return Step(lambda count, generator: (draw_flip(count, config, generator),), apply_flip)
 
 
 def draw_flip(count: int, config: Flip, generator: torch.Generator) -> torch.Tensor:
@@ -147,14 +199,17 @@ def apply_flip(images: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
     return torch.where(_per_image(flips[1]), images.flip(2), images)
 
 
-def rotate_operation(config: Rotate, flip: Flip | None = None) -> Operation:
+def rotate_step(config: Rotate, flip: Flip | None = None) -> Step:
     """Turn images after mirroring them, in one resampling."""
-
-    def rotate(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        flips = None if flip is None else draw_flip(len(images), flip, generator)
-        return apply_flip_and_rotate(images, flips, draw_rotate(len(images), config, generator))
-
-    return rotate
+    if flip is None:
+        return Step(
+            lambda count, generator: (draw_rotate(count, config, generator),),
+            lambda images, degrees: apply_flip_and_rotate(images, None, degrees),
+        )
+    return Step(
+        lambda count, generator: (draw_flip(count, flip, generator), draw_rotate(count, config, generator)),
+        apply_flip_and_rotate,
+    )
 
 
 def draw_rotate(count: int, config: Rotate, generator: torch.Generator) -> torch.Tensor:
@@ -172,19 +227,33 @@ def apply_flip_and_rotate(images: torch.Tensor, flips: torch.Tensor | None, degr
     to_input = torch.stack([cos, -sin * height / width, sin * width / height, cos], dim=1).view(-1, 2, 2)
     if flips is not None:
         to_input = to_input * (1 - 2 * flips.T.to(to_input.dtype)).unsqueeze(2)
-    grid = F.affine_grid(F.pad(to_input, (0, 1)), list(images.shape), align_corners=False)
+    centres = _pixel_centres(height, width, images.device).expand(len(images), -1, -1)
+    grid = torch.bmm(centres, to_input.transpose(1, 2)).view(-1, height, width, 2)
     return F.grid_sample(as_float(images), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+@lru_cache(maxsize=8)
+def _pixel_centres(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Return x and y of every pixel's centre, -1..1 from edge to edge: (height * width) x 2, row by row.
+
+    What torch's affine_grid makes anew in every call.
+    """
+    y, x = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (height, width))
+    return torch.cartesian_prod(y, x).flip(1)
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Blur
 
 
-def blur_operation(config: Blur, image_size: int) -> Operation:
+def blur_step(config: Blur, image_size: int) -> Step:
     """Gaussian blur, each image by a sigma of its own."""
     if config.kernel // 2 >= image_size:
         raise UserError(f"augment: blur: kernel {config.kernel} is too large for images of {image_size} pixels")
-    return lambda images, generator: apply_blur(images, draw_blur(len(images), config, generator), config.kernel)
+    return Step(
+        lambda count, generator: (draw_blur(count, config, generator),),
+        lambda images, sigmas: apply_blur(images, sigmas, config.kernel),
+    )
 
 
 def draw_blur(count: int, config: Blur, generator: torch.Generator) -> torch.Tensor:
@@ -219,10 +288,10 @@ def _blur_axis(images: torch.Tensor, weights: torch.Tensor, dim: int) -> torch.T
 # Colour jitter
 
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's, after ITU-R 601-2
+_HUGE = 1e30  # lifts any difference of two channels that matters over 1
 
 
-@dataclass(frozen=True)
-class Jitter:
+class Jitter(NamedTuple):
     """Parameters of a batch's colour jitter."""
 
     factors: torch.Tensor
@@ -233,9 +302,12 @@ class Jitter:
     """Place (0..3) of brightness, contrast, saturation and hue in each image's order: 4 x N."""
 
 
-def color_jitter_operation(config: ColorJitter) -> Operation:
+def color_jitter_step(config: ColorJitter) -> Step:
     """Change brightness, contrast, saturation and hue, in an order of each image's own."""
-    return lambda images, generator: apply_color_jitter(images, draw_color_jitter(len(images), config, generator))
+    return Step(
+        lambda count, generator: draw_color_jitter(count, config, generator),
+        lambda images, *parameters: apply_color_jitter(images, Jitter(*parameters)),
+    )
 
 
 def draw_color_jitter(count: int, config: ColorJitter, generator: torch.Generator) -> Jitter:
@@ -252,44 +324,70 @@ def apply_color_jitter(images: torch.Tensor, jitter: Jitter) -> torch.Tensor:
     """Apply the four changes to every image in its own order. Returns floats.
 
     Three of the four are blends with a gray, one pass each for all images whichever it is; so the blends that come
-    before the hue, the hue, and the blends after it make seven passes, and the device is never asked who is who.
+    before the hue, the hue, and the blends after it make seven passes, and a GPU is never asked who is who. A CPU
+    can be asked at no cost: there, images that are not changed are left out.
     """
     images = as_float(images)
-    hue_rank = jitter.ranks[3]
-    for place in range(3):
-        images = _blend_one(images, jitter, place, place < hue_rank)
+    if images.device.type != "cpu":
+        return _jitter_all(images, jitter)
+    rows = ((jitter.factors != 1).any(dim=0) | (jitter.hue != 0)).nonzero().squeeze(1)
+    changed = _jitter_all(images[rows], Jitter(*(each[..., rows] for each in jitter)))
+    return images.index_copy(0, rows, changed)
+
+
+def _jitter_all(images: torch.Tensor, jitter: Jitter) -> torch.Tensor:
+    matrices, weights = _blends(jitter)
+    for blend in range(3):
+        images = _blend(images, matrices[blend], weights[blend])
     images = _turn_hue(images, jitter.hue)
-    for place in range(1, 4):
-        images = _blend_one(images, jitter, place, place > hue_rank)
+    for blend in range(3, 6):
+        images = _blend(images, matrices[blend], weights[blend])
     return images
 
 
-def _blend_one(images: torch.Tensor, jitter: Jitter, place: int, active: torch.Tensor) -> torch.Tensor:
-    """Apply to each `active` image the blend that has this place in its order.
+def _blends(jitter: Jitter) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the six passes: each image's matrix of colours, 6 x N x 3 x 3, and weights of its mean colour, 6 x N x 3.
 
-    Brightness blends with black, contrast with the image's mean gray, saturation with each pixel's gray.
+    A pass is for one place in the order. An image takes part with the change that it has there: brightness blends with
+    black, contrast with the image's mean gray, saturation with each pixel's gray.
     """
-    here = (jitter.ranks[:3] == place) & active
-    factor = _per_image(torch.where(here, jitter.factors, 1).prod(dim=0))
-    red, green, blue = images.unbind(1)
-    gray = (red * _GRAY_WEIGHTS[0] + green * _GRAY_WEIGHTS[1] + blue * _GRAY_WEIGHTS[2]).unsqueeze(1)
-    mean = gray.mean(dim=(1, 2, 3), keepdim=True)
-    toward = gray * ((1 - factor) * _per_image(here[2])) + mean * ((1 - factor) * _per_image(here[1]))
-    return torch.addcmul(toward, images, factor).clamp_(0, 1)
+    device = jitter.ranks.device
+    places = torch.tensor([0, 1, 2, 1, 2, 3]).to(device, non_blocking=True).view(6, 1)
+    hue_rank = jitter.ranks[3]
+    active = torch.cat([places[:3] < hue_rank, places[3:] > hue_rank])
+    here = (jitter.ranks[:3] == places.unsqueeze(1)) & active.unsqueeze(1)
+    factor = torch.where(here, jitter.factors, 1).prod(dim=1)
+    _, of_contrast, of_saturation = ((1 - factor).unsqueeze(1) * here).unbind(1)
+    gray = torch.tensor(_GRAY_WEIGHTS).to(device, non_blocking=True)
+    matrices = factor[..., None, None] * torch.eye(3, device=device) + of_saturation[..., None, None] * gray
+    return matrices, of_contrast[..., None] * gray
+
+
+def _blend(images: torch.Tensor, matrix: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Map every pixel's colour by `matrix`, add `weights` times the image's mean colour, and keep to 0..1."""
+    shift = (images.mean(dim=(2, 3)) * weights).sum(dim=1).view(-1, 1, 1)
+    return torch.baddbmm(shift, matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
 
 
 def _turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Turn each image's hue: to hue, chroma and value, and back (Smith 1978, in the one-formula form for HSV)."""
+    """Turn each image's hue: to hue, chroma and value, and back (Smith 1978), the way back in closed form.
+
+    Which channel is largest is told by factors of exactly 0 and 1: torch's comparisons and `where` are several times
+    slower on a CPU than its arithmetic, and so is `remainder`.
+    """
     red, green, blue = images.unbind(1)
-    value, chroma = images.amax(1), images.amax(1) - images.amin(1)
-    safe = chroma.clamp(min=1e-12)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    red_below, green_below = ((value - channel).mul_(_HUGE).clamp_(max=1) for channel in (red, green))
+    from_green = torch.add(blue - red, chroma, alpha=2)
+    from_blue = torch.add(red - green, chroma, alpha=4)
+    sector = torch.lerp(green - blue, torch.lerp(from_green, from_blue, green_below), red_below)
+    sector = sector.div_(chroma.clamp(min=1e-12)).add_(6 * turns.view(-1, 1, 1))
+    sector = torch.add(sector, (sector / 6).floor_(), alpha=-6)
+    # How much of the chroma each channel lacks: red 2 - |h - 3|, green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1.
+    centre, slope, offset = (
+        torch.tensor(numbers).view(1, 3, 1, 1).to(images.device, non_blocking=True)
+        for numbers in ((3.0, 2.0, 4.0), (-1.0, 1.0, 1.0), (2.0, -1.0, -1.0))
     )
-    sector = sector + 6 * turns.view(-1, 1, 1)
-    starts = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(images.device, non_blocking=True)
-    along = (sector.unsqueeze(1) + starts).remainder(6)
-    share = torch.minimum(along, 4 - along).clamp_(0, 1)
+    share = (sector.unsqueeze(1) - centre).abs_().mul_(slope).add_(offset).clamp_(0, 1)
     return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1)

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from raysweep.data.raw import Encoded
+from raysweep.data.raw import Encoded, read_file
 from raysweep.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,6 +42,8 @@ def decode(encoded: Encoded, image_size: int | None) -> Pixels:
     Raises:
         Undecodable: missing, corrupt, of an unknown format, or too large.
     """
+    if isinstance(encoded, Path):
+        encoded = read_file(encoded)
     if encoded is None:
         raise Undecodable("no image")
     if isinstance(encoded, DataError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from raysweep.config import DataConfig
 from raysweep.data.cache import default_cache, digest_files, locked, made_whole
 from raysweep.data.dataset import SPLITS, DataSet
 from raysweep.data.decode import Pixels, Undecodable, decode_all
-from raysweep.data.raw import Labels, RawData
+from raysweep.data.raw import Labels, RawData, faults
 from raysweep.data.selection import Chosen, check_every_class, choose
 from raysweep.errors import DataError
 from raysweep.registry import DATA_SOURCES
@@ -52,11 +53,14 @@ def data_root(config: DataConfig, sweep_folder: Path) -> Path:
     return sweep_folder / "data"
 
 
-def prepare(config: DataConfig, *, root: Path, cache: Path | None = None, progress: bool = True) -> Path:
+def prepare(
+    config: DataConfig, *, root: Path, cache: Path | None = None, progress: bool = True, raw: RawData | None = None
+) -> Path:
     """Return the folder of the prepared set, making it if the cache has none of this content and config.
 
     Safe beside other processes that prepare the same set: one works, the others wait. `cache`: see
-    `default_cache`. `progress`: on stderr, a bar on a terminal, else one line.
+    `default_cache`. `progress`: on stderr, a bar on a terminal, else one line. `raw`: what the source found in
+    `root`, where it has been asked already.
 
     Raises:
         DataError: as `open_data`; nothing half-prepared stays behind.
@@ -64,17 +68,27 @@ def prepare(config: DataConfig, *, root: Path, cache: Path | None = None, progre
     cache = default_cache() if cache is None else cache
     if config.val is not None and config.val_fraction is not None:
         raise DataError("data.val and data.val_fraction: set one of the two")
-    raw: RawData = DATA_SOURCES.get(config.name)(config, root)
+    raw = find_raw(config, root) if raw is None else raw
     try:
-        target = cache / "sets" / f"{config.name.replace('/', '-')}-{_key(raw, config, root, cache)}"
+        target = cache / "sets" / f"{config.name.replace('/', '-')}-{_key(raw, config, cache)}"
         if not (target / "data.json").exists():
             with locked(cache / "locks" / f"{target.name}.lock") as alone:
                 if not (target / "data.json").exists():
                     with made_whole(target, alone=alone) as folder:
                         _write(raw, config, folder, progress)
-    except PermissionError as error:
+    except OSError as error:
         raise DataError(f"{cache}: cannot write the cache: {error}; set RAYSWEEP_CACHE to another folder") from error
     return target
+
+
+def find_raw(config: DataConfig, root: Path) -> RawData:
+    """Ask the source what it has in `root`.
+
+    Raises:
+        DataError: the source's files are absent or wrong.
+    """
+    raw: RawData = DATA_SOURCES.get(config.name)(config, root)
+    return raw
 
 
 def load(path: Path) -> DataSet:
@@ -95,24 +109,28 @@ def load(path: Path) -> DataSet:
         raise DataError(f"{path}: not a prepared data set: {error}; remove the folder to prepare it again") from error
 
 
-def _key(raw: RawData, config: DataConfig, root: Path, cache: Path) -> str:
+def _key(raw: RawData, config: DataConfig, cache: Path) -> str:
+    place = raw.place
+    folder = place if place is None or place.is_dir() else place.parent
     parts = {
         "format": FORMAT,
         "pillow": PIL.__version__,
         "config": config.model_dump(mode="json", exclude={"path"}),
         "content": raw.content,
-        "files": digest_files(raw.files, root, cache),
+        "files": digest_files(raw.files, folder, cache) if folder is not None else "",
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> None:
     classes = _first_classes(raw.classes(), config)
-    chosen = choose(raw, config, classes)
     writer = _Writer(folder, config)
-    with _advance(f"Preparing {config.name}", sum(len(c[1]) for c in chosen.values()), progress) as step:
-        for name, split in chosen.items():
-            labels = writer.write(name, split, step)
+    with _naming(raw.place or config.name):
+        chosen = choose(raw, config, classes)
+        with _advance(f"Preparing {config.name}", sum(len(c[1]) for c in chosen.values()), progress) as step:
+            kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
+        writer.check_corrupt()
+        for name, labels in kept.items():
             check_every_class(name, labels, classes)
     mean, std = _mean_std(np.load(folder / "train_images.npy", mmap_mode="r"))
     about = {
@@ -121,12 +139,23 @@ def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> No
         "mean": mean,
         "std": std,
         "fingerprint": _fingerprint(folder, classes),
-        "skipped": len(writer.skipped),
-        "skipped_rows": writer.skipped[:1000],
+        "skipped": len(writer.corrupt),
+        "skipped_rows": writer.corrupt[:1000],
     }
     (folder / "data.json").write_text(json.dumps(about, indent=1))
-    if writer.skipped and progress:
-        print(f"{config.name}: {len(writer.skipped):,} images skipped, first: {writer.skipped[0]}", file=sys.stderr)
+    if writer.corrupt and progress:
+        print(f"{config.name}: {len(writer.corrupt):,} images skipped, first: {writer.corrupt[0]}", file=sys.stderr)
+
+
+@contextmanager
+def _naming(place: Path | str) -> Iterator[None]:
+    """Put `place` before a fault that does not name it."""
+    try:
+        yield
+    except DataError as error:
+        if any(str(place) in problem for problem in error.problems):
+            raise
+        raise DataError(*(f"{place}: {problem}" for problem in error.problems)) from None
 
 
 def _first_classes(classes: Sequence[str], config: DataConfig) -> tuple[str, ...]:
@@ -144,10 +173,16 @@ class _Writer:
         self.folder = folder
         self.config = config
         self.shape: tuple[int, ...] | None = None
-        self.skipped: list[str] = []
+        self.corrupt: list[str] = []
+        """What was left out, and why."""
+
+    def check_corrupt(self) -> None:
+        """Raise DataError, naming the images that cannot be decoded, if there are any and they may not be skipped."""
+        if self.corrupt and self.config.on_corrupt == "error":
+            raise faults(self.corrupt, "data.on_corrupt: skip leaves such images out")
 
     def write(self, name: str, chosen: Chosen, step: Any) -> Labels:
-        """Write one split's images and labels; return the labels of the rows kept."""
+        """Write one split's images and labels, all that can be decoded; return the labels of the rows kept."""
         split, rows, labels = chosen
         kept = np.ones(len(rows), dtype=bool)
         path = self.folder / f"{name}_images.npy"
@@ -155,28 +190,25 @@ class _Writer:
         at = 0
         for index, image in enumerate(decode_all(split.images(rows), self.config.image_size)):
             if isinstance(image, Undecodable):
-                self._undecodable(split.where(int(rows[index])), image)
+                where = split.where(int(rows[index]))
+                reason = str(image)
+                self.corrupt.append(reason if reason.startswith(where) else f"{where}: cannot decode: {reason}")
                 kept[index] = False
             else:
                 self._check_shape(image, split.where(int(rows[index])))
                 if images is None:
+                    _check_space(self.folder, len(rows) * image.nbytes)
                     images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *image.shape))
                 images[at] = image
                 at += 1
             step()
         if images is None:
-            raise DataError(f"the {name} split has no image that can be decoded")
+            return labels[kept]  # none: told by `check_corrupt` or `check_every_class`
         images.flush()
         if at < len(rows):
             _shorten(path, at)
         np.save(self.folder / f"{name}_labels.npy", labels[kept])
         return labels[kept]
-
-    def _undecodable(self, where: str, reason: Undecodable) -> None:
-        message = str(reason) if str(reason).startswith(where) else f"{where}: cannot decode: {reason}"
-        if self.config.on_corrupt == "error":
-            raise DataError(f"{message} (data.on_corrupt: skip leaves such images out)")
-        self.skipped.append(message)
 
     def _check_shape(self, image: Pixels, where: str) -> None:
         height, width = image.shape[1:]
@@ -189,6 +221,16 @@ class _Writer:
                 f"{where}: the image is {width} x {height} pixels, the first {self.shape[2]} x {self.shape[1]}: "
                 "set data.image_size"
             )
+
+
+def _check_space(folder: Path, size: int) -> None:
+    """See that the disk has room: writing to a memory map on a full one kills the process."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{folder.parent}: the prepared images take {size:,} bytes, {free:,} are free; "
+            "set data.image_size, or RAYSWEEP_CACHE to another folder"
+        )
 
 
 def _shorten(path: Path, rows: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raysweep.config import DataConfig
+from raysweep.data.dataset import SPLITS
 from raysweep.data.raw import Labels, RawData, RawSplit, Rows
 from raysweep.errors import DataError
 
@@ -42,7 +43,7 @@ def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str
         chosen["test"] = _whole(raw.test, count)
     for name, (_, _, taken) in chosen.items():
         check_every_class(name, taken, classes)
-    return chosen
+    return {name: chosen[name] for name in SPLITS if name in chosen}
 
 
 def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> None:

@@ -4,6 +4,7 @@
 * `cluster`  connecting to Ray, slots, what the cluster has
 * `search`   the plan as a Tune Searcher; the scheduler
 * `events`   Tune's callbacks to what is known of each trial
+* `metrics`  what is known of the running trials, for Ray's dashboard and Prometheus
 * `view`     the live table, or plain lines
 * `stop`     Ctrl-C and SIGTERM
 """

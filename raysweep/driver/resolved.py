@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 import torch
-from ruamel.yaml import YAML
 
 import raysweep
 from raysweep.errors import UserError
 from raysweep.plan import Trial
 from raysweep.store import Record, RunFolder
+from raysweep.store.sealed import seal
 from raysweep.sweepfile import Sweep
 
 MUST_MATCH = {
@@ -87,12 +87,19 @@ def write_resolved(
             for trial in trials
         ],
     }
-    text = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types it as None
-    yaml.dump(document, text)
-    folder.files.write("resolved.yaml", text.getvalue().encode())
+    folder.files.write("resolved.yaml", _to_yaml(seal(document)).encode())
+
+
+def _to_yaml(document: Mapping[str, Any]) -> str:
+    """Write YAML that is JSON as well, a line for each trial: a plan of thousands is written and read at once."""
+    lines = []
+    for key, value in document.items():
+        if key == "trials":
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value, indent=1).replace("\n", "\n ")
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _jsonable(axes: Mapping[str, Any]) -> dict[str, Any]:

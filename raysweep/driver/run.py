@@ -12,32 +12,55 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from raysweep.config import DataConfig, TrialConfig
-from raysweep.driver.cluster import Slot, connect, dashboard_url, find_slot
+from raysweep.config import TrialConfig
+from raysweep.decisions import is_done, replay
+from raysweep.driver.cluster import Slot, alive_hosts, connect, count_slots, dashboard_url, find_slot
+from raysweep.driver.evaluate import evaluate_best
 from raysweep.driver.events import Board, TuneEvents
+from raysweep.driver.failures import Failure
+from raysweep.driver.housekeeping import Tolerant, repeating
+from raysweep.driver.limits import SAVE_EVERY_S, Meter
+from raysweep.driver.metrics import shown_on_dashboard
+from raysweep.driver.prepare import prepare_data
+from raysweep.driver.queue import TrialQueue
 from raysweep.driver.resolved import check_conditions, planned_record, write_resolved
-from raysweep.driver.search import PlanSearcher, make_scheduler
+from raysweep.driver.scheduler import make_scheduler
+from raysweep.driver.search import PlanSearcher
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
-from raysweep.errors import Interrupted, UserError
+from raysweep.errors import ClusterError, Interrupted, LimitReached, StorageError
+from raysweep.evaluation import is_wanted
+from raysweep.halving import RungReport, Verdict
+from raysweep.places import describe_job, storage_problem
 from raysweep.plan import Trial, plan_trials
 from raysweep.registry import import_modules
-from raysweep.results import SweepResult, as_json, read_results
+from raysweep.report import write_report
+from raysweep.results import SweepResult, as_json, rank, read_results
+from raysweep.rules import rules_of
+from raysweep.scoring import score_again
 from raysweep.store import Record, RunFolder
-from raysweep.store.views import write_results, write_tensorboard
+from raysweep.store.tensorboard import outdated_tensorboard, write_tensorboard
+from raysweep.store.views import write_results
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
-from raysweep.table import print_trials
-from raysweep.trial import Assignment, StopFlag, process_environment, run_trial
+from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.table import print_evaluation, print_trials
+from raysweep.trial import Assignment, StopFlag, run_trial
+from raysweep.why import decisive, in_words
 
-REFRESH_VIEWS_EVERY_S = 60.0
+REFRESH_VIEWS_EVERY_S = 10.0
+REFRESH_VIEWS_SHARE = 0.05
+"""Of the time that refreshing may take: a large sweep's views are refreshed less often."""
 
 
 def run_sweep(
@@ -49,7 +72,9 @@ def run_sweep(
     fresh: bool = False,
     as_json_document: bool = False,
 ) -> int:
-    """Run a sweep, or go on with it; return the exit code: 0 done, 1 some trials failed, 130 stopped by the user.
+    """Run a sweep, or go on with it; return the exit code.
+
+    0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user.
 
     Args:
         sweep_path: of the sweep file.
@@ -69,13 +94,15 @@ def run_sweep(
     folder = RunFolder(storage_of(sweep, sweep_path, storage), sweep.name)
     folder.check_place()
     console = Console(stderr=True)
-    with folder.lease():
-        if fresh and (aside := folder.set_aside()):
+    if fresh:
+        with folder.lease():
+            aside = folder.set_aside()
+        if aside:
             console.print(f"the old run is now {aside}", highlight=False)
     with folder.lease():
         run = _Run(sweep, Path(sweep_path), trials, folder, tuple(imports), console)
-        interrupted = run.to_the_end(address)
-        return run.sum_up(interrupted, as_json_document, sweep_path)
+        run.to_the_end(address, storage_problem(sweep, sweep_path, storage))
+        return run.sum_up(as_json_document, sweep_path, overrides)
 
 
 def run_and_read(sweep_path: str, overrides: Sequence[str]) -> SweepResult:
@@ -84,10 +111,14 @@ def run_and_read(sweep_path: str, overrides: Sequence[str]) -> SweepResult:
     Raises:
         UserError: something about the input is wrong; nothing was begun.
         Interrupted: the user stopped it; the state is safe.
+        LimitReached: a limit is spent; the state is safe.
     """
     sweep = load_sweep(sweep_path, overrides)
-    if run_sweep(sweep_path, overrides) == Interrupted.exit_code:
+    code = run_sweep(sweep_path, overrides)
+    if code == Interrupted.exit_code:
         raise Interrupted(f"{sweep.name}: stopped; run it again to go on")
+    if code == LimitReached.exit_code:
+        raise LimitReached(f"{sweep.name}: a limit is spent; raise it and run it again to go on")
     return read_results(RunFolder(storage_of(sweep, sweep_path), sweep.name))
 
 
@@ -104,114 +135,168 @@ class _Run:
         self.sweep, self.sweep_path, self.trials = sweep, sweep_path, trials
         self.folder, self.imports = folder, imports
         self.records = [self._known(trial) for trial in trials]
-        self.view = View(console, sweep.name, sweep.objective.maximize)
+        self.view = View(console, sweep.name, sweep.objective.maximize, self.records)
         self.board = Board(self.records, self.view.notify)
         self.stop = StopRequest()
+        self.halving = replay(self.records, sweep.scheduler, sweep.objective, retry_failed=True)
+        self.meter = Meter(folder, sweep.limits)
+        self.closer = ThreadPoolExecutor(1, thread_name_prefix="raysweep-closer")
+        self.closing: list[Future[None]] = []
+        stopped = (record for record in self.records if record.status == "stopped")
+        self.may_come_back = {record.id for record in stopped if not is_done(record, sweep.scheduler)}
+        """Trials that `asha` stopped in an earlier run; in a larger plan they may get a place, and write again."""
 
-    def to_the_end(self, address: str | None) -> bool:
-        """Train what is left; return whether the user stopped it."""
-        left = [record for record in self.records if not record.is_final]
-        if not left:
+    def to_the_end(self, address: str | None, if_several_nodes: str | None = None) -> None:
+        """Train what is left, until the user or a limit stops it; `if_several_nodes`: why a cluster cannot."""
+        left = self._left()
+        if self.halving.next_trial() is None:
             self.view.say(f"{self.sweep.name}: all {len(self.records)} trials are done")
             self._write_resolved({})
-            return False
+            if not self._evaluation_is_wanted():
+                return
+            left = []
+        elif limit := self.meter.spent_limit():
+            self.stop.request(limit)
+            self._write_resolved({})
+            return
         with self.stop.on_signals(), self._view_while_running():
-            connect(address)
+            connect(address, describe_job(self.sweep.name, self.folder.path))
             try:
                 with self.stop.on_signals():  # again: connecting sets a handler of Ray's
-                    slot = find_slot(self.sweep.resources)
-                    self.view.say(_first_line(self.sweep.name, self.records, left))
-                    data = self._prepare_data(left, slot)
+                    if if_several_nodes and len(alive_hosts()) > 1:
+                        raise ClusterError(if_several_nodes)
+                    slot = find_slot(self.sweep.resources, self.view.say)
+                    self.view.costs.gpus = slot.workers * slot.gpus
+                    data: dict[str, Any] = {}
+                    if left:
+                        self.view.say(_first_line(self.sweep.name, self.records, left))
+                        data = self._prepare_data(left, slot)
+                        if not self.stop.requested:
+                            self._tune(left, slot, data)
                     if not self.stop.requested:
-                        self._tune(left, slot, data)
+                        self._evaluate(slot, data)
             finally:
                 ray.shutdown()
-        return self.stop.requested
 
-    def sum_up(self, interrupted: bool, as_json_document: bool, sweep_path: str) -> int:
+    def sum_up(self, as_json_document: bool, sweep_path: str, overrides: Sequence[str]) -> int:
         """Rebuild the views, say how it went and what comes next; return the exit code."""
+        self._finish_closing()
+        if self.stop.fault:
+            raise StorageError(self.stop.fault)
+        self.meter.save(cut_short=self.stop.limit)
         result = read_results(self.folder)
+        interrupted = self.stop.requested
         if not interrupted:
-            drop_weights_of_losers(self.folder, result, self.sweep.checkpoints.keep_best)
-        for record in result.trials:
-            if record.epoch and (record.id in self.board.ended or interrupted):
-                write_tensorboard(self.folder, record)
+            drop_weights_of_losers(self.folder, result.trials, self.sweep.checkpoints.keep_best)
+            for path in self.folder.rubbish(self.folder.files.list_files(recursive=True)):
+                self.folder.files.delete(path)
+        for record in outdated_tensorboard(self.folder, result.trials):
+            write_tensorboard(self.folder, record)
         write_results(self.folder, result.trials)
         if as_json_document:
             print(json.dumps(as_json(result), allow_nan=False))
         print_trials(result.trials, stderr=as_json_document)
+        print_evaluation(result.evaluation, stderr=as_json_document)
         self.view.say(f"run folder: {self.folder.path}")
+        self._write_report(sweep_path, overrides)
+        if self.stop.limit:
+            self.view.say(
+                f"{self.stop.limit}; what is whole is committed, the ranking is that of trials cut short. "
+                "To go on, raise the limit and run the same command again"
+            )
+            return LimitReached.exit_code
         if interrupted:
             self.view.say("stopped; what is whole is committed. To go on, run the same command again")
-            return 130
+            return Interrupted.exit_code
         failed = [record for record in result.trials if record.status == "failed"]
         for record in failed:
             error = record.error or {}
             self.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
         if result.best:
-            where = _storage_option(self.sweep, sweep_path, self.folder)
+            where = _where(sweep_path, overrides, self.folder)
             self.view.say(f"best checkpoint: python -m raysweep pull {sweep_path}{where}")
         unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
         if unfinished:
             self.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
-        return 1 if failed or unfinished else 0
+        return 1 if failed or unfinished or self._evaluation_is_wanted() else 0
+
+    def _write_report(self, sweep_path: str, overrides: Sequence[str]) -> None:
+        """Write the report; it is a view, so a fault in it is said and changes nothing about how the run ended."""
+        try:
+            page = write_report(read_results(self.folder), sweep_path, overrides, has_ended=True)
+        except Exception as error:
+            again = f"python -m raysweep report {sweep_path}{_where(sweep_path, overrides, self.folder)}"
+            self.view.say(f"no report: {type(error).__name__}: {error}; try again: {again}")
+        else:
+            self.view.say(f"report: {page}")
 
     # -- before
 
     def _known(self, trial: Trial) -> Record:
         record = self.folder.record(trial.id)
         planned = planned_record(trial)
-        return planned if record is None else record.with_(name=planned.name, axes=planned.axes, config=planned.config)
+        if record is None:
+            return planned
+        best = score_again(record.best, record.metrics, self.sweep.objective)
+        return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
+
+    def _left(self) -> list[Record]:
+        """Return the trials that may have to go on; commit the end of those that wait and now have no chance."""
+        left = []
+        for record in self.records:
+            if is_done(record, self.sweep.scheduler):
+                continue
+            if self.halving.verdict(record.id) is not Verdict.OUT:
+                left.append(record)
+            elif not record.is_final:
+                self._on_stop(record.id, self.halving.explain(record.id))
+        return left
 
     def _write_resolved(self, conditions: dict[str, dict[str, Any]]) -> None:
         known = {record.id: record.conditions for record in self.records if record.conditions}
         write_resolved(self.folder, self.sweep, self.sweep_path, self.trials, {**known, **conditions})
 
     def _prepare_data(self, left: list[Record], slot: Slot) -> dict[str, Any]:
-        """Prepare each data set once, where trials run; return the object references of the arrays by data config.
+        """Prepare the data sets of what is left; return the object references of their arrays by data config.
 
         Raises:
             DataError: a data set cannot be read as asked.
             UserError: data, precision or workers are not those the run began with.
         """
         configs = {record.id: TrialConfig.model_validate(record.config) for record in left}
-        wanted = {config.data.model_dump_json(): config.data for config in configs.values()}
-        prepare = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(_prepare)
-        folder = str(self.sweep_path.absolute().parent)
-        references, found = {}, {}
-        for key, data in wanted.items():
-            samples = [config for config in configs.values() if config.data == data]
-            on_a_slot = prepare.options(runtime_env={"env_vars": process_environment(slot.threads)})
-            reference, found[key] = _get(on_a_slot.remote(data, folder, self.imports, samples, slot.workers))
-            references[key] = reference[0]
-        resolved = {
-            record.id: found[configs[record.id].data.model_dump_json()][configs[record.id].precision] for record in left
-        }
-        check_conditions(self.folder, left, resolved)
-        self._write_resolved(resolved)
-        return references
+        folder = self.sweep_path.absolute().parent
+        view = self.view
+        prepared = prepare_data(configs, folder, self.imports, slot, view.say, view.step, lambda: self.stop.requested)
+        if prepared is None:
+            return {}
+        check_conditions(self.folder, left, prepared.conditions)
+        self._write_resolved(prepared.conditions)
+        return prepared.references
 
     # -- meanwhile
 
     def _tune(self, left: list[Record], slot: Slot, data: dict[str, Any]) -> None:
-        flag = ray.remote(num_cpus=0)(StopFlag).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        make_flag: Any = ray.remote(num_cpus=0)(StopFlag)
+        flag = make_flag.options(scheduling_strategy=here).remote()  # on another node it could die, and read as set
         sweep = self.sweep
-        assignments = [
-            Assignment(
-                record=record,
-                storage=self.folder.parent.uri,
-                run_name=self.folder.name,
-                objective=sweep.objective,
-                retries=sweep.retries,
-                commit_every_s=sweep.checkpoints.every_minutes * 60,
-                threads=slot.threads,
-                workers=slot.workers,
-                imports=self.imports,
-            )
-            for record in left
-        ]
-        with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, self._housekeeping(flag):
-            _tune_environment()
+        queue = TrialQueue(
+            self.halving,
+            [self._assignment(record, slot) for record in left],
+            paused=[record.id for record in left if self.halving.verdict(record.id) is Verdict.UNDECIDED],
+            count_slots=lambda: count_slots(slot),
+            max_concurrent=sweep.limits.max_concurrent,
+            retries=sweep.retries,
+            on_pause=self._on_pause,
+            on_stop=self._on_stop,
+        )
+        longest = max(trial.config.epochs for trial in self.trials)
+        with (
+            tempfile.TemporaryDirectory(prefix="raysweep-") as scratch,
+            self._housekeeping(flag, slot),
+            shown_on_dashboard(self.board, sweep.name, sweep.objective.maximize, slot),
+        ):
+            _tune_environment(max_starting=max(1, count_slots(slot)))
             self.board.began = time.monotonic()
             tune.Tuner(
                 tune.with_resources(
@@ -219,26 +304,75 @@ class _Run:
                     tune.PlacementGroupFactory([slot.bundle] * slot.workers),
                 ),
                 tune_config=tune.TuneConfig(
-                    search_alg=PlanSearcher(assignments, self.stop),
-                    scheduler=make_scheduler(sweep, max(trial.config.epochs for trial in self.trials)),
-                    num_samples=len(assignments),
-                    max_concurrent_trials=sweep.limits.max_concurrent,
+                    search_alg=PlanSearcher(queue, self.stop),
+                    scheduler=make_scheduler(sweep, queue, self.stop, longest),
+                    num_samples=len(left) * (sweep.retries + 1) + 1,  # then Tune would take the search for finished
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[TuneEvents(self.board, self.stop, self._fail)],
-                    failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                    callbacks=[self._events(queue)],
+                    failure_config=tune.FailureConfig(max_failures=-1),  # which deaths count is for TuneEvents to say
                 ),
             ).fit()
 
-    def _fail(self, planned: Record, reason: str) -> None:
+    def _events(self, queue: TrialQueue) -> TuneEvents:
+        stall_minutes = self.sweep.limits.stall_minutes
+        stall_s = None if stall_minutes is None else stall_minutes * 60
+
+        def fail(planned: Record, failure: Failure) -> None:
+            self.closing.append(self.closer.submit(self._fail, planned, failure))
+
+        return TuneEvents(self.board, self.stop, self.sweep.retries, stall_s, queue, fail)
+
+    def _assignment(self, record: Record, slot: Slot) -> Assignment:
+        sweep = self.sweep
+        return Assignment(
+            record=record,
+            storage=self.folder.parent.uri,
+            run_name=self.folder.name,
+            objective=sweep.objective,
+            retries=sweep.retries,
+            commit_every_s=sweep.checkpoints.every_minutes * 60,
+            threads=slot.threads,
+            rungs=rules_of(sweep.scheduler, sweep.objective).rung_epochs(record.epochs),
+            rank_by=sweep.scheduler.rank_by if isinstance(sweep.scheduler, AshaConfig) else "ema",
+            may_be_stopped=isinstance(sweep.scheduler, RayAshaConfig),
+            workers=slot.workers,
+            imports=self.imports,
+        )
+
+    def _on_pause(self, trial_id: str, rungs: list[RungReport]) -> None:
+        self.board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=_reason(rungs))
+
+    def _on_stop(self, trial_id: str, rungs: list[RungReport]) -> None:
+        """Say that a trial is stopped, and commit that; it holds no slot, so its record is ours to write."""
+        self.board.update(trial_id, "ended", status="stopped", epoch=rungs[-1].epoch, reason=_reason(rungs))
+        self.closing.append(self.closer.submit(self._close, trial_id))
+
+    def _close(self, trial_id: str) -> None:
+        record = self.folder.record(trial_id)
+        if record is not None and not record.is_final:
+            self.folder.commit(record.with_(status="stopped"), {}, keep=("best",))
+
+    def _finish_closing(self) -> None:
+        self.closer.shutdown()
+        for future in self.closing:
+            future.result()
+
+    def _fail(self, planned: Record, failure: Failure) -> None:
         record = self.folder.record(planned.id) or planned
-        last_line = reason.strip().splitlines()[-1] if reason.strip() else "its process died"
-        error = {"type": "ProcessDied", "message": last_line, "traceback": reason}
-        self.folder.commit(record.with_(status="failed", error=error), {})
+        self.folder.commit(record.with_(status="failed", error=failure.as_error()), {})
+
+    def _evaluation_is_wanted(self) -> bool:
+        return is_wanted(self.folder, read_results(self.folder).best, self.sweep.evaluate.tta)
+
+    def _evaluate(self, slot: Slot, data: dict[str, Any]) -> None:
+        folder = self.sweep_path.absolute().parent
+        tta = self.sweep.evaluate.tta
+        evaluate_best(self.folder, tta, folder, self.imports, slot, data, self.stop, self.view.say, self.view.step)
 
     @contextmanager
     def _view_while_running(self) -> Iterator[None]:
@@ -247,75 +381,56 @@ class _Run:
             yield
 
     @contextmanager
-    def _housekeeping(self, flag: Any) -> Iterator[None]:
-        """Beside Tune: hand a stop request on to the trials, and refresh the views now and then."""
-        over = threading.Event()
+    def _housekeeping(self, flag: Any, slot: Slot) -> Iterator[None]:
+        """Beside Tune: hand a stop request on to the trials, count what is spent, refresh the views now and then."""
+        tolerant = Tolerant(self.folder.path, self.view.say)
+        told = threading.Event()
 
-        def keep() -> None:
-            told, waited = False, 0.0
-            while not over.wait(0.1):
-                waited += 0.1
-                if self.stop.requested and not told:
-                    told = True
-                    self.view.say("stopping: trials commit what is whole (again to end at once)")
-                    flag.set.remote()
-                if waited >= REFRESH_VIEWS_EVERY_S:
-                    waited = 0.0
-                    self._refresh_views()
+        def watch() -> None:
+            self.meter.count(self.board.running() * slot.workers * slot.gpus)
+            if limit := self.meter.spent_limit():
+                self.stop.request(limit)
+            if self.stop.requested and not told.is_set():
+                told.set()
+                why = self.stop.limit or self.stop.fault
+                self.view.say(
+                    f"{f'{why}: ' if why else ''}stopping: trials commit what is whole (again to end at once)"
+                )
+                flag.set.remote()
 
-        thread = threading.Thread(target=keep, name="raysweep-housekeeping")
-        thread.start()
-        try:
+        refresh, save = partial(tolerant, self._refresh_views), partial(tolerant, self.meter.save)
+        self.meter.start()
+        with (
+            repeating("raysweep-watch", watch, every_s=0.1),
+            repeating("raysweep-views", refresh, every_s=REFRESH_VIEWS_EVERY_S, share=REFRESH_VIEWS_SHARE),
+            repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
+        ):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def _refresh_views(self) -> None:
-        result = read_results(self.folder)
-        write_results(self.folder, result.trials)
-        with self.board.lock:
-            ended = set(self.board.ended)
-        for record in result.trials:
+        objective = self.sweep.objective
+        records = [self.board.ahead_of(record, objective) for record in read_results(self.folder).trials]
+        ranked = rank(records, objective)
+        write_results(self.folder, ranked)
+        over = [record for record in ranked if record.id not in self.may_come_back]
+        drop_weights_of_losers(self.folder, over, self.sweep.checkpoints.keep_best)
+        ended = self.board.take_ended()
+        for record in records:
             if record.id in ended or record.status == "running":
                 write_tensorboard(self.folder, record)
 
 
-def drop_weights_of_losers(folder: RunFolder, result: SweepResult, keep_best: int) -> None:
+def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:
     """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
-    for record in result.trials[keep_best:]:
-        if record.is_final and record.weights:
+    ended = [record for record in ranked if record.is_final]
+    for record in ended[keep_best:]:
+        if record.weights:
             folder.commit(record, {}, keep=())
 
 
-def _get(reference: Any) -> Any:
-    """`ray.get`, with the user's errors raised as they were, without the remote traceback."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
-
-
-def _prepare(
-    data: DataConfig, folder: str, imports: tuple[str, ...], samples: list[TrialConfig], workers: int
-) -> tuple[list[Any], dict[str, dict[str, Any]]]:
-    """Remote: prepare a data set and put it into the object store; say what each precision resolves to here.
-
-    Returns:
-        The reference, in a list so that Ray hands it on unopened, and the conditions by `precision`.
-    """
-    from raysweep.data import open_data
-    from raysweep.trial import check_model, conditions
-
-    import_modules(imports)
-    dataset = open_data(data, sweep_folder=Path(folder))
-    for config in {sample.model.model_dump_json(): sample for sample in samples}.values():
-        check_model(config, dataset)
-    return [ray.put(dataset.to_arrays())], {
-        config.precision: conditions(config, dataset, workers) for config in samples
-    }
+def _reason(rungs: list[RungReport]) -> str:
+    report = decisive(rungs)
+    return in_words(report) if report else ""
 
 
 def _first_line(name: str, records: list[Record], left: list[Record]) -> str:
@@ -329,15 +444,19 @@ def _first_line(name: str, records: list[Record], left: list[Record]) -> str:
     return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
 
 
-def _storage_option(sweep: Sweep, sweep_path: str, folder: RunFolder) -> str:
-    """What the pull command needs to find the run folder, where it is not the sweep file's own."""
+def _where(sweep_path: str, overrides: Sequence[str], folder: RunFolder) -> str:
+    """What `pull` needs to find the run folder, beside the sweep file."""
+    words = [word for word in overrides if word.startswith(("name=", "storage="))]
     uri = folder.parent.uri
-    return "" if uri == storage_of(sweep, sweep_path) else f" --storage {uri}"
+    if uri != storage_of(load_sweep(sweep_path, words), sweep_path):
+        words.append(f"--storage {uri}")
+    return "".join(f" {word}" for word in words)
 
 
-def _tune_environment() -> None:
-    """Ray's and Tune's own chatter off, and no state files of Tune's that nobody reads."""
+def _tune_environment(max_starting: int) -> None:
+    """Ray's and Tune's own chatter off, no state files of Tune's that nobody reads, processes started side by side."""
     os.environ.update(
+        TUNE_MAX_PENDING_TRIALS_PG=str(max_starting),
         RAY_AIR_NEW_OUTPUT="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_GLOBAL_CHECKPOINT_S="1000000",

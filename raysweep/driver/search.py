@@ -1,35 +1,37 @@
-"""The plan as a Tune Searcher, and the scheduler that the sweep file names."""
+"""The plan as a Tune Searcher."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raysweep.driver.queue import TrialQueue
 from raysweep.driver.stop import StopRequest
-from raysweep.sweepfile.schema import RayAshaConfig, Sweep
-from raysweep.trial import Assignment
 
 
 class PlanSearcher(Searcher):
-    """Hands Tune the trials of the plan that are still to do, in order; none once the user stops the run."""
+    """Hands Tune the trials of the plan whose turn it is; none once the run is to stop."""
 
-    def __init__(self, assignments: Sequence[Assignment], stop: StopRequest) -> None:
+    def __init__(self, queue: TrialQueue, stop: StopRequest) -> None:
         super().__init__(metric="score", mode="max")
-        self._waiting = deque(assignments)
+        self._queue = queue
         self._stop = stop
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, or FINISHED."""
-        if not self._waiting or self._stop.requested:
-            return Searcher.FINISHED  # None would make Tune wait for minutes, deaf to signals
-        return {"assignment": self._waiting.popleft()}
+        """The next trial's config; None while others must report first; FINISHED at the end."""
+        if self._stop.requested:
+            return Searcher.FINISHED
+        assignment = self._queue.hand_out(trial_id)
+        if assignment is not None:
+            return {"assignment": assignment}
+        # None with nothing left to wait for would make Tune block for minutes, deaf to signals; FINISHED too early
+        # would make it drop the warm processes that paused trials go on in.
+        return None if self._queue.is_busy else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn: the plan is fixed."""
+        """Tune is done with a trial; `error`: its process died once too often."""
+        self._queue.leave(trial_id, failed=error)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing to pickle, though Tune asks: the records are the state."""
@@ -40,25 +42,3 @@ class PlanSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
-
-
-def make_scheduler(sweep: Sweep, longest: int) -> TrialScheduler:
-    """Build the Tune scheduler of the sweep file.
-
-    Args:
-        sweep: names it.
-        longest: epochs of the longest trial.
-    """
-    match sweep.scheduler:
-        case RayAshaConfig() as asha:
-            return ASHAScheduler(
-                time_attr="epoch",
-                metric="score",
-                mode="max" if sweep.objective.maximize else "min",
-                max_t=max(longest, asha.grace_period + 1),
-                grace_period=asha.grace_period,
-                reduction_factor=asha.eta,
-                brackets=asha.brackets,
-            )
-        case _:
-            return FIFOScheduler()  # type: ignore[no-untyped-call]

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: once, running trials stop and commit; twice, the command ends at once."""
+"""Ctrl-C and SIGTERM: once, running trials stop and commit; twice, the command ends at once. A spent limit of the sweep
+file, and storage that takes no commits, are like the first.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,31 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether the user asked for the run to stop."""
+    """Whether the run is to stop: the user asked for it, or a limit is spent."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.limit: str | None = None
+        """Which limit is spent, in words; None if it was the user or a fault."""
+        self.fault: str | None = None
+        """What makes going on pointless, in words: trials cannot commit."""
 
     @property
     def requested(self) -> bool:
-        """Whether a signal came."""
+        """Whether it is."""
         return self._event.is_set()
+
+    def request(self, limit: str) -> None:
+        """Ask for it, since a limit is spent."""
+        if not self.requested:
+            self.limit = limit
+            self._event.set()
+
+    def fail(self, fault: str) -> None:
+        """Ask for it, since going on is pointless."""
+        if not self.requested:
+            self.fault = fault
+            self._event.set()
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -11,43 +13,72 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raysweep.driver.costs import Costs, curve_of
 from raysweep.driver.events import Board, Progress
+from raysweep.driver.sparkline import sparkline
+from raysweep.progress import can_redraw, moving_bars
 from raysweep.store import Record
 from raysweep.table import format_acc
 
 PLAIN_LINE_EVERY_S = 30.0
+WIDE = 100
+"""Columns from which on the live table has room for all of a trial's numbers."""
+CURVE, CURVE_WIDTH = "curve", 10
 
 
 class View:
-    """Follows a board; enter it as a context manager for the time of the run."""
+    """Follows a board; enter it as a context manager for the time of the run.
 
-    def __init__(self, console: Console, name: str, maximize: bool) -> None:
+    Args:
+        console: on stderr.
+        name: of the sweep.
+        maximize: whether a larger score is better.
+        records: of all trials, as they were when the run began.
+    """
+
+    def __init__(self, console: Console, name: str, maximize: bool, records: Iterable[Record] = ()) -> None:
         self.console = console
         self.name = name
         self.board: Board | None = None
+        self.costs = Costs(records)
+        self._is_live = can_redraw(console)
+        self._steps = moving_bars(console)
         self._maximize = maximize
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
         self._said_at = 0.0
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.console.is_terminal:
+        if self._is_live:
             self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Show a step of the run beside the table, for as long as it takes; in plain mode say it."""
+        if not self._is_live:
+            self.say(what)
+        task = self._steps.add_task(what, total=None)
+        try:
+            yield
+        finally:
+            self._steps.remove_task(task)
+
     def notify(self, what: str, progress: Progress) -> None:
-        """Take note of what happened to a trial; in plain mode, say it."""
+        """Take note of what happened to a trial; say it in plain mode, and on a terminal if it is worth a line."""
+        self.costs.note(what, progress)
         line = _line(what, progress)
-        if line and (what == "died" or not self.console.is_terminal):
+        is_news = what == "died" or progress.status == "stopped"
+        if line and (is_news or not self._is_live):
             self.say(line)
-        elif not self.console.is_terminal and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
+        elif not self._is_live and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
             self._said_at = time.monotonic()
             self.say(self._summary())
 
@@ -56,7 +87,10 @@ class View:
             return Text(f"{self.name}: starting")
         with self.board.lock:
             running = [progress for progress in self.board.trials.values() if progress.status == "running"]
-        return Group(_running_table(running), Text(self._summary()))
+        table = _running_table(running, self.console.width >= WIDE, self.console.options.ascii_only)
+        return Group(
+            *([table] if running else []), Text(self._summary()), *([self._steps] if self._steps.tasks else [])
+        )
 
     def _summary(self) -> str:
         board = self.board
@@ -70,30 +104,42 @@ class View:
         elapsed = time.monotonic() - board.began
         parts = [f"{self.name}: {done}/{len(trials)} trials done", f"elapsed {_duration(elapsed)}"]
         left = sum(p.record.epochs - p.epoch for p in trials if p.status in ("planned", "running", "paused"))
-        if board.epochs_trained and left:
-            parts.append(f"about {_duration(elapsed / board.epochs_trained * left)} left")
+        if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
+            an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
+            parts.append(f"about {_duration(an_epoch * left)} left")
+        if paused := sum(progress.status == "paused" for progress in trials):
+            parts.append(f"{paused} wait at rungs")
         if best is not None:
             parts.append(f"best score {best:.4f}")
+        parts.append(str(self.costs))
         return ", ".join(parts)
 
 
-def _running_table(running: list[Progress]) -> Table:
+def _running_table(running: list[Progress], is_wide: bool, ascii_only: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("running", overflow="fold")
-    for name in ("epoch", "train_acc", "val_acc", "averaged", "best", "images/s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for progress in running:
-        metrics = progress.metrics
-        table.add_row(
-            progress.record.id,
-            f"{progress.epoch}/{progress.record.epochs}",
-            format_acc(metrics.get("train_acc")),
-            format_acc(metrics.get("val_acc")),
-            format_acc(metrics.get("val_acc_ema")),
-            "-" if progress.best is None else f"{progress.best:.4f}",
-            f"{metrics['images_per_s']:,.0f}" if "images_per_s" in metrics else "-",
-        )
+    cells = [_cells(progress, ascii_only) for progress in running]
+    shown = [name for name in (cells[0] if cells else {}) if is_wide or name not in ("train_acc", "best")]
+    for name in shown:
+        table.add_column(name, justify="left" if name == CURVE else "right", no_wrap=True)
+    for progress, row in zip(running, cells, strict=True):
+        table.add_row(progress.record.id, *(row[name] for name in shown))
     return table
+
+
+def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
+    """A trial's numbers, by column."""
+    metrics, epochs = progress.metrics, progress.record.epochs
+    values = [row.get("val_acc") for row in curve_of(progress)]
+    return {
+        "epoch": f"{progress.epoch}/{epochs}",
+        "train_acc": format_acc(metrics.get("train_acc")),
+        "val_acc": format_acc(metrics.get("val_acc")),
+        "averaged": format_acc(metrics.get("val_acc_ema")),
+        CURVE: sparkline(values, epochs, CURVE_WIDTH, ascii_only),
+        "best": "-" if progress.best is None else f"{progress.best:.4f}",
+        "images/s": f"{metrics['images_per_s']:,.0f}" if "images_per_s" in metrics else "-",
+    }
 
 
 def _line(what: str, progress: Progress) -> str:
@@ -101,10 +147,11 @@ def _line(what: str, progress: Progress) -> str:
     if what == "started":
         return f"{record.id}: " + (f"goes on after epoch {progress.epoch}" if progress.epoch else "starts")
     if what == "died":
-        return f"{record.id}: its process died; starts again from its last commit"
-    if what == "ended":
-        best = "" if progress.best is None else f", best score {progress.best:.4f}"
-        return f"{record.id}: {progress.status} after {progress.epoch} of {record.epochs} epochs{best}"
+        return f"{record.id}: {progress.reason}; starts again from its last commit"
+    if what in ("paused", "ended"):
+        best = "" if progress.best is None else f"best score {progress.best:.4f}"
+        detail = f", {text}" if (text := progress.reason or best) else ""
+        return f"{record.id}: {progress.status} after {progress.epoch} of {record.epochs} epochs{detail}"
     return ""
 
 

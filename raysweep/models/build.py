@@ -68,11 +68,11 @@ def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: i
         UserError: it cannot; names the least size that works.
     """
     shadow = copy.deepcopy(model).to("meta").train()
-    problem = _forward_problem(shadow, image_size, batch_size)
+    problem = forward_problem(shadow, image_size, batch_size)
     if problem is None:
         return
     larger = itertools.chain(range(image_size + 1, 65), range(68, _LARGEST_TRIED + 1, 4))
-    least = next((size for size in larger if _forward_problem(shadow, size, batch_size) is None), None)
+    least = next((size for size in larger if forward_problem(shadow, size, batch_size) is None), None)
     advice = f"the least that works is {least}" if least else f"no size up to {_LARGEST_TRIED} works"
     raise UserError(
         f"model {name}: cannot take batches of {batch_size} images of {image_size}x{image_size} pixels ({problem}); "
@@ -80,8 +80,8 @@ def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: i
     )
 
 
-def _forward_problem(model: nn.Module, image_size: int, batch_size: int) -> str | None:
-    """The first line of what torch says when such a batch passes the network, or None where it passes."""
+def forward_problem(model: nn.Module, image_size: int, batch_size: int) -> str | None:
+    """The first line of what torch says when such a batch passes a network on the meta device, or None if it passes."""
     try:
         with torch.no_grad():
             model(torch.empty(batch_size, 3, image_size, image_size, device="meta"))

@@ -5,18 +5,26 @@ A record is one JSON document with a checksum of itself, so that a torn or flipp
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from raysweep.store.sealed import digest
+
 FORMAT = 1
+RECORD, COPY = "record.json", "record.copy.json"
+"""The names of a trial's record, and of the same again, in its folder."""
 FINAL = ("finished", "stopped", "diverged")
 """Statuses that a rerun leaves alone."""
 
 
 class TornRecordError(Exception):
-    """A record cannot be read: torn, flipped, or of a newer raysweep."""
+    """A record cannot be read: torn or flipped."""
+
+
+class NewerRecordError(TornRecordError):
+    """A record is of a format that this raysweep does not know."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Record:
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum."""
         body = asdict(self)
-        document = {"format": FORMAT, "sha256": _digest(body), "record": body}
+        document = {"format": FORMAT, "sha256": digest(body), "record": body}
         return json.dumps(document, indent=1, default=str).encode()
 
     @classmethod
@@ -95,18 +103,26 @@ class Record:
             document = json.loads(data)
             body = document["record"]
             if document["format"] != FORMAT:
-                raise TornRecordError(f"format {document['format']}, this raysweep reads {FORMAT}")
-            if document["sha256"] != _digest(body):
-                raise TornRecordError("checksum does not match")
+                raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
+            if document["sha256"] != digest(body):
+                raise TornRecordError("its checksum does not match")
             for key in ("weights", "previous"):
                 body[key] = {kind: WeightsFile(**entry) for kind, entry in body[key].items()}
             body["best"] = Score(**body["best"]) if body["best"] else None
             return cls(**body)
         except TornRecordError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TornRecordError(f"not a whole record ({error})") from error
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+def read_local_record(folder: Path) -> Record | None:
+    """Read the record of a trial's local folder, or its copy; None if neither is whole and of this format."""
+    for name in (RECORD, COPY):
+        try:
+            record = Record.from_bytes((folder / name).read_bytes())
+        except (OSError, TornRecordError):
+            continue
+        if record.id == folder.name:
+            return record
+    return None

@@ -1,59 +1,109 @@
-"""Views of a run folder, rebuilt from the records at any time: results.parquet and TensorBoard files."""
+"""results.parquet: a view of a run folder, rebuilt from the records at any time. No torch."""
 
 from __future__ import annotations
 
 import io
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
 
-from raysweep.store.filesystem import name_of
-from raysweep.store.record import Record
+from raysweep.store.record import Record, Score
 from raysweep.store.runfolder import RunFolder
+from raysweep.store.sealed import SEAL, TornFileError, digest
+
+COLUMNS = {
+    "id": pa.string(),
+    "name": pa.string(),
+    "status": pa.string(),
+    "seed": pa.int64(),
+    "epoch": pa.int64(),
+    "epochs": pa.int64(),
+    "score": pa.float64(),
+    "val_acc": pa.float64(),
+    "best_epoch": pa.int64(),
+    "averaged": pa.bool_(),
+    "error": pa.string(),
+}
+"""The columns of every results.parquet, and their types; `docs/results.md` says what they mean."""
+CURVE = pa.list_(pa.float64())
 
 
 def results_table(records: Sequence[Record]) -> pa.Table:
     """One row a trial: what it is, how it ended, its settings (`config.*`), its curves (`curve.*`, by epoch)."""
     rows = [_row(record) for record in records]
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _column([row.get(name) for row in rows]) for name in names}
-    return pa.table(columns)
+    names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
 
 
 def write_results(folder: RunFolder, records: Sequence[Record]) -> None:
-    """Write results.parquet."""
+    """Write results.parquet; it carries a checksum of what `running_metrics` reads."""
+    table = results_table(records)
+    table = table.replace_schema_metadata({SEAL: digest(_running(table))})
     buffer = io.BytesIO()
-    pq.write_table(results_table(records), buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     folder.files.write("results.parquet", buffer.getvalue())
 
 
-def write_tensorboard(folder: RunFolder, record: Record) -> None:
-    """Write a trial's scalars, and its hyperparameters with final metrics (the HParams tab), in place of older ones."""
-    target = f"tensorboard/{record.id}"
-    old = folder.files.list_files(target)
-    with tempfile.TemporaryDirectory() as scratch:
-        with SummaryWriter(scratch, write_to_disk=True) as writer:
-            for metrics in record.metrics:
-                for tag, value in metrics.items():
-                    if tag != "epoch" and value is not None:
-                        writer.add_scalar(tag, value, int(metrics["epoch"]))
-            settings = {key: _plain(value) for key, value in record.axes.items()} or {"seed": record.seed}
-            final = {"score": record.best.score} if record.best else {}
-            for summary in hparams(settings, final):
-                writer.file_writer.add_summary(summary)
-            for tag, value in final.items():
-                writer.add_scalar(tag, value, record.epoch)
-        for path in Path(scratch).iterdir():
-            folder.files.write(f"{target}/{path.name}", path.read_bytes())
-            old = [name for name in old if name_of(name) != path.name]
-    for name in old:
-        folder.files.delete(name)
+def running_metrics(folder: RunFolder) -> dict[str, list[dict[str, float]]]:
+    """Return the metric histories of the trials that results.parquet calls running: ahead of their last commits."""
+    try:
+        data = io.BytesIO(folder.files.read("results.parquet"))
+        table = pq.read_table(data, page_checksum_verification=True)
+        running = _running(table)
+        if (table.schema.metadata or {}).get(SEAL.encode()) != digest(running).encode():
+            raise TornFileError("its checksum does not match")
+    except FileNotFoundError:
+        return {}
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, TornFileError) as error:
+        folder.damaged["results.parquet"] = f"{error}; a view, to be written anew"
+        return {}
+    return running
+
+
+def _running(table: pa.Table) -> dict[str, list[dict[str, float]]]:
+    return _histories(table.filter(pc.field("status") == "running"))
+
+
+def _histories(table: pa.Table) -> dict[str, list[dict[str, float]]]:
+    names = {name: name.removeprefix("curve.") for name in table.column_names if name.startswith("curve.")}
+    histories = {}
+    for row in table.to_pylist():
+        curves = {tag: row[name] for name, tag in names.items() if row[name] is not None}
+        histories[row["id"]] = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+    return histories
+
+
+def shown_trials(folder: RunFolder, planned: Mapping[str, Record]) -> dict[str, Record]:
+    """Trials as results.parquet shows them, without weights: where a newer raysweep wrote their records.
+
+    The columns of that file are documented, so that they mean the same in every version. Nothing is decided by them.
+
+    Args:
+        folder: the run folder.
+        planned: the trials asked for, by id; those that the file does not have are left out.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(folder.files.read("results.parquet")), page_checksum_verification=True)
+        table = table.filter(pc.is_in(table["id"], pa.array(list(planned), pa.string())))
+        histories = _histories(table)
+        rows = table.select(list(COLUMNS)).cast(pa.schema(COLUMNS)).to_pylist()
+    except FileNotFoundError:
+        return {}
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        folder.damaged["results.parquet"] = f"{error}; not read"
+        return {}
+    return {row["id"]: _shown(planned[row["id"]], row, histories[row["id"]]) for row in rows}
+
+
+def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, float]]) -> Record:
+    best = None
+    if row["score"] is not None:
+        best = Score(row["best_epoch"], row["score"], bool(row["averaged"]), row["val_acc"])
+    error = {"message": row["error"]} if row["error"] is not None else None
+    return planned.with_(status=row["status"], metrics=metrics, best=best, error=error)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -87,8 +137,10 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _column(values: list[Any]) -> pa.Array:
+def _column(name: str, values: list[Any]) -> pa.Array:
     """A column of one type; settings of mixed types (a name here, a list there) become text."""
+    if name in COLUMNS or name.startswith("curve."):
+        return pa.array(values, COLUMNS.get(name, CURVE))
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -97,7 +149,3 @@ def _column(values: list[Any]) -> pa.Array:
 
 def _float(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)

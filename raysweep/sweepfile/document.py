@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from raysweep.errors import SweepFileError
@@ -88,7 +89,9 @@ class _Reader:
 
     def read(self, text: str) -> Any:
         try:
-            node = YAML(typ="safe", pure=True).compose(text)
+            with warnings.catch_warnings():  # an anchor given anew holds from there on, as YAML has it
+                warnings.simplefilter("ignore", ReusedAnchorWarning)
+                node = YAML(typ="safe", pure=True).compose(text)
         except RecursionError as error:
             raise SweepFileError(f"{self._source.path}:1: is nested too deeply") from error
         except (YAMLError, ValueError) as error:

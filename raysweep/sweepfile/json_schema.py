@@ -7,7 +7,7 @@ from typing import Any
 from raysweep.config import TrialConfig
 from raysweep.sweepfile.schema import Draw, Sweep
 
-NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler")
+NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 DOTTED = r"^\w+(\.\w+)+$"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from raysweep.config import Config, check_no_credentials
+from raysweep.config import Config, check_no_credentials, classes_of
 from raysweep.errors import SweepFileError, did_you_mean
 from raysweep.sweepfile.document import Keys, Source, parse_value, read_document
 from raysweep.sweepfile.patch import patch
@@ -303,13 +303,6 @@ def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
         named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
         model = (named or classes or [model])[0]
     return list(model.model_fields)
-
-
-def classes_of(annotation: Any) -> list[type[Config]]:
-    """The section classes inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return [annotation]
-    return [found for inner in get_args(annotation) for found in classes_of(inner)]
 
 
 def kinds_of(model: type[BaseModel], section: str) -> list[type[Config]]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -13,11 +17,12 @@ from pydantic import (
     PositiveInt,
     PrivateAttr,
     Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from raysweep.config import Config, Pair, check_no_credentials, section
+from raysweep.config import Config, Pair, check_no_credentials, known_key, section
 from raysweep.sweepfile.document import Source
 
 # ---------------------------------------------------------------------------------------------------------
@@ -25,7 +30,7 @@ from raysweep.sweepfile.document import Source
 
 
 class Objective(Config):
-    """What trials are ranked by."""
+    """What trials are ranked by; `objective: val_loss` alone names the metric."""
 
     metric: Literal["val_acc", "val_loss", "val_acc_ema"] = "val_acc"
     mode: Literal["max", "min"] | None = None
@@ -43,6 +48,60 @@ class NoneConfig(Config):
     name: Literal["none"] = "none"
 
 
+def _as_fraction(value: Any) -> Any:
+    """`1/9` as the fraction that it is, 0.07 as 7/100 (the float is a little more)."""
+    try:
+        share = Fraction(str(value).replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share < 1:
+        raise ValueError(f"got {value!r}, must be a fraction of a trial's epochs, above 0 and below 1: 1/3 or 0.25")
+    return share
+
+
+Share = Annotated[
+    Fraction,
+    BeforeValidator(_as_fraction),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "string", "pattern": r"^\s*[0-9]+\s*/\s*[0-9]+\s*$"},
+            ]
+        }
+    ),
+]
+
+RankBy = Literal["trend", "ema", "best", "last"]
+
+
+class AshaConfig(Config):
+    """Order-proof ASHA: at rungs the best go on; who they are depends on no order of arrival (docs/scheduling.md)."""
+
+    name: Literal["asha"]
+    eta: Annotated[int, Field(ge=2)] = 3
+    """One in eta goes on at each rung."""
+    rungs: Annotated[list[Share], Field(min_length=1)] = [Fraction(1, 9), Fraction(2, 9)]
+    """Where trials are compared: fractions of each one's own epochs, rounded up."""
+    group_by: list[Annotated[str, AfterValidator(known_key)]] = []
+    """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
+    min_survivors: PositiveInt = 4
+    """At least this many configs go on at every rung, of each group."""
+    tolerance: NonNegativeFloat = 0.0
+    """A config goes on, too, if it is behind the last that does by no more than this."""
+    rank_by: RankBy = "trend"
+    """The score at a rung. trend: the averaged weights' at that epoch plus half of its rise over the last third of the
+    epochs; ema: the averaged weights' best so far; best: the best so far of plain and averaged weights; last: the
+    better of the two at that epoch."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, rungs: list[Fraction]) -> list[Fraction]:
+        if not all(first < second for first, second in pairwise(rungs)):
+            raise ValueError(f"must ascend; got {', '.join(map(str, rungs))}")
+        return rungs
+
+
 class RayAshaConfig(Config):
     """Ray Tune's own ASHA, to compare with: stops at equal epochs, in order of arrival."""
 
@@ -54,18 +113,27 @@ class RayAshaConfig(Config):
     brackets: PositiveInt = 1
 
 
-SchedulerConfig = Annotated[NoneConfig | RayAshaConfig, section("none"), Field(discriminator="name")]
+SchedulerConfig = Annotated[AshaConfig | NoneConfig | RayAshaConfig, section("asha"), Field(discriminator="name")]
 
 
 class Resources(Config):
     """The slot of one trial."""
 
     workers: PositiveInt = 1
-    """Processes (ranks) of one trial."""
+    """Processes (ranks) that train one trial together; each takes its part of every batch."""
     gpus: NonNegativeFloat | Literal["auto"] = "auto"
     """GPUs a worker; auto: one if the cluster has any."""
     cpus: PositiveFloat | Literal["auto"] = "auto"
     """CPUs a worker; auto: the node's CPUs a GPU, or one where there is no GPU."""
+
+    @model_validator(mode="after")
+    def _workers_share_no_gpu(self) -> Resources:
+        if self.workers > 1 and self.gpus != "auto" and self.gpus % 1:
+            raise ValueError(
+                f"gpus: got {self.gpus:g}, must be whole with workers: {self.workers}: each needs GPUs of its own; "
+                "for more trials on a GPU leave workers at 1"
+            )
+        return self
 
 
 class Checkpoints(Config):
@@ -76,6 +144,13 @@ class Checkpoints(Config):
     """Trials, best first, whose best weights are kept once finished."""
 
 
+class Evaluate(Config):
+    """What is measured of the winner at the end, beside its accuracy on the test split where there is one."""
+
+    tta: list[Annotated[int, Field(ge=0, le=10)]] = []
+    """Numbers of views of test-time augmentation (docs/models.md); 0: none."""
+
+
 class Limits(Config):
     """Where a run ends by itself."""
 
@@ -83,6 +158,13 @@ class Limits(Config):
     """A plan of more trials is refused."""
     max_concurrent: PositiveInt | None = None
     """Trials that run at the same time; default: as many as the cluster has slots."""
+    gpu_hours: PositiveFloat | None = None
+    """GPUs times hours that the trials' epochs may take, over all reruns; then the run ends with exit code 3."""
+    wall_hours: PositiveFloat | None = None
+    """Hours that the run may last, over all reruns; then it ends with exit code 3."""
+    stall_minutes: PositiveFloat | None = None
+    """A trial that reports nothing for so long hangs: its process is ended and started again from its last commit, at
+    most `retries` times. More than its longest epoch takes, the first with its compilation; default: waited for."""
 
 
 Whole = int
@@ -140,8 +222,9 @@ class Sweep(Config):
     """Each config is repeated with each of these; default: once, with `seed`."""
     seed: Seed = 0
     """Of the random draws, and of the trials where `seeds` is not given."""
-    objective: Objective = Objective()
+    objective: Annotated[Objective, section("val_acc", key="metric")] = Objective()
     scheduler: SchedulerConfig = NoneConfig()
+    """Who is stopped early; `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     checkpoints: Checkpoints = Checkpoints()
     storage: str = "./runs"
@@ -149,6 +232,7 @@ class Sweep(Config):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that raised is tried again, from its last commit."""
     limits: Limits = Limits()
+    evaluate: Evaluate = Evaluate()
 
     _source: Source | None = PrivateAttr(default=None)
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raysweep.config import DataConfig
-from raysweep.data.raw import Encoded, RawData, RawSplit, Rows, from_pixels
+from raysweep.data.dataset import SPLITS
+from raysweep.data.raw import Encoded, RawData, RawSplit, Rows, from_pixels, refuse_split_names
 
 SYNTHETIC_CLASSES = 10
 SYNTHETIC_TRAIN = 80
@@ -20,9 +21,11 @@ SYNTHETIC_SIZE = 16
 
 def digits(config: DataConfig, root: Path) -> RawData:
     """The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, grey, 0..16 scaled to 0..255."""
+    refuse_split_names(config, *SPLITS)
+    classes = [str(digit) for digit in range(10)]
     return RawData(
-        classes=lambda: [str(digit) for digit in range(10)],
-        train=from_pixels(_read_digits, "digits", classes=10),
+        classes=lambda: classes,
+        train=from_pixels(_read_digits, "digits", lambda: classes),
         content="scikit-learn digits",
     )
 
@@ -39,6 +42,7 @@ def synthetic(config: DataConfig, root: Path) -> RawData:
 
     `classes` (10), `per_class` (80; a quarter as many for validation), `image_size` (16) make it larger.
     """
+    refuse_split_names(config, *SPLITS)
     classes = config.classes or SYNTHETIC_CLASSES
     per_class = config.per_class or SYNTHETIC_TRAIN
     return RawData(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from raysweep.config import DataConfig
 from raysweep.data.raw import MAX_CLASSES, Encoded, Labels, RawData, RawSplit, Rows, absent, check_labels, find, inside
+from raysweep.data.tree import read_text
 from raysweep.errors import DataError
 
 TINY = "tiny-imagenet-200"
@@ -67,23 +68,25 @@ def read_classes(path: Path) -> list[str]:
     Raises:
         DataError: unreadable, empty, or a name comes twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read: {error}") from error
+    return name_classes(read_text(path).splitlines(), str(path))
+
+
+def name_classes(lines: Sequence[str], where: str) -> list[str]:
+    """Return the class names of lines that read `name` or `id<TAB>name`; see `read_classes`."""
+    lines = list(lines)
     while lines and not lines[-1].strip():
         lines.pop()
     names = [line.partition("\t")[2].strip() or line.strip() for line in lines]
     if len(set(names)) < len(names):
         names = [line.replace("\t", " ").strip() for line in lines]
     if not names:
-        raise DataError(f"{path}: has no class names")
+        raise DataError(f"{where}: has no class names")
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name:
-            raise DataError(f"{path}:{number}: the class name is empty")
+            raise DataError(f"{where}:{number}: the class name is empty")
         if name in seen:
-            raise DataError(f"{path}:{number}: class {name!r} stands at line {seen[name]} already")
+            raise DataError(f"{where}:{number}: class {name!r} stands at line {seen[name]} already")
         seen[name] = number
     return names
 

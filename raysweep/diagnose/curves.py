@@ -1,0 +1,94 @@
+"""A trial's metrics as arrays, and how noisy a curve is."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+LOCAL_EPOCHS = 15
+"""Window of the local noise estimate."""
+LONG = 30
+"""Epochs of a curve from which on three of them are its end, and not a good part of its way."""
+NORMAL_MAD = 1.4826
+"""A normal distribution's standard deviation over its median absolute deviation."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Arrays over the epochs of one trial; a metric that was not recorded is NaN throughout."""
+
+    epochs: npt.NDArray[np.int64]
+    metrics: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Curves:
+        """Gather recorded rows, one an epoch; rows without `epoch` are counted from 1."""
+        names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+        epochs = np.array([int(row.get("epoch") or place) for place, row in enumerate(rows, 1)], np.int64)
+        return cls(epochs, {name: np.array([number(row.get(name)) for row in rows]) for name in names})
+
+    def __getitem__(self, name: str) -> Array:
+        return self.metrics.get(name, np.full(len(self.epochs), np.nan))
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def has(self, name: str) -> bool:
+        """Whether any epoch has a finite value."""
+        return bool(np.isfinite(self[name]).any())
+
+
+def number(value: Any) -> float:
+    """A recorded value as a float; NaN for what is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def noise_level(values: Array) -> Array:
+    """Estimate the standard deviation of a curve's noise, for each epoch; zeros for fewer than three values.
+
+    From pseudo-residuals, each value against the line through its neighbours (Gasser, Sroka and Jennen-Steinmetz 1986,
+    "Residual variance and residual pattern in nonlinear regression"), so that a trend does not count as noise; by
+    their median, so that dips do not either. The larger of the whole curve's and the neighbourhood's is taken: a high
+    learning rate makes a stretch noisier than the rest.
+    """
+    count = len(values)
+    if count < 3:
+        return np.zeros(count)
+    residuals = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2) * (NORMAL_MAD / math.sqrt(1.5))
+    overall = median(residuals)
+    local = _running_median(np.pad(residuals, LOCAL_EPOCHS // 2, mode="reflect"), LOCAL_EPOCHS)
+    return np.maximum(overall, np.pad(local, 1, mode="edge"))
+
+
+def smoothed(values: Array, window: int = 3) -> Array:
+    """Running median; the first and last values count for those beyond the ends."""
+    return _running_median(np.pad(values, window // 2, mode="edge"), window)
+
+
+def _running_median(values: Array, window: int) -> Array:
+    """Median of each stretch of `window` values, an odd number. (np.median takes ten times as long here.)"""
+    medians: Array = np.sort(np.lib.stride_tricks.sliding_window_view(values, window), axis=1)[:, window // 2]
+    return medians
+
+
+def median(values: Array) -> float:
+    """The median of a few values. (np.median takes ten times as long for so few.)"""
+    return float(statistics.median(values.tolist()))
+
+
+def ending(values: Array) -> float:
+    """A curve's value at its end; NaN without one: the median of its last three, of a short curve the last alone."""
+    return level(values, 3 if len(values) >= LONG else 1)
+
+
+def level(values: Array, count: int = 3) -> float:
+    """The median of the last `count` finite values; NaN if there is none."""
+    finite = values[np.isfinite(values)][-count:]
+    return median(finite) if len(finite) else math.nan

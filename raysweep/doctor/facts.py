@@ -1,0 +1,168 @@
+"""What a node says of itself. Runs on every node; imports no torch, which would cost seconds and GPU memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import resource
+import runpy
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from raysweep.errors import StorageError
+from raysweep.store.filesystem import Storage
+
+READ_WITHIN_S = 10.0
+"""How late a file that another node wrote may be seen: NFS caches folders for seconds."""
+GPUS_SEEN = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """One node."""
+
+    host: str
+    address: str
+    is_head: bool
+    cpus: float
+    """That Ray schedules."""
+    gpus: float
+    """That Ray schedules."""
+    gpus_seen: int | None
+    """By torch; None where Ray schedules none."""
+    versions: Mapping[str, str]
+    """Of python, ray, torch, cuda (that torch was built for), raysweep; empty where not installed."""
+    has_token_mode: bool
+    """Whether Ray asks for an authentication token there."""
+    token_file_mode: int | None
+    """Permission bits of the token's file; None where there is no file."""
+    shm_bytes: int
+    object_store_bytes: int
+    disk_free_bytes: int
+    """Where Ray's session lies: logs, and objects that do not fit into memory."""
+    disk_free_share: float
+    open_files: int
+    """The limit."""
+    clock_ahead_s: float = 0.0
+    """Of the node that asked."""
+    clock_error_s: float = 0.0
+    """How far the measurement may be off: half of the answer's time."""
+
+
+class Probe:
+    """On each node, as a Ray actor."""
+
+    def facts(self, address: str, is_head: bool, resources: Mapping[str, float], session: str) -> NodeFacts:
+        """Look at this node.
+
+        Args:
+            address: the node's.
+            is_head: whether Ray calls it so.
+            resources: that Ray schedules there.
+            session: the folder of Ray's session.
+        """
+        gpus = resources.get("GPU", 0.0)
+        shm, disk = shutil.disk_usage("/dev/shm"), shutil.disk_usage(_existing(Path(session)))
+        return NodeFacts(
+            host=socket.gethostname(),
+            address=address,
+            is_head=is_head,
+            cpus=resources.get("CPU", 0.0),
+            gpus=gpus,
+            gpus_seen=_gpus_seen() if gpus else None,
+            versions=_versions(),
+            has_token_mode=_has_token_mode(),
+            token_file_mode=_token_file_mode(),
+            shm_bytes=shm.total,
+            object_store_bytes=int(resources.get("object_store_memory", 0)),
+            disk_free_bytes=disk.free,
+            disk_free_share=disk.free / disk.total,
+            open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        )
+
+    def clock(self) -> float:
+        """The time here, in seconds."""
+        return time.time()
+
+    def write(self, storage: str, name: str, data: bytes) -> str | None:
+        """Write a file into the storage; return what went wrong, or None."""
+        try:
+            Storage(storage).write(name, data)
+        except (OSError, StorageError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def read(self, storage: str, name: str, data: bytes) -> str | None:
+        """Read a file that another node wrote; return what went wrong, or None."""
+        end = time.monotonic() + READ_WITHIN_S
+        while True:
+            try:
+                found = Storage(storage).read(name)
+                return None if found == data else "it reads other bytes than were written"
+            except FileNotFoundError:
+                if time.monotonic() > end:
+                    return "the file is not there"
+                time.sleep(0.5)
+            except (OSError, StorageError) as error:
+                return f"{type(error).__name__}: {error}"
+
+    def delete(self, storage: str, name: str) -> str | None:
+        """Delete the file again; return what went wrong, or None."""
+        try:
+            Storage(storage).delete(name)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself or, where a node keeps its session elsewhere, the nearest one above it."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("ray", "torch", "raysweep"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    spec = importlib.util.find_spec("torch")
+    file = Path(spec.origin).parent / "version.py" if spec and spec.origin else None
+    found["cuda"] = str(runpy.run_path(str(file)).get("cuda") or "none") if file and file.exists() else ""
+    return found
+
+
+def _gpus_seen() -> int:
+    """Count in a process of its own, which sees all devices and leaves nothing on them."""
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", GPUS_SEEN], capture_output=True, text=True, timeout=90, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return 0
+    return int(answer.stdout) if answer.stdout.strip().isdigit() else 0
+
+
+def _has_token_mode() -> bool:
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    return bool(is_token_auth_enabled())
+
+
+def _token_file_mode() -> int | None:
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None

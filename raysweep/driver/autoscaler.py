@@ -1,0 +1,107 @@
+"""What Ray's autoscaler could add to the cluster: the node types and hosts of the `cluster.yaml` it was given.
+
+The head's monitor process has the file's path in its arguments (`ray start --autoscaling-config`), and no API tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ruamel.yaml import YAML
+
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head alone."""
+OPTION = "--autoscaling-config="
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of node that the autoscaler may launch."""
+
+    name: str
+    resources: Mapping[str, float]
+    """As Ray names them; empty where only the node itself knows (on-premise)."""
+    min_workers: int
+    max_workers: int
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """The workers that the cluster may have, beside its head."""
+
+    node_types: tuple[NodeType, ...]
+    hosts: tuple[str, ...] = ()
+    """Addresses of an on-premise cluster's workers."""
+    max_workers: int = 0
+
+    @property
+    def min_workers(self) -> int:
+        """Workers that are there at all times, once they have joined."""
+        return sum(node_type.min_workers for node_type in self.node_types)
+
+    def missing(self, alive: Iterable[str]) -> str | None:
+        """Return in words what has not joined of the workers that should be there, given the addresses that have."""
+        alive = set(alive)
+        absent = [host for host in self.hosts if host not in alive]
+        if absent and len(self.hosts) - len(absent) < self.min_workers:
+            return f"{', '.join(absent)} of {len(self.hosts)} hosts"
+        lacking = self.min_workers - (len(alive) - 1)
+        return f"{lacking} of {self.min_workers} workers" if not self.hosts and lacking > 0 else None
+
+
+def read_autoscaler() -> Autoscaler | None:
+    """Return what the autoscaler of the cluster we are connected to may add, or None if it has none."""
+    gcs = ray.get_runtime_context().gcs_address
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    head = next((node["NodeID"] for node in nodes if node["Alive"] and HEAD in node["Resources"]), None)
+    if head is None:
+        return None
+    if head == ray.get_runtime_context().get_node_id():
+        config = find_config(gcs)
+    else:
+        find: Any = ray.remote(num_cpus=0)(find_config)
+        on_head = NodeAffinitySchedulingStrategy(head, soft=False)
+        config = ray.get(find.options(scheduling_strategy=on_head).remote(gcs))
+    return parse_autoscaler(config) if config else None
+
+
+def find_config(gcs_address: str, processes: Path = Path("/proc")) -> dict[str, Any] | None:
+    """Return the `cluster.yaml`, as `ray up` completed it, of the autoscaler that runs on this machine for a cluster.
+
+    Args:
+        gcs_address: host:port of the cluster's head.
+        processes: where the kernel shows them.
+    """
+    for path in processes.glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended
+            continue
+        given = [word.removeprefix(OPTION) for word in words if word.startswith(OPTION)]
+        if given and f"--gcs-address={gcs_address}" in words:
+            config: dict[str, Any] = YAML(typ="safe").load(Path(given[0]).expanduser())
+            return config
+    return None
+
+
+def parse_autoscaler(config: Mapping[str, Any]) -> Autoscaler:
+    """Turn a completed `cluster.yaml` into what it allows."""
+    head = config.get("head_node_type")
+    hosts = tuple(config.get("provider", {}).get("worker_ips", ()))
+    limit = int(config.get("max_workers", len(hosts)))
+    types = tuple(
+        NodeType(
+            name,
+            {resource: float(count) for resource, count in (node_type.get("resources") or {}).items()},
+            int(node_type.get("min_workers", 0)),
+            min(limit, int(node_type.get("max_workers", limit))),
+        )
+        for name, node_type in config.get("available_node_types", {}).items()
+        if name != head or hosts  # on-premise, head and workers are of one type
+    )
+    return Autoscaler(types, hosts, limit)

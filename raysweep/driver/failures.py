@@ -1,0 +1,72 @@
+"""What a trial's process ended with, told by what Ray says of it: whose fault it was, in words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from raysweep.trial import out_of_memory
+
+NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
+
+STORAGE_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.StorageError: (.+)$", re.MULTILINE)
+NODE_TEXT = re.compile(r"node has died|node is dead|node was terminated|NodeDiedError|temporarily unavailable", re.I)
+"""A process that died on a node that lives is told as such; unavailable are those whose node does not answer."""
+MEMORY_TEXT = re.compile(r"running low on memory|memory pressure|OutOfMemoryError|out of memory \(OOM\)", re.IGNORECASE)
+"""Ray tells these apart in words alone once they are an actor's (ray.exceptions.ActorDiedError)."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a trial's process ended."""
+
+    type: str
+    """As in the record: ProcessDied, OutOfMemory, Stalled, NodeDied, StorageError."""
+    message: str
+    detail: str
+    """Ray's own words."""
+    advice: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is the trial's: a node that goes away is not."""
+        return self.type not in (NODE_DIED, STORAGE)
+
+    def as_error(self) -> dict[str, Any]:
+        """The error of a record."""
+        message = f"{self.message}; {self.advice}" if self.advice else self.message
+        return {"type": self.type, "message": message, "traceback": self.detail}
+
+
+def stalled(minutes: float) -> Failure:
+    """A trial did not report for so long, and was ended."""
+    return Failure(STALLED, f"no report for {minutes:g} minutes (limits.stall_minutes)", "")
+
+
+def failure_of(text: str, batch_size: int) -> Failure:
+    """Tell what happened to a trial's process.
+
+    Args:
+        text: Ray's words.
+        batch_size: of the trial.
+    """
+    if found := STORAGE_TEXT.findall(text):
+        return Failure(STORAGE, found[-1].strip(), text)
+    if MEMORY_TEXT.search(text):
+        return Failure("OutOfMemory", out_of_memory(batch_size, "Ray ended its process: the node ran low on it"), text)
+    if NODE_TEXT.search(text):
+        return Failure(NODE_DIED, "its node went away", text)
+    advice = "ended by the kernel for want of memory (then dmesg says so), by a signal, or by a crash of native code"
+    return Failure("ProcessDied", "its process died", text, advice)
+
+
+def last_words(trial: TuneTrial) -> str:
+    """What Ray said when a trial's process ended for the last time."""
+    try:
+        with open(trial.error_file) as file:
+            return file.read().rpartition("Failure # ")[2]
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,211 @@
+"""Whose turn it is: `Halving`'s answers, for Tune's Searcher and TrialScheduler alike.
+
+A trial of the plan is handed out once (by the searcher, when Tune asks for more) and then Tune knows it, under an id of
+Tune's own. It holds a slot until it pauses or ends; a paused one is brought back once its place is sure.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from raysweep.halving import Halving, RungReport, Verdict
+from raysweep.trial import Assignment
+
+CHECK_SHARE = 0.02
+"""Of the time that looking for paused trials without a chance may take."""
+RECOUNT_EVERY_S = 10.0
+"""The cluster's slots, which nodes that come and go change."""
+ASK_FOR_MORE_AFTER_S = 5.0
+"""With all slots taken for so long, one more trial is handed out to wait: an autoscaler sees it and adds a node. Not
+earlier, since Tune would start a process for it beside the warm ones, and drop one or the other."""
+
+
+class TrialQueue:
+    """The trials that are not done, and where each of them stands.
+
+    Args:
+        halving: of the whole plan, fed with the records.
+        assignments: of the trials that are not done.
+        paused: ids of those that wait at a rung already.
+        count_slots: tells how many the cluster has.
+        max_concurrent: how many trials may hold one at the same time; None: all of them.
+        retries: how often a trial that could not be started is handed out anew.
+        on_pause: told the id of a trial that has to wait, and how it stands at its rungs.
+        on_stop: told the id of a trial that has no chance any more, and how it stands.
+    """
+
+    def __init__(
+        self,
+        halving: Halving,
+        assignments: Sequence[Assignment],
+        paused: Iterable[str],
+        count_slots: Callable[[], int],
+        max_concurrent: int | None,
+        retries: int,
+        on_pause: Callable[[str, list[RungReport]], None],
+        on_stop: Callable[[str, list[RungReport]], None],
+    ) -> None:
+        self.halving = halving
+        self._assignments = {assignment.record.id: assignment for assignment in assignments}
+        self._waiting = dict.fromkeys(paused)
+        self._count_slots, self._max_concurrent = count_slots, max_concurrent
+        self._slots, self._counted_at, self._moved_at = 0, -math.inf, time.monotonic()
+        self._on_pause, self._on_stop = on_pause, on_stop
+        self._ids: dict[str, str] = {}  # by Tune's id; those that Tune has to do with
+        self._tune_trials: dict[str, TuneTrial] = {}  # by ours
+        self._holding: set[str] = set()
+        self._ended: set[str] = set()
+        self._retries, self._false_starts = retries, Counter[str]()
+        self._given_up: list[TuneTrial] = []
+        self._reserve = ""  # the trial that was handed out with all slots taken
+        self._check_at = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether Tune has trials of ours that run, start or wait."""
+        return bool(self._ids)
+
+    @property
+    def tune_trials(self) -> list[TuneTrial]:
+        """Those."""
+        return list(self._tune_trials.values())
+
+    # -- asked by the searcher
+
+    def hand_out(self, tune_id: str) -> Assignment | None:
+        """Return the next trial that Tune does not know yet, or None if none may begin now."""
+        in_reserve = not self._has_free_slot()
+        if self._reserve_waits() or (in_reserve and not self._may_reserve()):
+            return None
+        id = self.halving.next_trial()
+        if id is None or id in self._tune_trials:
+            return None
+        self._reserve = id if in_reserve else ""
+        self._ids[tune_id] = id
+        self._hold(id)
+        return self._assignments[id]
+
+    def leave(self, tune_id: str, failed: bool) -> None:
+        """Note that Tune is done with a trial; `failed`: it could not even be started.
+
+        It is innocent: the process that it was to begin in was kept warm, and has died meanwhile. So it is handed out
+        anew, as another trial of Tune's.
+        """
+        id = self._ids.pop(tune_id, None)
+        if id is None:
+            return
+        self._tune_trials.pop(id, None)
+        self._holding.discard(id)
+        if failed and id not in self._ended:
+            self._false_starts[id] += 1
+            if self._false_starts[id] > self._retries:
+                self._ended.add(id)
+                self.halving.fail(id)
+            else:
+                self.halving.release(id)
+
+    def has_ended(self, id: str) -> bool:
+        """Whether a trial has come to an end in this run."""
+        return id in self._ended
+
+    # -- asked by the scheduler
+
+    def know(self, trial: TuneTrial) -> bool:
+        """Note Tune's own object of a trial; return whether it was not known."""
+        id = self._ids[trial.trial_id]
+        is_new = id not in self._tune_trials
+        self._tune_trials[id] = trial
+        return is_new
+
+    def judge(self, trial: TuneTrial, result: dict[str, Any]) -> Verdict:
+        """Take in a report; return whether the trial goes on (SAFE), is over (OUT), or waits (UNDECIDED)."""
+        id = self._ids[trial.trial_id]
+        for rung, (score, val_loss) in enumerate(result["rungs"]):
+            self.halving.record(id, rung, score, val_loss)
+        ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
+        if result["status"] in ends:
+            ends[result["status"]](id)
+            self._ended.add(id)
+            self._holding.discard(id)
+            return Verdict.OUT
+        verdict = self.halving.verdict(id) if result["rungs"] else Verdict.SAFE
+        if verdict is Verdict.OUT:
+            self._holding.discard(id)
+            self._on_stop(id, self.halving.explain(id))
+        elif verdict is Verdict.UNDECIDED:
+            self._holding.discard(id)
+            self._waiting[id] = None
+            self.halving.release(id)
+            self._on_pause(id, self.halving.explain(id))
+        return verdict
+
+    def promote(self) -> TuneTrial | None:
+        """Return the paused trial to go on next, if it is its turn before those that have not begun."""
+        id = self.halving.next_trial() if self._has_free_slot() else None
+        trial = self._tune_trials.get(id) if id else None
+        if id is None or trial is None or trial.status != TuneTrial.PAUSED:
+            return None
+        self._hold(id)
+        return trial
+
+    def take_out(self) -> list[TuneTrial]:
+        """Take the waiting trials that have no chance any more out of the queue; return those that Tune knows.
+
+        Each look takes time in proportion to how many wait, so there is one now and then, or if all depends on it.
+        """
+        began = time.monotonic()
+        if began < self._check_at and self._holding:
+            return []
+        out = [id for id in self._waiting if self.halving.verdict(id) is Verdict.OUT]
+        for id in out:
+            del self._waiting[id]
+            self._on_stop(id, self.halving.explain(id))
+        now = time.monotonic()
+        self._check_at = now + (now - began) / CHECK_SHARE
+        return [self._tune_trials[id] for id in out if id in self._tune_trials]
+
+    def give_up(self, trial: TuneTrial) -> None:
+        """Note that a trial has failed for good, though Tune is about to start it again."""
+        id = self._ids[trial.trial_id]
+        self._given_up.append(trial)
+        self._ended.add(id)
+        self._holding.discard(id)
+        self.halving.fail(id)
+
+    def take_given_up(self) -> list[TuneTrial]:
+        """Take the trials that are not to be started again."""
+        given_up, self._given_up = self._given_up, []
+        return given_up
+
+    def _has_free_slot(self) -> bool:
+        """Whether nobody runs in one of the slots, or is about to."""
+        now = time.monotonic()
+        if now - self._counted_at > RECOUNT_EVERY_S:
+            self._slots, self._counted_at = max(1, self._count_slots()), now
+        limit = self._slots if self._max_concurrent is None else min(self._slots, self._max_concurrent)
+        return len(self._holding) - self._reserve_waits() < limit
+
+    def _reserve_waits(self) -> bool:
+        return self._reserve in self._holding and self._status(self._reserve) == TuneTrial.PENDING
+
+    def _may_reserve(self) -> bool:
+        if self._max_concurrent is not None and len(self._holding) >= self._max_concurrent:
+            return False
+        if time.monotonic() - self._moved_at < ASK_FOR_MORE_AFTER_S:
+            return False
+        return all(self._status(id) == TuneTrial.RUNNING for id in self._holding)
+
+    def _status(self, id: str) -> str:
+        return self._tune_trials[id].status if id in self._tune_trials else TuneTrial.RUNNING
+
+    def _hold(self, id: str) -> None:
+        self._moved_at = time.monotonic()
+        self._waiting.pop(id, None)
+        self._holding.add(id)
+        self.halving.start(id)

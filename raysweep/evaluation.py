@@ -1,0 +1,88 @@
+"""The winner's evaluation at the end of a run: test accuracy, and accuracies under test-time augmentation.
+
+Choosing among trials by validation accuracy flatters it; so the winner alone, once, is measured on the test split where
+the data has one. Kept in the run folder as `evaluation.json`, beside the checksum of the weights it speaks of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raysweep.store import Record, RunFolder
+from raysweep.store.sealed import TornFileError, from_bytes, to_bytes
+
+FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Of one number of views (see `tta`), each 0..1."""
+
+    tta: int
+    """Views; 0: the image alone."""
+    val_acc: float
+    test_acc: float | None
+    """None: the data has no test split."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of one trial's best weights."""
+
+    id: str
+    epoch: int
+    averaged: bool
+    weights: str
+    """Their sha256."""
+    accuracies: list[Accuracies]
+    """By views, fewest first."""
+
+    @property
+    def test_acc(self) -> float | None:
+        """Accuracy on the test split without test-time augmentation."""
+        return next((row.test_acc for row in self.accuracies if row.tta == 0), None)
+
+    def is_of(self, record: Record) -> bool:
+        """Whether it speaks of the weights that are the trial's best now."""
+        best = record.weights.get("best")
+        return record.id == self.id and best is not None and best.sha256 == self.weights
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `status --json` and in a pulled folder's metrics.json."""
+        document = asdict(self)
+        return {**document, "test_acc": self.test_acc}
+
+
+def read_evaluation(folder: RunFolder) -> Evaluation | None:
+    """Read the run folder's evaluation; None if there is no whole one."""
+    try:
+        document = from_bytes(folder.files.read(FILE))
+        rows = [Accuracies(**row) for row in document.pop("accuracies")]
+        document.pop("test_acc")
+        return Evaluation(**document, accuracies=rows)
+    except FileNotFoundError:
+        return None
+    except (TornFileError, KeyError, TypeError) as error:
+        folder.damaged[FILE] = f"{error}; the next run measures again"
+        return None
+
+
+def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
+    """Write it into the run folder, in place of an older one."""
+    folder.files.write(FILE, to_bytes(evaluation.as_json()))
+
+
+def views_to_evaluate(record: Record, asked: list[int]) -> list[int]:
+    """Numbers of views: those the sweep file asks for, and 0 where there is a test split."""
+    has_test = bool(record.conditions.get("test_images"))
+    return sorted({*asked, *([0] if has_test else [])})
+
+
+def is_wanted(folder: RunFolder, best: Record | None, asked: list[int]) -> bool:
+    """Whether the winner has weights and accuracies to be measured that no evaluation has yet."""
+    if best is None or "best" not in best.weights:
+        return False
+    done = read_evaluation(folder)
+    known = {row.tta for row in done.accuracies} if done and done.is_of(best) else set()
+    return not known.issuperset(views_to_evaluate(best, asked))

@@ -1,0 +1,189 @@
+"""
+The processes (ranks) that train one trial together, on torch.distributed. No Ray.
+
+* Group    this process among them: its part of a batch, sums over all, what rank 0 decides
+* Sharded  a network as DistributedDataParallel sees it: a rank without images in a step takes part all the same
+
+Outside of a process group a `Group` is this process alone, and each of its methods does nothing at no cost.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+STEP_TIMEOUT = timedelta(minutes=15)
+"""Of what all ranks do at the same step. A rank that dies is noticed at once, by its closed connections; this is for
+one that hangs."""
+DECISION_TIMEOUT = timedelta(hours=2)
+"""Of waiting for rank 0 between epochs: it commits there, if need be to a store that is away for a while."""
+
+
+class Group:
+    """The ranks of the process group that the caller has made, or this process alone.
+
+    Everything here is collective: all ranks call it, in the same order.
+    """
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank: int = dist.get_rank() if together else 0
+        self.size: int = dist.get_world_size() if together else 1
+        self.data: Any = None
+        self._control: Any = None
+        if self.size > 1:
+            # Groups of its own: two time-outs, and decisions on the CPU, for which no GPU has to wait.
+            self.data = dist.new_group(timeout=STEP_TIMEOUT)
+            self._control = dist.new_group(timeout=DECISION_TIMEOUT, backend="gloo")
+            self._answer = torch.zeros(1, dtype=torch.uint8)
+
+    def close(self) -> None:
+        """Let go of the connections; the caller's process group stays."""
+        for group in (self.data, self._control):
+            if group is not None:
+                dist.destroy_process_group(group)
+        self.data = self._control = None
+
+    # -- who computes what
+
+    def part(self, count: int) -> slice:
+        """Return this rank's rows of a training batch of `count` images; they may be none.
+
+        Nobody gets a single image where there are more: batch norm cannot train on one where a stage is 1x1.
+        """
+        busy = self._busy(count)
+        if self.rank >= busy:
+            return slice(count, count)
+        return slice(self.rank * count // busy, (self.rank + 1) * count // busy)
+
+    def smallest_part(self, count: int) -> int:
+        """Return the fewest images that a rank with any gets of a training batch of `count`."""
+        return count // self._busy(count)
+
+    def _busy(self, count: int) -> int:
+        return min(self.size, max(1, count // 2))
+
+    def share(self, count: int) -> slice:
+        """Return this rank's rows of `count` images to evaluate; they may be none."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    # -- what all know
+
+    def sum_(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace `values` by their sum over the ranks; returns them."""
+        if self.size > 1:
+            dist.all_reduce(values, group=self.data)
+        return values
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Set the batch norms' running statistics to their mean over the ranks, on all of them.
+
+        They follow the batches linearly, and so do averaged weights: averaging them once an epoch gives the very
+        numbers that averaging them after each step would.
+        """
+        if self.size == 1:
+            return
+        with torch.no_grad():
+            real = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+            if real:
+                flat = self.sum_(torch.cat([buffer.float().flatten() for buffer in real])) / self.size
+                for buffer, mean in zip(real, torch.split(flat, [buffer.numel() for buffer in real]), strict=True):
+                    buffer.copy_(mean.view_as(buffer))
+            for buffer in model.buffers():
+                if not buffer.is_floating_point():  # counts of batches: rank 0 has images in every one
+                    dist.broadcast(buffer, 0, group=self.data)
+
+    # -- what rank 0 decides
+
+    def agree(self, answer: bool) -> bool:
+        """Return rank 0's `answer`."""
+        if self.size == 1:
+            return answer
+        self._answer.fill_(answer)
+        dist.broadcast(self._answer, 0, group=self._control)
+        return bool(self._answer.item())
+
+    def from_first(self, value: T) -> T:
+        """Return rank 0's `value`, sent as a pickle: the ranks are one program's."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0, group=self._control)
+        return box[0]
+
+    # -- networks
+
+    def shard(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        num_classes: int,
+        device: torch.device,
+        used: Sequence[bool] | None,
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what a training step calls for `network`: gradients are then the mean over the ranks.
+
+        Args:
+            network: an nn.Module, on `device`.
+            num_classes: of its logits.
+            device: this rank's.
+            used: of each of its parameters, whether its output depends on it; None: unknown.
+        """
+        if self.size == 1:
+            return network
+        assert isinstance(network, nn.Module)
+        return DistributedDataParallel(
+            Sharded(network, num_classes, used),
+            device_ids=[device] if device.type == "cuda" else None,
+            process_group=self.data,
+            broadcast_buffers=False,  # see `average_buffers`
+            gradient_as_bucket_view=True,
+            find_unused_parameters=used is None or not all(used),
+        )
+
+
+class Sharded(nn.Module):
+    """A network on one rank's part of a batch; on no images, the logits of none, which depend on the same parameters.
+
+    A network with SyncBatchNorm is asked for those of no images itself: its statistics are exchanged meanwhile.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int, used: Sequence[bool] | None) -> None:
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.used = used
+        self.takes_none = any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, N x classes, of N x 3 x H x W images."""
+        if len(images) or self.takes_none:
+            logits: torch.Tensor = self.network(images)
+            return logits
+        parameters = list(self.network.parameters())
+        used = itertools.compress(parameters, self.used if self.used is not None else itertools.repeat(True))
+        sums = torch.stack([parameter.sum() for parameter in used if parameter.requires_grad])
+        return images.new_zeros(0, self.num_classes) + sums.sum()
+
+
+def used_parameters(model: nn.Module, image_size: int) -> list[bool] | None:
+    """Of each parameter, whether the network's logits depend on it; costs shapes only (the meta device).
+
+    Returns:
+        None where it cannot be told: an operator has no backward pass there.
+    """
+    shadow = copy.deepcopy(model).to("meta").train()
+    try:
+        shadow(torch.empty(2, 3, image_size, image_size, device="meta")).sum().backward()
+    except (RuntimeError, NotImplementedError):
+        return None
+    return [parameter.grad is not None or not parameter.requires_grad for parameter in shadow.parameters()]

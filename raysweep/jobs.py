@@ -1,0 +1,146 @@
+"""Ray's job server, on the head beside the dashboard: reaching it from anywhere, handing it a command, following it.
+
+A job belongs to the cluster: it goes on when whoever submitted it leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import ray.exceptions
+import requests
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from raysweep.errors import ClusterError, Interrupted, TokenError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+"""Where `ray dashboard cluster.yaml` puts the head's dashboard on the laptop."""
+LOST_FOR_S = 600.0
+"""How long a server that is out of reach is tried again."""
+STOP_WITHIN_S = 60
+"""What `ray job stop` gives a run to commit what is whole; Ray's own 3 s are too few."""
+
+
+class JobServer:
+    """The job server at a dashboard's URL.
+
+    Args:
+        address: the URL; default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS if it is one, else DEFAULT_ADDRESS.
+
+    Raises:
+        ClusterError: nothing answers there, or our token is refused.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = _url(address).rstrip("/")
+        for name in ("ray.dashboard", "ray._private.runtime_env"):  # what it uploads, when a connection closes
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # which Ray prefers to what it is told
+        try:
+            self.client = JobSubmissionClient(self.address)
+        except ray.exceptions.AuthenticationError as error:
+            raise TokenError(self.address, str(error)) from error
+        except (ConnectionError, requests.RequestException, RuntimeError) as error:
+            raise ClusterError(
+                f"--address {self.address}: no Ray job server answers there: {error} "
+                "Give the dashboard's URL, through a tunnel: `ray dashboard cluster.yaml` keeps one open. "
+                "`ray up` ends well even where Ray did not start: see `ray exec cluster.yaml 'ray status'`"
+            ) from error
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes that live, as Ray's state API tells them (`node_ip`, `is_head_node`, `resources_total`)."""
+        answer = self.client._do_request("GET", "/api/v0/nodes?limit=10000&detail=1")
+        answer.raise_for_status()
+        nodes: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+        return [node for node in nodes if node["state"] == "ALIVE"]
+
+    def find_running(self, metadata: Mapping[str, str]) -> str | None:
+        """Return the id of a job that has not ended and carries all of `metadata`, if there is one."""
+        for job in self.client.list_jobs():
+            if not job.status.is_terminal() and metadata.items() <= (job.metadata or {}).items():
+                return str(job.submission_id)
+        return None
+
+    def submit(self, words: Sequence[str], folder: Path, metadata: Mapping[str, str]) -> str:
+        """Run a command on the head, in a copy of `folder` that all nodes get; return the job's id."""
+        environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), "PYTHONUNBUFFERED": "1"}
+        return str(
+            self.client.submit_job(
+                entrypoint=shlex.join(words),
+                runtime_env={"working_dir": str(folder), "env_vars": environment},
+                metadata=dict(metadata),
+            )
+        )
+
+    def follow(self, job: str, write: Callable[[str], object]) -> int:
+        """Hand what a job prints to `write` until it ends; return its exit code.
+
+        A connection that breaks is made again; nothing is written twice.
+
+        Raises:
+            ClusterError: the server is out of reach for LOST_FOR_S, or the job ended without an exit code.
+            Interrupted: the user left (Ctrl-C); the job goes on.
+        """
+        try:
+            return asyncio.run(self._follow(job, write))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"left; job {job} goes on. The same command again follows it, "
+                f"`ray job stop {job} --address {self.address}` stops it"
+            ) from None
+
+    async def _follow(self, job: str, write: Callable[[str], object]) -> int:
+        written, lost_at = 0, None
+        while True:
+            read = 0
+            try:
+                async for text in self.client.tail_job_logs(job):  # from the beginning, each time
+                    write(text[max(0, written - read) :])
+                    read += len(text)
+                    written = max(written, read)
+                info = self.client.get_job_info(job)
+                lost_at = None
+            except (RuntimeError, OSError, aiohttp.ClientError) as error:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > LOST_FOR_S:
+                    raise ClusterError(
+                        f"{self.address}: out of reach for {LOST_FOR_S:.0f} s ({error}); job {job} goes on if the "
+                        "cluster does, and the same command again follows it"
+                    ) from error
+            else:
+                if info.status.is_terminal():
+                    return self._exit_code(info)
+            await asyncio.sleep(1)
+
+    def _exit_code(self, info: Any) -> int:
+        if info.status == JobStatus.SUCCEEDED:
+            return 0
+        if info.status == JobStatus.STOPPED:
+            return Interrupted.exit_code
+        if info.driver_exit_code is not None and info.driver_exit_code >= 0:
+            return int(info.driver_exit_code)
+        raise ClusterError(
+            f"job {info.submission_id} failed: {info.message}; what is committed is safe: submit it again to go on"
+        )
+
+
+def _url(address: str | None) -> str:
+    candidates = (os.environ.get("RAY_API_SERVER_ADDRESS"), os.environ.get("RAY_ADDRESS"))
+    chosen = address or next((each for each in candidates if each and is_url(each)), DEFAULT_ADDRESS)
+    if not is_url(chosen):
+        raise ClusterError(f"--address {chosen}: must be the dashboard's URL, such as {DEFAULT_ADDRESS}")
+    return chosen
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a dashboard's URL, and not one of Ray's own."""
+    return address.startswith(("http://", "https://"))

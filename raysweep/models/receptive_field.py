@@ -1,0 +1,127 @@
+"""The theoretical receptive field: how many pixels, along the height, one position of the last feature map can see.
+
+`FieldMode` watches a forward pass operator by operator (on torch's meta device nothing is computed) and keeps for each
+feature map the interval of input rows that its first row depends on. A convolution or a pool with kernel k, dilation
+d, stride s and padding p turns the interval [a, b] of a map whose rows are j input rows apart into
+[a - p j, b + (d (k - 1) - p) j] with rows s j apart; where branches meet (a residual sum, a concatenation) the union
+counts, so the longest path decides. These are the formulas of Araujo, Norris and Sim, "Computing Receptive Fields of
+Convolutional Neural Networks", Distill 2019. The last feature map is the one that global pooling or the classifier
+takes in. Normalisation counts as in evaluation: it looks at no neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+WHOLE_IMAGE = math.inf
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Input rows that the first row of a feature map depends on, both ends included; how far apart its rows lie."""
+
+    low: float
+    high: float
+    jump: int
+
+    @property
+    def size(self) -> float:
+        return self.high - self.low + 1
+
+    def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> _Field:
+        """The field after a convolution or a pool."""
+        low = self.low - padding * self.jump
+        high = self.high + (dilation * (kernel - 1) - padding) * self.jump
+        return _Field(low, high, self.jump * stride)
+
+
+_POOLED = "pooled"
+"""In place of a field: what no longer has positions (global pooling, logits)."""
+
+
+class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives its modes no types
+    """Inside it, follows `images` through whatever runs; then `receptive_field` and `unknown` say what came of it."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._followed: dict[int, tuple[torch.Tensor, _Field | str]] = {}  # the tensors live on, so ids stay theirs
+        self._last: _Field | None = None
+        self.unknown: str | None = None
+        """The first operator on feature maps that is neither a convolution, a pool nor alike at every position."""
+        self._remember(images, _Field(0, 0, 1))
+
+    @property
+    def receptive_field(self) -> float | None:
+        """In pixels; `WHOLE_IMAGE` where a part looks at all of it (squeeze-and-excitation); None if `unknown`."""
+        return None if self.unknown or self._last is None else self._last.size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator and work out the fields of its results."""
+        result = func(*args, **(kwargs or {}))
+        inputs = [self._followed[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._followed]
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if inputs and outputs:
+            sizes = {tensor.shape[-2:] for tensor, field in inputs if isinstance(field, _Field)}
+            self._follow(func, args, _union([field for _, field in inputs]), sizes, outputs)
+        return result
+
+    def _follow(
+        self, func: Any, args: tuple[Any, ...], field: _Field | str, sizes: set[torch.Size], outputs: list[torch.Tensor]
+    ) -> None:
+        first = outputs[0]
+        if isinstance(field, _Field):
+            window = _window(func, args)
+            if window is not None:
+                field = field.through(*window)
+            elif _is_adaptive_pool(func) or first.dim() <= 2:
+                self._last, field = field, _POOLED
+            elif first.shape[-2:] in sizes:
+                pass  # alike at every position
+            elif first.shape[2:] == (1, 1):
+                self._last, field = field, _POOLED
+            else:
+                self.unknown, field = self.unknown or str(func), _POOLED
+        for tensor in outputs:
+            self._remember(tensor, field)
+
+    def _remember(self, tensor: torch.Tensor, field: _Field | str) -> None:
+        self._followed[id(tensor)] = (tensor, field)
+
+
+def _union(fields: Sequence[_Field | str]) -> _Field | str:
+    """The field of what depends on all of these; the whole image where one is pooled and another is not."""
+    local = [field for field in fields if isinstance(field, _Field)]
+    if not local:
+        return _POOLED
+    jump = max(field.jump for field in local)
+    if len(local) < len(fields):
+        return _Field(-WHOLE_IMAGE, WHOLE_IMAGE, jump)
+    return _Field(min(field.low for field in local), max(field.high for field in local), jump)
+
+
+def _window(func: Any, args: tuple[Any, ...]) -> tuple[int, int, int, int] | None:
+    """Kernel, stride, padding and dilation along the height, if the operator slides a window over positions."""
+    aten = torch.ops.aten
+    if func is aten.convolution.default and not args[6] and args[1].dim() == 4:
+        return args[1].shape[2], args[3][0], args[4][0], args[5][0]
+    if func in (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default):
+        kernel = args[1][0]
+        stride = args[2][0] if len(args) > 2 and args[2] else kernel
+        padding = args[3][0] if len(args) > 3 else 0
+        dilated = func is aten.max_pool2d_with_indices.default and len(args) > 4
+        return kernel, stride, padding, args[4][0] if dilated else 1
+    return None
+
+
+def _is_adaptive_pool(func: Any) -> bool:
+    aten = torch.ops.aten
+    return func in (aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default)

@@ -1,0 +1,13 @@
+"""The report of a run: `report.html`, `report.md` with pictures, `report.csv`, made from the run folder at any time.
+
+* `content`   all that it says, in words and numbers
+* `pictures`  curves, rungs and parallel coordinates, drawn with `svg`
+* `table`     the ranking, as cells and as CSV
+* `page`      one HTML file, from page.html, page.css and page.js
+* `markdown`  the same as Markdown
+* `write`     into the run folder, or to a file: `raysweep report`
+"""
+
+from raysweep.report.write import print_report, write_report
+
+__all__ = ["print_report", "write_report"]

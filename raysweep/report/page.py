@@ -1,0 +1,99 @@
+"""The report as one HTML page that opens offline: no request leaves it, and its policy forbids any.
+
+The pictures are drawn here, as SVG; the page's script only sorts, filters and reads off. A plotting library was weighed
+and not taken: docs/diagnosis.md says why.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import time
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+import raysweep
+from raysweep.diagnose.sweep import ValueEffect
+from raysweep.diagnose.words import evidence_lines
+from raysweep.report.content import Report, difference_text
+from raysweep.report.pictures import curve_pictures, parallel_picture, rung_picture, shown_rows
+from raysweep.report.table import cells, columns
+
+MOST_CHOICES = 12
+"""A setting of more values is filtered by the search alone."""
+
+
+def as_html(report: Report) -> str:
+    """The page."""
+    style, script = _part("page.css"), _part("page.js")
+    shown, drawn = columns(report), len(shown_rows(report))
+    spread = report.sweep.seed_spread
+    page: str = _template().render(
+        report=report,
+        charts=curve_pictures(report),
+        parallel=parallel_picture(report),
+        rungs=rung_picture(report),
+        columns=shown,
+        table=[(row, cells(report, row, shown)) for row in report.rows],
+        choices=_choices(report),
+        colours=_values(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
+        drawn=drawn,
+        undrawn=sum(row.record.epoch > 0 for row in report.rows) - drawn,
+        stopped=sum(row.record.status == "stopped" for row in report.rows),
+        seed_spread="" if math.isnan(spread) else difference_text(spread, report.objective),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        version=raysweep.__version__,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+    return page
+
+
+def _choices(report: Report) -> dict[str, list[str]]:
+    """The values to filter by, of the statuses and of each setting that has few."""
+    choices = {"status": _values(row.record.status for row in report.rows)}
+    choices |= {key: _values(row.settings[key] for row in report.rows) for key in report.keys}
+    return {
+        name: ["" if value == "-" else value for value in values]
+        for name, values in choices.items()
+        if 1 < len(values) <= MOST_CHOICES
+    }
+
+
+def _values(texts: Iterable[str]) -> list[str]:
+    values = list(dict.fromkeys(texts))
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return sorted(values)
+
+
+def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
+    """A setting's values, as filters and legends have them."""
+    by_value = {effect.value: effect for effect in effects}
+    return [by_value[value] for value in _values(by_value)]
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip}
+    return environment.from_string(_part("page.html"))
+
+
+@cache
+def _part(name: str) -> str:
+    return resources.files("raysweep.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """What the page's policy knows a script or style by: no other one runs."""
+    return Markup("sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())

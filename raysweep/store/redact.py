@@ -1,0 +1,34 @@
+"""Secrets of the environment, kept out of what is written: a failed trial's traceback may show one."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+NAME = re.compile(r"key|secret|token|password|passwd|credential|signature|authorization", re.IGNORECASE)
+"""Names of environment variables whose values are secrets."""
+SHORTEST = 8
+"""A value of fewer letters is no secret, and would be found everywhere."""
+IN_URL = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:key|secret|token|password|credential|signature)[\w-]*)=[^&\s'\"]+",
+                    re.IGNORECASE)  # fmt: skip
+
+
+def redact(value: Any) -> Any:
+    """Return a document with the environment's secrets, and credentials in URLs, replaced by `***` in its texts."""
+    return _redact(value, _secrets())
+
+
+def _redact(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _redact(entry, secrets) for key, entry in value.items()}
+    if not isinstance(value, str):
+        return value
+    for secret in secrets:
+        value = value.replace(secret, "***")
+    return IN_URL.sub(lambda found: f"{found[1]}=***" if found[1] else "***@", value)
+
+
+def _secrets() -> list[str]:
+    values = {value for name, value in os.environ.items() if NAME.search(name) and len(value) >= SHORTEST}
+    return sorted(values, key=len, reverse=True)

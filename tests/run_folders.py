@@ -1,0 +1,96 @@
+"""Run folders as a finished run leaves them, made without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysweep.plan import plan_trials
+from raysweep.scoring import best_epoch
+from raysweep.store import Record, RunFolder
+from raysweep.sweepfile import load_sweep
+
+CONDITIONS = {"workers": 1, "precision": "fp32", "data": "0123abcd", "classes": [f"class{i}" for i in range(20)]}
+SWEEP = """
+name: {name}
+description: Does lr 0.5 cause the dips?
+base: {{data: synthetic, epochs: {epochs}, model: baseline_block}}
+grid: {{lr: [0.5, 0.1, 0.01], augment: [none, medium]}}
+seeds: [0, 1]
+scheduler: {scheduler}
+"""
+
+
+def make_run(
+    folder: Path,
+    name: str = "made",
+    epochs: int = 30,
+    scheduler: str = "none",
+    text: str = SWEEP,
+    end: Callable[[Record, int], Record] = lambda record, place: record,
+) -> Path:
+    """Write a sweep file and its run folder `runs/<name>`; return the path of the sweep file.
+
+    Args:
+        folder: to write into.
+        name: of the sweep.
+        epochs: of each trial.
+        scheduler: as the sweep file names it.
+        text: of the sweep file; `{name}`, `{epochs}` and `{scheduler}` are filled in.
+        end: what becomes of a trial: takes its finished record and its place in the plan.
+    """
+    path = folder / f"{name}.yaml"
+    path.write_text(text.format(name=name, epochs=epochs, scheduler=scheduler))
+    sweep = load_sweep(path)
+    trials = plan_trials(sweep)
+    run = RunFolder(str(folder / "runs"), name)
+    plan: list[dict[str, Any]] = []
+    for place, trial in enumerate(trials):
+        config = trial.config.model_dump(mode="json")
+        known = {"id": trial.id, "name": trial.name, "seed": trial.seed, "axes": dict(trial.axes)}
+        planned = Record(**known, config=config, epochs=trial.config.epochs)
+        plan.append({**known, "epochs": planned.epochs, "config": config})
+        metrics = curve(planned.epochs, float(config["lr"]), place)
+        finished = planned.with_(status="finished", metrics=metrics, conditions=CONDITIONS)
+        record = end(finished.with_(best=best_epoch(metrics, sweep.objective)), place)
+        if record.status != "planned":
+            run.commit(record.with_(best=best_epoch(record.metrics, sweep.objective)), {})
+    versions = {"raysweep": "0.1.0", "python": "3.11", "torch": "2.14.1", "ray": "2.60.0"}
+    document = {"sweep": sweep.model_dump(mode="json"), "versions": versions, "data": ["0123abcd"], "trials": plan}
+    run.files.write("resolved.yaml", json.dumps(document).encode())
+    run.files.write("sweep.yaml", path.read_bytes())
+    return path
+
+
+def curve(epochs: int, lr: float, seed: int) -> list[dict[str, float]]:
+    """A plausible history: noisier and with a dip at a high learning rate, overfitting at a low one."""
+    rng = np.random.default_rng(seed)
+    progress = np.arange(1, epochs + 1) / epochs
+    val = 0.05 + 0.5 * (1 - np.exp(-5 * progress)) * (1.1 - lr) + rng.normal(0, 0.004, epochs)
+    train = val + (0.03 if lr > 0.05 else 0.35 * progress)
+    norms = np.exp(rng.normal(0.5, 0.1, epochs))
+    if lr > 0.3:
+        place = epochs // 2
+        val[place : place + 2] -= 0.15
+        norms[place] *= 31
+    return [
+        {
+            "epoch": i + 1,
+            "train_loss": float(-np.log(np.clip(train[i], 0.01, 1))),
+            "train_acc": float(np.clip(train[i], 0, 1)),
+            "val_loss": float(-np.log(np.clip(val[i], 0.01, 1)) * (1 if lr > 0.05 else 1 + progress[i] / 2)),
+            "val_acc": float(np.clip(val[i], 0, 1)),
+            "val_loss_ema": float(-np.log(np.clip(val[i], 0.01, 1))),
+            "val_acc_ema": float(np.clip(val[: i + 1].mean(), 0, 1)),
+            "lr": float(lr * (1 + np.cos(np.pi * (i / epochs))) / 2),
+            "grad_norm": float(norms[i] / 2),
+            "grad_norm_max": float(norms[i]),
+            "images_per_s": 10_000.0,
+            "seconds": 2.5,
+        }
+        for i in range(epochs)
+    ]

@@ -1,0 +1,118 @@
+"""Running the raysweep command against the tests' own Ray cluster, and reading what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SMALL = """
+name: small
+base: {{data: {{name: synthetic, image_size: 8, classes: 3, per_class: 40}}, model: {model}, epochs: 3, batch_size: 32}}
+grid: {{model.width: [4], lr: {lrs}}}
+retries: 1
+"""
+
+
+START = """
+import json, ray, sys
+options = {"include_dashboard": False, **json.loads(sys.argv[1])}
+context = ray.init(address="local", log_to_driver=False, **options).address_info
+node = ray.nodes()[0]
+told = {
+    "gcs_address": context["gcs_address"],
+    "metrics_url": f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics",
+    "dashboard": context["webui_url"],
+}
+print(json.dumps(told), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def start_cluster(**options: Any) -> Iterator[dict[str, str]]:
+    """A Ray cluster of one node; yields its `gcs_address`, the `metrics_url` for Prometheus, and the `dashboard`.
+
+    Args:
+        options: of `ray.init`.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, json.dumps(options)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdin
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)
+
+
+@contextmanager
+def ray_cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
+    """A Ray cluster of one node that claims so many CPUs and GPUs; yields its address."""
+    with start_cluster(num_cpus=num_cpus, num_gpus=num_gpus) as answer:
+        yield answer["gcs_address"]
+
+
+class Command:
+    """The raysweep command in a folder of its own, against the tests' cluster."""
+
+    def __init__(self, cluster: str, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "RAY_ADDRESS": cluster, "RAYSWEEP_STORAGE": str(folder / "runs")}
+        self.environment |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "raysweep", *map(str, words)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: str | Path, code: int = 0) -> tuple[str, str]:
+        """Run it; return (stdout, stderr)."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        assert code != 2 or "Traceback" not in err
+        return out, err
+
+    def records(self, name: str) -> dict[str, dict[str, Any]]:
+        paths = (self.folder / "runs" / name / "trials").glob("*/record.json")
+        return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
+
+    def sweep(self, lrs: str = "[0.1, 0.01]", model: str = "baseline_block") -> Path:
+        path = self.folder / "small.yaml"
+        path.write_text(SMALL.format(lrs=lrs, model=model))
+        return path
+
+
+def curves(records: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
+    """Metric histories without what depends on the clock."""
+    clock = ("seconds", "images_per_s")
+    return {
+        name: [{key: value for key, value in epoch.items() if key not in clock} for epoch in record["metrics"]]
+        for name, record in records.items()
+    }
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -6,6 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+# Ends a process that does not answer to pytest's own time limit, because it hangs in C, and says where it was.
+HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 .PHONY: venv demo test cluster-test check faults bench clean
 venv: $(STAMP)
@@ -21,8 +23,8 @@ demo: venv
 	$(BIN)/python -m raysweep pull sweeps/quickstart.yaml
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cluster' $(ARGS)
-	$(BIN)/python -m pytest -m 'slow and not cluster' $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cluster' $(HANGS) $(ARGS)
+	$(BIN)/python -m pytest -m 'slow and not cluster' $(HANGS) $(ARGS)
 
 cluster-test: venv
 	$(BIN)/python -m pytest tests/cluster $(ARGS)

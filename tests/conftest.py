@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# One thread a process, theirs that the tests start included: where more run than there are cores, OpenMP's threads
+# spin while they wait for each other, and a second of training becomes minutes. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from running import Command, ray_cluster
 

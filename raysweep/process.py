@@ -15,7 +15,6 @@ import torch
 
 from raysweep.registry import import_modules
 
-DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
 KEPT_BYTES = 2**30
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 """glibc's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (mallopt(3)), and the variables that set them, too."""
@@ -33,11 +32,6 @@ def set_up_process(imports: Sequence[str], threads: int, variables: Mapping[str,
     import_modules(imports)
     torch.set_num_threads(threads)
     keep_freed_memory()
-
-
-def data_variables() -> dict[str, str]:
-    """What this process's environment says of data, to be told to others."""
-    return {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
 
 
 def keep_freed_memory() -> None:

@@ -24,51 +24,21 @@ from ray import tune
 from ray.exceptions import RayActorError
 from safetensors.torch import save as save_safetensors
 
-import raysweep
+from raysweep.conditions import conditions
 from raysweep.config import TrialConfig
-from raysweep.data import mean_std
 from raysweep.data.dataset import DataSet
 from raysweep.errors import StorageError, UserError
-from raysweep.models import build_model, check_image_size
 from raysweep.process import set_up_process
 from raysweep.ranks import run_ranks
+from raysweep.remote import Assignment, out_of_memory
 from raysweep.scoring import best_epoch, better_of, rung_scores, score_again
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
-from raysweep.sweepfile.schema import Objective, RankBy
-from raysweep.train import Diverged, Epoch, Interrupted, check_sync_batch_norm, resolve_precision, train
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a trial is told: all that its process needs to know, beside the images."""
-
-    record: Record
-    """As planned, before anything was trained."""
-    storage: str
-    run_name: str
-    objective: Objective
-    retries: int
-    commit_every_s: float
-    threads: int
-    """CPU threads of the loop."""
-    rungs: tuple[int, ...] = ()
-    """Epochs after which it is compared with others: it commits there, and may be paused until its place is sure."""
-    rank_by: RankBy = "ema"
-    may_be_stopped: bool = False
-    """Whether Tune's answer to any report may be the trial's end (`ray_asha`): the trial then records that itself."""
-    workers: int = 1
-    """Ranks that train it together."""
-    imports: tuple[str, ...] = ()
-    """The user's modules of `--import`."""
-    deaths: int = 0
-    """How often its process has died in this run, by its own fault."""
-    past_error: Mapping[str, Any] | None = None
-    """How its last process ended, for the record."""
+from raysweep.train import Diverged, Epoch, Interrupted, train
 
 
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-    """The Tune trainable.
+    """Train a trial in this process, from its last commit to its end, and tell Tune.
 
     Args:
         config: has the `assignment`.
@@ -284,33 +254,6 @@ class _Run:
         return described
 
 
-def conditions(config: TrialConfig, data: DataSet, workers: int) -> dict[str, Any]:
-    """What a trial's numbers depend on beside its config; what of it must stay the same is in `driver.resolved`."""
-    mean, std = mean_std(config.normalize, data)
-    return {
-        "workers": workers,
-        "precision": resolve_precision(config, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "data": data.fingerprint,
-        "classes": list(data.classes),
-        "image_size": data.image_size,
-        "test_images": len(data.test) if data.test else 0,
-        "mean": list(mean),
-        "std": list(std),
-        "versions": {"raysweep": raysweep.__version__, "torch": torch.__version__.split("+")[0]},
-    }
-
-
-def check_model(config: TrialConfig, data: DataSet) -> None:
-    """Build the trial's network and check that it takes the images, before anything is trained.
-
-    Raises:
-        UserError: it cannot be built as asked, or the images are too small for it.
-    """
-    check_sync_batch_norm(config, "cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config.model, data.num_classes)
-    check_image_size(model, config.model.name, data.image_size, batch_size=2)
-
-
 def describe(error: BaseException) -> dict[str, Any]:
     """An exception as it stands in a record."""
     text = "".join(traceback.format_exception(error))
@@ -322,11 +265,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
-
-
-def out_of_memory(batch_size: int, what: str) -> str:
-    """What is said of a trial that was out of memory."""
-    return f"out of memory with batch_size {batch_size} ({what}); a smaller batch_size or network is another trial"
 
 
 def _device_memory_bytes() -> int | None:
@@ -344,23 +282,6 @@ def _divergence(diverged: Diverged) -> dict[str, Any]:
 
 def _is_cuda_error(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError)
-
-
-class StopFlag:
-    """An async Ray actor that trials wait on: set once when the user stops the run."""
-
-    def __init__(self) -> None:
-        import asyncio
-
-        self._event = asyncio.Event()
-
-    async def set(self) -> None:
-        """Tell all that wait."""
-        self._event.set()
-
-    async def wait(self) -> bool:
-        """Return once the flag is set."""
-        return await self._event.wait()
 
 
 def _watch(stop: Any) -> Callable[[], bool]:

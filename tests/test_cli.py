@@ -114,6 +114,12 @@ sys.exit(code)
 """
 
 
+def test_a_run_begins_without_the_seconds_that_torch_takes_to_import() -> None:
+    probe = "import sys, raysweep.driver; sys.exit(str({'torch', 'torchvision'} & set(sys.modules) or 0))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.stderr.strip() == "0"
+
+
 @pytest.mark.parametrize(
     "words", [["--help"], ["plan", str(QUICKSTART)], ["plan", str(QUICKSTART), "--json"], ["schema"]]
 )

@@ -11,9 +11,9 @@ import pytest
 from raysweep.driver import events as events_module
 from raysweep.driver.events import FALSE_STARTS, Board, TuneEvents
 from raysweep.driver.stop import StopRequest
+from raysweep.remote import Assignment
 from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
-from raysweep.trial import Assignment
 
 WORKER, NODE = "The actor is dead because its worker process has died.", "The actor died because its node has died."
 FULL = "raysweep.errors.StorageError: /runs/a: the disk is full; make room, then run the same command again"

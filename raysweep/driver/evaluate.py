@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from raysweep.config import TrialConfig
-from raysweep.data import DataSet, open_data
 from raysweep.driver.cluster import Slot
 from raysweep.driver.stop import StopRequest
-from raysweep.errors import StorageError
-from raysweep.evaluation import Accuracies, Evaluation, is_wanted, views_to_evaluate, write_evaluation
-from raysweep.process import data_variables, set_up_process
+from raysweep.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
+from raysweep.remote import EvaluationTask, data_variables, evaluate
 from raysweep.results import read_results
-from raysweep.store import Record, RunFolder
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What the task is told."""
-
-    record: Record
-    storage: str
-    run_name: str
-    sweep_folder: str
-    imports: tuple[str, ...]
-    tta: list[int]
-    threads: int
-    variables: dict[str, str]
+from raysweep.store import RunFolder
 
 
 def evaluate_best(
@@ -64,7 +47,7 @@ def evaluate_best(
     best = read_results(folder).best
     if best is None or not is_wanted(folder, best, tta):
         return
-    task = _Task(
+    task = EvaluationTask(
         best,
         folder.parent.uri,
         folder.name,
@@ -74,7 +57,7 @@ def evaluate_best(
         slot.threads,
         data_variables(),
     )
-    remote = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(_evaluate)
+    remote = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(evaluate)
     key = TrialConfig.model_validate(best.config).data.model_dump_json()
     reference = remote.remote(task, data.get(key))
     with step(f"evaluating {best.id}"):
@@ -92,28 +75,3 @@ def evaluate_best(
     assert best.best is not None
     weights = best.weights["best"].sha256
     write_evaluation(folder, Evaluation(best.id, best.best.epoch, best.best.averaged, weights, accuracies))
-
-
-def _evaluate(task: _Task, arrays: dict[str, Any] | None) -> list[Accuracies]:
-    """Remote: the accuracies of each number of views. `arrays`: of the prepared set; None: it is opened here."""
-    from raysweep.inference import Classifier
-    from raysweep.pull import build_from_record
-
-    set_up_process(task.imports, task.threads, task.variables)
-    known = task.record.conditions
-    if arrays is None:
-        data = open_data(TrialConfig.model_validate(task.record.config).data, sweep_folder=Path(task.sweep_folder))
-    else:
-        data = DataSet.from_arrays(arrays)
-    if data.fingerprint != known["data"]:
-        raise StorageError(f"{task.record.id} was trained on other images or labels than there are now")
-    model = build_from_record(RunFolder(task.storage, task.run_name), task.record)
-    classifier = Classifier(model, known["mean"], known["std"], known["precision"])
-    return [
-        Accuracies(
-            views,
-            classifier.accuracy(data.val, views),
-            classifier.accuracy(data.test, views) if data.test else None,
-        )
-        for views in task.tta
-    ]

@@ -10,12 +10,10 @@ from typing import Any
 
 import ray
 
-from raysweep.config import DataConfig, TrialConfig
-from raysweep.data import open_data
+from raysweep.config import TrialConfig
 from raysweep.driver.cluster import Slot, wait_for
 from raysweep.errors import UserError
-from raysweep.process import data_variables, set_up_process
-from raysweep.trial import check_model, conditions
+from raysweep.remote import data_variables, prepare
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ def prepare_data(
         UserError: a network cannot be built, or not for these images.
     """
     wanted = {config.data.model_dump_json(): config.data for config in configs.values()}
-    prepare: Any = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, num_returns=2)(_prepare)
+    task: Any = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, num_returns=2)(prepare)
     references: dict[str, Any] = {}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for key, data in wanted.items():
         samples = [config for config in configs.values() if config.data == data]
-        references[key], of_precisions = prepare.remote(
-            data, str(sweep_folder), imports, samples, slot, data_variables()
+        references[key], of_precisions = task.remote(
+            data, str(sweep_folder), imports, samples, slot.workers, slot.threads, data_variables()
         )
         with step(f"preparing {data.name}"):
             if not wait_for(of_precisions, slot, say, is_stopped):
@@ -80,24 +78,3 @@ def _get(reference: Any) -> Any:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
-
-
-def _prepare(
-    data: DataConfig,
-    folder: str,
-    imports: tuple[str, ...],
-    samples: list[TrialConfig],
-    slot: Slot,
-    variables: dict[str, str],
-) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """Remote: prepare a data set; say what each precision resolves to here.
-
-    Returns:
-        The arrays, as a value of their own that the driver owns, so that Ray prepares them anew if the node that holds
-        them dies, and the conditions by `precision`.
-    """
-    set_up_process(imports, slot.threads, variables)
-    dataset = open_data(data, sweep_folder=Path(folder))
-    for config in {(sample.model.model_dump_json(), sample.sync_batch_norm): sample for sample in samples}.values():
-        check_model(config, dataset)
-    return dataset.to_arrays(), {config.precision: conditions(config, dataset, slot.workers) for config in samples}

@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from raysweep.halving import Halving, RungReport, Verdict
-from raysweep.trial import Assignment
+from raysweep.remote import Assignment
 
 CHECK_SHARE = 0.02
 """Of the time that looking for paused trials without a chance may take."""

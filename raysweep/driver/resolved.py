@@ -6,11 +6,11 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 import raysweep
 from raysweep.errors import UserError
@@ -70,7 +70,7 @@ def write_resolved(
         "versions": {
             "raysweep": raysweep.__version__,
             "python": platform.python_version(),
-            "torch": str(torch.__version__),
+            "torch": version("torch"),
             "ray": ray.__version__,
             "platform": sys.platform,
         },

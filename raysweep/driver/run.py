@@ -5,6 +5,7 @@ A rerun is a resume: the plan says what is wanted, the records what is done, and
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -45,17 +46,16 @@ from raysweep.halving import RungReport, Verdict
 from raysweep.places import describe_job, storage_problem
 from raysweep.plan import Trial, plan_trials
 from raysweep.registry import import_modules
+from raysweep.remote import Assignment, StopFlag, train_trial
 from raysweep.report import write_report
 from raysweep.results import SweepResult, as_json, rank, read_results
 from raysweep.rules import rules_of
 from raysweep.scoring import score_again
 from raysweep.store import Record, RunFolder
-from raysweep.store.tensorboard import outdated_tensorboard, write_tensorboard
 from raysweep.store.views import write_results
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.table import print_evaluation, print_trials
-from raysweep.trial import Assignment, StopFlag, run_trial
 from raysweep.why import decisive, in_words
 
 REFRESH_VIEWS_EVERY_S = 10.0
@@ -170,6 +170,8 @@ class _Run:
                     data: dict[str, Any] = {}
                     if left:
                         self.view.say(_first_line(self.sweep.name, self.records, left))
+                        # Imports torch, for seconds: now, while this process waits for others to prepare the data.
+                        threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
                         data = self._prepare_data(left, slot)
                         if not self.stop.requested:
                             self._tune(left, slot, data)
@@ -180,6 +182,8 @@ class _Run:
 
     def sum_up(self, as_json_document: bool, sweep_path: str, overrides: Sequence[str]) -> int:
         """Rebuild the views, say how it went and what comes next; return the exit code."""
+        from raysweep.store.tensorboard import outdated_tensorboard, write_tensorboard
+
         self._finish_closing()
         if self.stop.fault:
             raise StorageError(self.stop.fault)
@@ -300,7 +304,7 @@ class _Run:
             self.board.began = time.monotonic()
             tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(run_trial, data=data, stop=flag),
+                    tune.with_parameters(train_trial, data=data, stop=flag),
                     tune.PlacementGroupFactory([slot.bundle] * slot.workers),
                 ),
                 tune_config=tune.TuneConfig(
@@ -408,6 +412,8 @@ class _Run:
             yield
 
     def _refresh_views(self) -> None:
+        from raysweep.store.tensorboard import write_tensorboard
+
         objective = self.sweep.objective
         records = [self.board.ahead_of(record, objective) for record in read_results(self.folder).trials]
         ranked = rank(records, objective)

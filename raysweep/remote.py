@@ -1,14 +1,15 @@
 """What the driver starts on the cluster, and what it tells it.
 
-The driver and the flag's process need no torch, whose import takes seconds; so the functions import what they need
-where they run, and this module next to nothing.
+The driver and the flag's process need no torch, whose import takes seconds; so what it starts imports what it needs
+where it runs, and this module next to nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +61,18 @@ class Assignment:
     """How its last process ended, for the record."""
 
 
-def train_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-    """The Tune trainable; see `trial.run_trial`."""
-    from raysweep.trial import run_trial
+class Trainable:
+    """`trial.run_trial` by name: unpickled in a trial's process it is that function, imported before it starts."""
 
-    run_trial(config, data, stop)
+    __name__ = "run_trial"
+
+    def __call__(self, config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
+        """Never here."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        """Pickle as the function's name."""
+        return pkgutil.resolve_name, ("raysweep.trial:run_trial",)
 
 
 class StopFlag:

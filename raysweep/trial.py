@@ -38,7 +38,7 @@ from raysweep.train import Diverged, Epoch, Interrupted, train
 
 
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-    """Train a trial in this process, from its last commit to its end, and tell Tune.
+    """The Tune trainable: train a trial, from its last commit to its end.
 
     Args:
         config: has the `assignment`.

@@ -46,7 +46,7 @@ from raysweep.halving import RungReport, Verdict
 from raysweep.places import describe_job, storage_problem
 from raysweep.plan import Trial, plan_trials
 from raysweep.registry import import_modules
-from raysweep.remote import Assignment, StopFlag, train_trial
+from raysweep.remote import Assignment, StopFlag, Trainable
 from raysweep.report import write_report
 from raysweep.results import SweepResult, as_json, rank, read_results
 from raysweep.rules import rules_of
@@ -304,7 +304,7 @@ class _Run:
             self.board.began = time.monotonic()
             tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(train_trial, data=data, stop=flag),
+                    tune.with_parameters(Trainable(), data=data, stop=flag),
                     tune.PlacementGroupFactory([slot.bundle] * slot.workers),
                 ),
                 tune_config=tune.TuneConfig(

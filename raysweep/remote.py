@@ -12,15 +12,13 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raysweep.config import DataConfig, TrialConfig
 from raysweep.errors import StorageError
+from raysweep.evaluation import Accuracies
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
-
-if TYPE_CHECKING:
-    from raysweep.evaluation import Accuracies
 
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
 

@@ -90,6 +90,18 @@ def _told(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("weights", "previous")}
 
 
+def test_a_run_that_is_stopped_before_its_first_trial_says_so_and_begins_later(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    process = command.start(sweep)
+    wait_for(lambda: process.poll() is not None or "preparing" in process.stderr.readline())  # type: ignore[union-attr]
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopped before anything was trained" in err
+    assert "Traceback" not in err
+    command(sweep)
+
+
 def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(command: Command) -> None:
     sweep = command.sweep(lrs="[0.1, 0.05]")
     command(sweep, "epochs=300", "--storage", command.folder / "whole")

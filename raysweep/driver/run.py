@@ -187,9 +187,12 @@ class _Run:
         self._finish_closing()
         if self.stop.fault:
             raise StorageError(self.stop.fault)
+        interrupted = self.stop.requested
+        if interrupted and not self.folder.files.is_file("resolved.yaml"):
+            self.view.say("stopped before anything was trained. To begin, run the same command again")
+            return Interrupted.exit_code
         self.meter.save(cut_short=self.stop.limit)
         result = read_results(self.folder)
-        interrupted = self.stop.requested
         if not interrupted:
             drop_weights_of_losers(self.folder, result.trials, self.sweep.checkpoints.keep_best)
             for path in self.folder.rubbish(self.folder.files.list_files(recursive=True)):

@@ -27,7 +27,7 @@ test: venv
 	$(BIN)/python -m pytest -m 'slow and not cluster' $(HANGS) $(ARGS)
 
 cluster-test: venv
-	$(BIN)/python -m pytest tests/cluster $(ARGS)
+	$(BIN)/python -m pytest tests/hosts $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check

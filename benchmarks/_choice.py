@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from _replay import Curves, Floats, Ints, default_rules, draw_runs, scores_at_rungs, synchronous
 
-from raysweep.halving import Rules
+from raysweep.halving.rungs import Rules
 from raysweep.sweepfile.schema import RankBy
 
 SHARES = tuple(Fraction(share) for share in ("1/12", "1/9", "1/8", "1/6", "2/9", "1/4", "1/3", "1/2"))

@@ -1,4 +1,4 @@
-"""A loop that trains nothing; importing this puts it in the place of `raysweep.train.train`."""
+"""A loop that trains nothing; importing this puts it in the place of `raysweep.vision.loop.train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-import raysweep.trial
+import raysweep.worker.trial
 
 
 @dataclass
@@ -37,4 +37,4 @@ def train(
         yield NoEpoch(epoch, {"train_loss": 1.0, "val_loss": 1.0, "val_acc": acc, "val_acc_ema": acc, "seconds": 0.0})
 
 
-raysweep.trial.train = train  # type: ignore[assignment]
+raysweep.worker.trial.train = train  # type: ignore[assignment]

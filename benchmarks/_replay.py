@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from raysweep.halving import Halving, Member, Rules, Verdict
-from raysweep.rules import rules_of
-from raysweep.scoring import rung_scores
+from raysweep.halving.rules import rules_of
+from raysweep.halving.rungs import Halving, Member, Rules, Verdict
+from raysweep.halving.scores import rung_scores
 from raysweep.sweepfile.schema import AshaConfig, Objective, RankBy
 
 Floats = npt.NDArray[np.float64]
@@ -145,7 +145,7 @@ def _first_come(
 
 
 def ours(curves: Curves, draw: Ints, slots: int, rules: Rules, scores: Floats) -> Outcome:
-    """`raysweep.halving` as the driver uses it; `scores`: runs x rungs, as `scores_at_rungs` returns them."""
+    """`raysweep.halving.rungs` as the driver uses it; `scores`: runs x rungs, as `scores_at_rungs` returns them."""
     halving = Halving(rules, [Member(str(run), int(run), "", int(curves.epochs[run])) for run in draw])
     stops = {int(run): rules.rung_epochs(int(curves.epochs[run])) for run in draw}
     events: list[tuple[int, int, int]] = []

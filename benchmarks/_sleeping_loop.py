@@ -1,4 +1,4 @@
-"""A loop that sleeps through its epochs; importing this puts it in the place of `raysweep.train.train`.
+"""A loop that sleeps through its epochs; importing this puts it in the place of `raysweep.vision.loop.train`.
 
 Each trial notes when its loop began and ended in the folder that $SLEEPING_LOG names.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 from _noop_loop import NoEpoch
 
-import raysweep.trial
-from raysweep.train import Interrupted
+import raysweep.worker.trial
+from raysweep.vision.loop import Interrupted
 
 EPOCH_S = float(os.environ["SLEEPING_EPOCH_S"])
 
@@ -44,4 +44,4 @@ def train(
         yield NoEpoch(epoch, metrics)
 
 
-raysweep.trial.train = train  # type: ignore[assignment]
+raysweep.worker.trial.train = train  # type: ignore[assignment]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from _replay import Curves, Floats, Ints, draw_runs, synchronous
 
-from raysweep.halving import Rules
+from raysweep.halving.rungs import Rules
 
 NINTH, SECOND, THIRD = Fraction(1, 9), Fraction(2, 9), Fraction(1, 3)
 EARLY, LATE = (NINTH, SECOND), (NINTH, THIRD)

@@ -1,8 +1,8 @@
 """The runs that `witness.py` looks at: random configs trained to their end on real Tiny ImageNet, curves in a Parquet.
 
-Beside what `raysweep.train` reports each epoch, two longer averages are evaluated at the epochs `LOOKED_AT`: the mean
-of the averaged weights as they stood at the ends of the last three epochs (`val_acc_mean3`), and of the last half of
-the epochs so far (`val_acc_mean_half`). They change nothing in the training.
+Beside what `raysweep.vision.loop` reports each epoch, two longer averages are evaluated at the epochs `LOOKED_AT`: the
+mean of the averaged weights as they stood at the ends of the last three epochs (`val_acc_mean3`), and of the last half
+of the epochs so far (`val_acc_mean_half`). They change nothing in the training.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raysweep.config import DataConfig, TrialConfig
-from raysweep.data import DataSet, mean_std, open_data
-from raysweep.data.augment import Normalize
-from raysweep.models import build_model
-from raysweep.train import Diverged, Epoch, train
+from raysweep.vision.augment import Normalize
+from raysweep.vision.config import DataConfig, TrialConfig
+from raysweep.vision.data import DataSet, mean_std, open_data
+from raysweep.vision.loop import Diverged, Epoch, train
+from raysweep.vision.models import build_model
 
 EPOCHS = 18
 """So that 1/9, 1/3, 1/2 and 2/3 of it are whole epochs."""

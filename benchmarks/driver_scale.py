@@ -45,7 +45,7 @@ def by_raysweep(trials: int, scheduler: str) -> dict[str, Any]:
 
     from raysweep.driver import run_sweep
     from raysweep.driver.queue import TrialQueue
-    from raysweep.halving import Verdict
+    from raysweep.halving.rungs import Verdict
 
     decisions: list[float] = []
     judge = TrialQueue.judge

@@ -8,7 +8,7 @@ slots, by five methods:
 * none                 the full grid
 * ray_asha             Tune's own AsyncHyperBandScheduler with its defaults: grace period 1, eta 4, max_t 100
 * ray_asha, tuned      the same with grace period 8, eta 3
-* plain halving        `raysweep.halving` by the best score so far; rungs 1/9 and 1/3, eta 3, 4 survivors
+* plain halving        `raysweep.halving.rungs` by the best score so far; rungs 1/9 and 1/3, eta 3, 4 survivors
 * asha                 what `scheduler: asha` does by default
 
 Figures: the share of the full grid's epochs that was spent, over all draws; how often the sweep's best score is the
@@ -56,7 +56,7 @@ from _replay import (
 from _report import emit, parse_arguments, skip
 from _tried import try_all
 
-from raysweep.halving import Rules
+from raysweep.halving.rungs import Rules
 from raysweep.sweepfile.schema import RankBy
 
 RECORDED = ("opda-imagenet-alexnet.parquet", "tiny-imagenet-10class-lenet.parquet")

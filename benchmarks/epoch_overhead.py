@@ -1,4 +1,4 @@
-"""What an epoch of `raysweep.train` costs over a bare loop on ready tensors.
+"""What an epoch of `raysweep.vision.loop` costs over a bare loop on ready tensors.
 
 Both train the same network on as many images of 40x40, evaluate plain and averaged weights after each epoch, and run
 in the same process with the same threads, precision, fused optimizer and memory format, one epoch of each in turn.
@@ -19,11 +19,11 @@ from _report import emit, parse_arguments
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from raysweep.config import SgdConfig, TrialConfig
-from raysweep.data.augment import Normalize
-from raysweep.data.dataset import DataSet, Split
-from raysweep.models import build_model
-from raysweep.train import resolve_device, resolve_precision, train
+from raysweep.vision.augment import Normalize
+from raysweep.vision.config import SgdConfig, TrialConfig
+from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.loop import resolve_device, resolve_precision, train
+from raysweep.vision.models import build_model
 
 CLASSES, IMAGE_SIZE, BATCH = 20, 40, 128
 

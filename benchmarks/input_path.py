@@ -24,11 +24,11 @@ import torch
 from _report import emit, parse_arguments
 from torchvision.transforms import v2
 
-from raysweep.config import AUGMENT_PRESETS
-from raysweep.data.augment import Normalize, build_augment
-from raysweep.process import keep_freed_memory
-from raysweep.randomness import generator
-from raysweep.train import resolve_device
+from raysweep.vision.augment import Normalize, build_augment
+from raysweep.vision.config import AUGMENT_PRESETS
+from raysweep.vision.loop import resolve_device
+from raysweep.vision.randomness import generator
+from raysweep.worker.process import keep_freed_memory
 
 IMAGE_SIZE, BATCH = 40, 128
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

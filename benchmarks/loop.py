@@ -42,15 +42,15 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from raysweep.config import DataConfig, ModelConfig, TrialConfig
-from raysweep.data import DataSet, open_data
-from raysweep.data.augment import Normalize
-from raysweep.models import build_model
-from raysweep.models.summary import summarize
-from raysweep.plan import plan_trials
-from raysweep.process import keep_freed_memory
 from raysweep.sweepfile import load_sweep
-from raysweep.train import resolve_device, resolve_precision, train
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.vision.augment import Normalize
+from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
+from raysweep.vision.data import DataSet, open_data
+from raysweep.vision.loop import resolve_device, resolve_precision, train
+from raysweep.vision.models import build_model
+from raysweep.vision.models.summary import summarize
+from raysweep.worker.process import keep_freed_memory
 
 IMAGE_SIZE, BATCH, LR, MOMENTUM, WEIGHT_DECAY = 40, 128, 0.05, 0.9, 5e-4
 HALF = (0.5, 0.5, 0.5)

@@ -37,7 +37,7 @@ def measure(trials: int) -> dict[str, float]:
     from run_folders import make_run
 
     from raysweep.report import write_report
-    from raysweep.results import open_run
+    from raysweep.results.run import open_run
 
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), "made", EPOCHS, text=SWEEP.format(trials=trials))

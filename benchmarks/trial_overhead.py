@@ -44,10 +44,10 @@ def train_one(path: str, index: int, report: Callable[[dict[str, float]], None])
     """One trial's training, without any of the three ways around it."""
     import torch
 
-    from raysweep.data import open_data
-    from raysweep.plan import plan_trials
     from raysweep.sweepfile import load_sweep
-    from raysweep.train import train
+    from raysweep.sweepfile.plan import plan_trials
+    from raysweep.vision.data import open_data
+    from raysweep.vision.loop import train
 
     torch.set_num_threads(1)
     trial = plan_trials(load_sweep(path))[index]

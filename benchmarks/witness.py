@@ -4,8 +4,8 @@
     witness.py --train [--runs N]  first trains those that the file does not have yet; half a minute each, on one core
 
 The runs (`_witness_runs.py`): random learning rate, optimizer, schedule, augmentation and network, each trained to its
-end by `raysweep.train`. A run's result is the best accuracy of its plain or averaged weights at any epoch. A witness is
-a number made from what a run reported up to an epoch; it is judged by
+end by `raysweep.vision.loop`. A run's result is the best accuracy of its plain or averaged weights at any epoch. A
+witness is a number made from what a run reported up to an epoch; it is judged by
 
 * Kendall's tau (b) between witness and result;
 * what halving by it loses, in draws of 12 runs: how often the best is kept, and the mean regret in accuracy, where the
@@ -33,8 +33,8 @@ from _report import emit, parse_arguments
 from _witness_runs import train_runs
 from scipy.stats import kendalltau
 
-from raysweep.halving import Rules
-from raysweep.witness import trend
+from raysweep.halving.rungs import Rules
+from raysweep.halving.scores import trend
 
 CURVES = Path(__file__).with_name("witness_curves.parquet")
 FRACTIONS = tuple(Fraction(share) for share in ("1/9", "1/6", "1/5", "1/3", "1/2", "2/3"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from raysweep.results import SweepResult
+    from raysweep.results.run import SweepResult
 
 __all__ = ["load_model", "open", "register_augmentation", "register_data", "register_model", "run"]
 __version__ = version("raysweep")
@@ -41,7 +41,7 @@ def open(path: str | Path) -> SweepResult:
     Raises:
         StorageError: it is not a run folder.
     """
-    from raysweep.results import open_run
+    from raysweep.results.run import open_run
 
     return open_run(str(path))
 
@@ -52,6 +52,6 @@ def load_model(folder: str | Path) -> nn.Module:
     Raises:
         StorageError: the folder is not a whole pulled checkpoint.
     """
-    from raysweep.pull import load_model as load
+    from raysweep.results.checkpoint import load_model as load
 
     return load(folder)

@@ -161,7 +161,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
-    from raysweep.plan_command import print_plan
+    from raysweep.commands.plan import print_plan
 
     return print_plan(
         arguments.sweep,
@@ -180,7 +180,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _data(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
-    from raysweep.data_command import prepare_data
+    from raysweep.commands.data import prepare_data
 
     return prepare_data(arguments.sweep, arguments.overrides, as_json=arguments.json)
 
@@ -206,12 +206,12 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
     if arguments.why is not None:
-        from raysweep.why import print_why
+        from raysweep.commands.why import print_why
 
         return print_why(
             arguments.sweep, arguments.why, arguments.overrides, storage=arguments.storage, as_json=arguments.json
         )
-    from raysweep.status import print_status
+    from raysweep.commands.status import print_status
 
     return print_status(
         arguments.sweep, arguments.overrides, storage=arguments.storage, as_json_document=arguments.json
@@ -252,7 +252,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     sys.path.insert(0, os.getcwd())
     import_modules(arguments.imports)
-    from raysweep.compare import print_comparison
+    from raysweep.commands.compare import print_comparison
 
     return print_comparison(arguments.runs, storage=arguments.storage, as_json=arguments.json)
 
@@ -267,7 +267,7 @@ def _add_pull(parser: argparse.ArgumentParser) -> None:
 
 def _pull(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
-    from raysweep.pull import pull_best
+    from raysweep.commands.pull import pull_best
 
     return pull_best(
         arguments.sweep,
@@ -292,7 +292,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     _import(arguments)
-    from raysweep.predict import predict
+    from raysweep.commands.predict import predict
 
     return predict(
         arguments.folder,
@@ -314,7 +314,7 @@ def _add_clean(parser: argparse.ArgumentParser) -> None:
 
 def _clean(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
-    from raysweep.clean import clean_run
+    from raysweep.commands.clean import clean_run
 
     return clean_run(
         arguments.sweep,
@@ -336,7 +336,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _models(arguments: argparse.Namespace) -> int:
     _import(arguments)
-    from raysweep.models.listing import print_models
+    from raysweep.commands.models import print_models
 
     return print_models(arguments.names, arguments.image_size, arguments.classes, arguments.json)
 
@@ -351,7 +351,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 def _submit(arguments: argparse.Namespace) -> int:
     _import_and_load(arguments)
-    from raysweep.submit import submit_sweep
+    from raysweep.commands.submit import submit_sweep
 
     return submit_sweep(
         arguments.sweep,
@@ -376,7 +376,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.sweep:
         _import_and_load(arguments)
-    from raysweep.doctor import run_doctor
+    from raysweep.commands.doctor import run_doctor
 
     return run_doctor(
         arguments.sweep,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from raysweep.config import DataConfig
-from raysweep.data import DataSet, load
-from raysweep.data.prepare import prepare
 from raysweep.errors import DataError
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data import DataSet, load
+from raysweep.vision.data.prepare import prepare
 
 SIZE = 8
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-import raysweep.trial
-from raysweep.train import Diverged, Interrupted
+import raysweep.worker.trial
+from raysweep.vision.loop import Diverged, Interrupted
 
 MORTALITY = 0.2
 
@@ -33,7 +33,7 @@ def death_of(lr: float, epochs: int) -> int | None:
 
 @dataclass
 class NoEpoch:
-    """Stands for `raysweep.train.Epoch`."""
+    """Stands for `raysweep.vision.loop.Epoch`."""
 
     number: int
     metrics: dict[str, float]
@@ -73,4 +73,4 @@ def train(
         yield NoEpoch(epoch, metrics)
 
 
-raysweep.trial.train = train  # type: ignore[assignment]
+raysweep.worker.trial.train = train  # type: ignore[assignment]

@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from raysweep.plan import plan_trials
-from raysweep.scoring import best_epoch
+from raysweep.halving.scores import best_epoch
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
 
+HTML = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+METRICS = {
+    *("train_loss", "train_acc", "val_loss", "val_acc", "val_loss_ema", "val_acc_ema"),
+    *("lr", "grad_norm", "grad_norm_max", "images_per_s", "seconds"),
+}
+"""That every epoch of the loop reports."""
 CONDITIONS = {"workers": 1, "precision": "fp32", "data": "0123abcd", "classes": [f"class{i}" for i in range(20)]}
 SWEEP = """
 name: {name}
@@ -64,6 +70,30 @@ def make_run(
     run.files.write("resolved.yaml", json.dumps(document).encode())
     run.files.write("sweep.yaml", path.read_bytes())
     return path
+
+
+def mixed(record: Record, place: int) -> Record:
+    """Of twelve trials one each diverged, failed, stopped, planned and half-written."""
+    match place:
+        case 3:
+            error = {"type": "Diverged", "message": f"not finite {HTML}", "epoch": "8", "lr": "0.1", "grad_norm": "inf"}
+            return record.with_(status="diverged", metrics=record.metrics[:7], error=error)
+        case 4:
+            return record.with_(status="failed", metrics=[], error={"type": "X", "message": f"broke {HTML}"})
+        case 5:
+            return record.with_(status="stopped", metrics=record.metrics[:4])
+        case 6:
+            return record.with_(status="planned", metrics=[])
+        case 7:
+            broken = [{**row, "val_acc": float("nan"), "train_loss": None} for row in record.metrics[:5]]
+            return record.with_(status="running", metrics=[*broken, *record.metrics[5:9]])
+    return record
+
+
+def hostile(record: Record, place: int) -> Record:
+    """As `mixed`, with HTML in every name and setting."""
+    record = mixed(record, place)
+    return record.with_(name=HTML, axes={**record.axes, "augment": HTML}, config={**record.config, "augment": HTML})
 
 
 def curve(epochs: int, lr: float, seed: int) -> list[dict[str, float]]:

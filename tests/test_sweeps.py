@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from raysweep.cli import main
-from raysweep.config import LrScheduleConfig, StepConfig, TrialConfig
-from raysweep.plan import plan_trials
 from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.vision.config import LrScheduleConfig, StepConfig, TrialConfig
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -146,8 +146,8 @@ def test_the_small_report_is_the_report_with_a_fifth_of_the_epochs_and_a_quarter
 def test_the_reports_data_opens_and_every_network_trains_an_epoch_on_it(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raysweep.data import open_data
-    from raysweep.train import train
+    from raysweep.vision.data import open_data
+    from raysweep.vision.loop import train
 
     monkeypatch.setenv("RAYSWEEP_DATA", str(shared / "data"))
     monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from raysweep.driver.events import Progress
-from raysweep.hours import saved_s, trained_s
+from raysweep.results.hours import saved_s, trained_s
 from raysweep.store import Record
 
 

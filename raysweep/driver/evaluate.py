@@ -9,13 +9,13 @@ from typing import Any
 
 import ray
 
-from raysweep.config import TrialConfig
-from raysweep.driver.cluster import Slot
+from raysweep.cluster.slots import Slot
 from raysweep.driver.stop import StopRequest
-from raysweep.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
-from raysweep.remote import EvaluationTask, data_variables, evaluate
-from raysweep.results import read_results
+from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
+from raysweep.results.run import read_results
 from raysweep.store import RunFolder
+from raysweep.vision.config import TrialConfig
+from raysweep.worker.tasks import EvaluationTask, data_variables, evaluate
 
 
 def evaluate_best(

@@ -15,10 +15,10 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from raysweep.driver.failures import STORAGE, Failure, failure_of, last_words, stalled
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.stop import StopRequest
-from raysweep.remote import Assignment
-from raysweep.scoring import best_epoch
+from raysweep.halving.scores import best_epoch
 from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
+from raysweep.worker.tasks import Assignment
 
 LOOK_FOR_STALLS_EVERY_S = 1.0
 FALSE_STARTS = 3

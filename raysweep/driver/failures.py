@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from raysweep.remote import out_of_memory
+from raysweep.worker.tasks import out_of_memory
 
 NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 from ray.util.metrics import Gauge
 
-from raysweep.driver.cluster import Slot
+from raysweep.cluster.slots import Slot
 from raysweep.driver.costs import curve_of
 from raysweep.driver.events import Board, Progress
 from raysweep.driver.housekeeping import repeating
-from raysweep.hours import trained_s
+from raysweep.results.hours import trained_s
 
 EXPORT_EVERY_S = 2.0
 """Ray forgets a gauge once it has reported it, so this is well below its reporting interval."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import ray
 
-from raysweep.config import TrialConfig
-from raysweep.driver.cluster import Slot, wait_for
+from raysweep.cluster.slots import Slot, wait_for
 from raysweep.errors import UserError
-from raysweep.remote import data_variables, prepare
+from raysweep.vision.config import TrialConfig
+from raysweep.worker.tasks import data_variables, prepare
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from raysweep.halving import Halving, RungReport, Verdict
-from raysweep.remote import Assignment
+from raysweep.halving.rungs import Halving, RungReport, Verdict
+from raysweep.worker.tasks import Assignment
 
 CHECK_SHARE = 0.02
 """Of the time that looking for paused trials without a chance may take."""

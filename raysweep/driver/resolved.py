@@ -14,10 +14,10 @@ import ray
 
 import raysweep
 from raysweep.errors import UserError
-from raysweep.plan import Trial
 from raysweep.store import Record, RunFolder
 from raysweep.store.sealed import seal
 from raysweep.sweepfile import Sweep
+from raysweep.sweepfile.plan import Trial
 
 MUST_MATCH = {
     "data": "the images or labels changed",

@@ -24,9 +24,8 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from raysweep.config import TrialConfig
-from raysweep.decisions import is_done, replay
-from raysweep.driver.cluster import Slot, alive_hosts, connect, count_slots, dashboard_url, find_slot
+from raysweep.cluster.places import describe_job, storage_problem
+from raysweep.cluster.slots import Slot, alive_hosts, connect, count_slots, dashboard_url, find_slot
 from raysweep.driver.evaluate import evaluate_best
 from raysweep.driver.events import Board, TuneEvents
 from raysweep.driver.failures import Failure
@@ -41,22 +40,23 @@ from raysweep.driver.search import PlanSearcher
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, Interrupted, LimitReached, StorageError
-from raysweep.evaluation import is_wanted
-from raysweep.halving import RungReport, Verdict
-from raysweep.places import describe_job, storage_problem
-from raysweep.plan import Trial, plan_trials
+from raysweep.halving.replay import is_done, replay
+from raysweep.halving.rules import rules_of
+from raysweep.halving.rungs import RungReport, Verdict
+from raysweep.halving.scores import score_again
+from raysweep.halving.words import decisive, in_words
 from raysweep.registry import import_modules
-from raysweep.remote import Assignment, StopFlag, Trainable
 from raysweep.report import write_report
-from raysweep.results import SweepResult, as_json, rank, read_results
-from raysweep.rules import rules_of
-from raysweep.scoring import score_again
+from raysweep.results.evaluation import is_wanted
+from raysweep.results.run import SweepResult, as_json, rank, read_results
+from raysweep.results.table import print_evaluation, print_trials
 from raysweep.store import Record, RunFolder
 from raysweep.store.views import write_results
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
-from raysweep.table import print_evaluation, print_trials
-from raysweep.why import decisive, in_words
+from raysweep.vision.config import TrialConfig
+from raysweep.worker.tasks import Assignment, StopFlag, Trainable
 
 REFRESH_VIEWS_EVERY_S = 10.0
 REFRESH_VIEWS_SHARE = 0.05

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.stop import StopRequest
-from raysweep.halving import Verdict
+from raysweep.halving.rungs import Verdict
 from raysweep.sweepfile.schema import RayAshaConfig, Sweep
 
 

@@ -16,9 +16,9 @@ from rich.text import Text
 from raysweep.driver.costs import Costs, curve_of
 from raysweep.driver.events import Board, Progress
 from raysweep.driver.sparkline import sparkline
-from raysweep.progress import can_redraw, moving_bars
+from raysweep.results.table import format_acc
 from raysweep.store import Record
-from raysweep.table import format_acc
+from raysweep.terminal import can_redraw, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
 WIDE = 100

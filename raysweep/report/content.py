@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysweep.decisions import replay
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.sweep import AxisEffect, setting_text, varied_settings
 from raysweep.diagnose.words import describe, percent, plural, sweep_sentences
-from raysweep.halving import RungReport
-from raysweep.hours import saved_s, trained_s
-from raysweep.results import SweepResult, can_win
+from raysweep.halving.replay import replay
+from raysweep.halving.rungs import RungReport
+from raysweep.halving.words import decisive, in_words
+from raysweep.results.hours import saved_s, trained_s
+from raysweep.results.run import SweepResult, can_win
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
-from raysweep.why import decisive, in_words
 
 COLOURS = 8
 """As many as stay apart for colour-blind eyes."""

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from raysweep.diagnose.curves import Curves
-from raysweep.halving import RungReport, Verdict
+from raysweep.halving.rungs import RungReport, Verdict
 from raysweep.report.content import Report, Row
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 

@@ -13,7 +13,7 @@ from raysweep.report.content import Report, gather
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
 from raysweep.report.table import as_csv
-from raysweep.results import SweepResult, read_results
+from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import load_sweep, storage_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from raysweep.config import TrialConfig
 from raysweep.sweepfile.schema import Draw, Sweep
+from raysweep.vision.config import TrialConfig
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 DOTTED = r"^\w+(\.\w+)+$"

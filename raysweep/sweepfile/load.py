@@ -35,7 +35,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         if source.values.get(axis) == {}
     ]
     if sweep is not None:
-        from raysweep.plan import plan_problems  # the plan needs this module's Sweep
+        from raysweep.sweepfile.plan import plan_problems  # the plan needs this module's Sweep
 
         faults_so_far = bool(problems)
         for problem in plan_problems(sweep):

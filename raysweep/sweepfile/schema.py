@@ -22,8 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from raysweep.config import Config, Pair, check_no_credentials, known_key, section
+from raysweep.config import Config, Pair, check_no_credentials, classes_of, section
+from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Source
+from raysweep.vision.config import TrialConfig
 
 # ---------------------------------------------------------------------------------------------------------
 # The sweep around the trials
@@ -73,6 +75,22 @@ Share = Annotated[
 ]
 
 RankBy = Literal["trend", "ema", "best", "last"]
+
+
+def known_key(key: str) -> str:
+    """Return a dotted key of a trial's config; raise ValueError if no trial can have it."""
+    annotation: Any = TrialConfig
+    for part in key.split("."):
+        if annotation == dict[str, Any]:  # whatever a network of the user's own takes
+            break
+        fields = {
+            name: field.annotation for each in classes_of(annotation) for name, field in each.model_fields.items()
+        }
+        if part not in fields:
+            allowed = f"; allowed: {', '.join(fields)}" if fields else ""
+            raise ValueError(f"unknown key {key!r}{did_you_mean(part, fields)}{allowed}")
+        annotation = fields[part]
+    return key
 
 
 class AshaConfig(Config):

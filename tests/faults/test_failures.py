@@ -14,13 +14,13 @@ from running import SMALL, Command, wait_for
 from raysweep.driver.failures import failure_of
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.errors import StorageError
-from raysweep.trial import is_out_of_memory
+from raysweep.worker.trial import is_out_of_memory
 
 NETS = """
 import os, time
 import torch
 from raysweep import register_model
-from raysweep.models.report import baseline_block
+from raysweep.vision.models.resnets import baseline_block
 
 def after_six(num_classes, width, action):
     net = baseline_block(num_classes, width)

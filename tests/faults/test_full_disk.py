@@ -14,7 +14,7 @@ from run_folders import make_run
 
 from raysweep.cli import main
 from raysweep.errors import StorageError
-from raysweep.pull import write_files
+from raysweep.results.checkpoint import write_files
 from raysweep.store import Record, RunFolder
 from raysweep.store.filesystem import Storage
 

@@ -17,7 +17,7 @@ from s3_server import BUCKET, S3Server, s3_server, slow
 
 from raysweep.cli import main
 from raysweep.errors import StorageError
-from raysweep.results import open_run
+from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder, faults, lease
 from raysweep.store.filesystem import Storage
 

@@ -17,7 +17,7 @@ PASSWORD = "hunter2-hunter2-hunter2"
 LEAKY = """
 import os
 from raysweep import register_model
-from raysweep.models.report import baseline_block
+from raysweep.vision.models.resnets import baseline_block
 
 @register_model("leaky")
 def leaky(num_classes, width=None):

@@ -21,15 +21,15 @@ from safetensors.torch import save as save_safetensors
 from sizes import cases
 
 from raysweep.cli import main
-from raysweep.config import TrialConfig
 from raysweep.errors import StorageError, UserError
-from raysweep.evaluation import Accuracies, Evaluation, write_evaluation
-from raysweep.models import build_model
-from raysweep.pull import load_model
-from raysweep.results import open_run
+from raysweep.results.checkpoint import load_model
+from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
+from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder, sealed
 from raysweep.store.spent import Spent, read_spent, write_spent
 from raysweep.store.views import running_metrics, write_results
+from raysweep.vision.config import TrialConfig
+from raysweep.vision.models import build_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SWEEP = """

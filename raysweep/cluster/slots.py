@@ -1,0 +1,226 @@
+"""The cluster: connecting to it, the slot each trial gets there, and waiting for nodes that an autoscaler may add."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.job_config import JobConfig
+
+from raysweep.cluster.autoscaler import Autoscaler, NodeType, read_autoscaler
+from raysweep.errors import ClusterError, TokenError
+from raysweep.sweepfile.schema import Resources
+
+JOIN_WITHIN_S = 120.0
+"""How long a run waits for workers that `ray up` has begun to bring up and that no other node can stand in for."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one trial holds while it runs."""
+
+    workers: int
+    gpus: float
+    cpus: float
+    """Of each worker."""
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """One worker's resources, as Ray names them."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one worker's loop."""
+        return max(1, math.floor(self.cpus))
+
+    def fits(self, node: Mapping[str, float]) -> int:
+        """Return how many workers a node with these resources holds."""
+        return min(math.floor(node.get(name, 0) / need) for name, need in self.bundle.items())
+
+
+def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> None:
+    """Connect to the cluster at `address` or $RAY_ADDRESS, or start one on this machine.
+
+    Args:
+        address: of the cluster.
+        metadata: what Ray's dashboard shows beside the job.
+
+    Raises:
+        ClusterError: there is none at that address, or it does not take our token.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"--address {address}: is a dashboard's; a run connects to Ray itself, on a node of the cluster: "
+            "auto or HOST:6379. From elsewhere hand the sweep over with `raysweep submit`"
+        )
+    job = JobConfig(metadata=dict(metadata or {}))
+    try:
+        ray.init(
+            address=address, job_config=job, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise TokenError(address, str(error)) from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"--address {address}: cannot connect to a Ray cluster there: {error}") from error
+
+
+def find_slot(resources: Resources, say: Callable[[str], None] = lambda text: None) -> Slot:
+    """Work out a trial's slot on the cluster we are connected to, counting what its autoscaler may add.
+
+    Args:
+        resources: what the sweep file asks for.
+        say: is told in words what the run will have to wait for.
+
+    Raises:
+        ClusterError: no node has, or the whole cluster has not, and cannot get, what one trial asks for.
+    """
+    autoscaler = read_autoscaler()
+    slot = resolve_slot(resources, node_resources(), autoscaler)
+    if autoscaler is not None and not count_slots(slot):
+        _wait_for_missing(resources, autoscaler, say)
+        slot = resolve_slot(resources, node_resources(), autoscaler)
+    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
+    if waiting := check_slot(slot, node_resources(), autoscaler, missing):
+        say(waiting)
+    return slot
+
+
+def check_slot(
+    slot: Slot, nodes: Sequence[Mapping[str, float]], autoscaler: Autoscaler | None = None, missing: str | None = None
+) -> str | None:
+    """Return what a run with this slot has to wait for, in words; None if it can begin.
+
+    Args:
+        slot: a trial's.
+        nodes: each one's resources, as Ray names them.
+        autoscaler: what it may add.
+        missing: what has not joined of the nodes that should be there, in words.
+
+    Raises:
+        ClusterError: no node has, or the whole cluster has not, and cannot get, what one trial asks for.
+    """
+    types = [each for each in autoscaler.node_types if each.resources] if autoscaler else []
+    able = [each for each in types if slot.fits(each.resources)]
+    there = sum(map(slot.fits, nodes))
+    has = f"the cluster has {_cluster_words(nodes)}"
+    if types:
+        has += "; its autoscaler may add " + ", ".join(_type_words(each) for each in types)
+    if missing:
+        has += f"; {missing} have not joined: see `raysweep doctor`"
+    if not there and not able:
+        raise ClusterError(f"resources: a worker asks for {_words(slot.bundle)}, more than any node has; {has}")
+    if there + sum(slot.fits(each.resources) * each.max_workers for each in able) < slot.workers:
+        raise ClusterError(
+            f"resources: a trial asks for {slot.workers} workers of {_words(slot.bundle)} each, more than the whole "
+            f"cluster has: {has.removeprefix('the cluster has ')}"
+        )
+    if there >= slot.workers:
+        return None
+    return (
+        f"waiting: no node holds a trial yet ({slot.workers} x {_words(slot.bundle)}); the autoscaler is to add "
+        f"{' or '.join(each.name for each in able)}"
+    )
+
+
+def resolve_slot(
+    resources: Resources, nodes: Sequence[Mapping[str, float]], autoscaler: Autoscaler | None = None
+) -> Slot:
+    """Put numbers where `resources` says auto, from the nodes there are and those that may be added.
+
+    Args:
+        resources: what the sweep file asks for.
+        nodes: each one's resources, as Ray names them.
+        autoscaler: what it may add.
+    """
+    to_come = [node_type.resources for node_type in autoscaler.node_types] if autoscaler else []
+    with_gpus = [node for node in [*nodes, *to_come] if node.get("GPU", 0) > 0]
+    gpus = (1.0 if with_gpus else 0.0) if resources.gpus == "auto" else float(resources.gpus)
+    if resources.cpus != "auto":
+        return Slot(resources.workers, gpus, float(resources.cpus))
+    shares = [node.get("CPU", 0) * gpus / node["GPU"] for node in with_gpus] if gpus else []
+    return Slot(resources.workers, gpus, float(max(1, math.floor(min(shares)))) if shares else 1.0)
+
+
+def count_slots(slot: Slot) -> int:
+    """Return how many trials the cluster, as it is now, can run at the same time."""
+    return sum(map(slot.fits, node_resources())) // slot.workers
+
+
+def wait_for(
+    reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool], say_every_s: float = 30.0
+) -> bool:
+    """Wait for a task that runs on a trial's slot, saying so now and then while no node has one.
+
+    Returns:
+        False if `is_stopped` came true first; the task is cancelled then.
+    """
+    began = said_at = time.monotonic()
+    while not ray.wait([reference], timeout=0.25)[0]:
+        if is_stopped():
+            ray.cancel(reference, force=True)
+            return False
+        now = time.monotonic()
+        if now - said_at >= say_every_s:
+            said_at = now
+            if not count_slots(slot):
+                say(
+                    f"still waiting for a node that holds {_words(slot.bundle)}, for {now - began:.0f} s now; "
+                    "`ray status` on the head, or the dashboard, says what the autoscaler is at"
+                )
+    return True
+
+
+def _wait_for_missing(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> None:
+    """Wait until a trial fits somewhere, or all workers that should be there are, or for JOIN_WITHIN_S."""
+    missing = autoscaler.missing(alive_hosts())
+    if missing is None:
+        return
+    say(f"waiting: {missing} have not joined the cluster yet")
+    end = time.monotonic() + JOIN_WITHIN_S
+    while time.monotonic() < end and autoscaler.missing(alive_hosts()):
+        if count_slots(resolve_slot(resources, node_resources(), autoscaler)):
+            return
+        time.sleep(0.5)
+
+
+def alive_hosts() -> list[str]:
+    """The addresses of the cluster's nodes."""
+    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def node_resources() -> list[dict[str, float]]:
+    """What each of the cluster's nodes has, as Ray names it."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _computing(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: resources.get(name, 0) for name in ("CPU", "GPU")}
+
+
+def _type_words(node_type: NodeType) -> str:
+    return f"{node_type.max_workers} {node_type.name} ({_words(_computing(node_type.resources))})"
+
+
+def _words(bundle: Mapping[str, float]) -> str:
+    return " and ".join(f"{count:g} {name}{'s' if count != 1 else ''}" for name, count in bundle.items())
+
+
+def _cluster_words(nodes: Sequence[Mapping[str, float]]) -> str:
+    return "; ".join(_words(_computing(node)) for node in nodes) or "no nodes"
+
+
+def dashboard_url() -> str | None:
+    """Where the Ray dashboard answers, if it runs."""
+    url: Any = ray.get_runtime_context().worker.node.webui_url if ray.is_initialized() else None
+    return f"http://{url}" if url else None

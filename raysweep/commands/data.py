@@ -1,0 +1,83 @@
+"""Prepares a sweep's data sets on this machine and says what is in each: `raysweep data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raysweep.errors import DataError
+from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.dataset import SPLITS
+from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
+
+
+def prepare_data(sweep_path: str, overrides: Sequence[str] = (), as_json: bool = False) -> int:
+    """Prepare each data set that the sweep's trials use into the cache, and print what it holds; return the exit code.
+
+    Raises:
+        DataError: of all data sets that cannot be read as asked; the others are prepared and printed.
+    """
+    sweep = load_sweep(sweep_path, overrides)
+    folder = Path(sweep_path).absolute().parent
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for config in dict.fromkeys(trial.config.data for trial in plan_trials(sweep)):
+        try:
+            about = _prepare(config, folder)
+        except DataError as error:
+            problems += error.problems
+            continue
+        if not as_json:
+            print(*([""] if found else []), *_lines(about), sep="\n", flush=True)
+        found.append(about)
+    if problems:
+        raise DataError(*problems)
+    if as_json:
+        print(json.dumps({"name": sweep.name, "data": found}))
+    return 0
+
+
+def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
+    root = data_root(config, folder)
+    raw = find_raw(config, root)
+    prepared = prepare(config, root=root, raw=raw)
+    dataset = load(prepared)
+    splits = {name: getattr(dataset, name) for name in SPLITS}
+    return {
+        "source": config.name,
+        "settings": config.model_dump(mode="json", exclude={"name", "path"}, exclude_defaults=True),
+        "path": str(raw.place) if raw.place is not None else None,
+        "images": {name: len(split) for name, split in splits.items() if split is not None},
+        "num_classes": dataset.num_classes,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "fingerprint": dataset.fingerprint,
+        "skipped": dataset.skipped,
+        "skipped_images": json.loads((prepared / "data.json").read_text())["skipped_rows"],
+        "prepared": str(prepared),
+    }
+
+
+def _lines(about: dict[str, Any]) -> Iterable[str]:
+    settings = ", ".join(f"{key}: {value}" for key, value in about["settings"].items())
+    classes = about["classes"]
+    rows = {
+        "path": about["path"] or "needs no files",
+        "images": ", ".join(f"{name} {count:,}" for name, count in about["images"].items()),
+        "classes": f"{about['num_classes']}: {'; '.join(classes[:5])}{'; ...' if len(classes) > 5 else ''}",
+        "image size": f"{about['image_size']} x {about['image_size']} pixels",
+        "mean": " ".join(f"{value:.4f}" for value in about["mean"]),
+        "std": " ".join(f"{value:.4f}" for value in about["std"]),
+        "fingerprint": about["fingerprint"],
+        "skipped": f"{about['skipped']:,} images that cannot be decoded",
+        "prepared": about["prepared"],
+    }
+    yield about["source"] + (f" ({settings})" if settings else "")
+    yield from (f"  {key:<12} {value}" for key, value in rows.items())
+    yield from (f"  {'':<12} {image}" for image in about["skipped_images"][:20])

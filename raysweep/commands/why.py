@@ -1,0 +1,146 @@
+"""Why a trial was stopped, waits or goes on, rung by rung, from the records alone: `raysweep status --why TRIAL`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from raysweep.errors import UserError, did_you_mean
+from raysweep.halving.replay import replay
+from raysweep.halving.rules import member_of
+from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
+from raysweep.halving.words import decisive, in_words
+from raysweep.results.run import SweepResult, read_results
+from raysweep.store import Record, RunFolder
+from raysweep.sweepfile import load_sweep, storage_of
+from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig, SchedulerConfig
+
+RIVALS = 5
+"""So many of those ahead are named."""
+VERDICTS = {Verdict.SAFE: "goes on", Verdict.OUT: "is out", Verdict.UNDECIDED: "waits"}
+
+
+def print_why(
+    sweep_path: str,
+    trial: str,
+    overrides: Sequence[str] = (),
+    storage: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """Print how a trial stands at each rung that it has reached; return the exit code.
+
+    Args:
+        sweep_path: of the sweep file.
+        trial: its id, or what tells it from the others: the beginning or the end of the id.
+        overrides: `key=value` each; of them, `name` and `storage` tell which run folder it is.
+        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
+        as_json: print one JSON document.
+
+    Raises:
+        UserError: there is no such trial, or several.
+        StorageError: the sweep was never run here.
+    """
+    sweep = load_sweep(sweep_path, overrides)
+    result = read_results(RunFolder(storage_of(sweep, sweep_path, storage), sweep.name), live=True)
+    record = find_trial(result, trial)
+    scheduler: SchedulerConfig = TypeAdapter(SchedulerConfig).validate_python(result.resolved["sweep"]["scheduler"])
+    halving = replay(result.trials, scheduler, result.objective)
+    reports = halving.explain(record.id, RIVALS)
+    if as_json:
+        print(json.dumps(_document(record, scheduler, halving, reports)))
+        return 0
+    lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
+    if isinstance(scheduler, AshaConfig):
+        lines.append(f"  {_peers(record, result.trials, scheduler)}")
+    for report in reports:
+        lines.append(f"  {in_words(report)}: {VERDICTS[report.verdict]}")
+        if report.beaten_by:
+            lines.append(f"    right ahead of it: {', '.join(report.beaten_by)}")
+    lines.append(f"  {_conclusion(record, scheduler, halving, reports)}")
+    console = Console()
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def find_trial(result: SweepResult, given: str) -> Record:
+    """Return the trial that an id, or its beginning or end, names.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    found = [record for record in result.trials if given == record.id] or [
+        record for record in result.trials if given and (record.id.startswith(given) or record.id.endswith(given))
+    ]
+    if len(found) == 1:
+        return found[0]
+    ids = [record.id for record in found or result.trials]
+    if found:
+        raise UserError(f"--why {given}: {len(found)} trials are called so: {_some(ids)}")
+    raise UserError(f"--why {given}: no such trial{did_you_mean(given, ids)}; there are: {_some(ids)}")
+
+
+def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:
+    """Say with whom a trial is compared."""
+    members = [member_of(each.id, each.config, each.epochs, scheduler) for each in records]
+    own = next(member for member in members if member.id == record.id)
+    configs = {member.config_key for member in members if member.group == own.group}
+    seeds = sum(member.config_key == own.config_key for member in members)
+    values = zip(scheduler.group_by, group_of(record.config, scheduler.group_by), strict=True)
+    group = ", ".join(f"{key} {value or 'not set'}" for key, value in values)
+    among = f"compared among {len(configs)} configs" + (f" with {group}" if group else "")
+    return among + (f", together with the other {seeds - 1} seeds of its own" if seeds > 1 else "")
+
+
+def _conclusion(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
+    """Say in one line what comes of it."""
+    if record.status in ("diverged", "failed"):
+        return f"{record.status}: {(record.error or {}).get('message', 'no reason was recorded')}"
+    if isinstance(scheduler, RayAshaConfig):
+        return "ray_asha: Tune decides, by who came first; that cannot be told from the records"
+    if not isinstance(scheduler, AshaConfig):
+        return f"scheduler {scheduler.name}: every trial runs to its end"
+    report = decisive(reports)
+    if report is None:
+        return f"{record.status}: its first rung is after epoch {halving.rules.rung_epochs(record.epochs)[0]}"
+    if record.status == "finished":
+        is_sure = report.verdict is Verdict.SAFE
+        return (
+            "finished: its place was sure at every rung" if is_sure else "finished under an earlier plan or scheduler"
+        )
+    if report.verdict is Verdict.OUT:
+        return f"stopped at rung {report.rung + 1}: all places there ({report.places}) are taken by better ones"
+    if report.verdict is Verdict.UNDECIDED:
+        return f"waits at rung {report.rung + 1}: others may still be better, or one ahead of it may fail"
+    return f"goes on from rung {report.rung + 1}: it is among the best {report.places}, whoever may still come"
+
+
+def _document(
+    record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]
+) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "status": record.status,
+        "epoch": record.epoch,
+        "epochs": record.epochs,
+        "reason": _conclusion(record, scheduler, halving, reports),
+        "rungs": [_rung_document(report, halving) for report in reports],
+    }
+
+
+def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:
+    numbers = {
+        key: value for key, value in asdict(report).items() if not (isinstance(value, float) and math.isnan(value))
+    }
+    share = str(halving.rules.rungs[report.rung])
+    return {**numbers, "rung": report.rung + 1, "share": share, "verdict": report.verdict.value}
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -1,0 +1,29 @@
+"""A sweep's scheduler and its trials, as `halving` knows them. No torch, no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from raysweep.halving.rungs import Member, Rules, group_of
+from raysweep.sweepfile.schema import AshaConfig, Objective, SchedulerConfig
+
+
+def rules_of(scheduler: SchedulerConfig, objective: Objective) -> Rules:
+    """Return the rules of a sweep's scheduler; those of `none` and `ray_asha` have no rungs."""
+    if not isinstance(scheduler, AshaConfig):
+        return Rules(rungs=(), maximize=objective.maximize)
+    return Rules(
+        eta=scheduler.eta,
+        rungs=tuple(scheduler.rungs),
+        min_survivors=scheduler.min_survivors,
+        tolerance=scheduler.tolerance,
+        maximize=objective.maximize,
+    )
+
+
+def member_of(id: str, config: Mapping[str, Any], epochs: int, scheduler: SchedulerConfig) -> Member:
+    """Return a trial as `Halving` knows it: the seeds of one config share its key, `group_by` tells its group."""
+    group_by = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
+    return Member(id, json.dumps(config, sort_keys=True), group_of(config, group_by), epochs)

@@ -1,0 +1,114 @@
+"""What an epoch is worth: the objective's metric, of the plain or the averaged weights, whichever is better.
+
+Pure functions of recorded metrics; no torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from raysweep.store.record import Score
+from raysweep.sweepfile.schema import Objective, RankBy
+
+
+def score_epoch(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
+    """Return one epoch's (score, whether the averaged weights reached it), or None if it has no finite score."""
+    plain = objective.metric.removesuffix("_ema")
+    candidates = [(metrics.get(f"{plain}_ema"), True)]
+    if objective.metric == plain:
+        candidates.insert(0, (metrics.get(plain), False))
+    finite = [(value, averaged) for value, averaged in candidates if value is not None and math.isfinite(value)]
+    if not finite:
+        return None
+    sign = 1 if objective.maximize else -1
+    return max(finite, key=lambda candidate: (sign * candidate[0], not candidate[1]))
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> Score | None:
+    """Return the best of a trial's epochs (the earliest of equals), or None if none has a finite score."""
+    best: Score | None = None
+    for metrics in history:
+        best = better_of(best, metrics, objective)
+    return best
+
+
+def score_again(best: Score | None, history: Sequence[Mapping[str, float]], objective: Objective) -> Score | None:
+    """Return the best epoch's score under an objective that may be another than it was chosen by.
+
+    The epoch stays the best, since its weights are those that are kept; None if it has no finite score.
+    """
+    if best is None or best.epoch > len(history):
+        return best
+    plain = objective.metric.removesuffix("_ema")
+    value = history[best.epoch - 1].get(f"{plain}_ema" if best.averaged else plain, math.nan)
+    return replace(best, score=value) if value is not None and math.isfinite(value) else None
+
+
+def better_of(best: Score | None, metrics: Mapping[str, float], objective: Objective) -> Score | None:
+    """Return the better of the best epoch so far and the one with these metrics (the former if they are equal)."""
+    scored = score_epoch(metrics, objective)
+    if scored is None or (best is not None and not is_better(scored[0], best.score, objective)):
+        return best
+    score, averaged = scored
+    return Score(int(metrics["epoch"]), score, averaged, metrics.get("val_acc_ema" if averaged else "val_acc"))
+
+
+def is_better(score: float, other: float, objective: Objective) -> bool:
+    """Whether one score beats another."""
+    return score > other if objective.maximize else score < other
+
+
+def rung_scores(
+    history: Sequence[Mapping[str, float]], epochs: Sequence[int], objective: Objective, rank_by: RankBy
+) -> list[tuple[float, float]]:
+    """Return a trial's (score, validation loss) at each rung that it has reached; NaN where it has no finite one.
+
+    Args:
+        history: of the trial, one row an epoch from the first on.
+        epochs: the rungs', ascending.
+        objective: what is scored.
+        rank_by: as in `scheduler.rank_by`.
+    """
+    return [_rung_score(history[:epoch], objective, rank_by) for epoch in epochs if epoch <= len(history)]
+
+
+def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, rank_by: RankBy) -> tuple[float, float]:
+    if rank_by == "trend":
+        return _trend_score(history, objective)
+    best, best_loss = math.nan, math.nan
+    for metrics in history[-1:] if rank_by == "last" else history:
+        scored = _averaged_score(metrics, objective) if rank_by == "ema" else score_epoch(metrics, objective)
+        if scored is not None and (math.isnan(best) or is_better(scored[0], best, objective)):
+            best, averaged = scored
+            best_loss = metrics.get("val_loss_ema" if averaged else "val_loss", math.nan)
+    return best, best_loss
+
+
+def _trend_score(history: Sequence[Mapping[str, float]], objective: Objective) -> tuple[float, float]:
+    scored = [_averaged_score(metrics, objective) or (math.nan, False) for metrics in history]
+    averaged = scored[-1][1]
+    return trend([score for score, _ in scored]), history[-1].get("val_loss_ema" if averaged else "val_loss", math.nan)
+
+
+def _averaged_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
+    """The averaged weights' score, or the plain ones' in a trial without (`ema: false`)."""
+    name = objective.metric.removesuffix("_ema")
+    averaged = metrics.get(f"{name}_ema")
+    return score_epoch(metrics if averaged is None else {f"{name}_ema": averaged}, objective)
+
+
+def trend(scores: Sequence[float]) -> float:
+    """Return the last score plus half of its rise over the last third of the epochs: where it is heading.
+
+    Early in a schedule scores still rise fast, some faster than others: those that will be passed rise less. The whole
+    rise in place of half would carry a curve that grows with the logarithm of time to one and a half times its epochs,
+    but it doubles the noise of a single epoch, too.
+
+    Args:
+        scores: at least one, one an epoch from the first on. One that is not finite has no rise taken from it.
+    """
+    last = scores[-1]
+    before = scores[math.ceil(len(scores) * 2 / 3) - 1]
+    return last + (last - before) / 2 if math.isfinite(before) else last

@@ -1,0 +1,28 @@
+"""How a trial stands at its rungs, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from raysweep.halving.rungs import RungReport, Verdict
+
+
+def decisive(reports: Sequence[RungReport]) -> RungReport | None:
+    """Return how a trial stands where its way ends for now: the first rung where its place is not sure, or the last."""
+    return next((report for report in reports if report.verdict is not Verdict.SAFE), reports[-1] if reports else None)
+
+
+def in_words(report: RungReport) -> str:
+    """Return how a trial stands at a rung, in one line."""
+    where = f"rung {report.rung + 1} (epoch {report.epoch})"
+    if report.score is None:
+        return f"{where}: not all seeds of its config are there"
+    score = "no finite score" if math.isnan(report.score) else f"score {report.score:.4f}"
+    if report.rank is None:
+        return f"{where}: {score}, not ranked, since its place at the rung before is not sure"
+    rank = f"{score} is number {report.rank} of {report.arrived}"
+    if report.missing:
+        return f"{where}: {rank} so far, at most {report.missing} to come; {report.places} go on"
+    cutoff = "" if report.cutoff is None else f", the last with {report.cutoff:.4f}"
+    return f"{where}: {rank}; {report.places} go on{cutoff}"

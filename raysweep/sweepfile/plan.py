@@ -1,0 +1,319 @@
+"""`Sweep` to its list of trials: base -> cases -> grid x zip x random x seeds -> exclude -> duplicates dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from raysweep.errors import SweepFileError
+from raysweep.sweepfile.document import Keys
+from raysweep.sweepfile.load import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
+from raysweep.sweepfile.patch import contains, get, patch
+from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
+from raysweep.vision.config import TrialConfig
+
+NOT_IN_ID = ("precision", "compile", "data.path")
+"""Left out of a trial's id unless they are an axis: what they resolve to is recorded, and compared on a rerun."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a plan."""
+
+    id: str
+    """Readable name and a hash of config and seed."""
+    name: str
+    config: TrialConfig
+    seed: int
+    axes: dict[str, Any] = field(default_factory=dict)
+    """The keys that this sweep varies, with this trial's values."""
+
+
+def plan_trials(sweep: Sweep) -> list[Trial]:
+    """Expand a sweep into its trials, in order.
+
+    Raises:
+        SweepFileError: a trial's config is wrong, or there are no trials or too many; all faults at once.
+    """
+    trials, problems = _expand(sweep)
+    if problems:
+        raise SweepFileError(*problems)
+    return trials
+
+
+def plan_problems(sweep: Sweep) -> list[str]:
+    """What `plan_trials` would raise, one message a fault."""
+    return _expand(sweep)[1]
+
+
+def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The document of `plan --json`."""
+    return {
+        "name": sweep.name,
+        "epochs": sum(trial.config.epochs for trial in trials),
+        "trials": [
+            {
+                "id": trial.id,
+                "config": trial.config.model_dump(mode="json"),
+                "seed": trial.seed,
+                "status": "planned",
+                "epoch": 0,
+                "epochs": trial.config.epochs,
+                "val_acc": None,
+            }
+            for trial in trials
+        ],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Expansion
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One key set, and where in the file."""
+
+    key: str
+    value: Any
+    way: Keys
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A case (or the whole sweep, if it has none): its own settings, and its axes as lists of joint settings."""
+
+    settings: list[_Setting]
+    axes: list[list[list[_Setting]]]
+
+    def __len__(self) -> int:
+        return math.prod(len(axis) for axis in self.axes)
+
+
+def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
+    try:
+        rows = _rows(sweep)
+    except SweepFileError as error:
+        return [], list(error.problems)
+    if twice := _twice_set(sweep, rows):
+        return [], [*twice, *_exclude_problems(sweep)]
+    seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
+    count = sum(map(len, rows)) * len(seeds)
+    if count > sweep.limits.trials:
+        message = (
+            f"the plan has {count:,} trials, more than limits.trials, {sweep.limits.trials:,}; raise it or plan fewer"
+        )
+        return [], [format_problem(sweep.source, ("limits", "trials"), message)]
+    varied = {setting.key for row in rows for axis in row.axes if len(axis) > 1 for joint in axis for setting in joint}
+    varied |= {setting.key for row in rows for setting in row.settings}
+    trials: dict[str, Trial] = {}
+    problems: dict[str, None] = dict.fromkeys(_exclude_problems(sweep))
+    for row, choice in ((each, choice) for each in rows for choice in itertools.product(*each.axes)):
+        settings = [*_base_settings(sweep), *row.settings, *itertools.chain.from_iterable(choice)]
+        config = _config(sweep, settings, problems)
+        if config is None or any(contains(config.model_dump(mode="json"), partial) for partial in sweep.exclude):
+            continue
+        axes = {key: get(config.model_dump(mode="json"), key) for key in sorted(varied)}
+        for seed in seeds:
+            trial = _trial(config, seed, axes)
+            trials.setdefault(trial.id, trial)
+    if not trials and not problems:
+        problems[format_problem(sweep.source, ("exclude",), "the plan has no trials: all are excluded")] = None
+    return list(trials.values()), list(problems)
+
+
+def _rows(sweep: Sweep) -> list[_Row]:
+    shared = [*_axes(sweep.grid, ("grid",)), *_zip_axis(sweep.zip, ("zip",)), *_random_axis(sweep)]
+    if not sweep.cases:
+        return [_Row([], shared)]
+    rows, problems = [], []
+    for name, overrides in sweep.cases.items():
+        way = ("cases", name)
+        own = {key: value for key, value in overrides.items() if key not in ("grid", "zip")}
+        settings = [_Setting(key, value, (*way, key)) for key, value in own.items()]
+        axes = {kind: overrides.get(kind, {}) for kind in ("grid", "zip")}
+        faults = [(kind, key) for kind, table in axes.items() for key in _not_lists(table)]
+        problems += [
+            format_problem(sweep.source, (*way, *fault), "must be a list of at least one value") for fault in faults
+        ]
+        try:
+            check_equal_lengths(axes["zip"] if not faults else {})
+        except ValueError as error:
+            problems.append(format_problem(sweep.source, (*way, "zip"), str(error)))
+        if not problems:
+            rows.append(
+                _Row(
+                    settings,
+                    [*_axes(axes["grid"], (*way, "grid")), *_zip_axis(axes["zip"], (*way, "zip")), *shared],
+                )
+            )
+    if problems:
+        raise SweepFileError(*problems)
+    return rows
+
+
+def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
+    """Problems: keys that stand in two of a row's axes, or in a case and an axis: one would silently win."""
+    problems: dict[str, None] = {}
+    for row in rows:
+        first: dict[str, Keys] = {}
+        for setting in [*row.settings, *(setting for axis in row.axes for setting in axis[0])]:
+            way = setting.way[:-1] if isinstance(setting.way[-1], int) else setting.way
+            if setting.key in first:
+                before = ".".join(map(str, first[setting.key][:-1]))
+                problems[format_problem(sweep.source, way, f"stands in {before} too; set it in one place")] = None
+            first.setdefault(setting.key, way)
+    return list(problems)
+
+
+def _exclude_problems(sweep: Sweep) -> list[str]:
+    """Problems: what no config can have, so that a misspelt exclusion is not silently none."""
+    problems = []
+    for index, partial in enumerate(sweep.exclude):
+        merged: dict[str, Any] = {}
+        for key, value in partial.items():
+            patch(merged, key, value)
+        try:
+            TrialConfig.model_validate(merged)
+        except ValidationError as error:
+            for way, message in describe_errors(error, TrialConfig, merged):
+                kinds = kinds_of(TrialConfig, str(way[0]))
+                of_another_kind = len(way) > 1 and any(way[1] in kind.model_fields for kind in kinds)
+                if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
+                    problems.append(format_problem(sweep.source, ("exclude", index, *way), message))
+    return problems
+
+
+def _not_lists(table: Any) -> list[str]:
+    if not isinstance(table, Mapping):
+        return [""]
+    return [key for key, values in table.items() if not isinstance(values, list) or not values]
+
+
+def _axes(grid: Mapping[str, list[Any]], way: Keys) -> list[list[list[_Setting]]]:
+    return [
+        [[_Setting(key, value, (*way, key, index))] for index, value in enumerate(values)]
+        for key, values in grid.items()
+    ]
+
+
+def _zip_axis(zipped: Mapping[str, list[Any]], way: Keys) -> list[list[list[_Setting]]]:
+    if not zipped:
+        return []
+    length = len(next(iter(zipped.values())))
+    return [[[_Setting(key, values[i], (*way, key, i)) for key, values in zipped.items()] for i in range(length)]]
+
+
+def _random_axis(sweep: Sweep) -> list[list[list[_Setting]]]:
+    draws = {key: draw for key, draw in sweep.random.items() if isinstance(draw, Draw)}
+    samples = sweep.random.get("samples", 0)
+    assert isinstance(samples, int)
+    if samples > sweep.limits.trials:
+        message = f"is more than limits.trials, {sweep.limits.trials:,}"
+        raise SweepFileError(format_problem(sweep.source, ("random", "samples"), message))
+    if not samples:
+        return []
+    return [
+        [
+            [_Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
+            for i in range(samples)
+        ]
+    ]
+
+
+def _draw(draw: Draw, seed: str) -> Any:
+    """Draw i of a key depends on nothing but (seed, key, i): adding keys or samples changes no other draw."""
+    generator = random.Random(seed)
+    if draw.choice is not None:
+        return generator.choice(draw.choice)
+    if draw.int is not None:
+        return generator.randint(*draw.int)
+    if draw.log_uniform is not None:
+        low, high = map(math.log, draw.log_uniform)
+        return float(f"{math.exp(generator.uniform(low, high)):.6g}")
+    assert draw.uniform is not None
+    return float(f"{generator.uniform(*draw.uniform):.6g}")
+
+
+def _base_settings(sweep: Sweep) -> Iterator[_Setting]:
+    return (_Setting(key, value, ("base", key)) for key, value in sweep.base.items())
+
+
+def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None]) -> TrialConfig | None:
+    """Merge settings into a config; faults go to `problems`, each at the place that decided the value."""
+    merged: dict[str, Any] = {}
+    for setting in settings:
+        patch(merged, setting.key, setting.value)
+        if setting.key.endswith(".name"):
+            _forget_other_kinds(merged, setting.key.removesuffix(".name"))
+    try:
+        return TrialConfig.model_validate(merged)
+    except ValidationError as error:
+        for way, message in describe_errors(error, TrialConfig, merged):
+            problems[_at_its_setting(sweep, settings, way, message)] = None
+        return None
+
+
+def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
+    """Drop the keys that a section's new kind does not have: `optimizer.name: adamw` over sgd's momentum."""
+    kind = next((each for each in kinds_of(TrialConfig, section) if merged[section]["name"] in names_of(each)), None)
+    if kind is not None:
+        merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
+
+
+def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, message: str) -> str:
+    dotted = ".".join(map(str, way))
+    for setting in reversed(settings):
+        if message.startswith("unknown key") and f"{setting.key}.".startswith(f"{dotted}."):
+            in_list = isinstance(setting.way[-1], int)
+            return format_problem(sweep.source, setting.way[:-1] if in_list else setting.way, message)
+        if setting.key == dotted or setting.key.startswith(f"{dotted}."):
+            return format_problem(sweep.source, setting.way, message)
+        if dotted.startswith(f"{setting.key}."):
+            if isinstance(setting.value, Mapping):
+                inside = tuple(way[len(setting.key.split(".")) :])
+                return format_problem(sweep.source, (*setting.way, *inside), message)
+            if "." not in dotted:
+                return format_problem(sweep.source, setting.way, message)
+    return format_problem(sweep.source, ("base", *way), message)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Ids
+
+
+def _trial(config: TrialConfig, seed: int, axes: dict[str, Any]) -> Trial:
+    """Name a trial after its config alone, so that edits of the sweep around it never change its id."""
+    parts = [config.model.name, f"lr{config.lr:g}"]
+    if config.model.width is not None:
+        parts.insert(1, f"width{config.model.width}")
+    if isinstance(config.augment, str) and config.augment != "none":
+        parts.append(config.augment)
+    if seed:
+        parts.append(f"seed{seed}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)).strip("._-")[:60]
+    return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
+
+
+def _hash(config: TrialConfig, seed: int, axes: Mapping[str, Any]) -> str:
+    """Hash what differs from the defaults, so that a key added to raysweep later changes no id."""
+    content = config.model_dump(mode="json", exclude_defaults=True)
+    for key in NOT_IN_ID:
+        if key not in axes:
+            *parents, last = key.split(".")
+            inner = get(content, ".".join(parents)) if parents else content
+            if isinstance(inner, dict):
+                inner.pop(last, None)
+                if parents and not inner:
+                    del content[parents[0]]
+    text = json.dumps([content, seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,42 @@
+"""A step that takes a while, shown on stderr: a moving bar with its time on a terminal, one line elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether it is a terminal that takes back what was written: a dumb one (TERM=dumb) gets plain lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def moving_bars(console: Console) -> Progress:
+    """Bars of steps whose length is not known; on the console once started, or part of what else is shown there."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Show a step for as long as it takes; nothing of it is left on a terminal."""
+    console = Console(stderr=True)
+    if not can_redraw(console):
+        console.print(what, highlight=False, markup=False, soft_wrap=True)
+        yield
+        return
+    with moving_bars(console) as bars:
+        bars.add_task(what, total=None)
+        yield
+
+
+def format_bytes(count: float) -> str:
+    """Bytes with three digits and a decimal prefix."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,304 @@
+"""What one trial trains, and with what: every section, key, default and bound, as frozen pydantic models.
+
+`TrialConfig` is the whole of it, after the plan has merged `base`, `cases`, `grid`, `zip`, `random` and `seeds`;
+the sweep around the trials is in `sweepfile.schema`. Each default lives here and nowhere else. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from raysweep.config import Config, Fraction01, Pair, Probability, Triple, check_no_credentials, section
+from raysweep.errors import did_you_mean
+from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
+
+# ---------------------------------------------------------------------------------------------------------
+# What one trial trains on, and with what
+
+
+class DataConfig(Config):
+    """Which images, and how many of them."""
+
+    name: str = "digits"
+    """The data source."""
+    path: str | None = None
+    """Where its files lie; default: $RAYSWEEP_DATA, else ./data. Relative to the sweep file."""
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Images are resized to this height and width, in pixels; default: the source's own size."""
+    classes: Annotated[int, Field(ge=2)] | None = None
+    """Only the first n classes."""
+    per_class: PositiveInt | None = None
+    """Only the first n training images of each class."""
+    val_fraction: Fraction01 | None = None
+    """Share of the training images held out for validation, per class; default 0.2 where the source has no
+    validation split of its own."""
+    train: str | None = None
+    """The training split's file or folder, inside `path`; the source knows its own default."""
+    val: str | None = None
+    """The validation split's file or folder, inside `path`."""
+    test: str | None = None
+    """The test split's file or folder, inside `path`."""
+    on_corrupt: Literal["error", "skip"] = "error"
+    """What to do with an image that cannot be decoded: end with its name, or skip and count it."""
+    seed: NonNegativeInt = 0
+    """Of the held-out choice (`val_fraction`) and of `synthetic` images."""
+
+    @field_validator("path")
+    @classmethod
+    def _no_credentials(cls, path: str | None) -> str | None:
+        return path if path is None else check_no_credentials(path)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DATA_SOURCES:
+            raise ValueError(DATA_SOURCES.problem(name))
+        return name
+
+
+class ModelConfig(Config):
+    """Which network."""
+
+    name: str = "baseline_block"
+    """The network's name; `raysweep models` lists them."""
+    width: PositiveInt | None = None
+    """Channels of the first stage, the later ones in proportion; default: the network's own."""
+    options: dict[str, Any] = {}
+    """Further keyword arguments of a network of your own."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in MODELS and not name.startswith("torchvision/"):
+            raise ValueError(MODELS.problem(name) + ", torchvision/<name>")
+        return name
+
+
+class SgdConfig(Config):
+    """Stochastic gradient descent (torch.optim.SGD)."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SgdConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamWConfig(Config):
+    """Adam with decoupled weight decay (torch.optim.AdamW)."""
+
+    name: Literal["adamw"]
+    betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.01
+    eps: PositiveFloat = 1e-8
+
+
+class LrSchedule(Config):
+    """Base of the learning rate's schedules; all step once an epoch, as torch's own do."""
+
+    warmup_epochs: NonNegativeInt = 0
+    """Epochs over which the learning rate rises linearly to its peak before the schedule begins."""
+
+
+class ConstantConfig(LrSchedule):
+    """The same learning rate throughout."""
+
+    name: Literal["constant"]
+
+
+class StepConfig(LrSchedule):
+    """The learning rate is multiplied by `gamma` at each milestone (torch's MultiStepLR)."""
+
+    name: Literal["step"]
+    milestones: Annotated[list[PositiveInt], Field(min_length=1)]
+    """Epochs, counted from the end of the warm-up."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class CosineConfig(LrSchedule):
+    """Half a cosine from the peak to `min_lr` (torch's CosineAnnealingLR)."""
+
+    name: Literal["cosine"] = "cosine"
+    t_max: PositiveInt | None = None
+    """Epochs of the half period; default: the rest of the trial. A smaller one makes the schedule cyclic."""
+    min_lr: NonNegativeFloat = 0.0
+
+
+OptimizerConfig = Annotated[SgdConfig | AdamWConfig, section("sgd"), Field(discriminator="name")]
+LrScheduleConfig = Annotated[ConstantConfig | StepConfig | CosineConfig, section("cosine"), Field(discriminator="name")]
+
+
+class EmaConfig(Config):
+    """The exponential average of the weights, evaluated beside them."""
+
+    horizon_epochs: PositiveFloat = 0.75
+    """Steps over which the average looks back, in epochs: decay = min((1 + t) / (10 + t), 1 - 1 / steps)."""
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Augmentation
+
+
+class Flip(Config):
+    """Mirror images."""
+
+    p: Probability = 0.5
+    """For each axis of `direction`, on its own."""
+    direction: Literal["horizontal", "vertical", "both"] = "horizontal"
+
+
+class Rotate(Config):
+    """Turn images by an angle drawn from [-degrees, degrees]; bilinear, corners black."""
+
+    degrees: Annotated[float, Field(gt=0, le=180)]
+    p: Probability = 1.0
+
+
+class Blur(Config):
+    """Gaussian blur, sigma drawn from a range."""
+
+    kernel: Annotated[int, Field(ge=3, le=31)]
+    """Odd, in pixels."""
+    sigma: Pair[PositiveFloat] = (0.1, 2.0)
+    p: Probability = 1.0
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError("must be odd")
+        return kernel
+
+
+class ColorJitter(Config):
+    """Brightness, contrast, saturation and hue by random factors, in random order."""
+
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    p: Probability = 1.0
+
+
+class Crop(Config):
+    """Pad with black and crop back to the size at a random place: a shift."""
+
+    padding: PositiveInt | None = None
+    """Pixels; default: an eighth of the image, at least 1."""
+
+
+AUGMENT_OPS: dict[str, type[Config]] = {
+    "flip": Flip,
+    "rotate": Rotate,
+    "blur": Blur,
+    "color_jitter": ColorJitter,
+    "crop": Crop,
+}
+
+_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
+_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
+_COLOR: dict[str, Any] = {
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
+}
+_JITTER: list[dict[str, Any]] = [
+    {"flip": {"p": 0.25, "direction": "both"}},
+    {"rotate": {"degrees": 15, "p": 0.5}},
+    {"blur": {"kernel": 3, "p": 0.25}},
+    _COLOR,
+]
+
+AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "shift": [{"crop": {}}],
+    "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
+    "medium": _MEDIUM,
+    "jitter": _JITTER,
+    "v1augs": [*_MEDIUM, _COLOR],
+    "v2augs": _JITTER,
+}
+"""The source report's, beside `none` and `shift`. It gives the operations, kernels and angles; the probabilities, the
+blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
+
+
+def _check_augment(value: Any) -> Any:
+    """A preset's or registered name, or a list of one-key rows `{operation: {parameter: value}}`."""
+    if isinstance(value, str):
+        if value in AUGMENT_PRESETS or value in AUGMENTATIONS:
+            return value
+        known = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
+        raise ValueError(f"unknown augmentation {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
+    if not isinstance(value, list):
+        raise ValueError("must be a preset's name or a list such as [{flip: {p: 0.5}}, {crop: {padding: 4}}]")
+    return value
+
+
+class AugmentStep(Config):
+    """One row of an augmentation list: exactly one operation and its parameters."""
+
+    flip: Flip | None = None
+    rotate: Rotate | None = None
+    blur: Blur | None = None
+    color_jitter: ColorJitter | None = None
+    crop: Crop | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AugmentStep:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"must name exactly one operation of {', '.join(AUGMENT_OPS)}")
+        return self
+
+
+Augment = Annotated[str | list[AugmentStep], BeforeValidator(_check_augment)]
+
+
+class MeanStd(Config):
+    """Normalisation by given numbers, on the scale 0..1."""
+
+    mean: Triple[float]
+    std: Triple[PositiveFloat]
+
+
+class TrialConfig(Config):
+    """All that decides what one trial computes."""
+
+    data: Annotated[DataConfig, section("digits")] = DataConfig()
+    model: Annotated[ModelConfig, section("baseline_block")] = ModelConfig()
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    """Images a step, over all workers of the trial."""
+    optimizer: OptimizerConfig = SgdConfig()
+    lr: PositiveFloat = 0.1
+    """Peak learning rate."""
+    lr_schedule: LrScheduleConfig = CosineConfig()
+    augment: Augment = "none"
+    """A preset, or a list of operations."""
+    normalize: Literal["half", "imagenet", "dataset"] | MeanStd = "half"
+    """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, or given."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_grad_norm: PositiveFloat | None = None
+    """Gradients are scaled down to this norm where they exceed it."""
+    ema: EmaConfig | Literal[False] = EmaConfig()
+    """Averaged weights, evaluated beside the plain ones; false: none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on, CPUs with
+    AMX)."""
+    compile: bool = False
+    """torch.compile the network."""
+    sync_batch_norm: bool = False
+    """Batch norm over the whole batch where a trial has several workers (GPUs only); false: each over its own part."""

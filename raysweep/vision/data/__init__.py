@@ -1,0 +1,33 @@
+"""From a source's files to the prepared set that trials read: `open_data(config, sweep_folder=...)` is the one call.
+
+* `raw`        what a source gives: labels at once, encoded images row by row
+* `tree`       image files in a folder, or in a zip that is read in place
+* `sources/`   the sources, one function each, found by name through `registry.DATA_SOURCES`
+* `selection`  which rows are trained on and which are held out
+* `decode`     encoded rows -> uint8 images, in parallel
+* `cache`      where prepared sets lie, digests of source files, the lock
+* `prepare`    all of it in order, once per content and config
+* `dataset`    the prepared set: `DataSet` of `Split`s
+* `unprepared` images as a user has them, for `predict`
+* `normalize`  the mean and std that a trial's input is normalised by
+"""
+
+from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.data.normalize import mean_std
+from raysweep.vision.data.prepare import data_root, load, open_data
+from raysweep.vision.data.raw import RawData, RawSplit, from_pixels
+from raysweep.vision.data.tree import open_tree, split_of
+
+__all__ = [
+    "DataSet",
+    "RawData",
+    "RawSplit",
+    "Split",
+    "data_root",
+    "from_pixels",
+    "load",
+    "mean_std",
+    "open_data",
+    "open_tree",
+    "split_of",
+]

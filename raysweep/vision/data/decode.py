@@ -1,0 +1,99 @@
+"""Encoded rows -> uint8 pixels of one size: Pillow, on as many threads as the process may use cores.
+
+Pillow lets go of the interpreter's lock while it decodes and resizes, so threads serve and nothing is copied
+between processes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from raysweep.errors import DataError
+from raysweep.vision.data.raw import Encoded, read_file
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What is opened; not, for one, EPS, which Pillow hands to another program."""
+MAX_PIXELS = 50_000_000
+"""Images that would decode to more are refused: no training set has them, decompression bombs do."""
+ROWS_A_TASK = 64
+
+
+class Undecodable(Exception):
+    """Why one image cannot be decoded."""
+
+
+def decode(encoded: Encoded, image_size: int | None) -> Pixels:
+    """Return one image as uint8, 3 x H x W, resized to `image_size` pixels where that is given.
+
+    Resizing is bicubic with antialiasing and does not keep the aspect ratio.
+
+    Raises:
+        Undecodable: missing, corrupt, of an unknown format, or too large.
+    """
+    if isinstance(encoded, Path):
+        encoded = read_file(encoded)
+    if encoded is None:
+        raise Undecodable("no image")
+    if isinstance(encoded, DataError):
+        raise Undecodable(str(encoded))
+    try:
+        image = Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else _open(encoded)
+        image = image.convert("RGB")
+    except Undecodable:
+        raise
+    except Exception as error:  # Pillow's readers raise almost anything on corrupt bytes
+        raise Undecodable(str(error) or type(error).__name__) from error
+    if image_size is not None and image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def decode_all(images: Iterable[Encoded], image_size: int | None) -> Iterator[Pixels | Undecodable]:
+    """Yield the images decoded, in order; in place of one that cannot be, the reason."""
+    workers = len(os.sched_getaffinity(0))
+    source = iter(images)
+    waiting: deque[Future[list[Pixels | Undecodable]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            while batch := list(islice(source, ROWS_A_TASK)):
+                waiting.append(pool.submit(_decode_batch, batch, image_size))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode_batch(batch: list[Encoded], image_size: int | None) -> list[Pixels | Undecodable]:
+    decoded: list[Pixels | Undecodable] = []
+    for encoded in batch:
+        try:
+            decoded.append(decode(encoded, image_size))
+        except Undecodable as reason:
+            decoded.append(reason)
+    return decoded
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Undecodable(f"too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise Undecodable(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise Undecodable(f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are decoded")
+    return image

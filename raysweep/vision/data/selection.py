@@ -1,0 +1,91 @@
+"""Which rows of a source are trained on and which are held out: pure functions of labels and config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raysweep.errors import DataError
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.dataset import SPLITS
+from raysweep.vision.data.raw import Labels, RawData, RawSplit, Rows
+
+DEFAULT_VAL_FRACTION = 0.2
+
+Chosen = tuple[RawSplit, Rows, Labels]
+"""A split of the source, the rows of it that are taken (ascending), and their labels."""
+
+
+def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str, Chosen]:
+    """Return the chosen rows of `train`, `val` and, where the source has one, `test`.
+
+    The held-out images of a class depend on the seed and the class only, so neither `classes` nor
+    `per_class` moves an image from one side to the other.
+
+    Raises:
+        DataError: a class without training images, a split without any, or labels that are wrong.
+    """
+    count = len(classes)
+    labels = raw.train.labels()
+    rows = np.flatnonzero(labels < count)
+    chosen: dict[str, Chosen] = {}
+    if raw.val is None or config.val_fraction is not None:
+        held_out = hold_out(labels, count, config.val_fraction or DEFAULT_VAL_FRACTION, config.seed)
+        chosen["val"] = (raw.train, held_out, labels[held_out])
+        rows = np.setdiff1d(rows, held_out)
+    else:
+        chosen["val"] = _whole(raw.val, count)
+    if config.per_class is not None:
+        rows = first_of_each(labels, rows, config.per_class)
+    chosen["train"] = (raw.train, rows, labels[rows])
+    if raw.test is not None:
+        chosen["test"] = _whole(raw.test, count)
+    for name, (_, _, taken) in chosen.items():
+        check_every_class(name, taken, classes)
+    return {name: chosen[name] for name in SPLITS if name in chosen}
+
+
+def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> None:
+    """See that each class has training images, and that another split has any.
+
+    Raises:
+        DataError: naming the classes without.
+    """
+    if len(labels) == 0:
+        raise DataError(f"the {split} split has no images")
+    counts = np.bincount(labels, minlength=len(classes))
+    empty = [f"{index} ({classes[index]})" for index in np.flatnonzero(counts == 0).tolist()]
+    if split == "train" and empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise DataError(f"no training images for class {', '.join(empty[:5])}{more}")
+
+
+def hold_out(labels: Labels, classes: int, fraction: float, seed: int) -> Rows:
+    """Return the rows held out for validation, ascending: `fraction` of each class, at least one.
+
+    Raises:
+        DataError: a class has a single image, so that none would be left to train on.
+    """
+    held_out = []
+    for label in range(classes):
+        rows = np.flatnonzero(labels == label)
+        number = max(1, round(fraction * len(rows)))
+        if len(rows) and number >= len(rows):
+            raise DataError(
+                f"class {label} has {len(rows)} images: holding out {fraction:g} of them for validation leaves none"
+            )
+        held_out.append(np.random.default_rng([seed, label]).permutation(rows)[:number])
+    return np.sort(np.concatenate(held_out))
+
+
+def first_of_each(labels: Labels, rows: Rows, number: int) -> Rows:
+    """Return those of `rows` that are among the first `number` of their class."""
+    taken = [rows[labels[rows] == label][:number] for label in np.unique(labels[rows])]
+    return np.sort(np.concatenate(taken)) if taken else rows
+
+
+def _whole(split: RawSplit, classes: int) -> Chosen:
+    labels = split.labels()
+    rows = np.flatnonzero(labels < classes)
+    return split, rows, labels[rows]

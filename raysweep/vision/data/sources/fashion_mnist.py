@@ -1,0 +1,98 @@
+"""The source `fashion_mnist`: 70,000 grey images of 28 x 28 pixels, in MNIST's IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raysweep.errors import DataError
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.raw import RawData, RawSplit, absent, from_pixels, refuse_split_names, torchvision_download
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+SPLITS = {"train": "train", "test": "t10k"}
+PARTS = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
+MAX_BYTES = 2**30
+
+
+def fashion_mnist(config: DataConfig, root: Path) -> RawData:
+    """Fashion-MNIST: `train-images-idx3-ubyte` and the three others, each plain or `.gz`.
+
+    Looked for in `root`, `root/FashionMNIST/raw` (torchvision's), `root/raw`, `root/fashion-mnist` and where Debian's
+    package puts them. The files named t10k are the test split; validation images are held out of the others.
+
+    Raises:
+        DataError: a file is absent.
+    """
+    refuse_split_names(config, "train", "val", "test")
+    folders = [root, root / "FashionMNIST" / "raw", root / "raw", root / "fashion-mnist", DEBIAN]
+    files = next((found for folder in folders if (found := _files(folder)) is not None), None)
+    if files is None:
+        command = f"{torchvision_download('FashionMNIST', root)}, or on Debian: apt-get install dataset-fashion-mnist"
+        names = f"files {', '.join(f'{split}-{part}[.gz]' for split in SPLITS.values() for part in PARTS.values())}"
+        raise absent(config.name, names, folders, command)
+    return RawData(
+        classes=lambda: CLASSES,
+        train=_split(files, "train"),
+        test=_split(files, "test"),
+        files=tuple(files.values()),
+    )
+
+
+def _files(folder: Path) -> dict[str, Path] | None:
+    """Return the four files by `train images` and so on; None if one is absent."""
+    files = {}
+    for split, prefix in SPLITS.items():
+        for part, stem in PARTS.items():
+            name = f"{prefix}-{stem}"
+            path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+            if path is None:
+                return None
+            files[f"{split} {part}"] = path
+    return files
+
+
+def _split(files: dict[str, Path], split: str) -> RawSplit:
+    def read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+        images, labels = read_idx(files[f"{split} images"], 3), read_idx(files[f"{split} labels"], 1)
+        if len(images) != len(labels):
+            raise DataError(f"{files[f'{split} labels']}: has {len(labels):,} labels for {len(images):,} images")
+        return images, labels
+
+    return from_pixels(read, str(files[f"{split} images"]), lambda: CLASSES)
+
+
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an IDX file of bytes, plain or gzipped: two zero bytes, 8, the number of dimensions, each size, the values.
+
+    Not torchvision's reader, which takes no `.gz` and ends with an AssertionError on a damaged file; no more is
+    unpacked than the sizes say.
+
+    Raises:
+        DataError: unreadable, of another kind, or shorter or longer than its sizes say.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
+                raise DataError(f"{path}: not an IDX file of bytes in {dimensions} dimensions")
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            size = math.prod(shape)
+            if size > MAX_BYTES:
+                raise DataError(f"{path}: says it has {size:,} values, at most {MAX_BYTES:,} are read")
+            data = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot read: {error}") from error
+    if len(data) != size:
+        given = f"{len(data):,}" if len(data) < size else "more"
+        raise DataError(f"{path}: has {given} values where its head says {size:,}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

@@ -1,0 +1,97 @@
+"""The source `folder`: a folder for each class, as torchvision's ImageFolder has it, on disk or in a zip archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysweep.errors import DataError, did_you_mean
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.dataset import SPLITS
+from raysweep.vision.data.raw import RawData, absent, faults
+from raysweep.vision.data.tree import SUFFIXES, Tree, open_tree, split_of
+
+Rows = list[tuple[str, int]]
+
+
+def folder(config: DataConfig, root: Path) -> RawData:
+    """`train/<class>/...`, and `val/<class>/...` and `test/<class>/...` where they are there; or `<class>/...` alone.
+
+    `root` is the folder, or a zip archive of it. `train`, `val` and `test` name other folders in it. Without a
+    validation split `val_fraction` of the training images is held out. Classes are sorted by name, as ImageFolder
+    numbers them; images lie in their class's folder or any folder in it.
+
+    Raises:
+        DataError: no class folders, a class without images, or a split whose classes training lacks.
+    """
+    if not root.exists():
+        raise absent(config.name, "such folder or zip archive", [root])
+    tree = open_tree(root)
+    at = _split_folders(tree, config)
+    classes = _classes(tree, at["train"], "train")
+    splits = {name: _rows(tree, name, place, classes) for name, place in at.items()}
+    return RawData(
+        classes=lambda: classes,
+        train=split_of(tree, splits["train"]),
+        val=split_of(tree, splits["val"]) if "val" in splits else None,
+        test=split_of(tree, splits["test"]) if "test" in splits else None,
+        files=tuple(tree.files([name for rows in splits.values() for name, _ in rows])),
+        content="/".join([*at.values(), *classes]),
+    )
+
+
+def _split_folders(tree: Tree, config: DataConfig) -> dict[str, str]:
+    """Return where each split lies in the tree; `""` for a tree of classes alone."""
+    given = {name: getattr(config, name) for name in SPLITS}
+    for name, place in given.items():
+        if place is not None:
+            given[name] = place = place.strip("/")
+            if place.startswith("/") or ".." in place.split("/"):
+                raise DataError(f"data.{name}: {place!r} leads out of {tree.place}")
+            if not tree.has(place):
+                raise DataError(f"data.{name}: no folder {tree.where(place)}")
+    folders = tree.folders()
+    by_splits = tree.has("train") and bool(tree.folders("train"))
+    if given["train"] is None and not by_splits and not (folders and set(folders) <= set(SPLITS)):
+        if given["val"] is not None or given["test"] is not None:
+            raise DataError(f"{tree.where('train')}: is absent, beside data.val or data.test; set data.train")
+        return {"train": ""}
+    at = {name: place or name for name, place in given.items() if place is not None or tree.has(name)}
+    if config.val_fraction is not None:
+        at.pop("val", None)
+    if "train" not in at:
+        raise DataError(f"{tree.where('train')}: is absent, beside {', '.join(folders)}")
+    return at
+
+
+def _classes(tree: Tree, place: str, split: str) -> list[str]:
+    classes = tree.folders(place)
+    if not classes:
+        where = tree.where(place) if place else str(tree.place)
+        loose = bool(tree.images(place))
+        what = (
+            f"the {split} split has no labels: its images lie in no class folders" if loose else "has no class folders"
+        )
+        raise DataError(f"{where}: {what}; the layout is {place or 'data'}/<class>/<image>")
+    return classes
+
+
+def _rows(tree: Tree, split: str, place: str, classes: Sequence[str]) -> Rows:
+    label_of = {name: label for label, name in enumerate(classes)}
+    prefix = f"{place}/" if place else ""
+    rows: Rows = []
+    problems = []
+    for name in _classes(tree, place, split):
+        images = tree.images(prefix + name)
+        if not images and split == "train":
+            problems.append(f"{tree.where(prefix + name)}: the class has no images ({', '.join(SUFFIXES)})")
+        elif images and name not in label_of:
+            known = did_you_mean(name, classes)
+            problems.append(f"{tree.where(prefix + name)}: class {name!r} has no training images{known}")
+        else:
+            rows += [(image, label_of[name]) for image in images]
+    if problems:
+        raise faults(problems)
+    if not rows:
+        raise DataError(f"{tree.where(place)}: the {split} split has no images ({', '.join(SUFFIXES)})")
+    return rows

@@ -1,0 +1,76 @@
+"""Sources without files: `digits`, scikit-learn's real handwritten digits, and `synthetic`, made-up images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.dataset import SPLITS
+from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, from_pixels, refuse_split_names
+
+SYNTHETIC_CLASSES = 10
+SYNTHETIC_TRAIN = 80
+"""Training images of a class; a quarter as many are for validation."""
+SYNTHETIC_SIZE = 16
+
+
+def digits(config: DataConfig, root: Path) -> RawData:
+    """The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, grey, 0..16 scaled to 0..255."""
+    refuse_split_names(config, *SPLITS)
+    classes = [str(digit) for digit in range(10)]
+    return RawData(
+        classes=lambda: classes,
+        train=from_pixels(_read_digits, "digits", lambda: classes),
+        content="scikit-learn digits",
+    )
+
+
+def _read_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    from sklearn.datasets import load_digits  # a second of import, not needed once prepared
+
+    bunch = load_digits()
+    return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
+
+
+def synthetic(config: DataConfig, root: Path) -> RawData:
+    """Images that a small network can learn, drawn from `config.seed`: a coloured pattern a class, plus noise.
+
+    `classes` (10), `per_class` (80; a quarter as many for validation), `image_size` (16) make it larger.
+    """
+    refuse_split_names(config, *SPLITS)
+    classes = config.classes or SYNTHETIC_CLASSES
+    per_class = config.per_class or SYNTHETIC_TRAIN
+    return RawData(
+        classes=lambda: [f"synthetic-{label}" for label in range(classes)],
+        train=_synthetic_split(config, "train", 0, classes, per_class),
+        val=_synthetic_split(config, "val", 1, classes, max(1, per_class // 4)),
+        content="synthetic 1",
+    )
+
+
+def _synthetic_split(config: DataConfig, name: str, stream: int, classes: int, per_class: int) -> RawSplit:
+    size = config.image_size or SYNTHETIC_SIZE
+
+    def images(rows: Rows) -> Iterator[Encoded]:
+        patterns = [_pattern(config.seed, label, size) for label in range(classes)]
+        for row in rows:
+            noise = np.random.default_rng([config.seed, stream, int(row)]).normal(0, 48, (size, size, 3))
+            yield np.clip(patterns[int(row) % classes] + noise, 0, 255).astype(np.uint8)
+
+    return RawSplit(
+        labels=lambda: np.arange(classes * per_class, dtype=np.int64) % classes,
+        images=images,
+        where=lambda row: f"synthetic {name}: row {row}",
+    )
+
+
+def _pattern(seed: int, label: int, size: int) -> npt.NDArray[np.float64]:
+    """Return 4 x 4 random colours blown up to size x size x 3, 0..255."""
+    colours = np.random.default_rng([seed, 2, label]).uniform(32, 224, (4, 4, 3))
+    index = np.arange(size) * 4 // size
+    return colours[index][:, index]

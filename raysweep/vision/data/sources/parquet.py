@@ -1,0 +1,184 @@
+"""The source `parquet`: files with the columns `image` (an image file's bytes) and `label` (an integer)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysweep.errors import DataError
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.raw import (
+    MAX_CLASSES,
+    Encoded,
+    Labels,
+    RawData,
+    RawSplit,
+    Rows,
+    absent,
+    check_labels,
+    find,
+    inside,
+)
+from raysweep.vision.data.tree import read_text
+
+TINY = "tiny-imagenet-200"
+ROWS_A_BATCH = 1024
+
+
+def parquet(config: DataConfig, root: Path) -> RawData:
+    """`train.parquet` and `val.parquet`, or those named by `train`, `val`, `test`, with an optional `classes.txt`.
+
+    They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`. Without a validation file `val_fraction` of
+    the training rows is held out. `classes.txt` has a name a line, or `id<TAB>name`.
+
+    Raises:
+        DataError: no training file, or one named is not there.
+    """
+    train = config.train or "train.parquet"
+    folder = find(root, [train], [config.name, TINY])
+    if folder is None:
+        looked = [root / train, root / config.name / train, root / TINY / train]
+        raise absent(config.name, f"file {train}", looked)
+    return parquet_in(folder, config)
+
+
+def parquet_in(folder: Path, config: DataConfig) -> RawData:
+    """Return the Parquet set in `folder`, which has the training file."""
+    paths = {
+        "train": inside(folder, config.train or "train.parquet", "data.train"),
+        "val": _optional(folder, config.val, "val", None if config.val_fraction else "val.parquet"),
+        "test": _optional(folder, config.test, "test", None),
+    }
+    names = folder / "classes.txt"
+    splits: dict[str, RawSplit] = {}
+
+    @cache
+    def classes() -> Sequence[str]:
+        if names.exists():
+            return read_classes(names)
+        top = max(int(_read_labels(path).max(initial=-1)) for path in paths.values() if path is not None)
+        if top >= MAX_CLASSES:
+            raise DataError(f"{folder}: labels up to {top}, at most {MAX_CLASSES - 1} are taken")
+        return [str(label) for label in range(top + 1)]
+
+    for name, path in paths.items():
+        if path is not None:
+            splits[name] = _split(path, classes)
+    files = [path for path in (*paths.values(), names) if path is not None and path.exists()]
+    return RawData(classes, splits["train"], splits.get("val"), splits.get("test"), tuple(files))
+
+
+def read_classes(path: Path) -> list[str]:
+    """Return the class names of a file with a name a line, or `id<TAB>name`; the id joins names that repeat.
+
+    Raises:
+        DataError: unreadable, empty, or a name comes twice.
+    """
+    return name_classes(read_text(path).splitlines(), str(path))
+
+
+def name_classes(lines: Sequence[str], where: str) -> list[str]:
+    """Return the class names of lines that read `name` or `id<TAB>name`; see `read_classes`."""
+    lines = list(lines)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    names = [line.partition("\t")[2].strip() or line.strip() for line in lines]
+    if len(set(names)) < len(names):
+        names = [line.replace("\t", " ").strip() for line in lines]
+    if not names:
+        raise DataError(f"{where}: has no class names")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise DataError(f"{where}:{number}: the class name is empty")
+        if name in seen:
+            raise DataError(f"{where}:{number}: class {name!r} stands at line {seen[name]} already")
+        seen[name] = number
+    return names
+
+
+def _optional(folder: Path, given: str | None, split: str, default: str | None) -> Path | None:
+    if given is not None:
+        path = inside(folder, given, f"data.{split}")
+        if not path.exists():
+            raise DataError(f"data.{split}: no file {path}")
+        return path
+    if default is not None and (folder / default).exists():
+        return folder / default
+    return None
+
+
+def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
+    def where(row: int) -> str:
+        return f"{path}: row {row}"
+
+    def labels() -> Labels:
+        return check_labels(_read_labels(path), len(classes()), where)
+
+    return RawSplit(labels, lambda rows: _read_images(path, rows), where)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    names = file.schema_arrow.names
+    for column in ("image", "label"):
+        if column not in names:
+            file.close()
+            raise DataError(f"{path}: no column {column!r}; it has {', '.join(names) or 'none'}")
+    return file
+
+
+def _read_labels(path: Path) -> Labels:
+    with _open(path) as file:
+        kind = file.schema_arrow.field("label").type
+        if not pa.types.is_integer(kind):
+            raise DataError(f"{path}: column 'label' is {kind}, must be an integer type")
+        try:
+            column = file.read(columns=["label"]).column("label")
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: cannot read column 'label': {_first_line(error)}") from error
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise DataError(f"{path}: row {row}: has no label")
+    labels = column.to_numpy()
+    if len(labels) and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{path}: row {int(labels.argmax())}: label {labels.max()} is out of range")
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _read_images(path: Path, rows: Rows) -> Iterator[Encoded]:
+    """Yield the image bytes of `rows`, ascending; row groups without any are not read."""
+    with _open(path) as file:
+        kind = file.schema_arrow.field("image").type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise DataError(f"{path}: column 'image' is {kind}, must be binary: the bytes of an image file")
+        start = 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            wanted = rows[(rows >= start) & (rows < end)] - start
+            if len(wanted):
+                yield from _read_group(path, file, group, wanted, start)
+            start = end
+
+
+def _read_group(path: Path, file: pq.ParquetFile, group: int, wanted: Rows, first: int) -> Iterator[Encoded]:
+    at = 0
+    try:
+        for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=["image"]):
+            here = wanted[(wanted >= at) & (wanted < at + batch.num_rows)] - at
+            yield from batch.column(0).take(pa.array(here)).to_pylist()
+            at += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: row {first + at} or later: cannot read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

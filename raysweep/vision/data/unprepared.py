@@ -1,0 +1,124 @@
+"""Images as a user has them, to be classified: a folder or zip archive, a CSV file, or a Parquet file.
+
+Labels are optional: what no label is known of is classified all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raysweep.errors import DataError, did_you_mean
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.raw import Encoded, faults
+from raysweep.vision.data.sources.csv_file import CLASS_COLUMNS, FILE_COLUMNS
+from raysweep.vision.data.sources.parquet import parquet
+from raysweep.vision.data.tree import SUFFIXES, open_tree, read_text
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """Images in some order, not yet decoded."""
+
+    names: Sequence[str]
+    """Of each image: its file, relative to the folder or as the CSV file has it; or its row."""
+    labels: Sequence[int | None]
+    """The class of each among the classes asked for; None: not known."""
+    encoded: Iterable[Encoded]
+    """Read as they are asked for."""
+    where: Path
+    """Which folder or file they are from."""
+    labelled_by: str = "name"
+    """How labels were told: by the classes' names, or else in these words."""
+
+
+def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
+    """Find the images at `path`, and their labels where it tells them.
+
+    A folder or zip archive: all image files in it; those in a folder with the name of a class have that label. Where no
+    folder has, folders named by numbers are labels, and as many folders as there are classes are the classes in sorted
+    order, as torchvision's ImageFolder numbers them.
+    A CSV file: the columns `file`, relative to the CSV file's folder, and optionally `class`.
+    A Parquet file: the columns `image` and `label`, numbers of the lines of a `classes.txt` beside it or of `classes`.
+
+    Raises:
+        DataError: nothing is there, it cannot be read, it has no images, or it names a class that is none of these.
+    """
+    if path.suffix.lower() == ".csv":
+        found = _from_csv(path, classes)
+    elif path.suffix.lower() == ".parquet":
+        found = _from_parquet(path, classes)
+    else:
+        found = _from_tree(path, classes)
+    if not found.names:
+        raise DataError(f"{path}: has no images")
+    return found
+
+
+def _from_tree(path: Path, classes: Sequence[str]) -> Unprepared:
+    tree = open_tree(path)
+    names = tree.images()
+    if not names:
+        raise DataError(f"{path}: has no images ({', '.join(SUFFIXES)})")
+    tops = [name.partition("/")[0] if "/" in name else None for name in names]
+    label_of, labelled_by = _labels_of_folders(sorted({top for top in tops if top is not None}), classes)
+    labels = [None if top is None else label_of.get(top) for top in tops]
+    return Unprepared(names, labels, tree.encoded(names), path, labelled_by)
+
+
+def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[dict[str, int], str]:
+    """The label that each folder stands for, as far as it does, and by what."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    if any(folder in label_of for folder in folders):
+        return label_of, "name"
+    if folders and all(folder.isascii() and folder.isdigit() and int(folder) < len(classes) for folder in folders):
+        return {folder: int(folder) for folder in folders}, "folders' names as numbers of classes"
+    if len(folders) == len(classes):
+        return {folder: label for label, folder in enumerate(folders)}, "folders in sorted order as the classes"
+    return {}, "name"
+
+
+def _from_csv(path: Path, classes: Sequence[str]) -> Unprepared:
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
+        columns = [name.strip().lower() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        table = [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+    file = next((name for name in FILE_COLUMNS if name in columns), None)
+    kind = next((name for name in CLASS_COLUMNS if name in columns), None)
+    if file is None:
+        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(columns) or 'nothing'}")
+    label_of: dict[str, int | None] = {name: label for label, name in enumerate(classes)}
+    names, labels, problems = [], [], []
+    for line, row in table:
+        name, label = (row[file] or "").strip(), (row[kind] or "").strip() if kind else ""
+        if not name:
+            problems.append(f"{path}:{line}: has no file name")
+        elif label and label not in label_of:
+            problems.append(f"{path}:{line}: unknown class {label!r}{did_you_mean(label, classes)}")
+        names.append(name)
+        labels.append(label_of.get(label))
+    if problems:
+        raise faults(problems)
+    images = path.parent / "images"
+    in_images = bool(names) and not (path.parent / names[0]).exists() and images.is_dir()
+    base = images if in_images else path.parent
+    return Unprepared(names, labels, (base / name for name in names), path)
+
+
+def _from_parquet(path: Path, classes: Sequence[str]) -> Unprepared:
+    raw = parquet(DataConfig(name="parquet", train=path.name), path.parent)
+    numbers, named = raw.train.labels(), raw.classes()
+    label_of = {name: label for label, name in enumerate(classes)}
+    by_name = any(name in label_of for name in named)
+    known = [label_of.get(name) for name in named] if by_name else [*range(len(classes))]
+    labels = [known[number] if number < len(known) else None for number in numbers.tolist()]
+    rows = np.arange(len(numbers))
+    return Unprepared([f"{path.name}: row {row}" for row in rows], labels, raw.train.images(rows), path)

@@ -1,0 +1,57 @@
+"""A trained network, used as its trial evaluated it: the same normalisation, precision and memory layout."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from raysweep.vision.augment import Normalize
+from raysweep.vision.data.dataset import Channels, Split
+from raysweep.vision.loop import evaluation_batch_size, resolve_device
+from raysweep.vision.tta import views_of
+
+
+class Classifier:
+    """Classifies uint8 images, on a device.
+
+    Args:
+        model: with trained weights; moved to the device.
+        mean: of the input, scale 0..1.
+        std: of the input, scale 0..1.
+        precision: `fp32` or `bf16`, as the trial's conditions say.
+        device: `auto` (a GPU if there is one), or torch's name of one.
+    """
+
+    def __init__(self, model: nn.Module, mean: Channels, std: Channels, precision: str, device: str = "auto") -> None:
+        self.device = resolve_device(device)
+        self.batch_size = evaluation_batch_size(self.device)
+        self._model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._normalize = Normalize(mean, std, self.device)
+        self._bf16 = precision == "bf16"
+
+    @torch.inference_mode()
+    def probabilities(self, images: torch.Tensor, tta: int = 0) -> torch.Tensor:
+        """Return each class's probability, float64, N x classes, the mean over `tta` views (see `tta`).
+
+        Args:
+            images: uint8, N x 3 x H x W, on any device.
+            tta: how many views; 0 and 1: the images alone.
+        """
+        total: torch.Tensor | None = None
+        for view in views_of(images.to(self.device), tta):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                logits = self._model(self._normalize(view)).float()
+            # In float64 the softmax keeps the order of any two logits.
+            probabilities = logits.double().softmax(1)
+            total = probabilities if total is None else total + probabilities
+        assert total is not None
+        return total / max(1, tta)
+
+    def accuracy(self, split: Split, tta: int = 0) -> float:
+        """Return the share of the split's images, 0..1, whose most probable class is their label."""
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        for start in range(0, len(split), self.batch_size):
+            images = split.images[start : start + self.batch_size]
+            labels = split.labels[start : start + self.batch_size].to(self.device)
+            right += (self.probabilities(images, tta).argmax(1) == labels).sum()
+        return right.item() / len(split)

@@ -1,0 +1,396 @@
+"""
+The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no Ray.
+
+* train              config and data in, one `Epoch` after another out
+  + _Training        network, optimizer, averaged weights and data of one trial, on its device
+    x train_epoch -> _step       augment, forward, backward, clip, update
+    x evaluate                   plain or averaged weights on the validation images
+  + Epoch            metrics, and on request the state to resume from and the weights for inference
+* Diverged           ends a trial whose loss is not finite
+* Interrupted        ends it between two steps when told to
+
+All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any epoch and resumed from
+`Epoch.state()` ends with the same weights, bit for bit, as one that never stopped.
+
+In a process group of torch.distributed every rank calls `train` alike and the ranks train one network together, each on
+its part of every batch (`group`): `batch_size` is that of all together, metrics, state and weights are the same on all.
+Before each epoch they wait for rank 0, whose caller decides whether there is another, by closing the generator.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep.errors import Interrupted, UserError
+from raysweep.vision.augment import Normalize, build_augment
+from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
+from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.data.normalize import mean_std
+from raysweep.vision.distributed import Group, used_parameters
+from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.models import build_model, check_image_size
+from raysweep.vision.randomness import generator, seeded
+from raysweep.vision.schedules import lr_at
+
+__all__ = [
+    "Diverged",
+    "Epoch",
+    "Interrupted",
+    "check_sync_batch_norm",
+    "evaluation_batch_size",
+    "resolve_device",
+    "resolve_precision",
+    "train",
+]
+
+
+class Diverged(Exception):
+    """The loss of an epoch is not finite; `metrics` has those of the epoch's numbers that are."""
+
+    def __init__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.epoch = epoch
+        self.lr = metrics["lr"]
+        self.grad_norm = metrics["grad_norm"]
+        self.loss = metrics["train_loss"]
+        self.metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        super().__init__(
+            f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
+            f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
+        )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's outcome; `state` and `weights` are there until the next epoch is asked for."""
+
+    number: int
+    """Counted from 1."""
+    metrics: dict[str, float]
+    """train_loss (as optimised, label smoothing included) and train_acc on the augmented batches; val_loss and
+    val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and grad_norm_max, the mean and the
+    largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole epoch."""
+    _training: _Training = field(repr=False, compare=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `train(state=...)` needs to go on: copies on the CPU, for torch.load(weights_only=True)."""
+        training = self._still_here()
+        state: dict[str, Any] = {
+            "epoch": self.number,
+            "model": _copies(training.model.state_dict()),
+            "optimizer": _copies(training.optimizer.state_dict()),
+        }
+        if training.average is not None:
+            state["average"] = _copies(training.average.state_dict())
+        return state
+
+    def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
+        """Return copies on the CPU of the plain or the averaged weights, named as in `build_model(...)`.
+
+        Raises:
+            ValueError: there are no averaged weights (`ema: false`).
+        """
+        training = self._still_here()
+        if not averaged:
+            model = training.model
+        elif training.average is None:
+            raise ValueError("no averaged weights: the trial's config has ema: false")
+        else:
+            model = training.average.module
+        return {
+            name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in model.state_dict().items()
+        }
+
+    def _still_here(self) -> _Training:
+        if self._training.epochs_done != self.number:
+            raise RuntimeError(f"epoch {self.number}: its weights are gone, training has moved on or has ended")
+        return self._training
+
+
+def train(
+    config: TrialConfig,
+    data: DataSet,
+    *,
+    seed: int,
+    device: str = "auto",
+    state: Mapping[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Epoch, None, None]:
+    """Train a network and yield after each epoch.
+
+    Args:
+        config: what to train, and how.
+        data: only ever indexed, never changed.
+        seed: of the initial weights, the order of images, augmentation and dropout.
+        device: `auto` (a GPU if there is one), or torch's name of one.
+        state: of the `Epoch.state()` to go on from; among several ranks, rank 0's counts.
+        should_stop: asked before every step; must be cheap; likewise.
+
+    Raises:
+        UserError: the network cannot be built, or cannot take images of this size.
+        Diverged: the loss of an epoch is not finite.
+        Interrupted: `should_stop()` is true.
+    """
+    group = Group()
+    try:
+        training = _Training(config, data, seed, resolve_device(device), group)
+        try:
+            state = group.from_first(state)
+            if state is not None:
+                training.load(state)
+            while training.epochs_done < config.epochs and group.agree(True):
+                metrics = training.next_epoch(should_stop)
+                yield Epoch(training.epochs_done, metrics, training)
+        except GeneratorExit:
+            if training.epochs_done < config.epochs:
+                group.agree(False)
+            raise
+        finally:
+            training.release()
+    finally:
+        group.close()
+
+
+def check_sync_batch_norm(config: TrialConfig, device: torch.device | str) -> None:
+    """Refuse `sync_batch_norm` where torch cannot do it.
+
+    Raises:
+        UserError: on anything but a GPU.
+    """
+    if config.sync_batch_norm and torch.device(device).type != "cuda":
+        raise UserError(
+            "sync_batch_norm: true: batch norm over several workers runs on GPUs only, and the workers have none; "
+            "leave it out, or give each worker a GPU (resources.gpus)"
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `auto` or torch's name of one stands for."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(config: TrialConfig, device: torch.device | str) -> Literal["fp32", "bf16"]:
+    """Return the precision of forward and backward pass; `auto` is bf16 where the device computes it fast.
+
+    On CPUs that takes AMX: with AVX512_BF16 alone oneDNN's convolutions were slower in bf16 than in fp32
+    (`benchmarks/epoch_overhead.py` shows both), and without either bf16 is emulated.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+class _Training:
+    """All that one trial holds on its device, and how it advances by an epoch."""
+
+    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
+        check_sync_batch_norm(config, device)
+        self.config, self.seed, self.device, self.group = config, seed, device, group
+        self.epochs_done = 0
+        self.normalize = Normalize(*mean_std(config.normalize, data), device)
+        self.augment = build_augment(config.augment, data.image_size)
+        self.train_split = _to_device(data.train, device)
+        mine, self.val_images = group.share(len(data.val)), len(data.val)
+        self.val_split = _to_device(Split(data.val.images[mine], data.val.labels[mine]), device)
+        with seeded(device, "weights", seed):
+            model = build_model(config.model, data.num_classes)
+        batches = split_batches(torch.arange(len(data.train)), config.batch_size)
+        smallest = min(group.smallest_part(len(batch)) for batch in batches)
+        check_image_size(model, config.model.name, data.image_size, smallest)
+        used = used_parameters(model, data.image_size) if group.size > 1 else None
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = self._averaged_weights()
+        if config.sync_batch_norm and group.size > 1:  # not before: a layer that knows a process group is not copied
+            self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.data)  # type: ignore[no-untyped-call]
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if config.compile else model
+        self.sharded = group.shard(self.forward, data.num_classes, device, used)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = build_optimizer(config, self.parameters)
+        self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
+
+    def _averaged_weights(self) -> AveragedWeights | None:
+        if self.config.ema is False:
+            return None
+        steps = len(split_batches(torch.arange(len(self.train_split)), self.config.batch_size))
+        return AveragedWeights(self.model, self.config.ema.horizon_epochs * steps)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from an `Epoch.state()`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state(state["average"])
+        self.epochs_done = state["epoch"]
+
+    def release(self) -> None:
+        """Let go of everything on the device, so that the next trial in the process finds it free."""
+        self.epochs_done = -1
+        del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
+        del self.train_split, self.val_split
+        if self.device.type == "cuda" or self.group.size > 1:
+            gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def next_epoch(self, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """Train and evaluate once; returns the metrics of `Epoch`."""
+        start = time.perf_counter()
+        epoch = self.epochs_done
+        lr = lr_at(self.config.lr_schedule, epoch, self.config.epochs, self.config.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # No rank drops what another does; the key of rank 0 is that of a trial of one.
+        of_rank = (self.group.rank,) if self.group.rank else ()
+        with seeded(self.device, "dropout", self.seed, epoch, *of_rank):
+            metrics = self.train_epoch(epoch, should_stop)
+        metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
+        self.group.average_buffers(self.model)
+        metrics["val_loss"], metrics["val_acc"] = self.evaluate(self.forward, self.model)
+        if self.average is not None:
+            module = self.average.module
+            self.group.average_buffers(module)
+            metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
+        metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
+        if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
+            raise Diverged(epoch + 1, metrics)
+        self.epochs_done += 1
+        return metrics
+
+    def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """Train on every image once. The device is asked for numbers at the end only, so it never waits.
+
+        Every rank draws the same order, and takes its own part of each batch.
+        """
+        self.model.train()
+        order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
+        batches = split_batches(order.to(self.device), self.config.batch_size)
+        loss_sum, correct, norm_sum, norm_max = torch.zeros(4, device=self.device).unbind()
+        for step, indices in enumerate(batches):
+            if self.group.agree(should_stop()):
+                raise Interrupted(f"stopped in epoch {epoch + 1}, before step {step + 1} of {len(batches)}")
+            loss, hits, norm = self._step(epoch, step, indices)
+            loss_sum += loss * len(indices)
+            correct += hits
+            norm_sum += norm
+            norm_max = torch.maximum(norm_max, norm)
+        sums = torch.stack([loss_sum, correct, norm_sum, norm_max])
+        self.group.sum_(sums[:2])  # the norms are of the averaged gradient: the same on all ranks
+        numbers = sums.tolist()
+        return {
+            "train_loss": numbers[0] / len(order),
+            "train_acc": numbers[1] / len(order),
+            "grad_norm": numbers[2] / len(batches),
+            "grad_norm_max": numbers[3],
+        }
+
+    def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Update the weights on one batch, of which this rank computes its part.
+
+        Returns, on the device: this rank's share of the batch's mean loss and of its correct answers, and the norm of
+        the batch's gradient.
+        """
+        rows = self.group.part(len(indices))
+        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
+        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
+        labels = self.train_split.labels[indices[rows]]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.sharded(self.normalize(images)).float()
+            loss = self._loss(logits, labels, len(indices))
+        # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
+        (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        self.optimizer.step()
+        # The gradients' memory is given back at once rather than filled with zeros.
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+        """Return what these logits add to the mean loss of a batch of `count` images."""
+        smoothing = self.config.label_smoothing
+        if self.group.size == 1:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
+
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradients down to `clip_grad_norm`, if any; returns their norm before."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_grad_norm, norm, foreach=True)
+        return norm
+
+    @torch.inference_mode()
+    def evaluate(self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> tuple[float, float]:
+        """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
+        model.eval()
+        split = self.val_split
+        size = evaluation_batch_size(self.device)
+        loss_sum, correct = torch.zeros(2, device=self.device).unbind()
+        for start in range(0, len(split), size):
+            labels = split.labels[start : start + size]
+            images = self.normalize(split.images[start : start + size])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = forward(images).float()
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        loss, right = self.group.sum_(torch.stack([loss_sum, correct])).tolist()
+        return loss / self.val_images, right / self.val_images
+
+
+def evaluation_batch_size(device: torch.device) -> int:
+    """Return how many images are evaluated at a time."""
+    return 2048 if device.type == "cuda" else 256
+
+
+def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Cut indices into batches; the last may be shorter, but a single image joins the batch before it.
+
+    Batch norm cannot train on one image where a stage is 1x1, and its statistics would be noise elsewhere.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of `config`, with one fused kernel for all parameters where the device has it."""
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    match config.optimizer:
+        case SgdConfig(momentum=momentum, weight_decay=weight_decay, nesterov=nesterov):
+            return torch.optim.SGD(
+                parameters, config.lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
+            )
+        case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
+            return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
+
+
+def _to_device(split: Split, device: torch.device) -> Split:
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+def _copies(value: Any) -> Any:
+    """Copy a state dict with its nested containers; tensors land on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copies(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copies(item) for item in value]
+    return value

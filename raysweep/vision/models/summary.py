@@ -1,0 +1,104 @@
+"""What a network is, without training it: parameters, FLOPs, stage sizes, receptive field.
+
+One forward pass of one image on torch's meta device, which works out shapes and computes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from raysweep.vision.config import ModelConfig
+from raysweep.vision.models.build import build_model, forward_problem
+from raysweep.vision.models.receptive_field import WHOLE_IMAGE, FieldMode
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One network at one image size."""
+
+    name: str
+    params: int
+    flops: int | None = None
+    """Of a forward pass of one image, a multiply-add counted as two (torch.utils.flop_counter)."""
+    receptive_field: int | None = None
+    """Pixels, along the height, that a position of the last feature map can see; None: see `note`."""
+    stage_sizes: tuple[int, ...] = ()
+    """Width in pixels of each stage's last feature map, before the pool that may follow it."""
+    note: str | None = None
+    """Why there is no receptive field, or nothing at all at this image size."""
+
+
+def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSummary:
+    """Describe a network.
+
+    Raises:
+        UserError: no such network, or it cannot be built as asked.
+    """
+    model = _build_on_meta(config, num_classes)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    problem = forward_problem(model.train(), image_size, batch_size=2)
+    if problem is not None:
+        too_small = f"cannot take images of {image_size}x{image_size} pixels: {problem}"
+        return ModelSummary(config.name, params, note=too_small)
+    stages = _StageSizes(model)
+    images = torch.empty(1, 3, image_size, image_size, device="meta")
+    # Not inference_mode, in which a mode sees operators before they are taken apart.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, FieldMode(images) as fields:
+        model.eval()(images)
+    field = fields.receptive_field
+    note: str | None = None
+    if fields.unknown:
+        note = f"no receptive field: {fields.unknown} moves positions about"
+    elif field == WHOLE_IMAGE:
+        note = "a part of the network looks at the whole image"
+    return ModelSummary(
+        config.name,
+        params,
+        flops=counter.get_total_flops(),
+        receptive_field=None if field is None or field == WHOLE_IMAGE else int(field),
+        stage_sizes=() if fields.unknown else stages.sizes(),
+        note=note,
+    )
+
+
+def _build_on_meta(config: ModelConfig, num_classes: int) -> nn.Module:
+    """Build without allocating weights; on the CPU first where the constructor needs numbers."""
+    try:
+        with torch.device("meta"):
+            return build_model(config, num_classes)
+    except RuntimeError:
+        return build_model(config, num_classes).to("meta")
+
+
+class _StageSizes:
+    """Watches the stages: a network's direct children that are an nn.Sequential with convolutions, else itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        stages = [child for child in model.children() if isinstance(child, nn.Sequential) and _convolves(child)]
+        self._seen: list[int | None] = [None] * max(1, len(stages))
+        for number, stage in enumerate(stages or [model]):
+            for block in stage.children():
+                if not isinstance(block, _POOLS):
+                    block.register_forward_hook(self._watch(number))
+
+    def sizes(self) -> tuple[int, ...]:
+        """Of the stages that ran, in their order."""
+        return tuple(size for size in self._seen if size is not None)
+
+    def _watch(self, stage: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.dim() == 4:
+                self._seen[stage] = output.shape[-1]
+
+        return hook
+
+
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) for part in module.modules())

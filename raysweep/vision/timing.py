@@ -1,0 +1,84 @@
+"""How long an epoch of a plan's trials takes on this machine, and how large their state is: `raysweep plan --time`.
+
+A few steps are timed on the sweep's own images, once for all trials that compute the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_safetensors
+
+from raysweep.vision.config import TrialConfig
+from raysweep.vision.data import DataSet, Split, open_data
+from raysweep.vision.loop import train
+
+STEPS = 2
+"""That are timed, after as many to warm up."""
+MAX_VAL_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of the trials that compute the same."""
+
+    epoch_s: float
+    """Seconds of one epoch: training and evaluation."""
+    last_bytes: int
+    """Of the state to go on from."""
+    best_bytes: int
+    """Of the best weights."""
+
+
+def time_trials(configs: Sequence[TrialConfig], sweep_folder: Path) -> list[Timing]:
+    """Return the timing of each config.
+
+    Raises:
+        DataError: a data set cannot be read as asked.
+        UserError: a network cannot be built, or cannot take the images.
+    """
+    data: dict[str, DataSet] = {}
+    timings: dict[str, Timing] = {}
+    for config in configs:
+        data_key = config.data.model_dump_json()
+        if data_key not in data:
+            data[data_key] = open_data(config.data, sweep_folder=sweep_folder)
+        key = _what_it_computes(config)
+        if key not in timings:
+            timings[key] = _time(config, data[data_key])
+    return [timings[_what_it_computes(config)] for config in configs]
+
+
+def _what_it_computes(config: TrialConfig) -> str:
+    """What the time of a step depends on: not the learning rate, nor how long it goes on."""
+    same = {"epochs": 2, "lr": 1e-3, "lr_schedule": {"name": "constant"}, "label_smoothing": 0.0}
+    return config.model_copy(update=same).model_dump_json(warnings=False)
+
+
+def _time(config: TrialConfig, data: DataSet) -> Timing:
+    """Train two short epochs; the second is timed."""
+    few = replace(
+        data,
+        train=_first(data.train, STEPS * config.batch_size),
+        val=_first(data.val, MAX_VAL_IMAGES),
+        test=None,
+    )
+    short = config.model_copy(update={"epochs": 2, "lr": 1e-3})  # so low that nothing diverges
+    for epoch in train(short, few, seed=0):
+        metrics = epoch.metrics
+        if epoch.number == 2:
+            buffer = io.BytesIO()
+            torch.save(epoch.state(), buffer)
+            best_bytes = len(save_safetensors(epoch.weights(averaged=False)))
+    train_s = len(few.train) / metrics["images_per_s"]
+    evaluate_s = metrics["seconds"] - train_s
+    epoch_s = train_s * len(data.train) / len(few.train) + evaluate_s * len(data.val) / len(few.val)
+    return Timing(epoch_s, buffer.tell(), best_bytes)
+
+
+def _first(split: Split, count: int) -> Split:
+    return Split(split.images[:count], split.labels[:count])

@@ -1,0 +1,203 @@
+"""`raysweep doctor`: each fault is found and comes with its remedy; a cluster that is well passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from running import Command
+
+from raysweep.cluster.autoscaler import find_config, parse_autoscaler
+from raysweep.cluster.doctor.checks import Finding, check_nodes
+from raysweep.cluster.doctor.facts import NodeFacts, Probe
+from raysweep.cluster.slots import Slot, check_slot, resolve_slot
+from raysweep.errors import ClusterError
+from raysweep.sweepfile.schema import Resources
+
+VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1", "cuda": "13.0", "raysweep": "0.1.0"}
+NODE = NodeFacts(
+    host="h1",
+    address="10.0.0.1",
+    is_head=False,
+    cpus=4,
+    gpus=2,
+    gpus_seen=2,
+    versions=VERSIONS,
+    has_token_mode=True,
+    token_file_mode=0o600,
+    shm_bytes=2**33,
+    object_store_bytes=2**32,
+    disk_free_bytes=2**36,
+    disk_free_share=0.5,
+    open_files=65536,
+)
+OTHER = replace(NODE, host="h2", address="10.0.0.2")
+
+
+def faults(*nodes: NodeFacts) -> list[Finding]:
+    return [finding for finding in check_nodes(nodes) if finding.level != "ok"]
+
+
+def test_nodes_that_are_alike_and_well_give_no_fault() -> None:
+    assert faults(NODE, OTHER) == []
+    assert {finding.check for finding in check_nodes([NODE, OTHER])} >= {"versions", "gpus", "token", "clocks", "disk"}
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_version_that_differs_names_the_hosts(name: str) -> None:
+    (fault,) = faults(NODE, replace(OTHER, versions={**VERSIONS, name: "9.9"}))
+    assert fault.level == "error"
+    assert fault.message == f"{name}: {VERSIONS[name]} on h1; 9.9 on h2"
+    assert "constraints.txt" in fault.remedy
+
+
+def test_what_is_not_installed_anywhere_is_a_fault() -> None:
+    (fault,) = faults(*(replace(node, versions={**VERSIONS, "torch": ""}) for node in (NODE, OTHER)))
+    assert "torch: absent on h1, h2" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "level", "words"),
+    [
+        ({"gpus_seen": 0}, "gpus", "error", "schedules 2 GPUs, torch sees 0"),
+        ({"has_token_mode": False}, "token", "error", "no authentication on h2"),
+        ({"token_file_mode": 0o644}, "token", "error", "mode 644"),
+        ({"clock_ahead_s": -40.0, "clock_error_s": 0.1}, "clocks", "warning", "40.0 s behind"),
+        ({"shm_bytes": 2**26}, "shared memory", "warning", "/dev/shm has 0.1 GiB"),
+        ({"disk_free_share": 0.03}, "disk", "error", "refuses to spill"),
+        ({"disk_free_bytes": 2**30}, "disk", "warning", "1.0 GiB"),
+        ({"open_files": 1024}, "open files", "warning", "1024 files"),
+    ],
+)
+def test_each_fault_of_a_node_is_found_alone_with_a_remedy(
+    change: dict[str, float], check: str, level: str, words: str
+) -> None:
+    (fault,) = faults(NODE, replace(OTHER, **change))  # type: ignore[arg-type]
+    assert (fault.check, fault.level) == (check, level)
+    assert words in fault.message
+    assert "h2" in fault.message
+    assert fault.remedy
+
+
+def test_a_clock_that_was_measured_too_roughly_is_not_accused() -> None:
+    assert faults(NODE, replace(OTHER, clock_ahead_s=5.0, clock_error_s=4.0)) == []
+
+
+def test_one_machine_alone_is_only_warned_of_its_token() -> None:
+    assert [fault.level for fault in faults(replace(NODE, token_file_mode=0o644))] == ["warning"]
+
+
+# -- slots
+
+
+GPU_NODE = {"CPU": 8.0, "GPU": 2.0}
+HEAD = {"CPU": 0.0, "head": 1000.0}
+AWS = {
+    "head_node_type": "head",
+    "max_workers": 4,
+    "provider": {"type": "aws"},
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0, "GPU": 0, "head": 1000}},
+        "spot": {"resources": {"CPU": 4, "GPU": 1, "memory": 1e10}, "min_workers": 0, "max_workers": 8},
+    },
+}
+ON_PREMISE = {
+    "head_node_type": "local.cluster.node",
+    "max_workers": 2,
+    "provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]},
+    "available_node_types": {"local.cluster.node": {"resources": {}, "min_workers": 2, "max_workers": 2}},
+}
+
+
+def test_a_slot_that_a_node_holds_need_not_wait() -> None:
+    assert check_slot(Slot(1, 1.0, 4.0), [HEAD, GPU_NODE]) is None
+
+
+def test_a_slot_that_only_the_autoscaler_can_give_waits_with_a_message() -> None:
+    waiting = check_slot(Slot(1, 1.0, 4.0), [HEAD], parse_autoscaler(AWS))
+    assert waiting is not None
+    assert "the autoscaler is to add spot" in waiting
+
+
+@pytest.mark.parametrize("autoscaler", [None, parse_autoscaler(AWS), parse_autoscaler(ON_PREMISE)])
+def test_a_slot_that_nothing_can_give_is_an_error_now(autoscaler: object) -> None:
+    with pytest.raises(ClusterError, match="more than any node has"):
+        check_slot(Slot(1, 3.0, 1.0), [HEAD, GPU_NODE], autoscaler)  # type: ignore[arg-type]
+
+
+def test_more_workers_than_all_nodes_to_come_is_an_error_that_says_what_may_come() -> None:
+    with pytest.raises(ClusterError, match=r"may add 4 spot \(4 CPUs and 1 GPU\)"):
+        check_slot(Slot(5, 1.0, 1.0), [HEAD], parse_autoscaler(AWS))
+    assert check_slot(Slot(4, 1.0, 1.0), [HEAD], parse_autoscaler(AWS)) is not None
+
+
+def test_auto_counts_the_nodes_that_may_come() -> None:
+    assert resolve_slot(Resources(), [HEAD], parse_autoscaler(AWS)) == Slot(1, 1.0, 4.0)
+    assert resolve_slot(Resources(), [HEAD], None) == Slot(1, 0.0, 1.0)
+
+
+def test_fractions_of_a_gpu_pack() -> None:
+    assert Slot(1, 0.25, 1.0).fits({"CPU": 8.0, "GPU": 2.0}) == 8
+    assert resolve_slot(Resources(gpus=0.25), [GPU_NODE]) == Slot(1, 0.25, 1.0)
+
+
+def test_hosts_that_have_not_joined_are_named() -> None:
+    autoscaler = parse_autoscaler(ON_PREMISE)
+    assert autoscaler.missing(["10.0.0.1", "10.0.0.2"]) == "10.0.0.3 of 2 hosts"
+    assert autoscaler.missing(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) is None
+    assert parse_autoscaler(AWS).missing(["10.0.0.1"]) is None
+
+
+def test_the_autoscalers_file_is_that_of_the_clusters_own_monitor(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text("max_workers: 3\n")
+    (tmp_path / "theirs.yaml").write_text("max_workers: 9\n")
+    for pid, port, name in ((11, 6379, "ours"), (12, 6380, "theirs")):
+        words = [
+            "python",
+            "monitor.py",
+            f"--gcs-address=10.0.0.1:{port}",
+            f"--autoscaling-config={tmp_path}/{name}.yaml",
+        ]
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+        (tmp_path / "proc" / str(pid) / "cmdline").write_bytes("\0".join(words).encode())
+    assert find_config("10.0.0.1:6379", tmp_path / "proc") == {"max_workers": 3}
+    assert find_config("10.0.0.1:6390", tmp_path / "proc") is None
+
+
+# -- storage, from a node's side
+
+
+def test_a_probe_writes_reads_and_deletes(tmp_path: Path) -> None:
+    probe = Probe()
+    assert probe.write(str(tmp_path), "probe", b"x") is None
+    assert probe.read(str(tmp_path), "probe", b"x") is None
+    assert "other bytes" in str(probe.read(str(tmp_path), "probe", b"y"))
+    assert probe.delete(str(tmp_path), "probe") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_probe_says_what_is_wrong_with_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    problem = Probe().write(str(tmp_path / "file"), "probe", b"x")
+    assert problem is not None
+    assert str(tmp_path / "file") in problem
+
+
+def test_a_file_that_no_other_node_sees_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysweep.cluster.doctor.facts.READ_WITHIN_S", 0.0)
+    assert Probe().read(str(tmp_path), "probe", b"x") == "the file is not there"
+
+
+@pytest.mark.slow
+def test_doctor_passes_a_cluster_that_is_well_and_fails_a_sweep_that_does_not_fit(command: Command) -> None:
+    out, _ = command("doctor", command.sweep(), "--json")
+    document = json.loads(out)
+    assert document["ok"]
+    assert [node["cpus"] for node in document["nodes"]] == [2.0]
+    checks = {finding["check"]: finding["level"] for finding in document["findings"]}
+    assert checks["slots"] == checks["storage"] == checks["versions"] == "ok"
+    out, _ = command("doctor", command.sweep(), "resources.cpus=5", code=1)
+    assert "error   slots: resources: a worker asks for 5 CPUs" in out
+    assert "-> ask for less" in out

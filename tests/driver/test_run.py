@@ -1,0 +1,250 @@
+"""Whole sweeps through the command line, on a real Ray."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from running import SMALL, Command, curves, wait_for
+
+import raysweep
+from raysweep.sweepfile import load_sweep
+from raysweep.vision.data import open_data
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
+FRAGILE = """
+import os
+from raysweep import register_model
+from raysweep.vision.models.resnets import baseline_block
+
+@register_model("fragile")
+def fragile(num_classes, width=None):
+    net = baseline_block(num_classes, width)
+    def break_down(module, inputs):
+        if module.training and module.seen > 6 and os.path.exists({switch!r}):
+            raise RuntimeError("broke down on purpose")
+        module.seen += 1
+    net.seen = 0
+    net.register_forward_pre_hook(break_down)
+    return net
+"""
+
+
+def test_quickstart_reaches_95_percent_and_its_pulled_best_has_the_recorded_accuracy(command: Command) -> None:
+    out, _ = command(QUICKSTART, "--json")
+    trials = json.loads(out)["trials"]
+    assert len(trials) >= 6
+    assert {trial["status"] for trial in trials} == {"finished"}
+    pulled = json.loads(command("pull", QUICKSTART, "--json")[0])
+    assert pulled["id"] == trials[0]["id"]
+    assert pulled["val_acc"] == trials[0]["val_acc"] > 0.95
+
+    model = raysweep.load_model(pulled["path"])
+    data = open_data(load_sweep_data(), sweep_folder=QUICKSTART.parent)
+    with torch.inference_mode():
+        logits = model((data.val.images / 255 - 0.5) / 0.5)
+    accuracy = (logits.argmax(1) == data.val.labels).float().mean().item()
+    assert accuracy == pytest.approx(pulled["val_acc"], abs=0.003)
+
+    table = pq.read_table(command.folder / "runs/quickstart/results.parquet")
+    assert table.column("val_acc").to_pylist() == [trial["val_acc"] for trial in trials]
+    assert [len(curve) for curve in table.column("curve.val_acc").to_pylist()] == [t["epochs"] for t in trials]
+    assert len(list((command.folder / "runs/quickstart/tensorboard").glob("*/events*"))) == len(trials)
+
+
+def load_sweep_data() -> Any:
+    from raysweep.sweepfile.plan import plan_trials
+
+    return plan_trials(load_sweep(QUICKSTART))[0].config.data
+
+
+def test_a_driver_killed_halfway_and_run_again_ends_with_the_numbers_of_an_undisturbed_run(command: Command) -> None:
+    often = "checkpoints.every_minutes=0.0001"
+    undisturbed = json.loads(command(QUICKSTART, often, "--json", "--storage", command.folder / "whole")[0])
+    process = command.start(QUICKSTART, often)
+    wait_for(lambda: sum(r["status"] == "finished" for r in command.records("quickstart").values()) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {name: record for name, record in command.records("quickstart").items() if record["status"] == "finished"}
+    assert len(before) < 6, "killed too late to prove anything"
+    resumed = json.loads(command(QUICKSTART, often, "--json")[0])
+    numbers = [
+        {trial["id"]: (trial["val_acc"], trial["best_epoch"], trial["status"]) for trial in result["trials"]}
+        for result in (undisturbed, resumed)
+    ]
+    assert numbers[0] == numbers[1]
+    after = command.records("quickstart")
+    assert {name: _told(after[name]) for name in before} == {name: _told(before[name]) for name in before}
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    """What a finished trial's record says, but for the weights, which retention may have freed since."""
+    return {key: value for key, value in record.items() if key not in ("weights", "previous")}
+
+
+def test_a_run_that_is_stopped_before_its_first_trial_says_so_and_begins_later(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    process = command.start(sweep)
+    wait_for(lambda: process.poll() is not None or "preparing" in process.stderr.readline())  # type: ignore[union-attr]
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopped before anything was trained" in err
+    assert "Traceback" not in err
+    command(sweep)
+
+
+def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(command: Command) -> None:
+    sweep = command.sweep(lrs="[0.1, 0.05]")
+    command(sweep, "epochs=300", "--storage", command.folder / "whole")
+    process = command.start(sweep, "epochs=300")
+    wait_for(lambda: process.poll() is not None or "starts" in process.stderr.readline())  # type: ignore[union-attr]
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in err
+    command(sweep, "epochs=300")
+    resumed = curves(command.records("small"))
+    whole = {
+        path.parent.name: json.loads(path.read_text())["record"]
+        for path in (command.folder / "whole/small/trials").glob("*/record.json")
+    }
+    assert resumed == curves(whole)
+
+
+def test_a_trial_that_raises_is_retried_recorded_and_failed_while_the_others_go_on(command: Command) -> None:
+    switch = command.folder / "broken"
+    switch.touch()
+    (command.folder / "my_nets.py").write_text(FRAGILE.format(switch=str(switch)))
+    sweep = command.folder / "small.yaml"
+    text = SMALL.format(lrs="[0.1]", model="baseline_block").replace(
+        "grid:", "zip: {model.name: [baseline_block, fragile]}\ngrid:"
+    )
+    sweep.write_text(text)
+    _, err = command(sweep, "--import", "my_nets", code=1)
+    records = command.records("small").values()
+    by_status = {record["status"]: record for record in records}
+    assert set(by_status) == {"finished", "failed"}
+    assert "broke down on purpose" in err
+    assert "broke down on purpose" in by_status["failed"]["error"]["traceback"]
+    assert by_status["failed"]["attempts"] == 2
+    switch.unlink()
+    command(sweep, "--import", "my_nets")
+    assert {record["status"] for record in command.records("small").values()} == {"finished"}
+
+
+def test_trials_added_to_the_file_are_added_and_removed_ones_leave_the_ranking(command: Command) -> None:
+    command(command.sweep("[0.1]"))
+    first = command.records("small")
+    out, err = command(command.sweep("[0.1, 0.02]"), "--json")
+    assert "1 done" in err
+    assert len(json.loads(out)["trials"]) == 2
+    assert {name: command.records("small")[name] for name in first} == first
+    status = json.loads(command("status", command.sweep("[0.02]"), "--json")[0])
+    assert len(status["trials"]) == 2, "status speaks of the last run's plan"
+    out, _ = command(command.sweep("[0.02]"), "--json")
+    assert len(json.loads(out)["trials"]) == 1
+
+
+def test_fresh_moves_the_old_run_folder_aside(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    command(sweep)
+    command(sweep, "--fresh")
+    folders = sorted(path.name for path in (command.folder / "runs").iterdir())
+    assert len(folders) == 2
+    assert folders[1].startswith("small.")
+    assert (command.folder / "runs" / folders[1] / "resolved.yaml").exists()
+
+
+def test_rays_own_asha_stops_trials_and_says_so(command: Command) -> None:
+    out, _ = command(
+        command.sweep("[0.1, 0.000001, 0.0000001, 0.00000001]"),
+        "scheduler={name: ray_asha, grace_period: 1, eta: 2}",
+        "epochs=8",
+        "limits.max_concurrent=1",
+        "--json",
+    )
+    statuses = {trial["status"] for trial in json.loads(out)["trials"]}
+    assert statuses == {"finished", "stopped"}
+
+
+def test_more_gpus_than_any_node_has_is_said_before_anything_starts(command: Command) -> None:
+    _, err = command(command.sweep(), "resources.gpus=4", code=2)
+    assert "4 GPUs" in err
+    assert "2 CPUs and 0 GPUs" in err
+    assert not command.records("small")
+
+
+def test_precision_that_changed_since_the_run_began_is_refused(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    process = command.start(sweep, "epochs=500", "checkpoints.every_minutes=0.0001", "precision=fp32")
+    wait_for(lambda: any(record["metrics"] for record in command.records("small").values()))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, err = command(sweep, "epochs=500", "precision=bf16", code=2)
+    assert "precision was 'fp32', is 'bf16'" in err
+
+
+def test_a_folder_that_is_not_a_run_folder_is_left_alone(command: Command) -> None:
+    (command.folder / "runs/small").mkdir(parents=True)
+    (command.folder / "runs/small/thesis.txt").write_text("ten days of work")
+    _, err = command(command.sweep(), code=2)
+    assert "not a run folder" in err
+    assert [path.name for path in (command.folder / "runs/small").iterdir()] == ["thesis.txt"]
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_run(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    process = command.start(sweep, "epochs=2000")
+    wait_for((command.folder / "runs/small/.lease").exists)
+    wait_for(lambda: (command.folder / "runs/small/.lease").read_text() != "")
+    _, err = command(sweep, "epochs=2000", code=2)
+    assert f"process {process.pid} on" in err
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_network_that_cannot_take_the_images_ends_with_exit_2_and_the_least_size(command: Command) -> None:
+    sweep = command.folder / "small.yaml"
+    sweep.write_text(SMALL.format(lrs="[0.1]", model="torchvision/alexnet").replace("model.width: [4], ", ""))
+    _, err = command(sweep, code=2)
+    assert "alexnet" in err
+    assert "the least that works" in err
+
+
+def test_two_trials_on_20_classes_of_tiny_imagenet_train_and_finish(command: Command, shared: Path) -> None:
+    sweep = command.folder / "tiny.yaml"
+    sweep.write_text(
+        f"""
+name: tiny
+base:
+  data: {{name: parquet, path: {shared}/data/tiny-imagenet-200, image_size: 40, classes: 20, per_class: 50}}
+  model: {{name: resnet18, width: 8}}
+  epochs: 2
+  augment: shift
+grid: {{lr: [0.1, 0.02]}}
+"""
+    )
+    trials = json.loads(command(sweep, "--json")[0])["trials"]
+    assert [trial["status"] for trial in trials] == ["finished", "finished"]
+    assert max(trial["val_acc"] for trial in trials) > 1 / 20
+
+
+def test_only_the_best_trials_keep_their_weights(command: Command) -> None:
+    out, _ = command(command.sweep("[0.1, 0.05, 0.01]"), "checkpoints.keep_best=1", "--json")
+    best, *others = (trial["id"] for trial in json.loads(out)["trials"])
+    kept = {path.parent.name for path in (command.folder / "runs/small/trials").glob("*/*.safetensors")}
+    assert kept == {best}
+    assert len(others) == 2
+    _, err = command("pull", command.folder / "small.yaml", "--rank", "2", code=2)
+    assert "keeps no weights any more" in err

@@ -1,0 +1,219 @@
+"""What the driver shows while a run goes on: the live table, plain lines, hours spent and saved, curves."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from raysweep.driver.costs import Costs
+from raysweep.driver.events import Board
+from raysweep.driver.sparkline import sparkline
+from raysweep.driver.view import View
+from raysweep.store import Record
+from raysweep.terminal import step
+
+ID = "v2_receptive_resnet50-width8-lr0.025-v2augs-seed1-97de3157"
+
+
+def planned(trial_id: str = ID, epochs: int = 20, **changes: Any) -> Record:
+    return Record(trial_id, trial_id[:-9], 0, {}, {}, epochs, **changes)
+
+
+def epoch(number: int, val_acc: float | None = None) -> dict[str, Any]:
+    val_acc = number / 40 if val_acc is None else val_acc
+    known = {"train_acc": 0.5, "val_acc": val_acc, "val_acc_ema": 0.4, "images_per_s": 12345.6, "seconds": 90.0}
+    return {"epoch": number, **known}
+
+
+def a_run(records: list[Record], width: int = 80, terminal: bool = True, **options: Any) -> tuple[View, Board]:
+    output = io.TextIOWrapper(io.BytesIO(), encoding=options.pop("encoding", "utf-8"))
+    console = Console(file=output, width=width, force_terminal=terminal, record=True, **options)
+    view = View(console, "sweep", True, records)
+    view.board = Board(records, view.notify)
+    return view, view.board
+
+
+def trained(board: Board, *rows: dict[str, Any], trial_id: str = ID) -> None:
+    board.update(trial_id, "started", status="running")
+    for row in rows:
+        board.note_epoch(trial_id, row)
+        board.update(trial_id, "epoch", epoch=int(row["epoch"]), best=row["val_acc"])
+
+
+def lines(view: View) -> list[str]:
+    """The live table as it would be shown now."""
+    view.console.export_text()
+    view.console.print(view._live.get_renderable())
+    return [line.rstrip() for line in view.console.export_text().splitlines()]
+
+
+def test_the_time_left_is_told_by_epochs_not_by_how_long_processes_took_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    view, board = a_run([planned()])
+    now = 100.0
+    trained(board, epoch(1))
+    assert "left" not in view._summary()
+    for number in range(2, 6):
+        now += 10.0
+        trained(board, epoch(number))
+    assert "elapsed 2:20, about 2:30 left" in view._summary()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_running_trial_has_its_numbers_and_its_curve_in_a_line_that_fits(width: int) -> None:
+    view, board = a_run([planned()], width)
+    trained(board, *(epoch(i) for i in range(1, 11)))
+    head, first, *_ = shown = lines(view)
+    assert max(map(len, shown)) <= width
+    assert head.split() == (
+        ["running", "epoch", "val_acc", "averaged", "curve", "images/s"]
+        if width == 80
+        else ["running", "epoch", "train_acc", "val_acc", "averaged", "curve", "best", "images/s"]
+    )
+    assert "10/20" in first
+    assert "25.00 %" in first
+    assert "▁▃▅▆█" in first  # half of its ten characters, at half of its epochs
+    assert first.endswith("12,346")
+    assert "".join(line.split()[0] for line in shown[: len(ID) // 20 + 1]).startswith("runningv2_receptive")
+
+
+def test_a_terminal_of_another_encoding_gets_characters_that_it_has() -> None:
+    view, board = a_run([planned()], encoding="ascii")
+    trained(board, *(epoch(i) for i in range(1, 11)))
+    with view.step("evaluating"):
+        text = "\n".join(lines(view))
+    assert text.isascii()
+    assert "_-+*%" in text
+
+
+def test_without_colour_there_is_none_on_a_terminal_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> str:
+        view, board = a_run([planned()])
+        trained(board, epoch(1))
+        view.console.print(view._live.get_renderable())
+        view.console.file.flush()
+        return view.console.file.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+    coloured = written()
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = written()
+    assert not any(f"\x1b[{code}" in plain for code in ("3", "9", "38"))
+    assert [line.rstrip() for line in _bare(plain).splitlines()] == [
+        line.rstrip() for line in _bare(coloured).splitlines()
+    ]
+
+
+def _bare(text: str) -> str:
+    return Console(file=io.StringIO()).render_str("").from_ansi(text).plain
+
+
+def test_in_a_pipe_there_are_whole_lines_and_steps_are_said_once() -> None:
+    view, board = a_run([planned()], terminal=False)
+    with view, view.step("preparing digits"):
+        trained(board, epoch(1), epoch(2))
+        board.update(ID, "ended", status="stopped", reason="rung 1 (epoch 2): place 4 of 4, 1 goes on")
+    view.console.file.flush()
+    text = view.console.file.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "\x1b" not in text
+    assert text.count("preparing digits\n") == 1
+    assert f"{ID}: stopped after 2 of 20 epochs, rung 1 (epoch 2): place 4 of 4, 1 goes on\n" in text
+
+
+def test_a_dumb_terminal_gets_the_lines_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    view, board = a_run([planned()])
+    with view, view.step("preparing digits"):
+        trained(board, epoch(1))
+    text = view.console.export_text()
+    assert "preparing digits\n" in text
+    assert "starts\n" in text
+    assert "running" not in text
+
+
+def test_early_stopping_is_news_on_a_terminal() -> None:
+    view, board = a_run([planned()])
+    trained(board, epoch(1))
+    assert "stopped after" not in view.console.export_text(clear=False)
+    board.update(ID, "ended", status="stopped", reason="rung 1")
+    assert "stopped after 1 of 20 epochs, rung 1" in view.console.export_text()
+
+
+def test_a_step_is_a_moving_bar_beside_the_table_and_gone_after_it() -> None:
+    view, _ = a_run([planned()])
+    with view.step("evaluating the best"):
+        assert any(line.startswith("evaluating the best") and "0:00:0" in line for line in lines(view))
+    assert not any("evaluating" in line for line in lines(view))
+
+
+def test_a_step_elsewhere_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with step("pulling a trial, 9.4 MB"):
+        pass
+    assert capsys.readouterr() == ("", "pulling a trial, 9.4 MB\n")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Hours
+
+
+def test_hours_are_those_of_all_epochs_of_all_runs_times_the_gpus_of_a_trial() -> None:
+    earlier = planned("earlier-12345678", 4, status="finished", metrics=[epoch(i) for i in range(1, 5)])
+    view, board = a_run([earlier, planned()])
+    trained(board, epoch(1), epoch(2))
+    assert str(view.costs) == "0.15 slot-hours spent"  # six epochs of 90 s
+    view.costs.gpus = 2
+    assert str(view.costs) == "0.30 GPU-hours spent"
+    assert "0.30 GPU-hours spent" in " ".join(lines(view))
+
+
+def test_hours_saved_are_those_of_the_epochs_that_stopped_trials_did_not_train() -> None:
+    stopped = planned("earlier-12345678", 22, status="stopped", metrics=[epoch(1), epoch(2)])
+    view, board = a_run([stopped, planned(epochs=10)])
+    assert str(view.costs) == "0.05 slot-hours spent, 0.50 saved by early stopping"
+    trained(board, epoch(1), epoch(2))
+    board.update(ID, "ended", status="stopped", epoch=2)
+    assert str(view.costs) == "0.10 slot-hours spent, 0.70 saved by early stopping"
+    board.update(stopped.id, "started", status="running")  # in a larger plan it got a place
+    assert str(view.costs) == "0.10 slot-hours spent, 0.20 saved by early stopping"
+
+
+def test_epochs_that_are_trained_again_after_a_death_are_paid_again() -> None:
+    view, board = a_run([planned()])
+    trained(board, epoch(1), epoch(2))
+    board.update(ID, "died", status="planned", reason="its process died")
+    trained(board, epoch(2), epoch(3))
+    assert view.costs.spent == pytest.approx(4 * 90 / 3600)
+
+
+def test_what_is_not_known_costs_nothing() -> None:
+    rows = [{"epoch": 1}, {"epoch": 2, "seconds": float("nan")}, {"epoch": 3, "seconds": None}]
+    assert (
+        str(Costs([planned(status="stopped", metrics=rows)])) == "0.00 slot-hours spent, 0.00 saved by early stopping"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Curves in characters
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_value_as_far_as_the_trial_has_come() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8, 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 1, 2, 3], 8, 8) == "▁▃▆█"
+    assert sparkline([1, 0], 2, 6) == "███▁▁▁"
+    assert sparkline([0.5] * 3, 3, 3) == "▁▁▁"
+    assert len(sparkline([float(i) for i in range(1000)], 1000, 10)) == 10
+
+
+def test_a_sparkline_has_gaps_where_there_is_no_number_and_is_empty_without_any() -> None:
+    assert sparkline([0, None, float("nan"), 7], 4, 4) == "▁  █"
+    assert sparkline([], 10, 10) == sparkline([None, float("inf")], 10, 10) == ""
+
+
+def test_a_dip_of_one_epoch_shows_among_many() -> None:
+    assert sparkline([0.5] * 10 + [0.1] + [0.5] * 9, 20, 10).count("█") == 9

@@ -1,0 +1,362 @@
+"""The report: its words, its table, its Markdown, and what of it can be told without a browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pyarrow.parquet as pq
+import pytest
+from run_folders import HTML, SWEEP, hostile, make_run, mixed
+from running import Command
+
+import raysweep.report.markdown as markdown_module
+import raysweep.report.pictures as pictures_module
+from raysweep.cli import main
+from raysweep.report import write_report
+from raysweep.report.content import gather
+from raysweep.report.markdown import as_markdown
+from raysweep.report.page import as_html
+from raysweep.report.svg import Scale, points
+from raysweep.report.table import as_csv
+from raysweep.results.run import SweepResult, open_run, trial_as_json
+from raysweep.store import Record
+from raysweep.store.views import write_results
+
+
+def opened(folder: Path, name: str = "made") -> SweepResult:
+    return open_run(str(folder / "runs" / name))
+
+
+def test_the_run_folder_gets_page_markdown_pictures_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path, end=mixed)
+    runs = tmp_path / "runs"
+    assert main(["report", str(path), "--storage", str(runs), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"name": "made", "path": f"{runs}/made/report.html"}
+    text = (runs / "made" / "report.md").read_text()
+    pictures = re.findall(r"\]\((report/\w+\.svg)\)", text)
+    assert {Path(picture).stem for picture in pictures} == {"accuracy", "loss", "lr", "gradient", "parallel"}
+    for picture in pictures:
+        ET.fromstring((runs / "made" / picture).read_bytes())
+    rows = list(csv.DictReader(io.StringIO((runs / "made" / "report.csv").read_text())))
+    assert [row["trial"] for row in rows] == [record.id for record in opened(tmp_path).trials]
+    assert rows[0]["rank"] == "1"
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".csv"])
+def test_to_writes_one_kind_elsewhere(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path)
+    target = tmp_path / "sent" / f"colleague{suffix}"
+    assert main(["report", str(path), "--storage", str(tmp_path / "runs"), "--to", str(target)]) == 0
+    assert target.read_text()
+    assert (target.parent / "colleague_files" / "accuracy.svg").exists() == (suffix == ".md")
+    assert not (tmp_path / "runs/made/report.html").exists()
+    capsys.readouterr()
+
+
+def test_to_another_kind_and_a_run_that_never_was_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run(tmp_path)
+    assert main(["report", str(path), "--to", "x.pdf"]) == 2
+    assert "--to x.pdf: must end in one of .html, .md, .csv" in capsys.readouterr().err
+    assert main(["report", str(path), "--storage", str(tmp_path / "elsewhere")]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+
+
+def test_the_summary_names_winner_seeds_dips_and_hours(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    result = opened(tmp_path)
+    summary = "\n".join(gather(result).summary)
+    assert result.best
+    assert f"Best: {result.best.id}" in summary
+    assert "(standard deviation)" in summary
+    assert "4 of 12 trials dip. It goes with lr: lr 0.01: 0 of 4; lr 0.1: 0 of 4; lr 0.5: 4 of 4, largest" in summary
+    assert "360 epochs took 0.25 hours of trials" in summary
+
+
+def test_hours_saved_are_those_of_the_epochs_that_stopped_trials_did_not_train(tmp_path: Path) -> None:
+    make_run(tmp_path, end=mixed)
+    hours = gather(opened(tmp_path)).hours
+    assert hours.epochs_saved == 26
+    assert hours.saved == pytest.approx(26 * 2.5 / 3600)
+
+
+def test_rungs_say_who_went_on_and_why_not(tmp_path: Path) -> None:
+    scheduler = "{name: asha, rungs: [1/3], min_survivors: 2}"
+    make_run(tmp_path, scheduler=scheduler)
+    everyone = opened(tmp_path)
+    losers = {record.id for record in everyone.trials if record.config["lr"] == 0.5}
+    make_run(
+        tmp_path,
+        scheduler=scheduler,
+        end=lambda record, _: (
+            record.with_(status="stopped", metrics=record.metrics[:10]) if record.id in losers else record
+        ),
+    )
+    report = gather(opened(tmp_path))
+    for row in report.rows:
+        assert len(row.rungs) == 1
+        assert row.why.startswith("rung 1 (epoch 10)")
+    page = as_html(report)
+    assert page.count('class="stop went-on"') + page.count('class="stop out"') >= 12
+    assert page.count('class="stop out"') >= 4
+    assert 'class="cutoff"' in page
+
+
+def test_a_run_folder_is_read_and_reported_without_torch_or_ray() -> None:
+    script = (
+        "import sys, raysweep.report, raysweep.commands.status, raysweep.commands.compare; "
+        "print({'torch', 'ray'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_commands_to_run_and_pull_again_are_told_with_their_overrides(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    report = gather(opened(tmp_path), str(path), ["epochs=30"])
+    assert report.reproduce == f"python -m raysweep {path} epochs=30 --storage {tmp_path}/runs"
+    assert all(row.pull is None for row in report.rows), "no trial keeps weights"
+
+
+def test_a_run_that_goes_on_has_a_report_that_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path, end=mixed)
+    result = opened(tmp_path)
+    assert "Still running" not in as_html(gather(result))
+    with result.folder.lease():
+        assert "Still running" in as_html(gather(opened(tmp_path)))
+        write_report(result, has_ended=True)
+        assert "Still running" not in (tmp_path / "runs/made/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_report_and_a_fault_in_it_is_told_but_fails_nothing(command: Command) -> None:
+    path = command.sweep()
+    _, err = command(path)
+    page = command.folder / "runs/small/report.html"
+    assert f"report: {page}" in err
+    assert "val_acc" in page.read_text()
+    page.unlink()
+    page.mkdir()
+    _, err = command(path)
+    assert "no report: StorageError" in err
+    assert str(page) in err
+    assert "try again: python -m raysweep report" in err
+
+
+def test_the_example_in_the_documents_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, "lr_stability")
+    document = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "diagnosis.md", "exec"), {})
+    assert capsys.readouterr().out.count("kind='dip'") == 4
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Text from records is text
+
+
+class Elements(HTMLParser):
+    """Counts elements, and what could run or load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: dict[str, int] = {}
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        for name, value in attrs:
+            if name.startswith("on") or (name in ("src", "href") and not (value or "").startswith(("#", "data:,"))):
+                self.outside.append(f"{tag} {name}={value}")
+
+
+def test_html_in_names_descriptions_settings_errors_and_sweep_files_stays_text(tmp_path: Path) -> None:
+    path = make_run(tmp_path, end=hostile, text=SWEEP.replace("Does lr", f"{HTML} Does lr"))
+    result = opened(tmp_path)
+    assert result.folder.files.local
+    resolved = result.folder.files.local / "resolved.yaml"
+    record = result.trials[0]
+    assert HTML in json.dumps(record.config)
+    page = as_html(gather(result, str(path), [HTML]))
+    parsed = Elements()
+    parsed.feed(page)
+    assert parsed.tags["script"] == 1
+    assert "img" not in parsed.tags
+    assert parsed.outside == []
+    assert HTML in resolved.read_text()
+    text, pictures = as_markdown(gather(result), "report")
+    outside_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert "<" not in outside_code
+    for picture in pictures.values():
+        assert {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()} <= {
+            *("svg", "title", "desc", "style", "g", "line", "text", "polyline", "circle", "path")
+        }
+
+
+def test_the_page_forbids_requests_and_every_script_but_its_own(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    page = as_html(gather(opened(tmp_path)))
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy
+    assert policy[1].startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy[1]
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
+    make_run(tmp_path, end=lambda record, _: record.with_(status="failed", metrics=[], error={"message": "=1+1"}))
+    rows = list(csv.DictReader(io.StringIO(as_csv(gather(opened(tmp_path))))))
+    assert {row["why"] for row in rows} == {"'=1+1"}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Bad input
+
+
+def test_a_torn_record_is_told(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    torn, *_ = sorted((tmp_path / "runs/made/trials").iterdir())
+    for record in torn.glob("record*.json"):
+        record.write_bytes(record.read_bytes()[:100])
+    report = gather(opened(tmp_path))
+    assert f"trials/{torn.name}/record.json: " in "\n".join(report.notes)
+    assert [row.record.status for row in report.rows if row.record.id == torn.name] == ["planned"]
+    assert torn.name in as_html(report)
+
+
+def make_newer(folder: Path, ids: list[str]) -> None:
+    """Make it that a newer raysweep wrote these trials' records, the plan, and a results.parquet of one more column."""
+    run = folder / "runs/made"
+    result = opened(folder)
+    write_results(result.folder, result.trials)
+    table = pq.read_table(run / "results.parquet")
+    pq.write_table(table.append_column("grams_of_co2", [[1.5] * len(table)]), run / "results.parquet")
+    for path in [path for trial_id in ids for path in (run / "trials" / trial_id).glob("record*.json")]:
+        path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    plan = json.loads((run / "resolved.yaml").read_text())
+    plan["trials"] = [{**trial, "budget": 3} for trial in plan["trials"]]
+    plan["sweep"]["objective"]["confidence"] = 0.9
+    (run / "resolved.yaml").write_text(json.dumps(plan))
+
+
+def test_what_a_newer_raysweep_wrote_is_reported_as_far_as_it_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run(tmp_path, end=mixed)
+    before = opened(tmp_path)
+    newer = [before.trials[0].id, before.trials[1].id]
+    make_newer(tmp_path, newer)
+    runs = str(tmp_path / "runs")
+    assert main(["report", str(path), "--storage", runs]) == 0
+    page = (tmp_path / "runs/made/report.html").read_text()
+    for trial_id in newer:
+        assert f"trials/{trial_id}/record.json: is of format 2, this raysweep reads 1; not read: upgrade" in page
+    capsys.readouterr()
+    assert main(["status", str(path), "--storage", runs, "--json"]) == 0
+    out, err = capsys.readouterr()
+    trials = json.loads(out)["trials"]
+    assert [trial["id"] for trial in trials] == [record.id for record in before.trials]
+    assert trials[0] == trial_as_json(before.trials[0]), "as results.parquet shows it"
+    assert "is of format 2" in err
+
+
+def test_without_results_parquet_trials_of_a_newer_raysweep_count_as_planned(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    everyone = [record.id for record in opened(tmp_path).trials]
+    make_newer(tmp_path, everyone)
+    (tmp_path / "runs/made/results.parquet").unlink()
+    page = tmp_path / "page.html"
+    assert main(["report", str(path), "--storage", str(tmp_path / "runs"), "--to", str(page)]) == 0
+    assert "12 trials: 12 planned." in page.read_text()
+
+
+@pytest.mark.parametrize("status", ["planned", "failed", "diverged", "running"])
+def test_a_run_without_a_single_epoch_still_has_a_report(tmp_path: Path, status: str) -> None:
+    make_run(tmp_path, end=lambda record, _: record.with_(status=status, metrics=[], error={"message": "x"}))
+    result = opened(tmp_path)
+    write_report(result)
+    summary = " ".join(gather(result).summary)
+    assert "No trial has a score yet." in summary
+    assert "Without a whole epoch: 12 trials." in gather(result).notes
+
+
+def test_metrics_that_are_no_numbers_leave_gaps(tmp_path: Path) -> None:
+    def nan(record: Record, place: int) -> Record:
+        rows = [
+            {**row, "val_acc": float("nan"), "lr": float("inf")} if row["epoch"] == 9 else row for row in record.metrics
+        ]
+        return record.with_(metrics=rows)
+
+    make_run(tmp_path, end=nan)
+    report = gather(opened(tmp_path))
+    assert "With metrics that are no finite numbers, so that curves have gaps: 12 trials." in report.notes
+    assert "nan" not in "".join(re.findall(r'points="[^"]*"', as_html(report)))
+
+
+def test_a_trial_of_one_epoch_and_one_of_thousands_are_drawn(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=1)
+    assert "chart accuracy" in as_html(gather(opened(tmp_path)))
+    make_run(tmp_path, epochs=2000, text=SWEEP.replace("[0.5, 0.1, 0.01]", "[0.5]").replace("[0, 1]", "[0]"))
+    assert "chart accuracy" in as_html(gather(opened(tmp_path)))
+
+
+def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, scheduler="{name: asha, rungs: [1/3], min_survivors: 2}")
+    monkeypatch.setattr(pictures_module, "MOST_CURVES", 5)
+    monkeypatch.setattr(markdown_module, "MOST_ROWS", 2)
+    report = gather(opened(tmp_path))
+    text, pictures = as_markdown(report, "report")
+    for whole in (as_html(report), text):
+        assert "Curves of the best 5 trials; those of the other 7 are in results.parquet." in whole
+        assert "One line for each of the best 5 of 12 trials" in whole
+    assert pictures["accuracy.svg"].count(b'<g class="trial') == pictures["parallel.svg"].count(b'<g class="trial') == 5
+    assert "The best 2 of 12 trials; report.csv has all." in text
+    assert "And 10 more trials; report.csv has all." in text, "of those whose rungs are explained"
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_of_seventy_epochs_take_seconds_and_few_megabytes(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=70, text=SWEEP.replace("seeds: [0, 1]", f"seeds: {list(range(17))}"))
+    result = opened(tmp_path)
+    assert len(result.trials) == 102
+    began = time.process_time()
+    write_report(result)
+    assert time.process_time() - began < 15
+    assert (tmp_path / "runs/made/report.html").stat().st_size < 8e6 / 4
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Scales
+
+
+def test_a_scale_maps_ends_to_ends_and_ticks_lie_between() -> None:
+    for scale in (
+        Scale(0, 1, 0, 100),
+        Scale(0.001, 3, 200, 10, log=True),
+        Scale(5, 5, 0, 10),
+        Scale(2, 2, 0, 9, log=True),
+    ):
+        assert scale(scale.low) == pytest.approx(scale.start)
+        assert scale(scale.high) == pytest.approx(scale.end)
+        ticks = scale.ticks()
+        assert len(ticks) >= 2
+        assert all(scale.low - 1e-9 <= tick <= scale.high + 1e-9 for tick in ticks)
+
+
+def test_a_curve_is_broken_where_a_value_is_missing() -> None:
+    x, y = Scale(0, 3, 0, 3), Scale(0, 1, 0, 100)
+    assert points([0, 1, 2, 3], [0.0, float("nan"), 0.5, 9.0], x, y) == ["0.0,0.00", "2.0,50.00 3.0,100.00"]

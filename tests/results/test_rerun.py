@@ -1,0 +1,130 @@
+"""What `raysweep plan` says of an edited sweep whose run was begun before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import make_run
+
+from raysweep.cli import main
+from raysweep.halving.scores import score_again
+from raysweep.results.run import open_run
+from raysweep.store import Record, RunFolder, Score
+from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.schema import Objective
+
+Plan = Callable[..., dict[str, Any]]
+
+
+def some_of_each(record: Record, place: int) -> Record:
+    """Of the twelve trials: eight finished, one at its third epoch, one failed, one diverged, one not begun."""
+    if place == 8:
+        return record.with_(status="running", metrics=record.metrics[:3])
+    if place == 9:
+        return record.with_(status="failed", metrics=record.metrics[:2], error={"type": "ValueError", "message": "no"})
+    if place == 10:
+        return record.with_(status="diverged", metrics=record.metrics[:2])
+    return record.with_(status="planned", metrics=[]) if place == 11 else record
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return make_run(tmp_path, epochs=4, end=some_of_each)
+
+
+@pytest.fixture
+def plan(sweep: Path, capsys: pytest.CaptureFixture[str]) -> Plan:
+    def of(*overrides: str) -> dict[str, Any]:
+        assert main(["plan", str(sweep), "--json", *overrides]) == 0
+        run: dict[str, Any] = json.loads(capsys.readouterr().out)["run"]
+        return {key: value for key, value in run.items() if value}
+
+    return of
+
+
+BEGUN = {"finished": 8, "to_continue": 1, "failed": 1, "diverged": 1, "new": 1}
+
+
+def test_an_unchanged_file_goes_on(plan: Plan, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan() == BEGUN
+    assert main(["plan", str(sweep)]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "run folder: 1 new, 8 finished, 1 to continue, 1 diverged, 1 failed, to be tried again"
+
+
+def test_before_the_first_run_there_is_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make_run(tmp_path, name="made")
+    for words in (["--storage", str(tmp_path / "elsewhere")], ["--storage", "s3://bucket/runs"], ["name=other"]):
+        assert main(["plan", str(sweep), "--json", *words]) == 0
+        assert json.loads(capsys.readouterr().out)["run"] is None
+
+
+def test_added_values_are_new_and_removed_ones_are_kept(plan: Plan) -> None:
+    assert plan("grid.lr=[0.5, 0.1, 0.01, 0.2]") == {**BEGUN, "new": 5}
+    assert plan("grid.lr=[0.5, 0.1]") == {"finished": 8, "removed": 3}
+    assert plan("seeds=[0, 2]")["removed"] == 5
+
+
+def test_other_epochs_are_other_trials(plan: Plan) -> None:
+    assert plan("epochs=9") == {"new": 12, "removed": 11}
+
+
+def test_another_scheduler_stops_what_has_no_chance_and_lets_go_on_what_has(plan: Plan) -> None:
+    asha = "scheduler={name: asha, eta: 2, rungs: [0.5], min_survivors: 1}"
+    found = plan(asha)
+    assert found["finished"] == 8
+    assert found.get("stopped", 0) + found.get("to_continue", 0) + found.get("failed", 0) == 2
+
+
+def test_another_objective_ranks_anew_by_the_kept_epochs(plan: Plan, sweep: Path) -> None:
+    (note,) = plan("objective=val_loss")["notes"]
+    assert note.startswith("objective was val_acc: trials are ranked anew, by val_loss")
+    assert "notes" not in plan("objective=val_acc")
+
+
+def test_another_number_of_workers_is_refused_where_trials_are_to_continue(plan: Plan) -> None:
+    (note,) = plan("resources.workers=2")["notes"]
+    assert "trials to continue began with 1: refused" in note
+    assert "notes" not in plan("resources.cpus=2")
+
+
+def test_a_damaged_record_is_read_from_its_copy_and_without_one_the_trial_is_new(plan: Plan, tmp_path: Path) -> None:
+    trial = sorted((tmp_path / "runs/made/trials").glob("*lr0.5*"))[0]
+    (trial / "record.json").write_bytes(b"{")
+    assert plan() == BEGUN
+    (trial / "record.copy.json").write_bytes(b"{")
+    assert plan() == {**BEGUN, "finished": 7, "new": 2}
+
+
+def test_scores_under_another_objective_are_those_of_the_epoch_whose_weights_are_kept() -> None:
+    history = [{"val_acc": 0.5, "val_loss": 1.0, "val_loss_ema": 0.9}, {"val_acc": 0.4, "val_loss": 0.8}]
+    best = Score(epoch=1, score=0.5, averaged=False, val_acc=0.5)
+    assert score_again(best, history, Objective()) == best
+    assert score_again(best, history, Objective(metric="val_loss")) == Score(1, 1.0, False, 0.5)
+    averaged = Score(epoch=1, score=0.5, averaged=True, val_acc=0.5)
+    assert score_again(averaged, history, Objective(metric="val_loss")) == Score(1, 0.9, True, 0.5)
+    assert score_again(averaged, history, Objective()) is None, "there is no averaged accuracy"
+    assert score_again(None, history, Objective()) is None
+
+
+def test_a_run_is_ranked_by_the_objective_of_its_last_plan(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=12)
+    run = str(tmp_path / "runs/made")
+    by_acc = [record.id for record in open_run(run).trials]
+    folder = RunFolder(str(tmp_path / "runs"), "made")
+    document = json.loads(folder.files.read("resolved.yaml"))
+    document["sweep"] = load_sweep(tmp_path / "made.yaml", ["objective=val_loss"]).model_dump(mode="json")
+    folder.files.write("resolved.yaml", json.dumps(document).encode())
+    trials = open_run(run).trials
+    assert {record.id for record in trials} == set(by_acc)
+    scores = []
+    for record in trials:
+        assert record.best
+        row = record.metrics[record.best.epoch - 1]
+        assert record.best.score == row["val_loss_ema" if record.best.averaged else "val_loss"]
+        scores.append(record.best.score)
+    assert scores == sorted(scores)

@@ -1,0 +1,189 @@
+"""Batched augmentation: agrees with torchvision's v2 functional form on the same parameters; distributions."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as V
+
+from raysweep.errors import UserError
+from raysweep.registry import AUGMENTATIONS
+from raysweep.vision.augment import (
+    Jitter,
+    Normalize,
+    apply_blur,
+    apply_color_jitter,
+    apply_crop,
+    apply_flip,
+    apply_flip_and_rotate,
+    build_augment,
+    draw_blur,
+    draw_color_jitter,
+    draw_crop,
+    draw_flip,
+    draw_rotate,
+)
+from raysweep.vision.config import AUGMENT_PRESETS, AugmentStep, Blur, ColorJitter, Crop, Flip, Rotate, TrialConfig
+from raysweep.vision.randomness import generator
+
+TOLERANCE = 1e-5  # on the scale 0..1: an 8-bit step is 4e-3
+
+
+def rng(seed=0):
+    return generator("cpu", "test", seed)
+
+
+def float_images(count=16, height=20, width=20, seed=0):
+    return torch.rand(count, 3, height, width, generator=rng(seed))
+
+
+def byte_images(count=16, size=20):
+    return torch.randint(0, 256, (count, 3, size, size), generator=rng(), dtype=torch.uint8)
+
+
+def test_crop_takes_the_same_window_as_torchvision():
+    images, padding = byte_images(), 3
+    corners = draw_crop(len(images), padding, rng())
+    ours = apply_crop(images, corners, padding)
+    padded = V.pad(images, [padding])
+    for i, (top, left) in enumerate(corners.T.tolist()):
+        assert torch.equal(ours[i], V.crop(padded[i], top, left, 20, 20))
+
+
+def test_crop_places_cover_the_whole_range():
+    assert draw_crop(2000, 2, rng()).unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_flip_equals_torchvision():
+    images = byte_images()
+    flips = draw_flip(len(images), Flip(direction="both"), rng())
+    ours = apply_flip(images, flips)
+    for i, (horizontal, vertical) in enumerate(flips.T.tolist()):
+        expected = V.horizontal_flip(images[i]) if horizontal else images[i]
+        assert torch.equal(ours[i], V.vertical_flip(expected) if vertical else expected)
+
+
+@pytest.mark.parametrize(
+    ("direction", "rates"), [("horizontal", (0.3, 0)), ("vertical", (0, 0.3)), ("both", (0.3, 0.3))]
+)
+def test_flip_rate_is_p_on_each_axis(direction, rates):
+    flips = draw_flip(20_000, Flip(p=0.3, direction=direction), rng())
+    assert_close(flips.float().mean(1), torch.tensor(rates, dtype=torch.float), atol=0.015, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (18, 25)])
+@pytest.mark.parametrize("seed", range(3))
+def test_flip_and_rotation_in_one_equal_torchvision_one_after_the_other(shape, seed):
+    images = float_images(16, *shape, seed)
+    flips = draw_flip(16, Flip(direction="both"), rng(seed))
+    angles = draw_rotate(16, Rotate(degrees=180), rng(seed))
+    ours = apply_flip_and_rotate(images, flips, angles)
+    for i, image in enumerate(apply_flip(images, flips)):
+        expected = V.rotate(image, angles[i].item(), InterpolationMode.BILINEAR)
+        assert_close(ours[i], expected, atol=5e-5, rtol=0)
+
+
+def test_angles_spread_evenly_over_the_range():
+    angles = draw_rotate(20_000, Rotate(degrees=30), rng())
+    assert angles.abs().max() <= 30
+    assert_close(angles.mean().item(), 0.0, atol=0.5, rtol=0)
+    assert_close(angles.std().item(), 30 / 3**0.5, atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 9])
+def test_blur_equals_torchvision(kernel):
+    images = float_images()
+    sigmas = draw_blur(16, Blur(kernel=kernel), rng())
+    ours = apply_blur(images, sigmas, kernel)
+    for i in range(16):
+        expected = V.gaussian_blur(images[i], [kernel, kernel], [sigmas[i].item()] * 2)
+        assert_close(ours[i], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_blur_leaves_images_that_are_not_chosen():
+    images = float_images()
+    sigmas = draw_blur(16, Blur(kernel=5, p=0.5), rng())
+    assert 0 < (sigmas == 0).sum() < 16
+    assert_close(apply_blur(images, sigmas, 5)[sigmas == 0], images[sigmas == 0])
+
+
+def test_blur_wider_than_the_image_is_refused():
+    with pytest.raises(UserError, match="kernel 31 is too large for images of 8 pixels"):
+        build_augment([AugmentStep(blur=Blur(kernel=31))], 8)
+
+
+STRONG = ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
+CHANGES = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_color_jitter_equals_torchvision_in_every_images_own_order(seed):
+    images = float_images(24, seed=seed)
+    jitter = draw_color_jitter(24, STRONG, rng(seed))
+    ours = apply_color_jitter(images, jitter)
+    values = torch.cat([jitter.factors, jitter.hue[None]])
+    for i, expected in enumerate(images):
+        for change in jitter.ranks[:, i].argsort().tolist():
+            expected = CHANGES[change](expected, values[change, i].item())
+        assert_close(ours[i], expected, atol=2e-4, rtol=0)  # hue amplifies rounding where chroma is small
+
+
+def test_color_jitter_draws_all_orders_equally_often():
+    ranks = draw_color_jitter(24_000, STRONG, rng()).ranks
+    _, counts = ranks.unique(dim=1, return_counts=True)
+    assert len(counts) == 24
+    assert counts.min() > 850
+    assert counts.max() < 1150
+
+
+def test_color_jitter_ranges_are_torchvisions():
+    jitter = draw_color_jitter(20_000, ColorJitter(brightness=0.4, hue=0.1), rng())
+    assert_close(jitter.factors[0].aminmax(), (torch.tensor(0.6), torch.tensor(1.4)), atol=1e-3, rtol=0)
+    assert (jitter.factors[1:] == 1).all()
+    assert_close(jitter.hue.aminmax(), (torch.tensor(-0.1), torch.tensor(0.1)), atol=1e-3, rtol=0)
+
+
+def test_color_jitter_leaves_gray_gray():
+    gray = torch.rand(8, 1, 6, 6, generator=rng()).expand(8, 3, 6, 6)
+    ranks = torch.arange(4).view(4, 1).expand(4, 8)
+    ours = apply_color_jitter(gray, Jitter(torch.ones(3, 8), torch.linspace(-0.5, 0.5, 8), ranks))
+    assert_close(ours, gray.contiguous())
+
+
+def test_normalize_equals_torchvision_from_bytes_and_from_floats():
+    images = byte_images()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = V.normalize(images / 255, list(mean), list(std))
+    normalize = Normalize(mean, std, "cpu")
+    assert normalize(images).is_contiguous(memory_format=torch.channels_last)
+    assert_close(normalize(images), expected, atol=1e-5, rtol=0)
+    assert_close(normalize(images / 255), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("preset", AUGMENT_PRESETS)
+def test_every_preset_keeps_shape_range_and_its_input(preset):
+    images = byte_images()
+    before = images.clone()
+    augment = build_augment(TrialConfig(augment=preset).augment, 20)
+    ours = augment(images, rng())
+    assert ours.shape == images.shape
+    assert ours.min() >= 0
+    assert ours.max() <= (255 if ours.dtype == torch.uint8 else 1 + TOLERANCE)
+    assert torch.equal(images, before)
+    assert torch.equal(ours, augment(images, rng()))
+    assert preset == "none" or not torch.equal(ours, augment(images, rng(1)))
+
+
+def test_a_list_applies_its_operations_in_order():
+    steps = [AugmentStep(flip=Flip(p=1)), AugmentStep(crop=Crop(padding=2)), AugmentStep(flip=Flip(p=1))]
+    images, random = byte_images(), rng()
+    draw_flip(16, Flip(p=1), random)
+    corners = draw_crop(16, 2, random)
+    expected = apply_crop(images.flip(3), corners, 2).flip(3)
+    assert torch.equal(build_augment(steps, 20)(images, rng()), expected)
+
+
+def test_a_registered_augmentation_is_called_with_images_and_generator():
+    AUGMENTATIONS.register("negative")(lambda images, generator: 255 - images)
+    images = byte_images()
+    assert torch.equal(build_augment("negative", 20)(images, rng()), 255 - images)

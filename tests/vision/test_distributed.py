@@ -1,0 +1,386 @@
+"""Several ranks train one network as one would: the loop in processes on gloo, without Ray."""
+
+from __future__ import annotations
+
+import io
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep.errors import SweepFileError, UserError
+from raysweep.registry import AUGMENTATIONS, MODELS
+from raysweep.sweepfile import load_sweep
+from raysweep.vision.augment import Normalize, build_augment
+from raysweep.vision.config import TrialConfig
+from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.distributed import Group, used_parameters
+from raysweep.vision.loop import Diverged, Interrupted, train
+from raysweep.vision.models import build_model
+from raysweep.vision.randomness import generator, seeded
+
+BATCH_NORM = {"name": "baseline_block", "width": 4}
+ALL_OF_IT = {"augment": "v1augs", "label_smoothing": 0.1, "clip_grad_norm": 0.5}
+
+
+# -------------------------------------------------------------------------- what runs on each rank
+
+
+def no_batch_norm(num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(72, 16),
+        nn.ReLU(),
+        nn.Linear(16, num_classes),
+    )
+
+
+class WithUnused(nn.Module):
+    """Has a layer that nothing depends on."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.used, self.unused = no_batch_norm(num_classes), nn.Linear(3, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.used(images)
+
+
+class RaisesOnRankOne(WithUnused):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and dist.is_initialized() and dist.get_rank() == 1:
+            raise ArithmeticError("rank 1 broke down on purpose")
+        return self.used(images)
+
+
+def register() -> None:
+    for name, net in {"plain": no_batch_norm, "unused": WithUnused, "raises": RaisesOnRankOne}.items():
+        MODELS.register(name)(net)
+
+
+def dataset(train_images: int, val_images: int) -> DataSet:
+    def split(count: int, seed: int) -> Split:
+        labels = torch.arange(count) % 4
+        noise = torch.randint(0, 120, (count, 3, 8, 8), generator=generator("cpu", "test", seed))
+        return Split((noise + labels.view(-1, 1, 1, 1) * 30).to(torch.uint8), labels)
+
+    parts = split(train_images, 0), split(val_images, 1)
+    return DataSet("tiny", *parts, None, tuple("abcd"), (0.5,) * 3, (0.25,) * 3, "-")
+
+
+def config(**changes: Any) -> TrialConfig:
+    return TrialConfig(**{"model": "plain", "epochs": 2, "batch_size": 16, "lr": 0.05, "precision": "fp32", **changes})
+
+
+CLOCK = ("seconds", "images_per_s")
+
+
+def outcome(
+    changes: dict[str, Any], sizes: tuple[int, int], state: bytes | None = None, epochs: int = 99
+) -> dict[str, Any]:
+    """Train for so many epochs at most; the metrics of each, and what is left of the last as one file's bytes."""
+    metrics, file = [], io.BytesIO()
+    loaded = torch.load(io.BytesIO(state), weights_only=True) if state else None
+    loop = train(config(**changes), dataset(*sizes), seed=3, state=loaded)
+    for epoch in loop:
+        metrics.append({key: value for key, value in epoch.metrics.items() if key not in CLOCK})
+        file = io.BytesIO()
+        torch.save(epoch.state(), file)
+        if epoch.number == epochs:
+            break
+    loop.close()
+    return {"metrics": metrics, "state": file.getvalue()}
+
+
+def outcome_of_rank_0s_state(changes: dict[str, Any], sizes: tuple[int, int], state: bytes) -> dict[str, Any]:
+    return outcome(changes, sizes, state if dist.get_rank() == 0 else None)
+
+
+def epochs_where_rank_0_ends_after(number: int) -> int:
+    """How many epochs a rank trains; only rank 0 closes the loop."""
+    count = 0
+    loop = train(config(epochs=9), dataset(40, 8), seed=3)
+    for count, _ in enumerate(loop, 1):
+        if dist.get_rank() == 0 and count == number:
+            loop.close()
+            break
+    return count
+
+
+def how_it_ends(rank_asked: int) -> str:
+    """What the loop raises where one rank is told to stop, at the fifth step."""
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return dist.get_rank() == rank_asked and asked == 5
+
+    try:
+        list(train(config(epochs=2), dataset(48, 8), seed=3, should_stop=should_stop))
+    except Interrupted as interrupted:
+        return str(interrupted)
+    return "finished"
+
+
+def divergence(changes: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    try:
+        list(train(config(**changes), dataset(48, 8), seed=3))
+    except Diverged as diverged:
+        return str(diverged), {key: value for key, value in diverged.metrics.items() if key not in CLOCK}
+    return "finished", {}
+
+
+def failure(changes: dict[str, Any]) -> tuple[str, float]:
+    began = time.monotonic()
+    try:
+        list(train(config(**changes), dataset(48, 8), seed=3))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", time.monotonic() - began
+    return "finished", 0.0
+
+
+# -------------------------------------------------------------------------- running it
+
+
+def as_rank(rank: int, size: int, meeting: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    register()
+    dist.init_process_group("gloo", f"file://{meeting}", timedelta(minutes=2), size, rank)
+    try:
+        return work(*arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+InRanks = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module")
+def in_ranks() -> Iterator[InRanks]:
+    """`in_ranks(n, work, *arguments)`: what `work` returns on each of n ranks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "raysweep.vision.loop", "raysweep.vision.models.resnets"])
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(3, context) as pool:
+        numbers = iter(range(10**6))
+
+        def run(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+            meeting = str(Path(folder) / f"meeting{next(numbers)}")
+            futures = [pool.submit(as_rank, rank, size, meeting, work, arguments) for rank in range(size)]
+            return [future.result(150) for future in futures]
+
+        yield run
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_our_nets() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    register()
+    yield
+    torch.set_num_threads(before)
+
+
+def load(state: bytes) -> dict[str, Any]:
+    return torch.load(io.BytesIO(state), weights_only=True)
+
+
+def assert_close(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Metrics and all weights, plain and averaged, are equal within rounding."""
+    for mine, other in zip(ours["metrics"], theirs["metrics"], strict=True):
+        assert mine == {key: pytest.approx(value, rel=1e-3, abs=1e-6) for key, value in other.items()}
+    for part in ("model", "average"):
+        expected = load(theirs["state"])[part]
+        for name, tensor in load(ours["state"])[part].items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-5)
+
+
+# -------------------------------------------------------------------------- as one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("changes", [{}, ALL_OF_IT], ids=["plain", "all-of-it"])
+@pytest.mark.parametrize("sizes", [(48, 18), (50, 19), (49, 2), (47, 7)], ids=str)
+def test_without_batch_norm_any_number_of_ranks_ends_with_what_one_process_does(
+    in_ranks: InRanks, size: int, changes: dict[str, Any], sizes: tuple[int, int]
+) -> None:
+    alone = outcome(changes, sizes)
+    first, *others = in_ranks(size, outcome, changes, sizes)
+    assert all(other == first for other in others), "the ranks differ among themselves"
+    if size == 1:
+        assert first == alone
+    assert_close(first, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("train_images", [48, 50, 53])
+def test_batch_norm_matches_a_reference_of_shards_with_statistics_of_their_own(
+    in_ranks: InRanks, size: int, train_images: int
+) -> None:
+    settings = {"model": BATCH_NORM, "augment": "shift"}
+    first, *others = in_ranks(size, outcome, settings, (train_images, 10))
+    assert all(other == first for other in others)
+    expected = reference_of_shards(config(**settings), dataset(train_images, 10), size)
+    for name, tensor in load(first["state"])["model"].items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-5)
+
+
+def reference_of_shards(settings: TrialConfig, images: DataSet, size: int) -> dict[str, torch.Tensor]:
+    """One network whose batch norms see a shard at a time, each with running statistics of its own, averaged at the end
+    of an epoch; written without a process group."""
+    with seeded(torch.device("cpu"), "weights", 3):
+        replicas = [build_model(settings.model, 4).to(memory_format=torch.channels_last)]
+    for _ in range(size - 1):
+        with seeded(torch.device("cpu"), "weights", 3):
+            replicas.append(build_model(settings.model, 4).to(memory_format=torch.channels_last))
+    optimizers = [torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, weight_decay=5e-4) for net in replicas]
+    augment, normalize = build_augment(settings.augment, 8), Normalize((0.5,) * 3, (0.5,) * 3, "cpu")
+    for epoch in range(settings.epochs):
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+        order = torch.randperm(len(images.train), generator=generator("cpu", "order", 3, epoch))
+        for step, batch in enumerate(order.split(16)):
+            whole = normalize(augment(images.train.images[batch], generator("cpu", "augment", 3, epoch, step)))
+            busy = min(size, max(1, len(batch) // 2))  # nobody gets a single image
+            bounds = [rank * len(batch) // busy for rank in range(busy + 1)]
+            for net, start, end in zip(replicas, bounds, bounds[1:], strict=False):
+                logits = net.train()(whole[start:end])
+                (
+                    F.cross_entropy(logits, images.train.labels[batch[start:end]], reduction="sum") / len(batch)
+                ).backward()
+            for same in zip(*(net.parameters() for net in replicas), strict=True):
+                total = sum(parameter.grad for parameter in same if parameter.grad is not None)
+                for parameter in same:
+                    parameter.grad = total.clone()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        for same_buffer in zip(*(net.buffers() for net in replicas), strict=True):
+            mean = torch.stack([buffer.float() for buffer in same_buffer]).mean(0)
+            for buffer in same_buffer:
+                buffer.copy_(mean if buffer.is_floating_point() else same_buffer[0])
+    return replicas[0].state_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["plain", BATCH_NORM], ids=str)
+@pytest.mark.parametrize("size", [2, 3])
+def test_resuming_from_rank_0s_state_equals_never_stopping(in_ranks: InRanks, size: int, model: Any) -> None:
+    settings = {"model": model, "epochs": 3, "augment": "shift"}
+    whole = in_ranks(size, outcome, settings, (50, 19))[0]
+    begun = in_ranks(size, outcome, settings, (50, 19), None, 1)[0]
+    first, *others = in_ranks(size, outcome_of_rank_0s_state, settings, (50, 19), begun["state"])
+    assert all(other == first for other in others)
+    resumed = {**first, "metrics": begun["metrics"] + first["metrics"]}
+    if size == 2:  # sums of three depend on their order, which the first step of a process has another of
+        assert resumed == whole
+    assert_close(resumed, whole)
+
+
+@pytest.mark.slow
+def test_a_network_with_parameters_that_nothing_depends_on_trains(in_ranks: InRanks) -> None:
+    assert_close(in_ranks(2, outcome, {"model": "unused"}, (50, 8))[0], outcome({"model": "unused"}, (50, 8)))
+
+
+# -------------------------------------------------------------------------- together to the end
+
+
+@pytest.mark.slow
+def test_no_rank_goes_on_after_rank_0_ends_the_loop(in_ranks: InRanks) -> None:
+    assert in_ranks(3, epochs_where_rank_0_ends_after, 2) == [2, 2, 2]
+
+
+@pytest.mark.slow
+def test_rank_0_alone_is_asked_whether_to_stop_and_all_stop_before_the_same_step(in_ranks: InRanks) -> None:
+    assert in_ranks(2, how_it_ends, 0) == ["stopped in epoch 2, before step 2 of 3"] * 2
+    assert in_ranks(2, how_it_ends, 1) == ["finished"] * 2
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_seen_by_all_ranks(in_ranks: InRanks) -> None:
+    first, second = in_ranks(2, divergence, {"lr": 1e20, "lr_schedule": "constant", "epochs": 4})
+    assert first == second
+    assert "is not finite" in first[0]
+
+
+@pytest.mark.slow
+def test_a_rank_that_raises_ends_the_others_at_once(in_ranks: InRanks) -> None:
+    from raysweep.worker.ranks import is_lost_contact
+
+    (lost, seconds), (raised, _) = in_ranks(2, failure, {"model": "raises"})
+    assert raised == "ArithmeticError: rank 1 broke down on purpose"
+    assert is_lost_contact(RuntimeError(lost)), lost
+    assert seconds < 60
+
+
+# -------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_parts_of_a_batch_are_all_of_it_once_and_nobody_gets_a_single_image(size: int) -> None:
+    for count in range(1, 40):
+        parts, shares = [], []
+        for rank in range(size):
+            group = Group()
+            group.rank, group.size = rank, size
+            parts.append(range(count)[group.part(count)])
+            shares.append(range(count)[group.share(count)])
+        assert [row for part in parts for row in part] == list(range(count))
+        assert [row for share in shares for row in share] == list(range(count))
+        lengths = [len(part) for part in parts if part]
+        assert min(lengths) == group.smallest_part(count) >= min(2, count)
+        assert max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize("preset", ["none", "shift", "hard", "v1augs", "of_ones_own"])
+def test_a_part_of_a_batch_is_augmented_as_within_the_whole(preset: str) -> None:
+    AUGMENTATIONS.register("of_ones_own")(lambda images, rng: images.flip(0) ^ int(torch.randint(9, (), generator=rng)))
+    augment, images = build_augment(config(augment=preset).augment, 8), dataset(200, 1).train.images
+    batch = torch.randperm(200)[:150]
+    whole = augment(images[batch], generator("cpu", 1))
+    for rows in (slice(0, 150), slice(0, 70), slice(70, 150), slice(150, 150)):
+        assert torch.equal(augment.part(images, batch, rows, generator("cpu", 1)), whole[rows])
+
+
+def test_unused_parameters_are_found() -> None:
+    assert used_parameters(WithUnused(4), 8) == [True] * 6 + [False] * 2
+    assert used_parameters(no_batch_norm(4), 8) == [True] * 6
+
+
+def test_batch_norm_over_all_ranks_needs_gpus() -> None:
+    with pytest.raises(UserError, match="sync_batch_norm: true"):
+        next(train(config(sync_batch_norm=True), dataset(8, 2), seed=0, device="cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_batch_norm_over_all_ranks_without_gpus_is_refused_before_a_run_starts() -> None:
+    from raysweep.worker.conditions import check_model
+
+    with pytest.raises(UserError, match="sync_batch_norm: true"):
+        check_model(config(sync_batch_norm=True), dataset(8, 2))
+
+
+def test_workers_of_one_trial_share_no_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nresources: {workers: 2, gpus: 0.5}\n")
+    with pytest.raises(SweepFileError, match=r"gpus: got 0.5, must be whole with workers: 2"):
+        load_sweep(path)
+    assert load_sweep(path, ["resources.workers=1"]).resources.gpus == 0.5

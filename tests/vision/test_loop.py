@@ -1,0 +1,339 @@
+"""The training loop on tiny tensors, on the CPU."""
+
+import gc
+import io
+import math
+import weakref
+
+import pytest
+import torch
+from run_folders import METRICS
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep.registry import MODELS
+from raysweep.vision.augment import Normalize
+from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.loop import Diverged, Interrupted, resolve_precision, split_batches, train
+from raysweep.vision.models import build_model
+from raysweep.vision.randomness import generator, seeded
+
+TINY = {"name": "baseline_block", "width": 8}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def split(count, size=8, seed=0):
+    labels = torch.arange(count) % 4
+    noise = torch.randint(0, 120, (count, 3, size, size), generator=generator("cpu", "test", seed))
+    return Split((noise + labels.view(-1, 1, 1, 1) * 30).to(torch.uint8), labels)
+
+
+def data(train=50, val=20, size=8):
+    return DataSet("tiny", split(train, size), split(val, size, 1), None, tuple("abcd"), (0.5,) * 3, (0.25,) * 3, "-")
+
+
+def config(**changes):
+    return TrialConfig(**{"model": TINY, "epochs": 4, "batch_size": 16, "lr": 0.05, **changes})
+
+
+def final_weights(settings, images, averaged=False, **arguments):
+    for epoch in train(settings, images, seed=3, **arguments):
+        weights = epoch.weights(averaged)
+    return weights
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+# -------------------------------------------------------------------------- learning
+
+
+def test_overfits_one_batch():
+    images = data(train=16)
+    *_, last = train(config(epochs=100, lr=0.05, precision="fp32"), images, seed=0)
+    assert last.metrics["train_acc"] == 1
+    assert last.metrics["train_loss"] < 0.1
+
+
+def test_learns_what_the_validation_images_have_in_common():
+    *_, last = train(config(epochs=12, augment="shift"), data(train=200, val=100), seed=0)
+    assert last.metrics["val_acc"] > 0.9
+    assert last.metrics["val_acc_ema"] > 0.9
+
+
+def test_every_epoch_has_the_metrics_by_name():
+    epochs = list(train(config(epochs=3), data(), seed=0))
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    for epoch in epochs:
+        assert epoch.metrics.keys() == METRICS
+        assert all(isinstance(value, float) and math.isfinite(value) for value in epoch.metrics.values())
+    assert [epoch.metrics["lr"] for epoch in epochs] == pytest.approx([0.05, 0.0375, 0.0125])
+
+
+def test_without_ema_there_are_no_averaged_metrics_nor_weights():
+    epochs = train(config(ema=False), data(), seed=0)
+    epoch = next(epochs)
+    assert epoch.metrics.keys() == METRICS - {"val_loss_ema", "val_acc_ema"}
+    with pytest.raises(ValueError, match="no averaged weights"):
+        epoch.weights(averaged=True)
+    epochs.close()
+
+
+def test_one_epoch_equals_a_plain_loop_written_out():
+    settings = config(
+        epochs=1, ema=False, precision="fp32", label_smoothing=0.1, clip_grad_norm=0.5, lr_schedule="constant"
+    )
+    images = data(train=48)
+    epochs = train(settings, images, seed=3)
+    ours = next(epochs)
+    with seeded(torch.device("cpu"), "weights", 3):
+        model = build_model(settings.model, 4).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+    normalize = Normalize((0.5,) * 3, (0.5,) * 3, "cpu")
+    norms, losses, right = [], [], 0
+    for batch in torch.randperm(48, generator=generator("cpu", "order", 3, 0)).split(16):
+        logits = model(normalize(images.train.images[batch]))
+        labels = images.train.labels[batch]
+        loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        loss.backward()
+        norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.5).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        right += (logits.argmax(1) == labels).sum().item()
+    for name, tensor in ours.weights(averaged=False).items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-5, rtol=1e-4)
+    assert ours.metrics["train_loss"] == pytest.approx(sum(losses) / 3, rel=1e-4)
+    assert ours.metrics["train_acc"] == pytest.approx(right / 48)
+    assert ours.metrics["grad_norm"] == pytest.approx(sum(norms) / 3, rel=1e-4)
+    assert ours.metrics["grad_norm_max"] == pytest.approx(max(norms), rel=1e-4)
+    with torch.no_grad():
+        logits = model.eval()(normalize(images.val.images))
+    assert ours.metrics["val_loss"] == pytest.approx(F.cross_entropy(logits, images.val.labels).item(), rel=1e-3)
+    assert ours.metrics["val_acc"] == pytest.approx((logits.argmax(1) == images.val.labels).float().mean().item())
+    epochs.close()
+
+
+def test_images_are_only_read():
+    images = data()
+    before = images.train.images.clone()
+    list(train(config(augment="v1augs", epochs=1), images, seed=0))
+    assert torch.equal(images.train.images, before)
+
+
+# -------------------------------------------------------------------------- same seed, same weights
+
+OPTIMIZERS = [
+    {"name": "sgd", "momentum": 0.0},
+    {"name": "sgd", "momentum": 0.9, "nesterov": True},
+    {"name": "adamw"},
+]
+SCHEDULES = [
+    {"name": "constant"},
+    {"name": "step", "milestones": [2]},
+    {"name": "cosine", "t_max": 2, "warmup_epochs": 1},
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule["name"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: "-".join(map(str, optimizer.values())))
+def test_resuming_after_any_epoch_equals_never_stopping(optimizer, schedule):
+    settings = config(optimizer=optimizer, lr_schedule=schedule, augment="shift", lr=0.01)
+    images = data()
+    states = []
+    for epoch in train(settings, images, seed=3):
+        states.append(through_a_file(epoch.state()))
+        plain, averaged = epoch.weights(False), epoch.weights(True)
+    for state in states[:-1]:
+        for epoch in train(settings, images, seed=3, state=state):
+            pass_on = epoch.weights(False), epoch.weights(True)
+        assert_same(pass_on[0], plain)
+        assert_same(pass_on[1], averaged)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ema": False}, {"precision": "fp32"}, {"precision": "bf16"}, {"augment": "v1augs"}, {"clip_grad_norm": 0.1}],
+    ids=str,
+)
+def test_resuming_equals_never_stopping_whatever_the_rest(changes):
+    settings, images = config(**changes), data()
+    epochs = train(settings, images, seed=3)
+    next(epochs)
+    state = through_a_file(next(epochs).state())
+    epochs.close()
+    assert_same(final_weights(settings, images), final_weights(settings, images, state=state))
+
+
+def test_dropout_is_the_same_after_a_resume_and_consumes_no_global_randomness():
+    @MODELS.register("with_dropout")
+    def with_dropout(num_classes):
+        return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, num_classes))
+
+    settings, images = config(model="with_dropout"), data()
+    before = torch.get_rng_state()
+    epochs = train(settings, images, seed=3)
+    state = next(epochs).state()
+    epochs.close()
+    whole = final_weights(settings, images)
+    torch.rand(5)
+    assert_same(whole, final_weights(settings, images, state=state))
+    torch.set_rng_state(before)
+    list(train(settings, images, seed=3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeds_differ_and_one_seed_repeats():
+    images = data()
+    first, again, other = (next(train(config(), images, seed=seed)).metrics["train_loss"] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+# -------------------------------------------------------------------------- state and weights
+
+
+def test_state_and_weights_are_copies_that_training_does_not_touch():
+    epochs = train(config(), data(), seed=0)
+    epoch = next(epochs)
+    state, weights = epoch.state(), epoch.weights(averaged=False)
+    copy = {name: tensor.clone() for name, tensor in weights.items()}
+    next(epochs)
+    assert_same(weights, copy)
+    assert_same(state["model"], copy)
+    epochs.close()
+
+
+def test_state_of_an_epoch_that_is_over_is_refused():
+    epochs = train(config(), data(), seed=0)
+    first = next(epochs)
+    next(epochs)
+    with pytest.raises(RuntimeError, match="epoch 1: its weights are gone"):
+        first.state()
+    epochs.close()
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_weights_load_into_the_network_and_score_as_recorded(averaged):
+    settings, images = config(precision="fp32"), data()
+    epochs = train(settings, images, seed=0)
+    next(epochs)
+    epoch = next(epochs)
+    model = build_model(settings.model, 4)
+    model.load_state_dict(epoch.weights(averaged))
+    with torch.no_grad():
+        logits = model.eval()(Normalize((0.5,) * 3, (0.5,) * 3, "cpu")(images.val.images))
+    accuracy = (logits.argmax(1) == images.val.labels).float().mean().item()
+    assert accuracy == pytest.approx(epoch.metrics["val_acc_ema" if averaged else "val_acc"])
+    epochs.close()
+
+
+def test_average_follows_the_formula_for_weights_and_batch_norm_statistics():
+    model = build_model(ModelConfig(**TINY), 4)
+    average = AveragedWeights(model, horizon_steps=4)
+    expected = {}
+    for t in range(6):
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.copy_(torch.rand(tensor.shape) * 10)
+        average.update_parameters(model)
+        decay = min((1 + t) / (10 + t), 1 - 1 / 4) if t else 0
+        for name, tensor in model.state_dict().items():
+            old = expected.get(name, tensor)
+            expected[name] = decay * old + (1 - decay) * tensor if tensor.is_floating_point() else tensor.clone()
+    for name, tensor in average.module.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+# -------------------------------------------------------------------------- how it ends
+
+
+def test_diverged_trial_says_where_and_keeps_the_finite_numbers():
+    with pytest.raises(Diverged, match=r"the loss of epoch \d+ is not finite") as caught:
+        list(train(config(lr=1e20, lr_schedule="constant", precision="fp32"), data(), seed=0))
+    diverged = caught.value
+    assert diverged.lr == 1e20
+    assert not (math.isfinite(diverged.loss) and math.isfinite(diverged.grad_norm))
+    assert "lr" in diverged.metrics
+    assert all(math.isfinite(value) for value in diverged.metrics.values())
+
+
+def test_stop_is_seen_between_two_steps():
+    asked = []
+
+    def should_stop():
+        asked.append(True)
+        return len(asked) == 7
+
+    epochs = train(config(), data(train=48), seed=0, should_stop=should_stop)
+    assert next(epochs).number == 1
+    next(epochs)
+    with pytest.raises(Interrupted, match="stopped in epoch 3, before step 1 of 3"):
+        next(epochs)
+
+
+def test_nothing_is_left_when_the_loop_is_closed():
+    epochs = train(config(), data(), seed=0)
+    epoch = next(epochs)
+    network = weakref.ref(epoch._training.model)
+    average = weakref.ref(epoch._training.average)
+    epochs.close()
+    gc.collect()
+    assert network() is None
+    assert average() is None
+    with pytest.raises(RuntimeError, match="has ended"):
+        epoch.weights(averaged=False)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(48, [16, 16, 16]), (50, [16, 16, 16, 2]), (49, [16, 16, 17]), (1, [1])])
+def test_last_batch_may_be_short_but_a_single_image_joins_the_batch_before(count, sizes):
+    order = torch.randperm(count)
+    batches = split_batches(order, 16)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.equal(torch.cat(batches), order)
+
+
+def test_batches_of_one_stay_batches_of_one():
+    assert [len(batch) for batch in split_batches(torch.arange(3), 1)] == [1, 1, 1]
+
+
+def test_given_precision_is_kept():
+    assert resolve_precision(config(precision="fp32"), "cpu") == "fp32"
+    assert resolve_precision(config(precision="bf16"), "cpu") == "bf16"
+    assert resolve_precision(config(), "cpu") in ("fp32", "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_network_trains_and_its_weights_have_the_plain_names():
+    epochs = train(config(compile=True, epochs=1), data(), seed=0)
+    epoch = next(epochs)
+    weights = epoch.weights(averaged=False)
+    epochs.close()
+    assert weights.keys() == build_model(ModelConfig(**TINY), 4).state_dict().keys()
+    assert torch.isfinite(torch.tensor(epoch.metrics["train_loss"]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_memory_is_free_after_the_loop():
+    before = torch.cuda.memory_allocated()
+    list(train(config(augment="v1augs"), data(), seed=0))
+    assert torch.cuda.memory_allocated() == before

@@ -1,0 +1,72 @@
+"""The learning rate's closed forms against torch.optim.lr_scheduler, epoch by epoch."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from raysweep.vision.config import TrialConfig
+from raysweep.vision.schedules import lr_at
+
+EPOCHS = 30
+
+
+def schedule(**config):
+    return TrialConfig(lr_schedule=config).lr_schedule
+
+
+def ours(config, lr=0.5):
+    return [lr_at(config, epoch, EPOCHS, lr) for epoch in range(EPOCHS)]
+
+
+def torchs(make, lr=0.5):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr)
+    scheduler = make(optimizer)
+    lrs = []
+    for _ in range(EPOCHS):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return lrs
+
+
+def test_constant_stays():
+    assert ours(schedule(name="constant")) == [0.5] * EPOCHS
+
+
+@pytest.mark.parametrize("milestones", [[10], [10, 20], [5, 5, 25]])
+def test_step_equals_torchs_multi_step_lr(milestones):
+    config = schedule(name="step", milestones=milestones, gamma=0.2)
+    assert ours(config) == pytest.approx(torchs(lambda o: lr_scheduler.MultiStepLR(o, milestones, 0.2)))
+
+
+@pytest.mark.parametrize("min_lr", [0.0, 0.01])
+@pytest.mark.parametrize("t_max", [None, 7, 30, 45])
+def test_cosine_equals_torchs_cosine_annealing_lr_also_past_its_half_period(t_max, min_lr):
+    config = schedule(name="cosine", t_max=t_max, min_lr=min_lr)
+    expected = torchs(lambda o: lr_scheduler.CosineAnnealingLR(o, t_max or EPOCHS, min_lr))
+    assert ours(config) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")  # SequentialLR uses it itself
+@pytest.mark.parametrize("warmup", [1, 5])
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
+def test_warm_up_then_schedule_equals_torchs_sequential_lr(kind, warmup):
+    mains = {
+        "constant": lambda o: lr_scheduler.ConstantLR(o, factor=1.0),
+        "step": lambda o: lr_scheduler.MultiStepLR(o, [8], 0.1),
+        "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, EPOCHS - warmup),
+    }
+    config = schedule(name=kind, warmup_epochs=warmup, **({"milestones": [8]} if kind == "step" else {}))
+    rise = 1 / (warmup + 1)
+
+    def make(optimizer):
+        warm = lr_scheduler.LinearLR(optimizer, start_factor=rise, total_iters=warmup)
+        return lr_scheduler.SequentialLR(optimizer, [warm, mains[kind](optimizer)], [warmup])
+
+    assert ours(config) == pytest.approx(torchs(make), abs=1e-9)
+
+
+def test_warm_up_longer_than_the_trial_only_rises():
+    lrs = ours(schedule(name="cosine", warmup_epochs=EPOCHS + 10))
+    assert lrs == sorted(lrs)
+    assert lrs[-1] < 0.5

@@ -33,6 +33,7 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cluster' $(ARGS)
 
 faults: venv

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-import raysweep.worker.trial
+from raysweep.registry import loop
 
 
 @dataclass
@@ -37,4 +37,4 @@ def train(
         yield NoEpoch(epoch, {"train_loss": 1.0, "val_loss": 1.0, "val_acc": acc, "val_acc_ema": acc, "seconds": 0.0})
 
 
-raysweep.worker.trial.train = train  # type: ignore[assignment]
+loop().train = train  # type: ignore[method-assign]

@@ -15,8 +15,8 @@ from typing import Any
 
 from _noop_loop import NoEpoch
 
-import raysweep.worker.trial
-from raysweep.vision.loop import Interrupted
+from raysweep.errors import Interrupted
+from raysweep.registry import loop
 
 EPOCH_S = float(os.environ["SLEEPING_EPOCH_S"])
 
@@ -44,4 +44,4 @@ def train(
         yield NoEpoch(epoch, metrics)
 
 
-raysweep.worker.trial.train = train  # type: ignore[assignment]
+loop().train = train  # type: ignore[method-assign]

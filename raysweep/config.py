@@ -1,12 +1,15 @@
-"""What every section of a sweep file is made of: the base of its models, and the checks that they share.
+"""What every section of a sweep file is made of: the bases of its models, and the checks that they share.
 
-`Config` is public (`raysweep.Config`): the settings of a training loop derive from it. No torch, no Ray.
+* Config      the base of every section
+* LoopConfig  the base of a training loop's settings: what the rest of raysweep asks of them
+
+No torch, no Ray.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,6 +26,32 @@ class Config(BaseModel):
         strict=True,
         protected_namespaces=(),
     )
+
+
+class LoopConfig(Config):
+    """The settings of one trial under a training loop."""
+
+    not_in_id: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys that do not decide a trial's id unless they are an axis."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """How many epochs a trial trains."""
+
+    def label(self) -> str:
+        """Return a short readable name, made from these settings alone; ids begin with it."""
+        return "trial"
+
+    def data_key(self) -> str:
+        """Return a text that is equal for the trials which share one prepared data set."""
+        return ""
+
+    def data_name(self) -> str:
+        """Return what people call that data set."""
+        return "the data"
+
+    def paths(self) -> dict[str, str]:
+        """Return the places in the file system that these settings name, by dotted key."""
+        return {}
 
 
 def section(default_name: str, key: str = "name") -> BeforeValidator:

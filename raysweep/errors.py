@@ -10,12 +10,13 @@ What ends a command, and the exit code each ends with:
 * LimitReached (3)         a limit of the sweep file is spent; the state is safe
 * Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
 
-Anything else is a bug of ours and keeps its traceback.
+`Diverged` ends a trial only. Anything else is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -69,6 +70,21 @@ class Interrupted(RaysweepError):
     """The user stopped the command; what is whole is committed."""
 
     exit_code = 130
+
+
+class Diverged(Exception):
+    """A trial's loss is not finite; `metrics` has those of its last epoch's numbers that are."""
+
+    def __init__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.epoch = epoch
+        self.lr = metrics["lr"]
+        self.grad_norm = metrics["grad_norm"]
+        self.loss = metrics["train_loss"]
+        self.metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        super().__init__(
+            f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
+            f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
+        )
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

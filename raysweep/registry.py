@@ -1,17 +1,23 @@
-"""Names a sweep file may use for networks, data sources and augmentations, without importing torch.
+"""What a sweep file may name, without importing torch: networks, data sources, augmentations, and the loop that trains.
 
 Built-in names map to `module:attribute`, imported on first use. A user's own are added by a module
 named with `--import`, through the decorators `register_model`, `register_data` and
-`register_augmentation`.
+`register_augmentation`. `loop()` returns the training loop: the one door through which other rooms reach `vision`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from raysweep.config import LoopConfig
 from raysweep.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,3 +124,87 @@ AUGMENTATIONS = Registry("augmentation", {})
 register_model = MODELS.register
 register_data = DATA_SOURCES.register
 register_augmentation = AUGMENTATIONS.register
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The training loop
+
+
+class Epoch(Protocol):
+    """One epoch's outcome."""
+
+    @property
+    def number(self) -> int:
+        """The epoch, counted from 1."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what `train` needs to go on from here, for torch.save."""
+
+    def weights(self, averaged: bool) -> dict[str, Tensor]:
+        """Return the plain or the EMA weights by name, on the CPU."""
+
+
+class Loop(Protocol):
+    """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch."""
+
+    config: type[LoopConfig]
+    """The class of a trial's settings."""
+
+    def prepare(self, configs: Sequence[Any], sweep_folder: Path) -> dict[str, Any]:
+        """Return the prepared data set of configs that share one, as arrays and plain values by name.
+
+        Raises:
+            DataError: the data set cannot be read as asked.
+            UserError: a config cannot be trained on it.
+        """
+
+    def conditions(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return what a trial's numbers depend on beside its config, as JSON."""
+
+    def train(
+        self,
+        config: Any,
+        arrays: dict[str, Any],
+        seed: int,
+        state: dict[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Epoch, None, None]:
+        """Train from a state, or from the beginning, and yield each epoch.
+
+        Raises:
+            Diverged: the loss is not finite.
+            Interrupted: `should_stop` said so.
+        """
+
+    def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
+        """Build the network of a trial's config, given as JSON; other sections than the network's are not looked at.
+
+        Raises:
+            UserError: no such network.
+        """
+
+    def accuracies(
+        self,
+        config: Mapping[str, Any],
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any] | None,
+        sweep_folder: Path,
+        views: Sequence[int],
+    ) -> list[tuple[float, float | None]]:
+        """Return (validation, test) accuracy of a trained network, each 0..1, for each number of TTA views.
+
+        Raises:
+            StorageError: the images or labels are others than those of `conditions`.
+        """
+
+
+@functools.cache
+def loop() -> Loop:
+    """Return the loop that trains: the built-in `classify`."""
+    made: Loop = importlib.import_module("raysweep.vision.classify").Classify()
+    return made

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-import raysweep.worker.trial
-from raysweep.vision.loop import Diverged, Interrupted
+from raysweep.errors import Diverged, Interrupted
+from raysweep.registry import loop
 
 MORTALITY = 0.2
 
@@ -73,4 +73,4 @@ def train(
         yield NoEpoch(epoch, metrics)
 
 
-raysweep.worker.trial.train = train  # type: ignore[assignment]
+loop().train = train  # type: ignore[method-assign]

@@ -28,11 +28,11 @@ def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -
 
 def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
     """Return what is wrong with the data's places where only the sweep file travels, one message a path."""
-    paths = sorted({trial.config.data.path for trial in plan_trials(sweep) if trial.config.data.path})
+    paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()})
     return [
-        f"{sweep_path}: data.path: {path!r} is relative, and this machine's files stay here; give the absolute path "
+        f"{sweep_path}: {key}: {path!r} is relative, and this machine's files stay here; give the absolute path "
         "that the nodes see, or leave it out and set RAYSWEEP_DATA where Ray is started (cluster.yaml)"
-        for path in paths
+        for key, path in paths
         if is_relative(path)
     ]
 

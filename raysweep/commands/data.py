@@ -10,7 +10,7 @@ from typing import Any
 from raysweep.errors import DataError
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.vision.config import DataConfig
+from raysweep.vision.config import DataConfig, TrialConfig
 from raysweep.vision.data.dataset import SPLITS
 from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
 
@@ -25,7 +25,8 @@ def prepare_data(sweep_path: str, overrides: Sequence[str] = (), as_json: bool =
     folder = Path(sweep_path).absolute().parent
     found: list[dict[str, Any]] = []
     problems: list[str] = []
-    for config in dict.fromkeys(trial.config.data for trial in plan_trials(sweep)):
+    configs = (trial.config for trial in plan_trials(sweep))
+    for config in dict.fromkeys(config.data for config in configs if isinstance(config, TrialConfig)):
         try:
             about = _prepare(config, folder)
         except DataError as error:

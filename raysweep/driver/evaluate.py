@@ -11,10 +11,10 @@ import ray
 
 from raysweep.cluster.slots import Slot
 from raysweep.driver.stop import StopRequest
+from raysweep.registry import loop
 from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
 from raysweep.results.run import read_results
 from raysweep.store import RunFolder
-from raysweep.vision.config import TrialConfig
 from raysweep.worker.tasks import EvaluationTask, data_variables, evaluate
 
 
@@ -58,7 +58,7 @@ def evaluate_best(
         data_variables(),
     )
     remote = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(evaluate)
-    key = TrialConfig.model_validate(best.config).data.model_dump_json()
+    key = loop().config.model_validate(best.config).data_key()
     reference = remote.remote(task, data.get(key))
     with step(f"evaluating {best.id}"):
         while not ray.wait([reference], timeout=0.2)[0]:

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from raysweep.cluster.slots import Slot, wait_for
+from raysweep.config import LoopConfig
 from raysweep.errors import UserError
-from raysweep.vision.config import TrialConfig
 from raysweep.worker.tasks import data_variables, prepare
 
 
@@ -21,13 +21,13 @@ class Prepared:
     """What trials are given, and what their numbers will depend on."""
 
     references: dict[str, Any]
-    """Object reference of the arrays, by data config as JSON."""
+    """Object reference of the arrays, by `LoopConfig.data_key`."""
     conditions: dict[str, dict[str, Any]]
     """By trial id."""
 
 
 def prepare_data(
-    configs: Mapping[str, TrialConfig],
+    configs: Mapping[str, LoopConfig],
     sweep_folder: Path,
     imports: tuple[str, ...],
     slot: Slot,
@@ -53,21 +53,21 @@ def prepare_data(
         DataError: a data set cannot be read as asked.
         UserError: a network cannot be built, or not for these images.
     """
-    wanted = {config.data.model_dump_json(): config.data for config in configs.values()}
+    sharing: dict[str, dict[str, LoopConfig]] = {}
+    for id, config in configs.items():
+        sharing.setdefault(config.data_key(), {})[id] = config
     task: Any = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, num_returns=2)(prepare)
-    references: dict[str, Any] = {}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for key, data in wanted.items():
-        samples = [config for config in configs.values() if config.data == data]
-        references[key], of_precisions = task.remote(
-            data, str(sweep_folder), imports, samples, slot.workers, slot.threads, data_variables()
+    prepared = Prepared({}, {})
+    for key, of_trials in sharing.items():
+        alike = list(of_trials.values())
+        prepared.references[key], found = task.remote(
+            alike, str(sweep_folder), imports, slot.workers, slot.threads, data_variables()
         )
-        with step(f"preparing {data.name}"):
-            if not wait_for(of_precisions, slot, say, is_stopped):
+        with step(f"preparing {alike[0].data_name()}"):
+            if not wait_for(found, slot, say, is_stopped):
                 return None
-        found[key] = _get(of_precisions)
-    of_trials = {id: found[config.data.model_dump_json()][config.precision] for id, config in configs.items()}
-    return Prepared(references, of_trials)
+        prepared.conditions.update(zip(of_trials, _get(found), strict=True))
+    return prepared
 
 
 def _get(reference: Any) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 
 import ray
 
-import raysweep
 from raysweep.errors import UserError
 from raysweep.store import Record, RunFolder
 from raysweep.store.sealed import seal
@@ -68,7 +67,7 @@ def write_resolved(
     document = {
         "sweep": sweep.model_dump(mode="json"),
         "versions": {
-            "raysweep": raysweep.__version__,
+            "raysweep": version("raysweep"),
             "python": platform.python_version(),
             "torch": version("torch"),
             "ray": ray.__version__,

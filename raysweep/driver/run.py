@@ -45,7 +45,7 @@ from raysweep.halving.rules import rules_of
 from raysweep.halving.rungs import RungReport, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.halving.words import decisive, in_words
-from raysweep.registry import import_modules
+from raysweep.registry import import_modules, loop
 from raysweep.report import write_report
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.run import SweepResult, as_json, rank, read_results
@@ -55,7 +55,6 @@ from raysweep.store.views import write_results
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
-from raysweep.vision.config import TrialConfig
 from raysweep.worker.tasks import Assignment, StopFlag, Trainable
 
 REFRESH_VIEWS_EVERY_S = 10.0
@@ -270,7 +269,7 @@ class _Run:
             DataError: a data set cannot be read as asked.
             UserError: data, precision or workers are not those the run began with.
         """
-        configs = {record.id: TrialConfig.model_validate(record.config) for record in left}
+        configs = {record.id: loop().config.model_validate(record.config) for record in left}
         folder = self.sweep_path.absolute().parent
         view = self.view
         prepared = prepare_data(configs, folder, self.imports, slot, view.say, view.step, lambda: self.stop.requested)

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-import raysweep
 from raysweep.diagnose.sweep import ValueEffect
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report, difference_text
@@ -48,7 +48,7 @@ def as_html(report: Report) -> str:
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else difference_text(spread, report.objective),
         made=time.strftime("%Y-%m-%d %H:%M"),
-        version=raysweep.__version__,
+        version=version("raysweep"),
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),

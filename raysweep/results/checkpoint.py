@@ -11,8 +11,8 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
@@ -20,14 +20,12 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from raysweep.errors import StorageError, UserError
+from raysweep.registry import loop
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.run import trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.faults import on_disk
 from raysweep.store.filesystem import write_whole
-from raysweep.vision.config import TrialConfig
-from raysweep.vision.data.dataset import Channels
-from raysweep.vision.models import build_model
 
 FILES = ("model.safetensors", "config.yaml", "classes.txt", "metrics.json")
 
@@ -38,13 +36,14 @@ class Checkpoint:
 
     id: str
     """Of the trial."""
-    config: TrialConfig
+    config: dict[str, Any]
+    """Its settings, as JSON."""
     classes: list[str]
     """Name of each label."""
     image_size: int
     """Height and width, in pixels, that the network was trained at."""
-    mean: Channels
-    std: Channels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     """Of the input, scale 0..1."""
     precision: str
     """That it was trained and evaluated in: fp32 or bf16."""
@@ -83,14 +82,12 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     except (YAMLError, ValueError, KeyError, TypeError, OSError) as error:
         raise StorageError(f"{folder}: not as pull wrote it: {error}; pull it again to another folder") from error
     try:
-        checked = TrialConfig.model_validate(config)
-    except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        )
-        raise UserError(f"{folder}/config.yaml: {reasons} (one of your own: --import its module)") from error
-    model = _with_weights(checked, len(classes), weights, str(folder))
-    return Checkpoint(config=checked, classes=classes, image_size=size, mean=mean, std=std, model=model, **known)
+        model = _with_weights(config, len(classes), weights, str(folder))
+    except UserError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
+    return Checkpoint(config=config, classes=classes, image_size=size, mean=mean, std=std, model=model, **known)
 
 
 def load_model(folder: str | Path) -> nn.Module:
@@ -108,18 +105,19 @@ def build_from_record(folder: RunFolder, record: Record) -> nn.Module:
     Raises:
         StorageError: its weights are not whole.
     """
-    config = TrialConfig.model_validate(record.config)
     classes = record.conditions["classes"]
-    return _with_weights(config, len(classes), _best_weights(folder, record), f"{folder.path}/trials/{record.id}")
+    return _with_weights(
+        record.config, len(classes), _best_weights(folder, record), f"{folder.path}/trials/{record.id}"
+    )
 
 
-def _with_weights(config: TrialConfig, num_classes: int, weights: bytes, where: str) -> nn.Module:
-    model = build_model(config.model, num_classes)
+def _with_weights(config: dict[str, Any], num_classes: int, weights: bytes, where: str) -> nn.Module:
+    model = loop().network(config, num_classes)
     try:
         model.load_state_dict(load_safetensors(weights))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise StorageError(f"{where}: its weights are not those of {config.model.name}: {reason}") from error
+        raise StorageError(f"{where}: its weights are not those of {config['model']['name']}: {reason}") from error
     return model.eval()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raysweep.registry import loop
 from raysweep.sweepfile.schema import Draw, Sweep
-from raysweep.vision.config import TrialConfig
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 DOTTED = r"^\w+(\.\w+)+$"
@@ -14,7 +14,7 @@ DOTTED = r"^\w+(\.\w+)+$"
 def sweep_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12): `base`, axes and cases take a trial's keys, plain or dotted."""
     schema = Sweep.model_json_schema()
-    trial = TrialConfig.model_json_schema()
+    trial = loop().config.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["$defs"] = {**trial["$defs"], **schema["$defs"], "Draw": Draw.model_json_schema()}
     for properties in (trial["properties"], schema["properties"]):

@@ -14,15 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raysweep.config import LoopConfig
 from raysweep.errors import SweepFileError
+from raysweep.registry import loop
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.load import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch
 from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
-from raysweep.vision.config import TrialConfig
-
-NOT_IN_ID = ("precision", "compile", "data.path")
-"""Left out of a trial's id unless they are an axis: what they resolve to is recorded, and compared on a rerun."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Trial:
     id: str
     """Readable name and a hash of config and seed."""
     name: str
-    config: TrialConfig
+    config: LoopConfig
     seed: int
     axes: dict[str, Any] = field(default_factory=dict)
     """The keys that this sweep varies, with this trial's values."""
@@ -183,10 +181,10 @@ def _exclude_problems(sweep: Sweep) -> list[str]:
         for key, value in partial.items():
             patch(merged, key, value)
         try:
-            TrialConfig.model_validate(merged)
+            loop().config.model_validate(merged)
         except ValidationError as error:
-            for way, message in describe_errors(error, TrialConfig, merged):
-                kinds = kinds_of(TrialConfig, str(way[0]))
+            for way, message in describe_errors(error, loop().config, merged):
+                kinds = kinds_of(loop().config, str(way[0]))
                 of_another_kind = len(way) > 1 and any(way[1] in kind.model_fields for kind in kinds)
                 if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
                     problems.append(format_problem(sweep.source, ("exclude", index, *way), message))
@@ -248,7 +246,7 @@ def _base_settings(sweep: Sweep) -> Iterator[_Setting]:
     return (_Setting(key, value, ("base", key)) for key, value in sweep.base.items())
 
 
-def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None]) -> TrialConfig | None:
+def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None]) -> LoopConfig | None:
     """Merge settings into a config; faults go to `problems`, each at the place that decided the value."""
     merged: dict[str, Any] = {}
     for setting in settings:
@@ -256,16 +254,16 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None
         if setting.key.endswith(".name"):
             _forget_other_kinds(merged, setting.key.removesuffix(".name"))
     try:
-        return TrialConfig.model_validate(merged)
+        return loop().config.model_validate(merged)
     except ValidationError as error:
-        for way, message in describe_errors(error, TrialConfig, merged):
+        for way, message in describe_errors(error, loop().config, merged):
             problems[_at_its_setting(sweep, settings, way, message)] = None
         return None
 
 
 def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
     """Drop the keys that a section's new kind does not have: `optimizer.name: adamw` over sgd's momentum."""
-    kind = next((each for each in kinds_of(TrialConfig, section) if merged[section]["name"] in names_of(each)), None)
+    kind = next((each for each in kinds_of(loop().config, section) if merged[section]["name"] in names_of(each)), None)
     if kind is not None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
 
@@ -291,23 +289,17 @@ def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, messa
 # Ids
 
 
-def _trial(config: TrialConfig, seed: int, axes: dict[str, Any]) -> Trial:
+def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
     """Name a trial after its config alone, so that edits of the sweep around it never change its id."""
-    parts = [config.model.name, f"lr{config.lr:g}"]
-    if config.model.width is not None:
-        parts.insert(1, f"width{config.model.width}")
-    if isinstance(config.augment, str) and config.augment != "none":
-        parts.append(config.augment)
-    if seed:
-        parts.append(f"seed{seed}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts)).strip("._-")[:60]
+    label = config.label() + (f"-seed{seed}" if seed else "")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
     return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
 
 
-def _hash(config: TrialConfig, seed: int, axes: Mapping[str, Any]) -> str:
+def _hash(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
     """Hash what differs from the defaults, so that a key added to raysweep later changes no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
-    for key in NOT_IN_ID:
+    for key in config.not_in_id:
         if key not in axes:
             *parents, last = key.split(".")
             inner = get(content, ".".join(parents)) if parents else content

@@ -24,8 +24,8 @@ from pydantic import (
 
 from raysweep.config import Config, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
+from raysweep.registry import loop
 from raysweep.sweepfile.document import Source
-from raysweep.vision.config import TrialConfig
 
 # ---------------------------------------------------------------------------------------------------------
 # The sweep around the trials
@@ -79,7 +79,7 @@ RankBy = Literal["trend", "ema", "best", "last"]
 
 def known_key(key: str) -> str:
     """Return a dotted key of a trial's config; raise ValueError if no trial can have it."""
-    annotation: Any = TrialConfig
+    annotation: Any = loop().config
     for part in key.split("."):
         if annotation == dict[str, Any]:  # whatever a network of the user's own takes
             break

@@ -6,7 +6,7 @@ the sweep around the trials is in `sweepfile.schema`. Each default lives here an
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysweep.config import Config, Fraction01, Pair, Probability, Triple, check_no_credentials, section
+from raysweep.config import Config, Fraction01, LoopConfig, Pair, Probability, Triple, check_no_credentials, section
 from raysweep.errors import did_you_mean
 from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
 
@@ -274,12 +274,14 @@ class MeanStd(Config):
     std: Triple[PositiveFloat]
 
 
-class TrialConfig(Config):
+class TrialConfig(LoopConfig):
     """All that decides what one trial computes."""
+
+    not_in_id: ClassVar[tuple[str, ...]] = ("precision", "compile", "data.path")
+    """What these resolve to is recorded in the trial's conditions, and compared on a rerun."""
 
     data: Annotated[DataConfig, section("digits")] = DataConfig()
     model: Annotated[ModelConfig, section("baseline_block")] = ModelConfig()
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Images a step, over all workers of the trial."""
     optimizer: OptimizerConfig = SgdConfig()
@@ -302,3 +304,24 @@ class TrialConfig(Config):
     """torch.compile the network."""
     sync_batch_norm: bool = False
     """Batch norm over the whole batch where a trial has several workers (GPUs only); false: each over its own part."""
+
+    def label(self) -> str:
+        """Return the network's name with its width, learning rate and augmentation."""
+        parts = [self.model.name, f"lr{self.lr:g}"]
+        if self.model.width is not None:
+            parts.insert(1, f"width{self.model.width}")
+        if isinstance(self.augment, str) and self.augment != "none":
+            parts.append(self.augment)
+        return "-".join(parts)
+
+    def data_key(self) -> str:
+        """Return the data section as JSON."""
+        return self.data.model_dump_json()
+
+    def data_name(self) -> str:
+        """Return the data source's name."""
+        return self.data.name
+
+    def paths(self) -> dict[str, str]:
+        """Return `data.path`, where it is set."""
+        return {"data.path": self.data.path} if self.data.path else {}

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep.errors import Interrupted, UserError
+from raysweep.errors import Diverged, Interrupted, UserError
 from raysweep.vision.augment import Normalize, build_augment
 from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
@@ -51,21 +51,6 @@ __all__ = [
     "resolve_precision",
     "train",
 ]
-
-
-class Diverged(Exception):
-    """The loss of an epoch is not finite; `metrics` has those of the epoch's numbers that are."""
-
-    def __init__(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.epoch = epoch
-        self.lr = metrics["lr"]
-        self.grad_norm = metrics["grad_norm"]
-        self.loss = metrics["train_loss"]
-        self.metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        super().__init__(
-            f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
-            f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
-        )
 
 
 @dataclass(frozen=True)

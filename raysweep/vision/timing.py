@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -34,7 +35,7 @@ class Timing:
     """Of the best weights."""
 
 
-def time_trials(configs: Sequence[TrialConfig], sweep_folder: Path) -> list[Timing]:
+def time_trials(configs: Sequence[Any], sweep_folder: Path) -> list[Timing]:
     """Return the timing of each config.
 
     Raises:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysweep.errors import StorageError
+from raysweep.config import LoopConfig
+from raysweep.registry import loop
 from raysweep.results.evaluation import Accuracies
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
-from raysweep.vision.config import DataConfig, TrialConfig
 
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
 
@@ -97,25 +97,24 @@ def out_of_memory(batch_size: int, what: str) -> str:
 
 
 def prepare(
-    data: DataConfig,
+    configs: list[LoopConfig],
     sweep_folder: str,
     imports: tuple[str, ...],
-    samples: list[TrialConfig],
     workers: int,
     threads: int,
     variables: dict[str, str],
-) -> tuple[Any, dict[str, dict[str, Any]]]:
+) -> tuple[Any, list[dict[str, Any]]]:
     """Prepare a data set in this process; see `conditions.prepare_set`.
 
     Returns:
         The arrays, as a value of their own that the driver owns, so that Ray prepares them anew if the node that holds
-        them dies, and the conditions by `precision`.
+        them dies, and the conditions of each config.
     """
     from raysweep.worker.conditions import prepare_set
     from raysweep.worker.process import set_up_process
 
     set_up_process(imports, threads, variables)
-    return prepare_set(data, Path(sweep_folder), samples, workers)
+    return prepare_set(configs, Path(sweep_folder), workers)
 
 
 @dataclass(frozen=True)
@@ -135,25 +134,10 @@ class EvaluationTask:
 def evaluate(task: EvaluationTask, arrays: dict[str, Any] | None) -> list[Accuracies]:
     """Return the accuracies of each number of views. `arrays`: of the prepared set; None: it is opened here."""
     from raysweep.results.checkpoint import build_from_record
-    from raysweep.vision.data import DataSet, open_data
-    from raysweep.vision.inference import Classifier
     from raysweep.worker.process import set_up_process
 
     set_up_process(task.imports, task.threads, task.variables)
-    known = task.record.conditions
-    if arrays is None:
-        data = open_data(TrialConfig.model_validate(task.record.config).data, sweep_folder=Path(task.sweep_folder))
-    else:
-        data = DataSet.from_arrays(arrays)
-    if data.fingerprint != known["data"]:
-        raise StorageError(f"{task.record.id} was trained on other images or labels than there are now")
-    model = build_from_record(RunFolder(task.storage, task.run_name), task.record)
-    classifier = Classifier(model, known["mean"], known["std"], known["precision"])
-    return [
-        Accuracies(
-            views,
-            classifier.accuracy(data.val, views),
-            classifier.accuracy(data.test, views) if data.test else None,
-        )
-        for views in task.tta
-    ]
+    record = task.record
+    network = build_from_record(RunFolder(task.storage, task.run_name), record)
+    measured = loop().accuracies(record.config, record.conditions, network, arrays, Path(task.sweep_folder), task.tta)
+    return [Accuracies(views, val, test) for views, (val, test) in zip(task.tta, measured, strict=True)]

@@ -24,13 +24,12 @@ from ray import tune
 from ray.exceptions import RayActorError
 from safetensors.torch import save as save_safetensors
 
-from raysweep.errors import StorageError, UserError
+from raysweep.config import LoopConfig
+from raysweep.errors import Diverged, Interrupted, StorageError, UserError
 from raysweep.halving.scores import best_epoch, better_of, rung_scores, score_again
+from raysweep.registry import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
-from raysweep.vision.config import TrialConfig
-from raysweep.vision.data.dataset import DataSet
-from raysweep.vision.loop import Diverged, Epoch, Interrupted, train
 from raysweep.worker.conditions import conditions
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
@@ -47,12 +46,12 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
     """
     assignment: Assignment = config["assignment"]
     set_up_process(assignment.imports, assignment.threads)
-    settings = TrialConfig.model_validate(assignment.record.config)
+    settings = loop().config.model_validate(assignment.record.config)
     # Time for a loop, and the peers of rank 0, to end; at Tune's default of 2 s it would fail the next trial, unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    reference = data[settings.data.model_dump_json()]
+    reference = data[settings.data_key()]
     peers_loop = functools.partial(train_as_peer, assignment, reference)
-    _Run(assignment, settings, DataSet.from_arrays(ray.get(reference)), _watch(stop), peers_loop).to_the_end()
+    _Run(assignment, settings, ray.get(reference), _watch(stop), peers_loop).to_the_end()
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
@@ -63,9 +62,9 @@ def train_as_peer(assignment: Assignment, arrays: Any) -> None:
         arrays: object reference of the prepared set.
     """
     set_up_process(assignment.imports, assignment.threads)
-    settings = TrialConfig.model_validate(assignment.record.config)
+    settings = loop().config.model_validate(assignment.record.config)
     with contextlib.suppress(Diverged, Interrupted):
-        for _ in train(settings, DataSet.from_arrays(ray.get(arrays)), seed=assignment.record.seed):
+        for _ in loop().train(settings, ray.get(arrays), seed=assignment.record.seed):
             pass
 
 
@@ -74,8 +73,8 @@ class _Run:
     """The trial's way from its last commit to its end."""
 
     assignment: Assignment
-    config: TrialConfig
-    data: DataSet
+    config: LoopConfig
+    data: dict[str, Any]
     should_stop: Callable[[], bool]
     peers_loop: Callable[[], None]
     """Of the ranks after this one."""
@@ -122,7 +121,7 @@ class _Run:
     def _train(self, state: dict[str, Any] | None) -> None:
         """Go on from a state, as rank 0."""
         state_of_last_epoch: dict[str, Any] | None = None
-        epochs = train(
+        epochs = loop().train(
             self.config, self.data, seed=self.assignment.record.seed, state=state, should_stop=self.should_stop
         )
         try:
@@ -249,7 +248,7 @@ class _Run:
     def _describe(self, error: BaseException) -> dict[str, Any]:
         described = describe(error)
         if is_out_of_memory(error):
-            said = out_of_memory(self.config.batch_size, described["message"].partition("\n")[0])
+            said = out_of_memory(self.record.config["batch_size"], described["message"].partition("\n")[0])
             described |= {"type": "OutOfMemory", "message": said}
         return described
 

@@ -372,7 +372,7 @@ def test_batch_norm_over_all_ranks_needs_gpus() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_batch_norm_over_all_ranks_without_gpus_is_refused_before_a_run_starts() -> None:
-    from raysweep.worker.conditions import check_model
+    from raysweep.vision.classify import check_model
 
     with pytest.raises(UserError, match="sync_batch_norm: true"):
         check_model(config(sync_batch_norm=True), dataset(8, 2))

@@ -1,0 +1,114 @@
+"""The built-in loop, `classify`, as other rooms know it: `registry.Loop`. Torch is imported on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from raysweep.errors import StorageError, UserError
+from raysweep.registry import Loop
+from raysweep.vision.config import ModelConfig, TrialConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from raysweep.vision.data import DataSet
+    from raysweep.vision.loop import Epoch
+
+
+class Classify(Loop):
+    """Trains image classifiers; see `registry.Loop` for what each method promises."""
+
+    config = TrialConfig
+
+    def prepare(self, configs: Sequence[TrialConfig], sweep_folder: Path) -> dict[str, Any]:
+        """Prepare the images, and check that each network can be built for them."""
+        from raysweep.vision.data import open_data
+
+        data = open_data(configs[0].data, sweep_folder=sweep_folder)
+        for config in {(each.model.model_dump_json(), each.sync_batch_norm): each for each in configs}.values():
+            check_model(config, data)
+        return data.to_arrays()
+
+    def conditions(self, config: TrialConfig, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
+        from raysweep.vision.data import DataSet, mean_std
+        from raysweep.vision.loop import resolve_device, resolve_precision
+
+        data = DataSet.from_arrays(arrays)
+        mean, std = mean_std(config.normalize, data)
+        return {
+            "precision": resolve_precision(config, resolve_device("auto")),
+            "data": data.fingerprint,
+            "classes": list(data.classes),
+            "image_size": data.image_size,
+            "test_images": len(data.test) if data.test else 0,
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+    def train(
+        self,
+        config: TrialConfig,
+        arrays: dict[str, Any],
+        seed: int,
+        state: dict[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Epoch, None, None]:
+        """Train on the prepared images; see `vision.loop`."""
+        from raysweep.vision.data import DataSet
+        from raysweep.vision.loop import train
+
+        return train(config, DataSet.from_arrays(arrays), seed=seed, state=state, should_stop=should_stop)
+
+    def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
+        """Build the network of a trial's config; its data source and augmentation need not be known here."""
+        from raysweep.vision.models import build_model
+
+        try:
+            return build_model(ModelConfig.model_validate(config["model"]), num_classes)
+        except ValidationError as error:
+            reasons = (str(each["msg"]).removeprefix("Value error, ") for each in error.errors())
+            raise UserError("; ".join(reasons)) from error
+
+    def accuracies(
+        self,
+        config: Mapping[str, Any],
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any] | None,
+        sweep_folder: Path,
+        views: Sequence[int],
+    ) -> list[tuple[float, float | None]]:
+        """Measure a network on the validation images, and on the test images where there are any."""
+        from raysweep.vision.data import DataSet, open_data
+        from raysweep.vision.inference import Classifier
+
+        if arrays is None:
+            data = open_data(TrialConfig.model_validate(config).data, sweep_folder=sweep_folder)
+        else:
+            data = DataSet.from_arrays(arrays)
+        if data.fingerprint != conditions["data"]:
+            raise StorageError("it was trained on other images or labels than there are now")
+        classifier = Classifier(network, conditions["mean"], conditions["std"], conditions["precision"])
+        return [
+            (classifier.accuracy(data.val, count), classifier.accuracy(data.test, count) if data.test else None)
+            for count in views
+        ]
+
+
+def check_model(config: TrialConfig, data: DataSet) -> None:
+    """Build a trial's network and check that it takes the images, before anything is trained.
+
+    Raises:
+        UserError: the network cannot be built as asked, or the images are too small for it.
+    """
+    from raysweep.vision.loop import check_sync_batch_norm, resolve_device
+    from raysweep.vision.models import build_model, check_image_size
+
+    check_sync_batch_norm(config, resolve_device("auto").type)
+    model = build_model(config.model, data.num_classes)
+    check_image_size(model, config.model.name, data.image_size, batch_size=2)

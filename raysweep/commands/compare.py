@@ -20,7 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from raysweep.errors import UserError
-from raysweep.results.run import SweepResult, can_win, open_run, read_results
+from raysweep.results.ranking import can_win
+from raysweep.results.run import SweepResult, open_run, read_results
 from raysweep.results.table import WIDTH_IN_A_PIPE
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep, storage_of

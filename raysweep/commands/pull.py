@@ -14,7 +14,8 @@ from rich.console import Console
 
 from raysweep.errors import UserError
 from raysweep.results.checkpoint import write_checkpoint
-from raysweep.results.run import can_win, read_results
+from raysweep.results.ranking import can_win
+from raysweep.results.run import read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import load_sweep, storage_of
 from raysweep.terminal import format_bytes, step

@@ -48,7 +48,8 @@ from raysweep.halving.words import decisive, in_words
 from raysweep.registry import import_modules, loop
 from raysweep.report import write_report
 from raysweep.results.evaluation import is_wanted
-from raysweep.results.run import SweepResult, as_json, rank, read_results
+from raysweep.results.ranking import rank
+from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_trials
 from raysweep.store import Record, RunFolder
 from raysweep.store.views import write_results

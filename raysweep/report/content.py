@@ -18,7 +18,8 @@ from raysweep.halving.replay import replay
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.hours import saved_s, trained_s
-from raysweep.results.run import SweepResult, can_win
+from raysweep.results.ranking import can_win
+from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig

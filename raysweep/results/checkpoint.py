@@ -22,7 +22,7 @@ from torch import nn
 from raysweep.errors import StorageError, UserError
 from raysweep.registry import loop
 from raysweep.results.evaluation import Evaluation
-from raysweep.results.run import trial_as_json
+from raysweep.results.ranking import trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.faults import on_disk
 from raysweep.store.filesystem import write_whole

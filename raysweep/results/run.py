@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from raysweep.errors import StorageError
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
+from raysweep.results.ranking import can_win, rank, trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.sealed import SEAL, TornFileError, unseal
 from raysweep.store.spent import read_spent
@@ -25,17 +26,6 @@ from raysweep.sweepfile.schema import Objective
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
-
-
-def rank(records: Sequence[Record], objective: Objective) -> list[Record]:
-    """Sort trials best first: by score, then by id; those that diverged or failed, or have no score, last."""
-    sign = -1 if objective.maximize else 1
-
-    def key(record: Record) -> tuple[bool, float, str]:
-        cannot_win = record.best is None or record.status in ("diverged", "failed")
-        return cannot_win, sign * record.best.score if record.best else 0.0, record.id
-
-    return sorted(records, key=key)
 
 
 MAX_YAML = 1_000_000
@@ -86,11 +76,6 @@ class SweepResult:
         if self.best is None:
             raise StorageError(f"{self.path}: no trial has a score yet")
         return build_from_record(self.folder, self.best)
-
-
-def can_win(record: Record) -> bool:
-    """Whether a trial counts in the ranking: it has a score, and neither diverged nor failed."""
-    return record.best is not None and record.status not in ("diverged", "failed")
 
 
 def open_run(path: str) -> SweepResult:
@@ -187,22 +172,4 @@ def as_json(result: SweepResult) -> dict[str, Any]:
         "trials": [trial_as_json(record) for record in result.trials],
         "evaluation": evaluation.as_json() if evaluation else None,
         "cut_short": result.cut_short,
-    }
-
-
-def trial_as_json(record: Record) -> dict[str, Any]:
-    """One trial of `status --json`; `val_acc` is that of its best epoch's weights."""
-    best = record.best
-    return {
-        "id": record.id,
-        "config": record.config,
-        "seed": record.seed,
-        "status": record.status,
-        "epoch": record.epoch,
-        "epochs": record.epochs,
-        "val_acc": best.val_acc if best else None,
-        "score": best.score if best else None,
-        "best_epoch": best.epoch if best else None,
-        "averaged": best.averaged if best else None,
-        "error": (record.error or {}).get("message") if record.status in ("failed", "diverged") else None,
     }

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raysweep.results.evaluation import Evaluation
-from raysweep.results.run import can_win
+from raysweep.results.ranking import can_win
 from raysweep.store import Record
 
 WIDTH_IN_A_PIPE = 120

@@ -27,7 +27,8 @@ from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
 from raysweep.report.svg import Scale, points
 from raysweep.report.table import as_csv
-from raysweep.results.run import SweepResult, open_run, trial_as_json
+from raysweep.results.ranking import trial_as_json
+from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
 from raysweep.store.views import write_results
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from raysweep.halving.scores import best_epoch
 from raysweep.store import Record, RunFolder
+from raysweep.store.record import planned_record
+from raysweep.store.resolved import planned_entry
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 
@@ -56,11 +58,9 @@ def make_run(
     run = RunFolder(str(folder / "runs"), name)
     plan: list[dict[str, Any]] = []
     for place, trial in enumerate(trials):
-        config = trial.config.model_dump(mode="json")
-        known = {"id": trial.id, "name": trial.name, "seed": trial.seed, "axes": dict(trial.axes)}
-        planned = Record(**known, config=config, epochs=trial.config.epochs)
-        plan.append({**known, "epochs": planned.epochs, "config": config})
-        metrics = curve(planned.epochs, float(config["lr"]), place)
+        planned = planned_record(trial)
+        plan.append(planned_entry(planned))
+        metrics = curve(planned.epochs, float(planned.config["lr"]), place)
         finished = planned.with_(status="finished", metrics=metrics, conditions=CONDITIONS)
         record = end(finished.with_(best=best_epoch(metrics, sweep.objective)), place)
         if record.status != "planned":

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from raysweep.cluster.places import describe_job, storage_problem
 from raysweep.cluster.slots import Slot, alive_hosts, connect, count_slots, dashboard_url, find_slot
+from raysweep.driver.conditions import check_conditions
 from raysweep.driver.evaluate import evaluate_best
 from raysweep.driver.events import Board, TuneEvents
 from raysweep.driver.failures import Failure
@@ -34,7 +35,6 @@ from raysweep.driver.limits import SAVE_EVERY_S, Meter
 from raysweep.driver.metrics import shown_on_dashboard
 from raysweep.driver.prepare import prepare_data
 from raysweep.driver.queue import TrialQueue
-from raysweep.driver.resolved import check_conditions, planned_record, write_resolved
 from raysweep.driver.scheduler import make_scheduler
 from raysweep.driver.search import PlanSearcher
 from raysweep.driver.stop import StopRequest
@@ -52,7 +52,9 @@ from raysweep.results.ranking import rank
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_trials
 from raysweep.store import Record, RunFolder
-from raysweep.store.views import write_results
+from raysweep.store.exports import write_results
+from raysweep.store.record import planned_record
+from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
@@ -261,7 +263,8 @@ class _Run:
 
     def _write_resolved(self, conditions: dict[str, dict[str, Any]]) -> None:
         known = {record.id: record.conditions for record in self.records if record.conditions}
-        write_resolved(self.folder, self.sweep, self.sweep_path, self.trials, {**known, **conditions})
+        data = {entry["data"] for entry in {**known, **conditions}.values()}
+        write_resolved(self.folder, self.sweep, self.sweep_path.read_bytes(), self.trials, data)
 
     def _prepare_data(self, left: list[Record], slot: Slot) -> dict[str, Any]:
         """Prepare the data sets of what is left; return the object references of their arrays by data config.

@@ -6,11 +6,12 @@ the data has one. Kept in the run folder as `evaluation.json`, beside the checks
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysweep.store import Record, RunFolder
-from raysweep.store.sealed import TornFileError, from_bytes, to_bytes
+from raysweep.store.document import seal, to_bytes, unseal
 
 FILE = "evaluation.json"
 
@@ -55,22 +56,20 @@ class Evaluation:
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation | None:
-    """Read the run folder's evaluation; None if there is no whole one."""
-    try:
-        document = from_bytes(folder.files.read(FILE))
-        rows = [Accuracies(**row) for row in document.pop("accuracies")]
-        document.pop("test_acc")
-        return Evaluation(**document, accuracies=rows)
-    except FileNotFoundError:
-        return None
-    except (TornFileError, KeyError, TypeError) as error:
-        folder.damaged[FILE] = f"{error}; the next run measures again"
-        return None
+    """Read the run folder's evaluation; None if there is none, or if it is damaged."""
+    return folder.read(FILE, _parse, "the next run measures again")
+
+
+def _parse(data: bytes) -> Evaluation:
+    document = unseal(json.loads(data))
+    document.pop("test_acc")
+    rows = [Accuracies(**row) for row in document.pop("accuracies")]
+    return Evaluation(**document, accuracies=rows)
 
 
 def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
     """Write it into the run folder, in place of an older one."""
-    folder.files.write(FILE, to_bytes(evaluation.as_json()))
+    folder.files.write(FILE, to_bytes(seal(evaluation.as_json())))
 
 
 def views_to_evaluate(record: Record, asked: list[int]) -> list[int]:

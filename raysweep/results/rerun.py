@@ -1,22 +1,20 @@
 """What a rerun of a sweep file makes of the run that was begun with it, before that file was edited perhaps.
 
-Decided as the rerun itself decides it: from the new plan and the records. No Ray, no torch; a local run folder is read
-without pyarrow, too, so that `raysweep plan` answers at once.
+Decided as the rerun itself decides it: from the new plan and the records. No Ray, no torch.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from raysweep.errors import StorageError
 from raysweep.halving.replay import is_done, replay
 from raysweep.halving.rungs import Verdict
-from raysweep.store.record import RECORD, Record, read_local_record
-from raysweep.store.sealed import SEAL, TornFileError, unseal
+from raysweep.store.record import RECORD, Record, planned_record
+from raysweep.store.resolved import read_resolved
+from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial
 
@@ -66,10 +64,16 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
         trials: its plan.
         storage: where its run folder lies.
     """
-    folder = Path(storage) / sweep.name
-    if "://" in storage or not os.path.isfile(folder / "resolved.yaml"):  # False, too, where it cannot be looked up
+    if "://" in storage:
         return None
-    records = [_known(trial, read_local_record(folder / "trials" / trial.id)) for trial in trials]
+    folder = RunFolder(storage, sweep.name)
+    try:
+        if not folder.exists():
+            return None
+    except StorageError:  # what cannot be looked up is not there
+        return None
+    committed = folder.records([trial.id for trial in trials], lenient=True)
+    records = [_known(trial, committed[trial.id]) for trial in trials]
     halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
     kinds = dict.fromkeys(("new", "to_continue", "failed", "finished", "stopped", "diverged"), 0)
     going_on = []
@@ -85,18 +89,17 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
         kinds[kind] += 1
         if kind in ("failed", "to_continue") and record.epoch:
             going_on.append(record)
-    removed = len({path.parent.name for path in folder.glob(f"trials/*/{RECORD}")} - {trial.id for trial in trials})
+    others = set(folder.trial_ids()) - set(committed)
+    removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
     return Edits(**kinds, removed=removed, notes=_notes(sweep, folder, going_on))
 
 
 def _known(trial: Trial, record: Record | None) -> Record:
-    config = trial.config.model_dump(mode="json")
-    if record is None:
-        return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs)
-    return record.with_(config=config)
+    planned = planned_record(trial)
+    return record.with_(config=planned.config) if record else planned
 
 
-def _notes(sweep: Sweep, folder: Path, going_on: Sequence[Record]) -> list[str]:
+def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:
     notes = []
     begun_with = {record.conditions["workers"] for record in going_on if "workers" in record.conditions}
     if others := begun_with - {sweep.resources.workers}:
@@ -104,20 +107,13 @@ def _notes(sweep: Sweep, folder: Path, going_on: Sequence[Record]) -> list[str]:
             f"resources.workers is {sweep.resources.workers}, but trials to continue began with "
             f"{', '.join(map(str, sorted(others)))}: refused; put it back, or start anew with --fresh"
         )
-    objective = _last_sweep(folder).get("objective", {}).get("metric", sweep.objective.metric)
+    try:
+        objective = read_resolved(folder, lenient=True).objective.metric
+    except StorageError:  # the rerun writes it anew
+        return notes
     if objective != sweep.objective.metric:
         notes.append(
             f"objective was {objective}: trials are ranked anew, by {sweep.objective.metric} at the epochs whose "
             f"weights are kept, which {objective} has chosen so far"
         )
     return notes
-
-
-def _last_sweep(folder: Path) -> Mapping[str, Any]:
-    """The sweep of the last run; empty where its resolved.yaml is damaged, which the rerun writes anew."""
-    try:
-        document = json.loads((folder / "resolved.yaml").read_text())
-        sweep = (unseal(document) if SEAL in document else document)["sweep"]
-    except (OSError, ValueError, RecursionError, TornFileError, KeyError, TypeError):
-        return {}
-    return sweep if isinstance(sweep, dict) else {}

@@ -5,31 +5,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from raysweep.errors import StorageError
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import can_win, rank, trial_as_json
 from raysweep.store import Record, RunFolder
-from raysweep.store.sealed import SEAL, TornFileError, unseal
+from raysweep.store.exports import results_table, running_metrics, shown_trials
+from raysweep.store.resolved import read_resolved
 from raysweep.store.spent import read_spent
-from raysweep.store.views import results_table, running_metrics, shown_trials
 from raysweep.sweepfile.schema import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
-
-
-MAX_YAML = 1_000_000
-"""Characters of a resolved.yaml that is not ours, beyond which reading it as YAML would take too long."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +95,8 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -
     Raises:
         StorageError: it is not a run folder.
     """
-    if not folder.exists():
-        folder.files.check_bucket()
-        raise StorageError(f"{folder.path}: not a run folder (no resolved.yaml); run the sweep first")
-    resolved = _read_resolved(folder)
-    try:
-        objective = Objective.model_validate(_known(resolved["sweep"]["objective"], Objective.model_fields, lenient))
-        plan = [Record(**_known(planned, Record.__dataclass_fields__, lenient)) for planned in resolved["trials"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(_damaged(folder, f"it lacks what belongs there: {error}")) from error
+    resolved = read_resolved(folder, lenient)
+    objective, plan = resolved.objective, resolved.plan
     alive = folder.is_driven()
     newer = running_metrics(folder) if alive and live else {}
     records = []
@@ -126,41 +111,7 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -
         if len(metrics) > record.epoch and not record.is_final:
             record = record.with_(status="running", metrics=metrics, best=best_epoch(metrics, objective))
         records.append(record)
-    return SweepResult(folder.name, folder.path, objective, rank(records, objective), folder, resolved)
-
-
-def _known(document: Mapping[str, Any], keys: Collection[str], lenient: bool) -> Mapping[str, Any]:
-    """The document; where it may be a newer raysweep's, only the keys that are known here."""
-    return {key: value for key, value in document.items() if key in keys} if lenient else document
-
-
-def _read_resolved(folder: RunFolder) -> dict[str, Any]:
-    """Read resolved.yaml: as JSON, which it is if nobody edited it, since YAML would take minutes for a large plan."""
-    text = folder.files.read("resolved.yaml").decode(errors="replace")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if SEAL in text[:100] or len(text) > MAX_YAML:
-            raise StorageError(_damaged(folder, str(error))) from error
-        try:
-            document = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError, RecursionError) as error:
-            raise StorageError(_damaged(folder, " ".join(str(error).split()))) from error
-    if not isinstance(document, dict):
-        raise StorageError(_damaged(folder, "it is no mapping"))
-    if SEAL not in document:  # of a hand or a program other than ours
-        return document
-    try:
-        return unseal(document)
-    except TornFileError as error:
-        raise StorageError(_damaged(folder, str(error))) from error
-
-
-def _damaged(folder: RunFolder, why: str) -> str:
-    return (
-        f"{folder.path}/resolved.yaml: damaged, or edited by hand ({why}); run the sweep again, which writes it anew "
-        "and trains only what no record has"
-    )
+    return SweepResult(folder.name, folder.path, objective, rank(records, objective), folder, resolved.document)
 
 
 def as_json(result: SweepResult) -> dict[str, Any]:

@@ -2,19 +2,21 @@
 
 A write is whole or not there: locally a temporary name, fsync and rename; on an object store one put of bytes that
 were all at hand before it began (pyarrow's streams commit what they have even when the writer fails). What fails in
-passing is tried again (`faults`); all else is a StorageError that says what to do.
+passing is tried again (`faults`); all else is a StorageError that says what to do. Only object stores import pyarrow.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-
-from pyarrow import fs
+from urllib.parse import unquote, urlsplit
 
 from raysweep.config import check_no_credentials
 from raysweep.errors import StorageError
@@ -23,9 +25,9 @@ from raysweep.store import faults
 T = TypeVar("T")
 
 TEMPORARY = ".tmp"
-"""How the names of files end that are not whole yet; they begin with a dot."""
+"""The end of the names of files that are not whole yet; they begin with a dot."""
 OPTIONS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=10"}
-"""S3: a small file takes one request, not three. GCS: it would try again for ever by itself."""
+"""S3: a small file takes one request, not three. GCS: by itself it would try again for ever."""
 
 
 class Storage:
@@ -34,34 +36,28 @@ class Storage:
     Args:
         uri: a path, or s3://bucket/folder, gs://bucket/folder; pyarrow's options may follow a `?`.
         has_answered: whether the store is known to be there, so that it is waited for if it is not now.
-        patience_s: how long to wait for one that fails in passing; default: `faults.PATIENCE_S` once it has answered,
-            `faults.FIRST_PATIENCE_S` before.
+        patience_s: how long to wait for a store that fails in passing; default: `faults.PATIENCE_S` once it has
+            answered, `faults.FIRST_PATIENCE_S` before.
 
     Raises:
-        StorageError: the URI is of no kind that pyarrow knows, or holds credentials.
+        StorageError: pyarrow does not know this kind of URI, or it holds credentials.
     """
 
     def __init__(self, uri: str, has_answered: bool = False, patience_s: float | None = None) -> None:
-        base, question, query = uri.partition("?")
+        base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")
         self.uri = (base.rstrip("/") or "/") + question + query
-        self.local: Path | None = None
         self._has_answered, self._patience_s = has_answered, patience_s
-        self._fs: Any
-        if "://" not in uri:
-            self.uri = uri.rstrip("/") or "/"
-            self.local = Path(uri).absolute()
-            self._fs, self._root = fs.LocalFileSystem(), str(self.local)
-            return
-        try:
-            check_no_credentials(uri)
-        except ValueError as error:
-            raise StorageError(f"storage: {error}") from None
-        try:
-            self._fs, self._root = fs.FileSystem.from_uri(_with_options(self.uri))
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise StorageError(f"storage {uri!r}: {error}; allowed: a path, s3://..., gs://...") from error
-        if isinstance(self._fs, fs.LocalFileSystem):
-            self.local = Path(self._root)
+        self.local: Path | None = None
+        self._place: _Disk | _Bucket
+        if "://" in uri and not uri.startswith("file:///"):
+            self._place = _Bucket(self.uri)
+            self._root = self._place.root
+        else:
+            self._place, self.local = (
+                _Disk(),
+                Path(unquote(urlsplit(uri).path) if "://" in uri else uri).absolute(),
+            )
+            self._root = str(self.local)
 
     def child(self, name: str) -> Storage:
         """The folder `name` inside this one."""
@@ -75,13 +71,13 @@ class Storage:
         return str(self.local) if self.local else self.uri.partition("?")[0]
 
     def check_bucket(self) -> None:
-        """Refuse an object store's bucket that is not there: reading, it looks like an empty one.
+        """Refuse an object store's bucket that is not there: to a reader it looks like an empty one.
 
         Raises:
-            StorageError: it is not.
+            StorageError: it is not there.
         """
         bucket = self._root.partition("/")[0]
-        if self.local is None and self._try(lambda: self._fs.get_file_info(bucket)).type == fs.FileType.NotFound:
+        if self.local is None and not self._try(lambda: self._place.look(bucket)):
             raise StorageError(f"{self.path}: there is no bucket {bucket!r}; make it, or name another one")
 
     def read(self, path: str) -> bytes:
@@ -92,13 +88,7 @@ class Storage:
             StorageError: it cannot be read.
         """
         full = self._full(path)
-
-        def read() -> bytes:
-            with self._fs.open_input_stream(full) as stream:
-                data: bytes = stream.read()
-            return data
-
-        return self._try(read, path)
+        return self._try(lambda: self._place.read(full), path)
 
     def write(self, path: str, data: bytes) -> None:
         """Put `data` there, whole or not at all, over what was there before.
@@ -107,27 +97,19 @@ class Storage:
             StorageError: it cannot be; what was there before still is.
         """
         full = self._full(path)
-        if self.local is not None:
-            return self._try(lambda: write_whole(Path(full), data), path)
-
-        def put() -> None:
-            stream = self._fs.open_output_stream(full)
-            try:
-                stream.write(data)
-            finally:
-                stream.close()
-
-        return self._try(put, path)
+        self._try(lambda: self._place.write(full, data), path)
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Delete a file; it may be gone already."""
+        full = self._full(path)
         with suppress(FileNotFoundError):
-            self._try(lambda: self._fs.delete_file(self._full(path)), path)
+            self._try(lambda: self._place.delete(full), path)
 
     def delete_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it; one that is gone already is no error."""
+        """Delete a folder and everything in it; it may be gone already."""
+        full = self._full(path)
         with suppress(FileNotFoundError):
-            self._try(lambda: self._fs.delete_dir(self._full(path)), path)
+            self._try(lambda: self._place.delete_folder(full), path)
 
     def modified(self, path: str) -> float:
         """When a file was last written, in seconds since 1970 on the clock of the store.
@@ -135,38 +117,39 @@ class Storage:
         Raises:
             FileNotFoundError: it is not there.
         """
-        info = self._info(path)
-        if info.type == fs.FileType.NotFound:
+        entry = self._look(path)
+        if entry is None:
             raise FileNotFoundError(path)
-        return float(info.mtime.timestamp())
+        return entry.modified
 
     def exists(self, path: str = "") -> bool:
         """Whether a file or folder is there; on an object store a folder is there once it has a file."""
         if self.local is None:
             return self.is_file(path) or bool(self.list_files(path, recursive=True))
-        return bool(self._info(path).type != fs.FileType.NotFound)
+        return self._look(path) is not None
 
     def is_file(self, path: str = "") -> bool:
         """Whether a file, not a folder, is there."""
-        return bool(self._info(path).type == fs.FileType.File)
+        entry = self._look(path)
+        return entry is not None and entry.is_file
 
     def list_files(self, path: str = "", recursive: bool = False) -> list[str]:
         """Files below a folder, relative to this one, sorted; none if the folder is not there."""
-        return sorted(self._list(path, fs.FileType.File, recursive))
+        return sorted(name for name, entry in self._list(path, recursive).items() if entry.is_file)
 
     def list_sizes(self, path: str = "") -> dict[str, int]:
         """Bytes of each file below a folder, by its path relative to this one, sorted."""
-        return dict(sorted(self._list(path, fs.FileType.File, recursive=True).items()))
+        return {name: entry.bytes for name, entry in sorted(self._list(path, recursive=True).items()) if entry.is_file}
 
     def list_folders(self, path: str = "") -> list[str]:
         """Folders directly in a folder, relative to this one, sorted.
 
-        Where objects were deleted, empty ones stand for their folders (pyarrow makes them): such a folder is none.
+        Where objects were deleted, pyarrow leaves empty ones that stand for their folders: such a folder is left out.
         """
         if self.local is not None:
-            return sorted(self._list(path, fs.FileType.Directory, recursive=False))
+            return sorted(name for name, entry in self._list(path).items() if not entry.is_file)
         start = len(path) + 1 if path else 0
-        below = (file[start:].split("/") for file in self._list(path, fs.FileType.File, recursive=True))
+        below = (file[start:].split("/") for file in self.list_files(path, recursive=True))
         return sorted({f"{path}/{parts[0]}".lstrip("/") for parts in below if len(parts) > 1})
 
     def move(self, name: str, new_name: str) -> None:
@@ -182,22 +165,18 @@ class Storage:
 
     def _full(self, path: str) -> str:
         if not path:
-            return str(self._root)
+            return self._root
         _check_inside(path)
         return f"{self._root}/{path}"
 
-    def _info(self, path: str) -> Any:
-        return self._try(lambda: self._fs.get_file_info(self._full(path)), path)
-
-    def _list(self, path: str, kind: Any, recursive: bool) -> dict[str, int]:
+    def _look(self, path: str) -> _Entry | None:
         full = self._full(path)
-        selector = fs.FileSelector(full, allow_not_found=True, recursive=recursive)
-        infos = self._try(lambda: self._fs.get_file_info(selector), path)
-        return {
-            info.path[len(self._root) :].lstrip("/"): info.size
-            for info in infos
-            if info.type == kind and info.path.rstrip("/") != full
-        }
+        return self._try(lambda: self._place.look(full), path)
+
+    def _list(self, path: str, recursive: bool = False) -> dict[str, _Entry]:
+        full = self._full(path)
+        entries = self._try(lambda: list(self._place.list(full, recursive)), path)
+        return {entry.path[len(self._root) :].lstrip("/"): entry for entry in entries}
 
     def _try(self, action: Callable[[], T], path: str = "") -> T:
         where = f"{self.path}/{path}".rstrip("/")
@@ -220,18 +199,105 @@ class Storage:
         return result
 
 
+def _check_inside(path: str) -> None:
+    parts = path.split("/")
+    if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+        raise StorageError(f"{path!r} would leave the run folder")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: str
+    is_file: bool
+    bytes: int
+    modified: float
+
+
+class _Disk:
+    """A local file system or NFS, by full paths. Every operation may raise an OSError."""
+
+    delete = staticmethod(os.unlink)
+    delete_folder = staticmethod(shutil.rmtree)
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        write_whole(Path(path), data)
+
+    def look(self, path: str) -> _Entry | None:
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _Entry(path, stat.S_ISREG(found.st_mode), found.st_size, found.st_mtime)
+
+    def list(self, path: str, recursive: bool) -> Iterator[_Entry]:
+        """Look below a folder, but not below links to folders: what is found may be deleted."""
+        with suppress(FileNotFoundError), os.scandir(path) as found:
+            for each in found:
+                if entry := self.look(each.path):
+                    yield entry
+                if recursive and each.is_dir(follow_symlinks=False):
+                    yield from self.list(each.path, recursive)
+
+
+class _Bucket:
+    """An object store, by full paths (bucket/name). Every operation may raise an OSError."""
+
+    def __init__(self, uri: str) -> None:
+        from pyarrow import fs
+
+        self._fs: Any
+        self.root: str
+        try:
+            check_no_credentials(uri)
+        except ValueError as error:
+            raise StorageError(f"storage: {error}") from None
+        try:
+            self._fs, self.root = fs.FileSystem.from_uri(_with_options(uri))
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise StorageError(f"storage {uri!r}: {error}; allowed: a path, s3://..., gs://...") from error
+        self.delete, self.delete_folder = self._fs.delete_file, self._fs.delete_dir
+
+    def read(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        stream = self._fs.open_output_stream(path)
+        try:
+            stream.write(data)
+        finally:
+            stream.close()
+
+    def look(self, path: str) -> _Entry | None:
+        return self._entry(self._fs.get_file_info(path))
+
+    def list(self, path: str, recursive: bool) -> Iterator[_Entry]:
+        from pyarrow.fs import FileSelector
+
+        for info in self._fs.get_file_info(FileSelector(path, allow_not_found=True, recursive=recursive)):
+            entry = self._entry(info)
+            if entry and entry.path.rstrip("/") != path:
+                yield entry
+
+    def _entry(self, info: Any) -> _Entry | None:
+        from pyarrow.fs import FileType
+
+        if info.type == FileType.NotFound:
+            return None
+        modified = info.mtime.timestamp() if info.mtime else 0.0
+        return _Entry(info.path, info.type == FileType.File, info.size or 0, modified)
+
+
 def _with_options(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     option = OPTIONS.get(scheme)
     if option is None or option.partition("=")[0] in rest:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}{option}"
-
-
-def _check_inside(path: str) -> None:
-    parts = path.split("/")
-    if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        raise StorageError(f"{path!r} would leave the run folder")
 
 
 def write_whole(path: Path, data: bytes) -> None:

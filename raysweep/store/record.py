@@ -1,37 +1,37 @@
-"""What is known of one trial: its config, status, whole metric history, weights files and error.
+"""The record of one trial: its config, status, whole metric history, weights files and error.
 
-A record is one JSON document with a checksum of itself, so that a torn or flipped one is noticed.
+`planned_record` makes one from a trial of the plan; `Record.to_bytes` and `from_bytes` are its form on disk, a JSON
+document with a checksum.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raysweep.store.sealed import digest
+from raysweep.store.document import DamagedFileError, digest, to_bytes, verify
+
+if TYPE_CHECKING:
+    from raysweep.sweepfile.plan import Trial
 
 FORMAT = 1
 RECORD, COPY = "record.json", "record.copy.json"
-"""The names of a trial's record, and of the same again, in its folder."""
+"""A trial's record and a copy of it, in the trial's folder."""
 FINAL = ("finished", "stopped", "diverged")
 """Statuses that a rerun leaves alone."""
 
 
-class TornRecordError(Exception):
-    """A record cannot be read: torn or flipped."""
-
-
-class NewerRecordError(TornRecordError):
-    """A record is of a format that this raysweep does not know."""
+class NewerRecordError(Exception):
+    """A record has a format that this raysweep does not know."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file of a commit: name in the trial's folder, sha256 and size in bytes, epoch it speaks of."""
+    """A weights file of a commit."""
 
     file: str
+    """Its name in the trial's folder."""
     sha256: str
     bytes: int
     epoch: int
@@ -39,11 +39,12 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Score:
-    """The best epoch's score, and which weights reached it."""
+    """The best epoch's score, and the weights that reached it."""
 
     epoch: int
     score: float
     averaged: bool
+    """Whether they are the EMA weights."""
     val_acc: float | None
     """Validation accuracy (0..1) of those weights."""
 
@@ -58,17 +59,17 @@ class Record:
     axes: dict[str, Any]
     config: dict[str, Any]
     epochs: int
-    """How many the trial is to train."""
+    """Epochs that the trial is to train."""
     status: str = "planned"
     conditions: dict[str, Any] = field(default_factory=dict)
-    """Workers, precision, data fingerprint, versions: what must stay the same for a trial to go on."""
+    """Workers, precision, data fingerprint, versions: what a trial's numbers depend on beside its config."""
     metrics: list[dict[str, float]] = field(default_factory=list)
-    """One row an epoch, oldest first; each has `epoch`."""
+    """One row for each epoch, oldest first; each has `epoch`."""
     best: Score | None = None
     weights: dict[str, WeightsFile] = field(default_factory=dict)
-    """`last` (to go on from) and `best` (to use), of this commit."""
+    """This commit's `last` (to go on from) and `best` (to use)."""
     previous: dict[str, WeightsFile] = field(default_factory=dict)
-    """Those of the commit before, kept until the next one is whole."""
+    """The files of the commit before, kept until the next one is whole."""
     attempts: int = 1
     error: dict[str, Any] | None = None
 
@@ -89,40 +90,30 @@ class Record:
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum."""
         body = asdict(self)
-        document = {"format": FORMAT, "sha256": digest(body), "record": body}
-        return json.dumps(document, indent=1, default=str).encode()
+        return to_bytes({"format": FORMAT, "sha256": digest(body), "record": body})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Record:
-        """Parse and verify.
+    def from_bytes(cls, data: bytes, trial_id: str) -> Record:
+        """Parse and verify the record of a trial.
 
         Raises:
-            TornRecordError: the bytes are not a whole record of this format.
+            NewerRecordError: a newer raysweep wrote it.
+            document.DAMAGE: it is not a whole record of that trial.
         """
-        try:
-            document = json.loads(data)
-            body = document["record"]
-            if document["format"] != FORMAT:
-                raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
-            if document["sha256"] != digest(body):
-                raise TornRecordError("its checksum does not match")
-            for key in ("weights", "previous"):
-                body[key] = {kind: WeightsFile(**entry) for kind, entry in body[key].items()}
-            body["best"] = Score(**body["best"]) if body["best"] else None
-            return cls(**body)
-        except TornRecordError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise TornRecordError(f"not a whole record ({error})") from error
+        document = json.loads(data)
+        body = document["record"]
+        if document["format"] != FORMAT:
+            raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
+        verify(body, document["sha256"])
+        for key in ("weights", "previous"):
+            body[key] = {kind: WeightsFile(**entry) for kind, entry in body[key].items()}
+        body["best"] = Score(**body["best"]) if body["best"] else None
+        if body["id"] != trial_id:
+            raise DamagedFileError(f"is the record of {body['id']}")
+        return cls(**body)
 
 
-def read_local_record(folder: Path) -> Record | None:
-    """Read the record of a trial's local folder, or its copy; None if neither is whole and of this format."""
-    for name in (RECORD, COPY):
-        try:
-            record = Record.from_bytes((folder / name).read_bytes())
-        except (OSError, TornRecordError):
-            continue
-        if record.id == folder.name:
-            return record
-    return None
+def planned_record(trial: Trial) -> Record:
+    """The record of a trial before anything was trained."""
+    config = trial.config.model_dump(mode="json")
+    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs)

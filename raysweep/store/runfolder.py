@@ -12,13 +12,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import repeat
+from typing import TypeVar
 
 from raysweep.errors import StorageError
 from raysweep.store import lease
+from raysweep.store.document import DAMAGE, DamagedFileError
 from raysweep.store.filesystem import TEMPORARY, Storage, is_temporary, name_of
-from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, TornRecordError, WeightsFile
+from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, WeightsFile
 from raysweep.store.redact import redact
+
+T = TypeVar("T")
 
 SUFFIX = {"last": "pt", "best": "safetensors"}
 READERS = 16
@@ -78,6 +83,28 @@ class RunFolder:
         self.parent.move(self.name, new_name)
         return new_name
 
+    def read(self, path: str, parse: Callable[[bytes], T], if_damaged: str) -> T | None:
+        """Read a file of the run folder and parse it; None if there is none, or if it is damaged, which is noted.
+
+        Args:
+            path: the file's.
+            parse: raises one of `document.DAMAGE` where the file is damaged.
+            if_damaged: what follows from that, in words.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        try:
+            data = self.files.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return parse(data)
+        except DAMAGE as error:
+            why = str(error) if isinstance(error, DamagedFileError) else f"is not whole ({error})"
+            self.damaged[path] = f"{why}; {if_damaged}"
+            return None
+
     # -- records and weights
 
     def trial_ids(self) -> list[str]:
@@ -96,19 +123,15 @@ class RunFolder:
         """
         newer: NewerRecordError | None = None
         for name in (RECORD, COPY):
-            path = f"trials/{trial_id}/{name}"
             try:
-                record = Record.from_bytes(self.files.read(path))
-                if record.id != trial_id:
-                    raise TornRecordError(f"is the record of {record.id}")
-            except FileNotFoundError:
-                continue
+                record = self.read(
+                    f"trials/{trial_id}/{name}", partial(Record.from_bytes, trial_id=trial_id), "not used"
+                )
             except NewerRecordError as error:
                 newer = error
-            except TornRecordError as error:
-                self.damaged[path] = f"{error}; not used"
             else:
-                return record
+                if record:
+                    return record
         if newer and not lenient:
             raise StorageError(f"{self.path}/trials/{trial_id}/{RECORD}: {newer}; upgrade raysweep")
         if newer:

@@ -14,9 +14,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.summary import hparams, scalar
 
+from raysweep.store.document import digest
 from raysweep.store.record import Record
 from raysweep.store.runfolder import RunFolder
-from raysweep.store.sealed import digest
 
 
 def outdated_tensorboard(folder: RunFolder, records: Iterable[Record]) -> list[Record]:

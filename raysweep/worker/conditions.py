@@ -33,6 +33,6 @@ def prepare_set(
 
 
 def conditions(config: LoopConfig, arrays: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Return a trial's conditions; `driver.resolved` knows which of them must stay the same on a rerun."""
+    """Return a trial's conditions; `driver.conditions` knows which of them must stay the same on a rerun."""
     versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
     return {"workers": workers, **loop().conditions(config, arrays), "versions": versions}

@@ -104,7 +104,7 @@ def test_a_trial_whose_records_are_both_damaged_is_not_touched_and_named(
         (trial / name).write_bytes(b"{")
     out, err = clean(capsys, sweep)
     assert "0 files" in out
-    assert f"{trial.name}/record.json: not a whole record" in err
+    assert f"{trial.name}/record.json: is not whole" in err
     assert (trial / "last.1.0123456789ab.pt").exists()
 
 

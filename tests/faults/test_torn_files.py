@@ -25,9 +25,10 @@ from raysweep.errors import StorageError, UserError
 from raysweep.results.checkpoint import load_model
 from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
 from raysweep.results.run import open_run
-from raysweep.store import Record, RunFolder, sealed
+from raysweep.store import Record, RunFolder
+from raysweep.store.document import seal, to_bytes
+from raysweep.store.exports import running_metrics, write_results
 from raysweep.store.spent import Spent, read_spent, write_spent
-from raysweep.store.views import running_metrics, write_results
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.models import build_model
 
@@ -90,7 +91,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     waiting = folder.commit(earlier.with_(metrics=paused.metrics), weights(paused, 2))
     local = base / "runs/made"
     document = YAML(typ="safe", pure=True).load(local / "resolved.yaml")
-    folder.files.write("resolved.yaml", sealed.to_bytes(document))
+    folder.files.write("resolved.yaml", to_bytes(seal(document)))
     write_spent(folder, SPENT)
     best = winner.weights["best"].sha256
     assert winner.best

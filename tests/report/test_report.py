@@ -30,7 +30,7 @@ from raysweep.report.table import as_csv
 from raysweep.results.ranking import trial_as_json
 from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
-from raysweep.store.views import write_results
+from raysweep.store.exports import write_results
 
 
 def opened(folder: Path, name: str = "made") -> SweepResult:

@@ -13,7 +13,7 @@ import pytest
 from run_folders import METRICS, make_run, mixed
 
 import raysweep
-from raysweep.store.views import write_results
+from raysweep.store.exports import write_results
 from raysweep.vision.config import TrialConfig
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,4 +1,4 @@
-"""results.parquet: a view of a run folder, rebuilt from the records at any time. No torch."""
+"""results.parquet: an export of a run folder, which can be rebuilt from the records at any time. No torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysweep.store.document import SEAL, DamagedFileError, digest
 from raysweep.store.record import Record, Score
 from raysweep.store.runfolder import RunFolder
-from raysweep.store.sealed import SEAL, TornFileError, digest
 
+FILE = "results.parquet"
 COLUMNS = {
     "id": pa.string(),
     "name": pa.string(),
@@ -44,23 +45,20 @@ def write_results(folder: RunFolder, records: Sequence[Record]) -> None:
     table = table.replace_schema_metadata({SEAL: digest(_running(table))})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    folder.files.write("results.parquet", buffer.getvalue())
+    folder.files.write(FILE, buffer.getvalue())
 
 
 def running_metrics(folder: RunFolder) -> dict[str, list[dict[str, float]]]:
     """Return the metric histories of the trials that results.parquet calls running: ahead of their last commits."""
-    try:
-        data = io.BytesIO(folder.files.read("results.parquet"))
-        table = pq.read_table(data, page_checksum_verification=True)
+
+    def parse(data: bytes) -> dict[str, list[dict[str, float]]]:
+        table = _parse(data)
         running = _running(table)
         if (table.schema.metadata or {}).get(SEAL.encode()) != digest(running).encode():
-            raise TornFileError("its checksum does not match")
-    except FileNotFoundError:
-        return {}
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, TornFileError) as error:
-        folder.damaged["results.parquet"] = f"{error}; a view, to be written anew"
-        return {}
-    return running
+            raise DamagedFileError("its checksum does not match")
+        return running
+
+    return folder.read(FILE, parse, "the run writes it anew") or {}
 
 
 def _running(table: pa.Table) -> dict[str, list[dict[str, float]]]:
@@ -85,17 +83,22 @@ def shown_trials(folder: RunFolder, planned: Mapping[str, Record]) -> dict[str, 
         folder: the run folder.
         planned: the trials asked for, by id; those that the file does not have are left out.
     """
-    try:
-        table = pq.read_table(io.BytesIO(folder.files.read("results.parquet")), page_checksum_verification=True)
+
+    def parse(data: bytes) -> dict[str, Record]:
+        table = _parse(data)
         table = table.filter(pc.is_in(table["id"], pa.array(list(planned), pa.string())))
         histories = _histories(table)
         rows = table.select(list(COLUMNS)).cast(pa.schema(COLUMNS)).to_pylist()
-    except FileNotFoundError:
-        return {}
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        folder.damaged["results.parquet"] = f"{error}; not read"
-        return {}
-    return {row["id"]: _shown(planned[row["id"]], row, histories[row["id"]]) for row in rows}
+        return {row["id"]: _shown(planned[row["id"]], row, histories[row["id"]]) for row in rows}
+
+    return folder.read(FILE, parse, "not used") or {}
+
+
+def _parse(data: bytes) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    except pa.ArrowException as error:
+        raise DamagedFileError(str(error)) from error
 
 
 def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, float]]) -> Record:

@@ -1,0 +1,136 @@
+"""resolved.yaml: the sweep of the last run with every default, its plan in order, versions and data fingerprints.
+
+It is YAML that is JSON as well, with a line for each trial, so that a plan of thousands is read at once.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from raysweep.errors import StorageError
+from raysweep.store.document import SEAL, DamagedFileError, seal, unseal
+from raysweep.store.record import Record, planned_record
+from raysweep.store.runfolder import RunFolder
+from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.schema import Objective, Sweep
+
+FILE = "resolved.yaml"
+PLANNED = ("id", "name", "seed", "axes", "epochs", "config")
+"""The fields of a planned record that are written for each trial."""
+MAX_YAML = 1_000_000
+"""Characters of an edited resolved.yaml beyond which reading it as YAML would take too long."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What resolved.yaml says."""
+
+    document: Mapping[str, Any]
+    objective: Objective
+    plan: list[Record]
+    """The planned records of the last run's trials, in order."""
+
+
+def write_resolved(
+    folder: RunFolder, sweep: Sweep, text: bytes, trials: Sequence[Trial], data: Collection[str]
+) -> None:
+    """Write sweep.yaml and resolved.yaml.
+
+    Args:
+        folder: the run folder.
+        sweep: as loaded.
+        text: the sweep file as given.
+        trials: the plan.
+        data: fingerprints of the data sets.
+    """
+    document = {
+        "sweep": sweep.model_dump(mode="json"),
+        "versions": {
+            "raysweep": version("raysweep"),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "ray": version("ray"),
+            "platform": sys.platform,
+        },
+        "data": sorted(set(data)),
+        "trials": [planned_entry(planned_record(trial)) for trial in trials],
+    }
+    folder.files.write("sweep.yaml", text)
+    folder.files.write(FILE, _to_yaml(seal(document)).encode())
+
+
+def planned_entry(record: Record) -> dict[str, Any]:
+    """A trial of the plan as resolved.yaml has it."""
+    return {key: getattr(record, key) for key in PLANNED}
+
+
+def _to_yaml(document: Mapping[str, Any]) -> str:
+    lines = []
+    for key, value in document.items():
+        if key == "trials":
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value, indent=1).replace("\n", "\n ")
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
+    """Read resolved.yaml.
+
+    Args:
+        folder: the run folder.
+        lenient: ignore keys that are not known here, since a newer raysweep may have written them.
+
+    Raises:
+        StorageError: there is none, or it is damaged.
+    """
+    try:
+        text = folder.files.read(FILE).decode(errors="replace")
+    except FileNotFoundError:
+        folder.files.check_bucket()
+        raise StorageError(f"{folder.path}: not a run folder (no {FILE}); run the sweep first") from None
+    try:
+        document = _parse(text)
+        if not isinstance(document, dict):
+            raise DamagedFileError("it is no mapping")
+        if SEAL in document:  # else a hand or another program wrote it
+            document = unseal(document)
+    except (DamagedFileError, YAMLError, ValueError, RecursionError) as error:
+        raise StorageError(_damaged(folder, " ".join(str(error).split()))) from error
+    try:
+        objective = Objective.model_validate(_known(document["sweep"]["objective"], Objective.model_fields, lenient))
+        plan = [Record(**_known(entry, Record.__dataclass_fields__, lenient)) for entry in document["trials"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(_damaged(folder, f"it lacks what belongs there: {error}")) from error
+    return Resolved(document, objective, plan)
+
+
+def _parse(text: str) -> Any:
+    """Parse it as JSON, which it is unless somebody edited it: YAML would take minutes for a large plan."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if SEAL in text[:100] or len(text) > MAX_YAML:
+            raise
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _known(entry: Mapping[str, Any], keys: Collection[str], lenient: bool) -> Mapping[str, Any]:
+    return {key: value for key, value in entry.items() if key in keys} if lenient else entry
+
+
+def _damaged(folder: RunFolder, why: str) -> str:
+    return (
+        f"{folder.path}/{FILE}: damaged, or edited by hand ({why}); run the sweep again, which writes it anew "
+        "and trains only what no record has"
+    )

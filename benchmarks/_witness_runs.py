@@ -24,7 +24,7 @@ from raysweep.vision.augment import Normalize
 from raysweep.vision.config import DataConfig, TrialConfig
 from raysweep.vision.data import DataSet, mean_std, open_data
 from raysweep.vision.loop import Diverged, Epoch, train
-from raysweep.vision.models import build_model
+from raysweep.vision.models.build import build_model
 
 EPOCHS = 18
 """So that 1/9, 1/3, 1/2 and 2/3 of it are whole epochs."""

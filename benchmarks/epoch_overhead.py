@@ -23,7 +23,7 @@ from raysweep.vision.augment import Normalize
 from raysweep.vision.config import SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.loop import resolve_device, resolve_precision, train
-from raysweep.vision.models import build_model
+from raysweep.vision.models.build import build_model
 
 CLASSES, IMAGE_SIZE, BATCH = 20, 40, 128
 

@@ -1,8 +1,9 @@
 """What a sweep file may name, without importing torch: networks, data sources, augmentations, and the loop that trains.
 
-Built-in names map to `module:attribute`, imported on first use. A user's own are added by a module
-named with `--import`, through the decorators `register_model`, `register_data` and
-`register_augmentation`. `loop()` returns the training loop: the one door through which other rooms reach `vision`.
+Built-in names map to `module:attribute`, imported on first use; their tables lie in `vision/names.py`, which is read
+when a name is first looked up. A user's own names are added by a module named with `--import`, through the decorators
+`register_model`, `register_data` and `register_augmentation`. `loop()` returns the training loop: the one door through
+which other rooms reach `vision`.
 """
 
 from __future__ import annotations
@@ -25,17 +26,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """A table of names, each of a factory: built in (imported lazily) or registered by the user."""
 
-    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+    def __init__(self, kind: str, builtin: Mapping[str, str] | str) -> None:
+        """`builtin`: the table from names to `module:attribute`, or `module:attribute` of that table."""
         self.kind = kind
-        self._builtin = builtin
+        self._table = builtin
         self._registered: dict[str, Callable[..., Any]] = {}
+
+    @functools.cached_property
+    def builtin(self) -> Mapping[str, str]:
+        """Built-in names, each with its factory as `module:attribute`."""
+        return _attribute(self._table) if isinstance(self._table, str) else self._table
 
     def names(self) -> list[str]:
         """All known names, built-in ones first."""
-        return [*self._builtin, *self._registered]
+        return [*self.builtin, *self._registered]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._builtin or name in self._registered
+        return name in self.builtin or name in self._registered
 
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
@@ -50,10 +57,9 @@ class Registry:
         """
         if name in self._registered:
             return self._registered[name]
-        if name not in self._builtin:
+        if name not in self.builtin:
             raise UserError(self.problem(name))
-        module, _, attribute = self._builtin[name].partition(":")
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Any] = _attribute(self.builtin[name])
         return factory
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -62,7 +68,7 @@ class Registry:
         Raises:
             UserError: the name is taken by a built-in.
         """
-        if name in self._builtin:
+        if name in self.builtin:
             raise UserError(f"cannot register {self.kind} {name!r}: a built-in has that name")
 
         def decorate(factory: F) -> F:
@@ -70,6 +76,11 @@ class Registry:
             return factory
 
         return decorate
+
+
+def _attribute(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -89,36 +100,8 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
 
 
-MODELS = Registry(
-    "network",
-    {
-        "baseline_block": "raysweep.vision.models.resnets:baseline_block",
-        "resnet18": "raysweep.vision.models.resnets:resnet18",
-        "resnet34": "raysweep.vision.models.resnets:resnet34",
-        "resnet50": "raysweep.vision.models.resnets:resnet50",
-        "resnet152": "raysweep.vision.models.resnets:resnet152",
-        "my_resnet34": "raysweep.vision.models.resnets:my_resnet34",
-        "my_resnet50": "raysweep.vision.models.resnets:my_resnet50",
-        "receptive_resnet50": "raysweep.vision.models.resnets:receptive_resnet50",
-        "v2_receptive_resnet50": "raysweep.vision.models.resnets:v2_receptive_resnet50",
-        "v3_receptive_resnet50": "raysweep.vision.models.resnets:v3_receptive_resnet50",
-        "v4_receptive_resnet50": "raysweep.vision.models.resnets:v4_receptive_resnet50",
-    },
-)
-DATA_SOURCES = Registry(
-    "data set",
-    {
-        "digits": "raysweep.vision.data.sources.generated:digits",
-        "synthetic": "raysweep.vision.data.sources.generated:synthetic",
-        "tiny_imagenet": "raysweep.vision.data.sources.tiny_imagenet:tiny_imagenet",
-        "fashion_mnist": "raysweep.vision.data.sources.fashion_mnist:fashion_mnist",
-        "cifar10": "raysweep.vision.data.sources.cifar:cifar10",
-        "cifar100": "raysweep.vision.data.sources.cifar:cifar100",
-        "folder": "raysweep.vision.data.sources.folder:folder",
-        "csv": "raysweep.vision.data.sources.csv_file:csv",
-        "parquet": "raysweep.vision.data.sources.parquet:parquet",
-    },
-)
+MODELS = Registry("network", "raysweep.vision.names:NETWORKS")
+DATA_SOURCES = Registry("data set", "raysweep.vision.names:SOURCES")
 AUGMENTATIONS = Registry("augmentation", {})
 
 register_model = MODELS.register

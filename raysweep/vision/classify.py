@@ -66,7 +66,7 @@ class Classify(Loop):
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""
-        from raysweep.vision.models import build_model
+        from raysweep.vision.models.build import build_model
 
         try:
             return build_model(ModelConfig.model_validate(config["model"]), num_classes)
@@ -107,7 +107,7 @@ def check_model(config: TrialConfig, data: DataSet) -> None:
         UserError: the network cannot be built as asked, or the images are too small for it.
     """
     from raysweep.vision.loop import check_sync_batch_norm, resolve_device
-    from raysweep.vision.models import build_model, check_image_size
+    from raysweep.vision.models.build import build_model, check_image_size
 
     check_sync_batch_norm(config, resolve_device("auto").type)
     model = build_model(config.model, data.num_classes)

@@ -37,7 +37,7 @@ from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.data.normalize import mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
-from raysweep.vision.models import build_model, check_image_size
+from raysweep.vision.models.build import build_model, check_image_size
 from raysweep.vision.randomness import generator, seeded
 from raysweep.vision.schedules import lr_at
 

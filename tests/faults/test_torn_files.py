@@ -30,7 +30,7 @@ from raysweep.store.document import seal, to_bytes
 from raysweep.store.exports import running_metrics, write_results
 from raysweep.store.spent import Spent, read_spent, write_spent
 from raysweep.vision.config import TrialConfig
-from raysweep.vision.models import build_model
+from raysweep.vision.models.build import build_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SWEEP = """

@@ -28,7 +28,7 @@ from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.loop import Diverged, Interrupted, train
-from raysweep.vision.models import build_model
+from raysweep.vision.models.build import build_model
 from raysweep.vision.randomness import generator, seeded
 
 BATCH_NORM = {"name": "baseline_block", "width": 4}

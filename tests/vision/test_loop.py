@@ -17,7 +17,7 @@ from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.loop import Diverged, Interrupted, resolve_precision, split_batches, train
-from raysweep.vision.models import build_model
+from raysweep.vision.models.build import build_model
 from raysweep.vision.randomness import generator, seeded
 
 TINY = {"name": "baseline_block", "width": 8}

@@ -12,22 +12,13 @@ from torch.nn import functional as F
 from raysweep.cli import main
 from raysweep.registry import MODELS
 from raysweep.vision.config import ModelConfig
-from raysweep.vision.models import build_model, resnets
+from raysweep.vision.models.build import build_model
+from raysweep.vision.models.layouts import LAYOUTS
 from raysweep.vision.models.receptive_field import WHOLE_IMAGE, FieldMode
+from raysweep.vision.models.resnets import LayoutNet
 from raysweep.vision.models.summary import summarize
 
-REPORT = {
-    "baseline_block": 12,
-    "resnet34": 899,
-    "resnet50": 427,
-    "resnet152": 1451,
-    "my_resnet34": 451,
-    "my_resnet50": 215,
-    "receptive_resnet50": 85,
-    "v2_receptive_resnet50": 137,
-    "v3_receptive_resnet50": 261,
-    "v4_receptive_resnet50": 72,
-}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 def listed(capsys, *words):
@@ -67,7 +58,7 @@ def footprint(model, last, height):
     return rows[-1] - rows[0] + 1
 
 
-@pytest.mark.parametrize("name", [*REPORT, "resnet18"])
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_receptive_field_is_the_gradients_footprint(name):
     computed = summarize(ModelConfig(name=name, width=1), 2, 40).receptive_field
     model = build_model(ModelConfig(name=name, width=1), 2)
@@ -81,10 +72,10 @@ def test_receptive_field_of_torchvisions_is_the_gradients_footprint(name):
     assert footprint(model, model.features, 2 * computed + 64) == computed
 
 
-def test_numbers_of_the_ten_networks(capsys):
+def test_all_networks_are_listed_with_their_numbers(capsys):
     rows = listed(capsys)
-    assert rows.keys() >= REPORT.keys()
-    assert {name: rows[name]["receptive_field"] for name in REPORT} == REPORT
+    assert list(rows) == list(MODELS.builtin)
+    assert rows["v4_receptive_resnet50"]["receptive_field"] == 72
     assert rows["v2_receptive_resnet50"]["stage_sizes"] == [20, 20, 10, 5]
     assert rows["v4_receptive_resnet50"]["stage_sizes"] == [40, 40, 20, 10]
     assert rows["baseline_block"]["stage_sizes"] == [20]
@@ -101,9 +92,9 @@ def test_flops_of_a_convolution_and_the_classifier_are_counted_by_hand():
 
 
 @pytest.mark.parametrize(("pools", "count"), [((), 39), ((3,), 46), ((2, 3), 72)])
-def test_the_reports_own_counts_leave_out_the_stems_stride(pools, count):
-    layout = replace(resnets._RECEPTIVE, pool_after=pools, stem_stride=1)
-    assert followed(resnets.ReportNet(layout, 2, 1)).receptive_field == count
+def test_the_source_papers_counts_leave_out_the_stems_stride(pools, count):
+    layout = replace(LAYOUTS["receptive_resnet50"], pool_after=pools, stem_stride=1)
+    assert followed(LayoutNet(layout, num_classes=2, width=1)).receptive_field == count
 
 
 def test_images_too_small_are_said_in_the_networks_row_and_the_others_are_listed(capsys):
@@ -191,9 +182,11 @@ def test_what_moves_positions_about_has_no_receptive_field_and_is_named():
 
 
 def test_the_documents_table_is_the_commands(capsys):
-    document = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
-    rows = document.split("```")[1].strip().splitlines()
-    names = [row.split()[0] for row in rows[1:]]
-    assert set(names) == {"resnet18", *REPORT}
-    assert main(["models", *names]) == 0
+    rows = DOCUMENT.read_text().split("```")[1].strip().splitlines()
+    assert [row.split()[0] for row in rows[1:]] == list(MODELS.builtin)
+    assert main(["models", *MODELS.builtin]) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.partition("\n\n")[0].splitlines()] == rows
+
+
+def test_the_document_says_what_each_network_is():
+    assert [name for name in MODELS.builtin if f"`{name}`" not in DOCUMENT.read_text()] == []

@@ -335,7 +335,7 @@ def test_csv_naming_missing_images_names_them_all_with_their_lines(root: Path, c
         ("file,class\n,cat\n", "train.csv:2: has no file name"),
         ("file,class\n0.png,cat\n0.png,dog\n", "train.csv:3:"),
         ("file,breed\n0.png,cat\n", "no column `class`; it has file, breed"),
-        ("id,breed,age\n0.png,cat,3\n", "must name the columns `file` and `class`; it has id, breed, age"),
+        ("id,breed,age\n0.png,cat,3\n", "must name a column `file`; it has id, breed, age"),
         ('file,class\n0.png,"cat', "not a CSV file"),
     ],
 )
@@ -350,7 +350,7 @@ def test_wrong_csv_is_told_where_and_why(root: Path, cache: Path, text: str, mes
 def test_csv_test_split_without_labels_is_refused(root: Path, cache: Path) -> None:
     write_listed(root)
     (root / "test.csv").write_text("file\n0.png\n")
-    assert f"{root}/test.csv: the test split has no labels" in fault(root, cache, "csv")
+    assert f"{root}/test.csv: has no labels: no column `class`; it has file" in fault(root, cache, "csv")
 
 
 def test_csv_class_that_training_lacks_is_named(root: Path, cache: Path) -> None:
@@ -397,7 +397,7 @@ def test_the_documents_own_source_works(root: Path, cache: Path) -> None:
 def test_every_source_and_setting_is_documented() -> None:
     text = DOCUMENT.read_text()
     headings = " ".join(line for line in text.splitlines() if line.startswith("### "))
-    assert [name for name in DATA_SOURCES._builtin if f"`{name}`" not in headings] == []
+    assert [name for name in DATA_SOURCES.builtin if f"`{name}`" not in headings] == []
     settings = text[text.index("## Settings") : text.index("## Sources")]
     assert [name for name in DataConfig.model_fields if f"`{name}`" not in settings] == []
 

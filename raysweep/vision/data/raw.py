@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig
+from raysweep.vision.data.dataset import SPLITS
 
 Labels = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
@@ -131,15 +132,17 @@ def find(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path 
     return None
 
 
-def refuse_split_names(config: DataConfig, *names: str) -> None:
-    """See that none of `names` (`train`, `val`, `test`) is set, for a source that knows its own files.
+def refuse_split_names(config: DataConfig, names: Sequence[str] = SPLITS) -> None:
+    """See that none of `names` is set, for a source that knows the files of its splits.
 
     Raises:
         DataError: one is.
     """
     given = [f"data.{name}" for name in names if getattr(config, name) is not None]
     if given:
-        raise DataError(f"{', '.join(given)}: {config.name} takes no such key, it knows its own files; leave it out")
+        raise DataError(
+            f"{', '.join(given)}: {config.name} takes no such key, since it knows its own files; leave it out"
+        )
 
 
 def absent(source: str, what: str, looked: Sequence[Path], command: str | None = None) -> DataError:

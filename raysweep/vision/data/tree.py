@@ -1,22 +1,21 @@
 """Image files below a folder, or in a zip archive that is read in place: nothing is ever extracted.
 
 `open_tree(place)` gives a `Tree`; names in it are POSIX paths from its top. Hidden files and folders (`.git`,
-macOS's `._x.jpg` and `__MACOSX`) are not there for it.
+macOS's `._x.jpg` and `__MACOSX`) are left out.
 """
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import os
 import stat
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
+from fsspec.implementations.zip import ZipFileSystem
 
 from raysweep.errors import DataError
 from raysweep.vision.data.dataset import SPLITS
@@ -33,45 +32,18 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedE
 """What `zipfile` raises on archives that are damaged, encrypted, or of a kind it cannot read."""
 
 
-class Tree(Protocol):
-    """Where image files lie, by class folders or however else."""
-
-    place: Path
-    """The folder or the archive."""
-
-    def folders(self, below: str = "") -> list[str]:
-        """Return the names of the folders directly in the folder `below`, sorted."""
-
-    def images(self, below: str = "") -> list[str]:
-        """Return the image files in the folder `below` and its folders, sorted."""
-
-    def has(self, name: str) -> bool:
-        """Say whether there is such a file or folder."""
-
-    def text(self, name: str) -> str:
-        """Return a text file's content; raises DataError if it is absent, too large or not UTF-8."""
-
-    def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
-        """Yield the images of these names."""
-
-    def where(self, name: str) -> str:
-        """Name a file in messages."""
-
-    def files(self, names: Sequence[str]) -> list[Path]:
-        """Return the files on disk that hold these names."""
-
-
 def open_tree(place: Path) -> Tree:
-    """Return the tree of a folder or of a zip archive; an archive's single top folder, unless it is a split's, is left
-    out of the names.
+    """Return the tree of a folder or of a zip archive.
+
+    Where everything in an archive lies in one folder, names begin below that folder, unless it is a split's.
 
     Raises:
         DataError: neither, or an archive that cannot be read or is not safe to.
     """
     if place.is_dir():
-        return FolderTree(place)
+        return Tree(place)
     if place.is_file():
-        return ZipTree(place)
+        return _ZipTree(place)
     raise DataError(f"{place}: no such folder or zip archive")
 
 
@@ -87,18 +59,19 @@ def split_of(tree: Tree, listed: Sequence[tuple[str, int]]) -> RawSplit:
     return RawSplit(labels, images, lambda row: tree.where(listed[row][0]))
 
 
-class FolderTree:
-    """A folder on disk."""
+class Tree:
+    """Image files below a folder, whether by class folders or in any other way."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        """The folder or the archive."""
 
     def folders(self, below: str = "") -> list[str]:
-        """See Tree."""
+        """Return the names of the folders directly in the folder `below`, sorted."""
         return sorted(entry.name for entry in _scan(self.place / below) if entry.is_dir())
 
     def images(self, below: str = "") -> list[str]:
-        """See Tree; follows links, each folder once."""
+        """Return the image files in the folder `below` and its folders, sorted; each linked folder once."""
         found: list[str] = []
         seen: set[tuple[int, int]] = set()
         waiting = [PurePosixPath(below)]
@@ -115,145 +88,27 @@ class FolderTree:
         return sorted(found)
 
     def has(self, name: str) -> bool:
-        """See Tree."""
+        """Say whether there is such a file or folder."""
         return (self.place / name).exists()
 
     def text(self, name: str) -> str:
-        """See Tree."""
-        return read_text(self.place / name)
+        """Return a text file's content; raises DataError if it is absent, too large or not UTF-8."""
+        return _as_text(self._read(name, MAX_TEXT_BYTES), self.where(name))
 
     def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
-        """See Tree; gives paths, so that the threads that decode also read."""
+        """Yield the images of these names: of a folder their paths, so that the threads that decode also read."""
         return (self.place / name for name in names)
 
     def where(self, name: str) -> str:
-        """See Tree."""
+        """Return what messages call this file."""
         return str(self.place / name)
 
     def files(self, names: Sequence[str]) -> list[Path]:
-        """See Tree."""
+        """Return the files on disk that hold these names."""
         return [self.place / name for name in names]
 
-
-class ZipTree:
-    """A zip archive."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        try:
-            self._file = zipfile.ZipFile(place)
-        except UNREADABLE as error:
-            raise DataError(f"{place}: not a readable zip archive: {error}") from error
-        members = self._file.infolist()
-        self._check(members)
-        members = [member for member in members if not _is_hidden(member.filename)]
-        tops = {member.filename.partition("/")[0] for member in members}
-        loose = any("/" not in member.filename for member in members)
-        self._top = f"{tops.pop()}/" if len(tops) == 1 and not loose and not tops & set(SPLITS) else ""
-        named = {member.filename.removeprefix(self._top): member for member in members if member.filename != self._top}
-        self._members = {name: named[name] for name in sorted(named) if not named[name].is_dir()}
-        self._names = list(self._members)
-        self._folders = set(itertools.chain.from_iterable(map(_folders_of, named)))
-
-    def _check(self, members: Sequence[zipfile.ZipInfo]) -> None:
-        """Refuse what no data set needs and an attack does, though nothing here is written to disk."""
-        if len(members) > MAX_MEMBERS:
-            raise DataError(f"{self.place}: has {len(members):,} members, at most {MAX_MEMBERS:,} are taken")
-        for member in members:
-            parts = member.filename.split("/")
-            if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
-                raise DataError(f"{self.place}: member {member.filename!r} leads out of the archive's folder")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise DataError(
-                    f"{self.place}: member {member.filename!r} is a symbolic link; pack the files themselves"
-                )
-            if member.flag_bits & 1:
-                raise DataError(f"{self.place}: member {member.filename!r} is encrypted; unpack the archive yourself")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(f"{self.place}: member {member.filename!r} is packed by another method than deflate")
-        total = sum(member.file_size for member in members)
-        most = max(MAX_TOTAL_BYTES, MAX_RATIO * self.place.stat().st_size)
-        if total > most:
-            raise DataError(f"{self.place}: would unpack to {total:,} bytes, at most {most:,} are taken")
-
-    def folders(self, below: str = "") -> list[str]:
-        """See Tree."""
-        parts = (name.rpartition("/") for name in self._folders)
-        return sorted(name for parent, _, name in parts if parent == below)
-
-    def images(self, below: str = "") -> list[str]:
-        """See Tree."""
-        prefix = f"{below}/" if below else ""
-        after = itertools.islice(self._names, bisect.bisect_left(self._names, prefix), None)
-        return [name for name in itertools.takewhile(lambda name: name.startswith(prefix), after) if is_image(name)]
-
-    def has(self, name: str) -> bool:
-        """See Tree."""
-        return name in self._members or name in self._folders
-
-    def text(self, name: str) -> str:
-        """See Tree."""
-        data = self._read(name, MAX_TEXT_BYTES)
-        if isinstance(data, DataError):
-            raise data
-        return _decode_text(data, self.where(name))
-
-    def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
-        """See Tree."""
-        return (self._read(name, MAX_FILE_BYTES) for name in names)
-
-    def where(self, name: str) -> str:
-        """See Tree."""
-        return f"{self.place}: {self._top}{name}"
-
-    def files(self, names: Sequence[str]) -> list[Path]:
-        """See Tree."""
-        return [self.place]
-
     def _read(self, name: str, most: int) -> bytes | DataError:
-        member = self._members.get(name)
-        if member is None:
-            return DataError(f"{self.where(name)}: is not in the archive")
-        if member.file_size > most:
-            return DataError(f"{self.where(name)}: has {member.file_size:,} bytes, at most {most:,} are read")
-        try:
-            with self._file.open(member) as file:
-                data = file.read(member.file_size)  # without a number it may unpack more before it cuts it
-        except UNREADABLE as error:
-            return DataError(f"{self.where(name)}: cannot read: {error}")
-        if len(data) < member.file_size:
-            return DataError(f"{self.where(name)}: cannot read: it ends early")
-        return data
-
-
-def is_image(name: str) -> bool:
-    """Say whether the name is an image file's."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def read_text(path: Path) -> str:
-    """Return a text file's content.
-
-    Raises:
-        DataError: absent, too large or not UTF-8.
-    """
-    data = read_file(path, MAX_TEXT_BYTES)
-    if isinstance(data, DataError):
-        raise data
-    return _decode_text(data, str(path))
-
-
-def _decode_text(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text: {error}") from error
-
-
-def _folders_of(name: str) -> Iterator[str]:
-    """Yield `a/b` and `a` of `a/b/c`, and of `a/b/`."""
-    while name := name.rpartition("/")[0]:
-        yield name
+        return read_file(self.place / name, most)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -270,6 +125,103 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not _is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot read the folder: {error.strerror}") from error
+
+
+class _ZipTree(Tree):
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        try:
+            self._zip = ZipFileSystem(str(place))
+        except UNREADABLE as error:
+            raise DataError(f"{place}: not a readable zip archive: {error}") from error
+        _check_members(place, self._zip.zip.infolist())
+        listed = self._zip.find("", withdirs=True, detail=True)
+        is_folder = {name: about["type"] == "directory" for name, about in listed.items() if not _is_hidden(name)}
+        tops = [name for name in is_folder if "/" not in name]
+        self._top = f"{tops[0]}/" if len(tops) == 1 and is_folder[tops[0]] and tops[0] not in SPLITS else ""
+        names = sorted(name.removeprefix(self._top) for name in is_folder if f"{name}/" != self._top)
+        self._folders = {name for name in names if is_folder[self._top + name]}
+        self._files = [name for name in names if name not in self._folders]
+
+    def folders(self, below: str = "") -> list[str]:
+        parts = (name.rpartition("/") for name in self._folders)
+        return sorted(name for parent, _, name in parts if parent == below)
+
+    def images(self, below: str = "") -> list[str]:
+        first, end = (f"{below}/", f"{below}0") if below else ("", "\U0010ffff")  # 0 comes after / in any sorted list
+        return list(filter(is_image, self._files[bisect_left(self._files, first) : bisect_left(self._files, end)]))
+
+    def has(self, name: str) -> bool:
+        return bool(self._zip.exists(self._top + name))
+
+    def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
+        return (self._read(name, MAX_FILE_BYTES) for name in names)
+
+    def where(self, name: str) -> str:
+        return f"{self.place}: {self._top}{name}"
+
+    def files(self, names: Sequence[str]) -> list[Path]:
+        return [self.place]
+
+    def _read(self, name: str, most: int) -> bytes | DataError:
+        if not self.has(name):
+            return DataError(f"{self.where(name)}: is not in the archive")
+        size = self._zip.size(self._top + name)
+        if size > most:
+            return DataError(f"{self.where(name)}: has {size:,} bytes, at most {most:,} are read")
+        try:
+            data: bytes = self._zip.cat_file(self._top + name, end=size)  # without an end it may unpack more
+        except UNREADABLE as error:
+            return DataError(f"{self.where(name)}: cannot read: {error}")
+        return data if len(data) == size else DataError(f"{self.where(name)}: cannot read: it ends early")
+
+
+def _check_members(place: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what no data set needs and an attack does, though nothing here is written to disk."""
+    if len(members) > MAX_MEMBERS:
+        raise DataError(f"{place}: has {len(members):,} members, at most {MAX_MEMBERS:,} are taken")
+    for member in members:
+        if problem := _problem_with(member):
+            raise DataError(f"{place}: member {member.filename!r} {problem}")
+    total = sum(member.file_size for member in members)
+    most = max(MAX_TOTAL_BYTES, MAX_RATIO * place.stat().st_size)
+    if total > most:
+        raise DataError(f"{place}: would unpack to {total:,} bytes, at most {most:,} are taken")
+
+
+def _problem_with(member: zipfile.ZipInfo) -> str | None:
+    if member.filename.startswith("/") or ".." in member.filename.split("/") or "\\" in member.filename:
+        return "leads out of the archive's folder"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a symbolic link; pack the files themselves"
+    if member.flag_bits & 1:
+        return "is encrypted; unpack the archive yourself"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is packed by another method than deflate"
+    return None
+
+
+def is_image(name: str) -> bool:
+    """Say whether the name is an image file's."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content.
+
+    Raises:
+        DataError: absent, too large or not UTF-8.
+    """
+    return _as_text(read_file(path, MAX_TEXT_BYTES), str(path))
+
+
+def _as_text(data: bytes | DataError, where: str) -> str:
+    if isinstance(data, DataError):
+        raise data
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text: {error}") from error
 
 
 def _is_hidden(name: str) -> bool:

@@ -5,8 +5,6 @@ Labels are optional: what no label is known of is classified all the same.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,9 @@ import numpy as np
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.raw import Encoded, faults
-from raysweep.vision.data.sources.csv_file import CLASS_COLUMNS, FILE_COLUMNS
+from raysweep.vision.data.sources.csv import folder_of_images, read_lines
 from raysweep.vision.data.sources.parquet import parquet
-from raysweep.vision.data.tree import SUFFIXES, open_tree, read_text
+from raysweep.vision.data.tree import SUFFIXES, open_tree
 
 
 @dataclass(frozen=True)
@@ -84,33 +82,19 @@ def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[
 
 
 def _from_csv(path: Path, classes: Sequence[str]) -> Unprepared:
-    try:
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
-        columns = [name.strip().lower() for name in rows.fieldnames or ()]
-        rows.fieldnames = columns
-        table = [(rows.line_num, row) for row in rows]
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file: {error}") from error
-    file = next((name for name in FILE_COLUMNS if name in columns), None)
-    kind = next((name for name in CLASS_COLUMNS if name in columns), None)
-    if file is None:
-        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(columns) or 'nothing'}")
-    label_of: dict[str, int | None] = {name: label for label, name in enumerate(classes)}
-    names, labels, problems = [], [], []
-    for line, row in table:
-        name, label = (row[file] or "").strip(), (row[kind] or "").strip() if kind else ""
-        if not name:
-            problems.append(f"{path}:{line}: has no file name")
-        elif label and label not in label_of:
-            problems.append(f"{path}:{line}: unknown class {label!r}{did_you_mean(label, classes)}")
-        names.append(name)
-        labels.append(label_of.get(label))
+    lines = read_lines(path, labelled=False)
+    label_of: dict[str, int | None] = {"": None} | {name: label for label, name in enumerate(classes)}
+    problems = [f"{line.where}: has no file name" for line in lines if not line.file]
+    problems += [
+        f"{line.where}: unknown class {line.label!r}{did_you_mean(line.label, classes)}"
+        for line in lines
+        if line.label not in label_of
+    ]
     if problems:
         raise faults(problems)
-    images = path.parent / "images"
-    in_images = bool(names) and not (path.parent / names[0]).exists() and images.is_dir()
-    base = images if in_images else path.parent
-    return Unprepared(names, labels, (base / name for name in names), path)
+    base = folder_of_images(path, lines)
+    labels = [label_of[line.label] for line in lines]
+    return Unprepared([line.file for line in lines], labels, (base / line.file for line in lines), path)
 
 
 def _from_parquet(path: Path, classes: Sequence[str]) -> Unprepared:

@@ -1,12 +1,8 @@
-"""Networks by name: the report's own (`report`), torchvision's classifiers, and those a user registered.
+"""Networks by name: the ResNets of the source paper, torchvision's classifiers, and those a user registered.
 
-* `build`            a network from its config; whether it takes images of a size
-* `report`           the source report's networks
-* `summary`          parameters, FLOPs, stage sizes, from one pass on the meta device
+* `layouts`          the ResNets' names, each with what sets it apart; needs no torch
+* `resnets`          builds a ResNet from its layout
+* `build`            any network from its config; whether it takes images of a size
+* `summary`          parameters, FLOPs and stage sizes, from one pass on the meta device
 * `receptive_field`  followed through that pass, operator by operator
-* `listing`          `raysweep models`
 """
-
-from raysweep.vision.models.build import build_model, check_image_size
-
-__all__ = ["build_model", "check_image_size"]

@@ -1,4 +1,5 @@
-"""The sources: functions `(config, root) -> RawData`, found by name through `registry.DATA_SOURCES`.
+"""The sources: each module holds a function of its own name, `(config, root) -> RawData`, which is the source.
 
-Each looks at what lies under `root` and says what is absent; none downloads, none decodes.
+A module added here is known by its name (see `vision/names.py`), except those that begin with an underscore. A source
+looks at what lies under `root` and says what is absent; it downloads and decodes nothing.
 """

@@ -44,7 +44,7 @@ def tiny_imagenet(config: DataConfig, root: Path) -> RawData:
     Raises:
         DataError: none of the three is there, or it is not whole.
     """
-    refuse_split_names(config, "train", "val")
+    refuse_split_names(config, ["train", "val"])
     archive = root / f"{TINY}.zip"
     looked = [root / TINY / "train.parquet", root / TINY / "train", archive, root / "train.parquet", root / "train"]
     found = root if root.is_file() else next((path for path in looked if path.exists()), None)

@@ -1,17 +1,15 @@
-"""Sources without files: `digits`, scikit-learn's real handwritten digits, and `synthetic`, made-up images."""
+"""The source `synthetic`: made-up images that need no files, for trying things out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.dataset import SPLITS
-from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, from_pixels, refuse_split_names
+from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, refuse_split_names
 
 SYNTHETIC_CLASSES = 10
 SYNTHETIC_TRAIN = 80
@@ -19,30 +17,12 @@ SYNTHETIC_TRAIN = 80
 SYNTHETIC_SIZE = 16
 
 
-def digits(config: DataConfig, root: Path) -> RawData:
-    """The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, grey, 0..16 scaled to 0..255."""
-    refuse_split_names(config, *SPLITS)
-    classes = [str(digit) for digit in range(10)]
-    return RawData(
-        classes=lambda: classes,
-        train=from_pixels(_read_digits, "digits", lambda: classes),
-        content="scikit-learn digits",
-    )
-
-
-def _read_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    from sklearn.datasets import load_digits  # a second of import, not needed once prepared
-
-    bunch = load_digits()
-    return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
-
-
 def synthetic(config: DataConfig, root: Path) -> RawData:
     """Images that a small network can learn, drawn from `config.seed`: a coloured pattern a class, plus noise.
 
     `classes` (10), `per_class` (80; a quarter as many for validation), `image_size` (16) make it larger.
     """
-    refuse_split_names(config, *SPLITS)
+    refuse_split_names(config)
     classes = config.classes or SYNTHETIC_CLASSES
     per_class = config.per_class or SYNTHETIC_TRAIN
     return RawData(

@@ -1,0 +1,160 @@
+"""The source `csv`: a folder of images and CSV files that say each one's class."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from raysweep.errors import DataError, did_you_mean
+from raysweep.vision.config import DataConfig
+from raysweep.vision.data.raw import RawData, absent, faults, find, inside
+from raysweep.vision.data.sources.parquet import read_classes
+from raysweep.vision.data.tree import Tree, read_text, split_of
+
+FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
+CLASS_COLUMNS = ("class", "class_name", "label")
+DEFAULTS = ("train.csv", "labels.csv")
+
+
+def csv(config: DataConfig, root: Path) -> RawData:
+    """`train.csv` (or `labels.csv`), and `val.csv` and `test.csv` where they are there.
+
+    `train`, `val` and `test` name other files in `root`. A file's first line names its columns, `file` and `class`
+    among them; others are not read. A file of two columns may go without. File names are relative to the CSV
+    file's folder, or to `images` in it. Classes are those of the training file, sorted (as numbers if all are), or
+    those of `classes.txt` in its order. Without a validation file `val_fraction` of the training images is held out.
+
+    Raises:
+        DataError: no training file; or, all at once, lines that name a missing image or an unknown class.
+    """
+    paths = _paths(config, root)
+    tables = {name: read_lines(path, labelled=True) for name, path in paths.items()}
+    images = {name: _images(paths[name], lines) for name, lines in tables.items()}
+    names = paths["train"].parent / "classes.txt"
+    given = {line.label for line in tables["train"]}
+    classes = read_classes(names) if names.exists() else _sorted_classes(given)
+    label_of = {name: label for label, name in enumerate(classes)}
+    problems = [
+        f"{line.where}: class {line.label!r} is not among the classes{did_you_mean(line.label, classes)}"
+        for lines in tables.values()
+        for line in lines
+        if line.label not in label_of
+    ]
+    problems += [f"{paths['train']}: class {name!r} of {names} has no images" for name in classes if name not in given]
+    if problems:
+        raise faults(problems)
+    splits = {
+        name: split_of(
+            Tree(root),
+            [
+                (str(image.relative_to(root)), label_of[line.label])
+                for image, line in zip(images[name], lines, strict=True)
+            ],
+        )
+        for name, lines in tables.items()
+    }
+    files = [*paths.values(), *(image for split in images.values() for image in split)]
+    return RawData(
+        classes=lambda: classes,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+        files=(*files, *([names] if names.exists() else [])),
+    )
+
+
+def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
+    defaults = [config.train] if config.train is not None else DEFAULTS
+    train = next((name for name in defaults if find(root, [name]) is not None), None)
+    if train is None:
+        raise absent(config.name, f"file {' or '.join(defaults)}", [root / name for name in defaults])
+    paths = {"train": inside(root, train, "data.train")}
+    for name in ("val", "test"):
+        given = getattr(config, name)
+        path = inside(root, given or f"{name}.csv", f"data.{name}")
+        if given is not None and not path.is_file():
+            raise DataError(f"data.{name}: no file {path}")
+        if path.is_file() and not (name == "val" and config.val_fraction is not None):
+            paths[name] = path
+    return paths
+
+
+def _images(path: Path, lines: Sequence[Line]) -> list[Path]:
+    """Return the image of each line; raises DataError with all that is wrong in the file."""
+    base = folder_of_images(path, lines)
+    images = [base / line.file for line in lines]
+    label_of: dict[Path, str] = {}
+    problems = []
+    for line, image in zip(lines, images, strict=True):
+        name = PurePosixPath(line.file)
+        if not line.file or not line.label:
+            problems.append(f"{line.where}: has no {'class' if line.file else 'file name'}")
+        elif name.is_absolute() or ".." in name.parts:
+            problems.append(f"{line.where}: {str(name)!r} leads out of {base}")
+        elif not image.is_file():
+            problems.append(f"{line.where}: no image {image}")
+        elif label_of.setdefault(image, line.label) != line.label:
+            earlier = f"has class {label_of[image]!r} in an earlier line"
+            problems.append(f"{line.where}: {image} {earlier}, {line.label!r} here")
+    if problems:
+        raise faults(problems)
+    if not images:
+        raise DataError(f"{path}: names no images")
+    return images
+
+
+def _sorted_classes(names: set[str]) -> list[str]:
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a CSV file: the file name and the class that it gives, each empty where it gives none."""
+
+    where: str
+    file: str
+    label: str
+
+
+def read_lines(path: Path, *, labelled: bool) -> list[Line]:
+    """Return the lines of a CSV file of file names and, always or perhaps, classes.
+
+    Raises:
+        DataError: not a CSV file, no column of file names, or none of classes although they are `labelled`.
+    """
+    try:
+        rows = csv_module.reader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
+        numbered = [(rows.line_num, [cell.strip() for cell in cells]) for cells in rows if any(map(str.strip, cells))]
+    except csv_module.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+    if not numbered:
+        raise DataError(f"{path}: is empty")
+    first = numbered[0][1]
+    columns = [cell.lower() for cell in first]
+    file_at = next((columns.index(name) for name in FILE_COLUMNS if name in columns), None)
+    class_at = next((columns.index(name) for name in CLASS_COLUMNS if name in columns), None)
+    if file_at is not None:
+        numbered = numbered[1:]
+    elif len(first) == 2 and class_at is None:  # two columns without a line that names them
+        file_at, class_at = 0, 1
+    else:
+        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(first)}")
+    if labelled and class_at is None:
+        raise DataError(f"{path}: has no labels: no column `class`; it has {', '.join(first)}")
+    return [Line(f"{path}:{number}", _cell(cells, file_at), _cell(cells, class_at)) for number, cells in numbered]
+
+
+def _cell(cells: Sequence[str], at: int | None) -> str:
+    return "" if at is None or at >= len(cells) else cells[at]
+
+
+def folder_of_images(path: Path, lines: Sequence[Line]) -> Path:
+    """Return the folder that file names are relative to: the CSV file's own, or `images` in it."""
+    beside = path.parent / "images"
+    in_images = bool(lines) and not (path.parent / lines[0].file).is_file() and beside.is_dir()
+    return beside if in_images else path.parent

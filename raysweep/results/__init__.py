@@ -1,0 +1,10 @@
+"""A run folder read: records in, what they say out. No Ray.
+
+* `run`         `SweepResult`: the ranking of a run's trials, for Python, `status` and the end of a run
+* `ranking`     who is best
+* `rerun`       what a rerun makes of the run that is there
+* `checkpoint`  the best weights as a folder that is enough to load the network
+* `evaluation`  the winner's accuracies at the end
+* `hours`       GPU-hours
+* `table`       the table of trials
+"""

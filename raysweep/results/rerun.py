@@ -1,45 +1,104 @@
-"""What a rerun of a sweep file makes of the run that was begun with it, before that file was edited perhaps.
+"""What a rerun of a sweep makes of the run that is there: what is known of each trial, and what becomes of it.
 
-Decided as the rerun itself decides it: from the new plan and the records. No Ray, no torch.
+The driver acts on `rerun_of` and `raysweep plan` prints it, so both agree about an edited sweep file. No Ray, no torch.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from raysweep.errors import StorageError
 from raysweep.halving.replay import is_done, replay
-from raysweep.halving.rungs import Verdict
+from raysweep.halving.rungs import Halving, Verdict
+from raysweep.halving.scores import score_again
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial
 
+Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
+"""What becomes of a trial: a failed one is tried again, and halving stops one that others have beaten."""
+GOING_ON: tuple[Fate, ...] = ("new", "to_continue", "failed")
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What a rerun finds."""
+
+    records: list[Record]
+    """The trials in plan order, with the new file's config and objective."""
+    halving: Halving
+    fates: dict[str, Fate]
+    """What becomes of each trial, by id."""
+
+    @property
+    def left(self) -> list[Record]:
+        """The trials that may have to go on."""
+        return [record for record in self.records if self.fates[record.id] in GOING_ON]
+
+
+def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: bool = False) -> Rerun:
+    """Read what is known of a plan's trials, and decide what becomes of each.
+
+    Args:
+        sweep: the sweep as it is now.
+        trials: its plan.
+        folder: the run folder, which may be empty.
+        lenient: take a record that a newer raysweep wrote as absent.
+
+    Raises:
+        StorageError: a record cannot be read, or a newer raysweep wrote it.
+    """
+    committed = folder.records([trial.id for trial in trials], lenient)
+    records = [_known(trial, committed[trial.id], sweep) for trial in trials]
+    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
+    return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
+
+
+def _known(trial: Trial, record: Record | None, sweep: Sweep) -> Record:
+    planned = planned_record(trial)
+    if record is None:
+        return planned
+    best = score_again(record.best, record.metrics, sweep.objective)
+    return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
+
+
+def _fate(record: Record, halving: Halving, sweep: Sweep) -> Fate:
+    if is_done(record, sweep.scheduler):
+        done: dict[str, Fate] = {"finished": "finished", "diverged": "diverged"}
+        return done.get(record.status, "stopped")
+    if halving.verdict(record.id) is Verdict.OUT:
+        return "stopped"
+    if record.status == "failed":
+        return "failed"
+    return "to_continue" if record.epoch else "new"
+
 
 @dataclass(frozen=True)
 class Edits:
-    """Trials of the plan, by what becomes of them, and what else changes."""
+    """How many trials become what in a rerun, and what else changes."""
 
     new: int
-    """Not begun yet."""
+    """Trials that have not begun."""
     to_continue: int
-    """Begun; they go on from their last commits, or wait at a rung."""
+    """Trials that have begun; they go on from their last commits, or wait at a rung."""
     failed: int
-    """To be tried again."""
+    """Failed trials, which are tried again."""
     finished: int
     stopped: int
-    """By the scheduler: others are better."""
+    """Trials that the scheduler stops, since others are better."""
     diverged: int
     removed: int
-    """In the run folder, but no longer in the file: kept, out of the ranking."""
+    """Trials in the run folder that the file no longer has; they are kept, outside the ranking."""
     notes: list[str]
-    """What else the rerun does, or refuses, in words."""
+    """What else the rerun does or refuses, in words."""
 
     def in_words(self) -> list[str]:
-        """Lines to print."""
+        """Return the lines that `raysweep plan` prints."""
         parts = [
             (self.new, "new"),
             (self.finished, "finished"),
@@ -52,15 +111,15 @@ class Edits:
         return [f"run folder: {', '.join(f'{count} {what}' for count, what in parts if count)}", *self.notes]
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of `plan --json`."""
+        """Return the `run` entry of `plan --json`."""
         return asdict(self)
 
 
 def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | None:
-    """Return what a rerun does; None where no run was begun, or the run folder is on an object store.
+    """Return what a rerun would do; None where no run was begun, or the run folder is on an object store.
 
     Args:
-        sweep: as loaded now.
+        sweep: the sweep as it is now.
         trials: its plan.
         storage: where its run folder lies.
     """
@@ -70,33 +129,15 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
     try:
         if not folder.exists():
             return None
-    except StorageError:  # what cannot be looked up is not there
+    except StorageError:  # a folder that cannot be looked up does not exist for us
         return None
-    committed = folder.records([trial.id for trial in trials], lenient=True)
-    records = [_known(trial, committed[trial.id]) for trial in trials]
-    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
-    kinds = dict.fromkeys(("new", "to_continue", "failed", "finished", "stopped", "diverged"), 0)
-    going_on = []
-    for record in records:
-        if is_done(record, sweep.scheduler):
-            kind = record.status
-        elif halving.verdict(record.id) is Verdict.OUT:
-            kind = "stopped"
-        elif record.status == "failed":
-            kind = "failed"
-        else:
-            kind = "to_continue" if record.epoch else "new"
-        kinds[kind] += 1
-        if kind in ("failed", "to_continue") and record.epoch:
-            going_on.append(record)
-    others = set(folder.trial_ids()) - set(committed)
+    rerun = rerun_of(sweep, trials, folder, lenient=True)
+    counts = dict.fromkeys(("new", "to_continue", "failed", "finished", "stopped", "diverged"), 0)
+    counts |= Counter(rerun.fates.values())
+    others = set(folder.trial_ids()) - set(rerun.fates)
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
-    return Edits(**kinds, removed=removed, notes=_notes(sweep, folder, going_on))
-
-
-def _known(trial: Trial, record: Record | None) -> Record:
-    planned = planned_record(trial)
-    return record.with_(config=planned.config) if record else planned
+    begun = [record for record in rerun.left if record.epoch]
+    return Edits(**counts, removed=removed, notes=_notes(sweep, folder, begun))
 
 
 def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:
@@ -109,7 +150,7 @@ def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[
         )
     try:
         objective = read_resolved(folder, lenient=True).objective.metric
-    except StorageError:  # the rerun writes it anew
+    except StorageError:  # the rerun writes it again
         return notes
     if objective != sweep.objective.metric:
         notes.append(

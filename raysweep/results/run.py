@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from raysweep.errors import StorageError
+from raysweep.halving.replay import replay
+from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import can_win, rank, trial_as_json
@@ -17,7 +21,7 @@ from raysweep.store import Record, RunFolder
 from raysweep.store.exports import results_table, running_metrics, shown_trials
 from raysweep.store.resolved import read_resolved
 from raysweep.store.spent import read_spent
-from raysweep.sweepfile.schema import Objective
+from raysweep.sweepfile.schema import Objective, SchedulerConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +36,7 @@ class SweepResult:
     path: str
     objective: Objective
     trials: list[Record]
-    """Best first; those not begun are `planned`."""
+    """The trials, best first; those that have not begun are `planned`."""
     folder: RunFolder
     resolved: Mapping[str, Any]
     """What resolved.yaml says: the sweep with every default, the plan in order, versions, data fingerprints."""
@@ -44,24 +48,36 @@ class SweepResult:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The winner's, if it was made and the winner's weights are still those."""
+        """The winner's evaluation, if it was made and is of the winner's present weights."""
         found, best = read_evaluation(self.folder), self.best
         return found if found and best and found.is_of(best) else None
 
     @property
     def cut_short(self) -> str | None:
-        """Which limit ended the last run, in words: the ranking is that of trials cut short."""
+        """Which limit ended the last run, in words; the ranking is then that of trials cut short."""
         return read_spent(self.folder).cut_short
 
+    @property
+    def scheduler(self) -> SchedulerConfig:
+        """The scheduler of the last run."""
+        scheduler: SchedulerConfig = TypeAdapter(SchedulerConfig).validate_python(self.resolved["sweep"]["scheduler"])
+        return scheduler
+
+    def halving(self) -> Halving:
+        """Rebuild who goes on, from the records in plan order."""
+        by_id = {record.id: record for record in self.trials}
+        records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
+        return replay(records, self.scheduler, self.objective)
+
     def to_pandas(self) -> pd.DataFrame:
-        """One row a trial, best first: the columns of results.parquet."""
+        """Return one row for each trial, best first, with the columns of results.parquet."""
         return results_table(self.trials).to_pandas()
 
     def load_model(self) -> nn.Module:
-        """The best trial's network with its best weights, in evaluation mode.
+        """Return the best trial's network with its best weights, in evaluation mode.
 
         Raises:
-            StorageError: there is none, or its weights are not whole.
+            StorageError: no trial has a score, or the weights are not whole.
         """
         from raysweep.results.checkpoint import build_from_record
 
@@ -74,7 +90,7 @@ def open_run(path: str) -> SweepResult:
     """Read a run folder.
 
     Args:
-        path: of the folder, local or a URI.
+        path: a local path or a URI.
 
     Raises:
         StorageError: it is not a run folder.
@@ -85,12 +101,12 @@ def open_run(path: str) -> SweepResult:
 
 
 def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -> SweepResult:
-    """Read the trials of the last run's plan; those the sweep file no longer has stay out.
+    """Read the trials of the last run's plan; trials that the plan no longer has stay out.
 
     Args:
         folder: the run folder.
-        live: while a driver runs, count in the epochs of running trials that are not committed yet.
-        lenient: to be looked at only: of what a newer raysweep wrote take what is known here, and note what is missing.
+        live: while a driver runs, include the epochs of running trials that are not committed yet.
+        lenient: of what a newer raysweep wrote, take what is known here and note what is missing. For looking only.
 
     Raises:
         StorageError: it is not a run folder.
@@ -115,7 +131,7 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -
 
 
 def as_json(result: SweepResult) -> dict[str, Any]:
-    """The document of `status --json`."""
+    """Return the document of `status --json`."""
     evaluation = result.evaluation
     return {
         "name": result.name,

@@ -1,7 +1,7 @@
-"""The best checkpoint, as a folder that is enough to load the network: `raysweep pull`.
+"""A trial's best weights as a folder that is enough to load its network: what `raysweep pull` writes.
 
-model.safetensors, config.yaml, classes.txt, metrics.json; `open_checkpoint(folder)` and `load_model(folder)` read it
-again and need no Ray.
+`write_checkpoint` writes model.safetensors, config.yaml, classes.txt and metrics.json; `open_checkpoint` and
+`load_model` read them and need no Ray. Of the user's own modules, only the one that registers the network is needed.
 """
 
 from __future__ import annotations
@@ -32,32 +32,34 @@ FILES = ("model.safetensors", "config.yaml", "classes.txt", "metrics.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pulled folder's content."""
+    """The content of a pulled folder."""
 
     id: str
-    """Of the trial."""
+    """The trial's id."""
     config: dict[str, Any]
-    """Its settings, as JSON."""
+    """The trial's settings, as JSON."""
     classes: list[str]
-    """Name of each label."""
+    """The name of each label."""
     image_size: int
-    """Height and width, in pixels, that the network was trained at."""
+    """Height and width of the training images, in pixels."""
     mean: tuple[float, float, float]
+    """The mean that the input is normalised by, on the scale 0..1."""
     std: tuple[float, float, float]
-    """Of the input, scale 0..1."""
+    """The standard deviation that the input is normalised by, on the scale 0..1."""
     precision: str
-    """That it was trained and evaluated in: fp32 or bf16."""
+    """The precision of training and evaluation: fp32 or bf16."""
     val_acc: float | None
+    """Validation accuracy, 0..1."""
     model: nn.Module
-    """On the CPU, in evaluation mode."""
+    """The network with its weights, on the CPU, in evaluation mode."""
 
 
 def open_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a folder that `pull` made.
+    """Read a pulled folder.
 
     Raises:
         StorageError: the folder is not a whole pulled checkpoint.
-        UserError: its network is not known here.
+        UserError: no network of that name is registered.
     """
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -73,25 +75,24 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
         classes = (folder / "classes.txt").read_text().split("\n")[:-1]
         known = {"id": metrics["id"], "val_acc": metrics["val_acc"], "precision": settings["precision"]}
         size = int(settings["image_size"])
-        config = document["config"]
+        config = {"model": {}, **document["config"]}
         weights = (folder / "model.safetensors").read_bytes()
         if metrics.get("sha256") not in (None, hashlib.sha256(weights).hexdigest()):
-            raise ValueError("model.safetensors has another checksum than metrics.json tells")
+            raise ValueError("model.safetensors does not have the checksum that metrics.json gives")
         if len(classes) != len(metrics["conditions"]["classes"]):
-            raise ValueError(f"classes.txt names {len(classes)} classes, not those of metrics.json")
+            raise ValueError(f"classes.txt names {len(classes)} classes, not as many as metrics.json")
     except (YAMLError, ValueError, KeyError, TypeError, OSError) as error:
         raise StorageError(f"{folder}: not as pull wrote it: {error}; pull it again to another folder") from error
     try:
-        model = _with_weights(config, len(classes), weights, str(folder))
+        model = loop().network(config, len(classes))
     except UserError as error:
-        if isinstance(error, StorageError):
-            raise
         raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
+    _load_weights(model, weights, config, str(folder))
     return Checkpoint(config=config, classes=classes, image_size=size, mean=mean, std=std, model=model, **known)
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """Load the network of a pulled folder, in evaluation mode; its input: float, N x 3 x H x W, normalised.
+    """Load the network of a pulled folder, in evaluation mode; its input is float, N x 3 x H x W, normalised.
 
     Raises:
         StorageError: the folder is not a whole pulled checkpoint.
@@ -103,28 +104,26 @@ def build_from_record(folder: RunFolder, record: Record) -> nn.Module:
     """Build a trial's network with its best weights, in evaluation mode.
 
     Raises:
-        StorageError: its weights are not whole.
+        StorageError: the weights are not whole.
     """
-    classes = record.conditions["classes"]
-    return _with_weights(
-        record.config, len(classes), _best_weights(folder, record), f"{folder.path}/trials/{record.id}"
-    )
+    model = loop().network(record.config, len(record.conditions["classes"]))
+    _load_weights(model, _best_weights(folder, record), record.config, f"{folder.path}/trials/{record.id}")
+    return model
 
 
-def _with_weights(config: dict[str, Any], num_classes: int, weights: bytes, where: str) -> nn.Module:
-    model = loop().network(config, num_classes)
+def _load_weights(model: nn.Module, weights: bytes, config: dict[str, Any], where: str) -> None:
     try:
         model.load_state_dict(load_safetensors(weights))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise StorageError(f"{where}: its weights are not those of {config['model']['name']}: {reason}") from error
-    return model.eval()
+    model.eval()
 
 
 def _best_weights(folder: RunFolder, record: Record) -> bytes:
     data = folder.read_weights(record, "best")
     if data is None:
-        kept = "keeps no weights any more" if "best" not in record.weights else "has best weights that are not whole"
+        kept = "no longer has weights" if "best" not in record.weights else "has damaged weights"
         raise StorageError(f"{folder.path}/trials/{record.id}: {kept}; try another --rank, or train it again")
     return data
 
@@ -140,17 +139,17 @@ def write_checkpoint(target: Path, folder: RunFolder, record: Record, evaluation
 
 
 def write_files(target: Path, contents: dict[str, bytes]) -> None:
-    """Write the files; the same ones being there already is fine, others are left alone.
+    """Write files into a folder; files that are there already with the same content are fine.
 
     Raises:
-        UserError: one of the files is there with other content.
-        StorageError: they cannot be written.
+        UserError: a file is there with other content; nothing is written.
+        StorageError: a file cannot be written.
     """
     try:
         for name, data in contents.items():
             path = target / name
             if path.exists() and path.read_bytes() != data:
-                raise UserError(f"{path}: is there already, with other content; pull --to another folder")
+                raise UserError(f"{path}: exists already, with other content; pull --to another folder")
         for name, data in contents.items():
             write_whole(target / name, data)
     except OSError as error:

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from ruamel.yaml import YAML
 from safetensors.torch import save
 
+import raysweep
 from raysweep.cli import main
+from raysweep.errors import UserError
 from raysweep.halving.scores import best_epoch
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep, storage_of
@@ -280,7 +283,7 @@ def test_what_is_not_there_ends_with_exit_2(pulled, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("model.safetensors", b"torn", "not as pull wrote it: model.safetensors has another checksum"),
+        ("model.safetensors", b"torn", "not as pull wrote it: model.safetensors does not have the checksum"),
         ("classes.txt", b"a\nb\n", "not as pull wrote it: classes.txt names 2 classes"),
         ("config.yaml", b"config: {", "not as pull wrote it"),
         ("config.yaml", b"config: {}\n", "not as pull wrote it"),
@@ -300,3 +303,15 @@ def test_a_network_that_is_not_registered_names_the_option_that_does(pulled, tmp
     error = refused(capsys, copy, tmp_path)
     assert "unknown network 'my_own'" in error
     assert "--import" in error
+
+
+def test_a_folder_needs_no_module_of_its_data_source_or_augmentation(pulled: Pulled, tmp_path: Path) -> None:
+    folder = shutil.copytree(pulled.folder, tmp_path / "pulled")
+    document = YAML(typ="safe").load(folder / "config.yaml")
+    document["config"]["data"]["name"] = document["config"]["augment"] = "of_my_own"
+    YAML(typ="safe").dump(document, folder / "config.yaml")
+    assert raysweep.load_model(folder).training is False
+    document["config"]["model"]["name"] = "of_my_own"
+    YAML(typ="safe").dump(document, folder / "config.yaml")
+    with pytest.raises(UserError, match=r"config.yaml: model: unknown network 'of_my_own'.*--import its module"):
+        raysweep.load_model(folder)

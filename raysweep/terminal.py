@@ -40,3 +40,9 @@ def format_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def count_of(count: float, noun: str) -> str:
+    """A count with its noun: 1 node, 2 nodes, 0.5 GPUs."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {noun}{'' if count == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""What Ray's autoscaler could add to the cluster: the node types and hosts of the `cluster.yaml` it was given.
+"""What Ray's autoscaler may add to the cluster: the node types and hosts of the `cluster.yaml` that it was given.
 
-The head's monitor process has the file's path in its arguments (`ray start --autoscaling-config`), and no API tells it.
+No API returns that file, but the autoscaler's process on the head has its path among its arguments.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ruamel.yaml import YAML
@@ -25,14 +26,14 @@ class NodeType:
 
     name: str
     resources: Mapping[str, float]
-    """As Ray names them; empty where only the node itself knows (on-premise)."""
+    """Resources by Ray's names; empty on-premise, where only the node itself knows them."""
     min_workers: int
     max_workers: int
 
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """The workers that the cluster may have, beside its head."""
+    """The workers that the cluster may have beside its head."""
 
     node_types: tuple[NodeType, ...]
     hosts: tuple[str, ...] = ()
@@ -41,11 +42,11 @@ class Autoscaler:
 
     @property
     def min_workers(self) -> int:
-        """Workers that are there at all times, once they have joined."""
+        """Workers that the cluster always has once they have joined."""
         return sum(node_type.min_workers for node_type in self.node_types)
 
     def missing(self, alive: Iterable[str]) -> str | None:
-        """Return in words what has not joined of the workers that should be there, given the addresses that have."""
+        """Name the workers that should have joined and have not, given the addresses that have; None if all have."""
         alive = set(alive)
         absent = [host for host in self.hosts if host not in alive]
         if absent and len(self.hosts) - len(absent) < self.min_workers:
@@ -55,7 +56,7 @@ class Autoscaler:
 
 
 def read_autoscaler() -> Autoscaler | None:
-    """Return what the autoscaler of the cluster we are connected to may add, or None if it has none."""
+    """Return what the autoscaler of the connected cluster may add; None if it has no autoscaler."""
     gcs = ray.get_runtime_context().gcs_address
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     head = next((node["NodeID"] for node in nodes if node["Alive"] and HEAD in node["Resources"]), None)
@@ -70,18 +71,14 @@ def read_autoscaler() -> Autoscaler | None:
     return parse_autoscaler(config) if config else None
 
 
-def find_config(gcs_address: str, processes: Path = Path("/proc")) -> dict[str, Any] | None:
-    """Return the `cluster.yaml`, as `ray up` completed it, of the autoscaler that runs on this machine for a cluster.
+def find_config(gcs_address: str) -> dict[str, Any] | None:
+    """Return the completed `cluster.yaml` of a cluster's autoscaler, if that runs on this machine.
 
     Args:
         gcs_address: host:port of the cluster's head.
-        processes: where the kernel shows them.
     """
-    for path in processes.glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has ended
-            continue
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
         given = [word.removeprefix(OPTION) for word in words if word.startswith(OPTION)]
         if given and f"--gcs-address={gcs_address}" in words:
             config: dict[str, Any] = YAML(typ="safe").load(Path(given[0]).expanduser())

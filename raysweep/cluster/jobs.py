@@ -1,4 +1,4 @@
-"""Ray's job server, on the head beside the dashboard: reaching it from anywhere, handing it a command, following it.
+"""A client of Ray's job server, on the head beside the dashboard: submits a command as a job and follows it.
 
 A job belongs to the cluster: it goes on when whoever submitted it leaves.
 """
@@ -24,9 +24,9 @@ from raysweep.errors import ClusterError, Interrupted, TokenError
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts the head's dashboard on the laptop."""
 LOST_FOR_S = 600.0
-"""How long a server that is out of reach is tried again."""
+"""How long a server that cannot be reached is tried again."""
 STOP_WITHIN_S = 60
-"""What `ray job stop` gives a run to commit what is whole; Ray's own 3 s are too few."""
+"""How long `ray job stop` gives a run to commit; Ray's default of 3 s is too short."""
 
 
 class JobServer:
@@ -36,15 +36,15 @@ class JobServer:
         address: the URL; default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS if it is one, else DEFAULT_ADDRESS.
 
     Raises:
-        ClusterError: nothing answers there, or our token is refused.
+        ClusterError: nothing answers there, or it refuses our token.
     """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = _url(address).rstrip("/")
-        for name in ("ray.dashboard", "ray._private.runtime_env"):  # what it uploads, when a connection closes
+        for name in ("ray.dashboard", "ray._private.runtime_env"):  # they log uploads and closed connections
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # which Ray prefers to what it is told
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray prefers it to its argument
         try:
             self.client = JobSubmissionClient(self.address)
         except ray.exceptions.AuthenticationError as error:
@@ -53,25 +53,25 @@ class JobServer:
             raise ClusterError(
                 f"--address {self.address}: no Ray job server answers there: {error} "
                 "Give the dashboard's URL, through a tunnel: `ray dashboard cluster.yaml` keeps one open. "
-                "`ray up` ends well even where Ray did not start: see `ray exec cluster.yaml 'ray status'`"
+                "`ray up` succeeds even where Ray did not start: see `ray exec cluster.yaml 'ray status'`"
             ) from error
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes that live, as Ray's state API tells them (`node_ip`, `is_head_node`, `resources_total`)."""
+        """The live nodes, as Ray's state API describes them (`node_ip`, `is_head_node`, `resources_total`)."""
         answer = self.client._do_request("GET", "/api/v0/nodes?limit=10000&detail=1")
         answer.raise_for_status()
         nodes: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
         return [node for node in nodes if node["state"] == "ALIVE"]
 
     def find_running(self, metadata: Mapping[str, str]) -> str | None:
-        """Return the id of a job that has not ended and carries all of `metadata`, if there is one."""
+        """Return the id of a job that has not ended and has all of this metadata, if there is one."""
         for job in self.client.list_jobs():
             if not job.status.is_terminal() and metadata.items() <= (job.metadata or {}).items():
                 return str(job.submission_id)
         return None
 
     def submit(self, words: Sequence[str], folder: Path, metadata: Mapping[str, str]) -> str:
-        """Run a command on the head, in a copy of `folder` that all nodes get; return the job's id."""
+        """Run a command on the head, in a copy of the folder, which every node gets; return the job's id."""
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), "PYTHONUNBUFFERED": "1"}
         return str(
             self.client.submit_job(
@@ -82,20 +82,20 @@ class JobServer:
         )
 
     def follow(self, job: str, write: Callable[[str], object]) -> int:
-        """Hand what a job prints to `write` until it ends; return its exit code.
+        """Call `write` with what a job prints until it ends; return its exit code.
 
-        A connection that breaks is made again; nothing is written twice.
+        A broken connection is made again, and nothing is written twice.
 
         Raises:
-            ClusterError: the server is out of reach for LOST_FOR_S, or the job ended without an exit code.
+            ClusterError: the server cannot be reached for LOST_FOR_S, or the job ended without an exit code.
             Interrupted: the user left (Ctrl-C); the job goes on.
         """
         try:
             return asyncio.run(self._follow(job, write))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"left; job {job} goes on. The same command again follows it, "
-                f"`ray job stop {job} --address {self.address}` stops it"
+                f"left; job {job} goes on. Run the same command again to follow it, or "
+                f"`ray job stop {job} --address {self.address}` to stop it"
             ) from None
 
     async def _follow(self, job: str, write: Callable[[str], object]) -> int:
@@ -113,8 +113,8 @@ class JobServer:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > LOST_FOR_S:
                     raise ClusterError(
-                        f"{self.address}: out of reach for {LOST_FOR_S:.0f} s ({error}); job {job} goes on if the "
-                        "cluster does, and the same command again follows it"
+                        f"{self.address}: cannot be reached for {LOST_FOR_S:.0f} s ({error}); job {job} goes on if the "
+                        "cluster does: run the same command again to follow it"
                     ) from error
             else:
                 if info.status.is_terminal():

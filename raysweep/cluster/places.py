@@ -1,4 +1,4 @@
-"""Whether the places that a sweep names are the same for every machine of a cluster."""
+"""Checks that the paths of a sweep mean the same place on every machine of a cluster."""
 
 from __future__ import annotations
 
@@ -10,24 +10,18 @@ from raysweep.sweepfile.plan import plan_trials
 
 
 def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -> str | None:
-    """Return what is wrong with the storage on a cluster of several nodes, or None.
-
-    Args:
-        sweep: as loaded.
-        sweep_path: of its file.
-        storage: of the command line; it and $RAYSWEEP_STORAGE go before the sweep file's.
-    """
+    """Return why a sweep's storage cannot be used on a cluster of several nodes, or None."""
     given = storage or os.environ.get("RAYSWEEP_STORAGE") or sweep.storage
     if not is_relative(given):
         return None
     return (
-        f"{sweep_path}: storage: {given!r} is relative, another folder on each node of the cluster; give one that all "
-        "nodes and this machine see: --storage s3://BUCKET/PREFIX, or the absolute path of a shared folder"
+        f"{sweep_path}: storage: {given!r} is relative, so it means another folder on each node; give one that this "
+        "machine and all nodes see: --storage s3://BUCKET/PREFIX, or the absolute path of a shared folder"
     )
 
 
 def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
-    """Return what is wrong with the data's places where only the sweep file travels, one message a path."""
+    """Return why data cannot be found where only the sweep file is sent, one message for each path."""
     paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()})
     return [
         f"{sweep_path}: {key}: {path!r} is relative, and this machine's files stay here; give the absolute path "
@@ -38,10 +32,10 @@ def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
 
 
 def is_relative(place: str) -> bool:
-    """Whether a path or URI means another place in another folder."""
+    """Whether a path depends on the working directory."""
     return "://" not in place and not Path(place).expanduser().is_absolute()
 
 
 def describe_job(sweep: str, run_folder: str) -> dict[str, str]:
-    """What Ray's dashboard shows beside the job of a run: its name and metadata."""
+    """The name and metadata that Ray's dashboard shows beside a run's job."""
     return {"job_name": sweep, "raysweep": sweep, "raysweep_run_folder": run_folder}

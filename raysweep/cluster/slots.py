@@ -1,4 +1,4 @@
-"""The cluster: connecting to it, the slot each trial gets there, and waiting for nodes that an autoscaler may add."""
+"""Connects to a cluster, works out the slot that each trial gets there, and waits for nodes that are still to come."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ray.job_config import JobConfig
 from raysweep.cluster.autoscaler import Autoscaler, NodeType, read_autoscaler
 from raysweep.errors import ClusterError, TokenError
 from raysweep.sweepfile.schema import Resources
+from raysweep.terminal import count_of
 
 JOIN_WITHIN_S = 120.0
-"""How long a run waits for workers that `ray up` has begun to bring up and that no other node can stand in for."""
+"""How long a run waits for the workers that `ray up` has begun to start, while no other node can hold a trial."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Slot:
 
     workers: int
     gpus: float
+    """GPUs of each worker."""
     cpus: float
-    """Of each worker."""
+    """CPUs of each worker."""
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -48,12 +50,10 @@ class Slot:
 def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> None:
     """Connect to the cluster at `address` or $RAY_ADDRESS, or start one on this machine.
 
-    Args:
-        address: of the cluster.
-        metadata: what Ray's dashboard shows beside the job.
+    Ray's dashboard shows the metadata beside the job.
 
     Raises:
-        ClusterError: there is none at that address, or it does not take our token.
+        ClusterError: there is no cluster at that address, or it refuses our token.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
@@ -61,8 +61,8 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"--address {address}: is a dashboard's; a run connects to Ray itself, on a node of the cluster: "
-            "auto or HOST:6379. From elsewhere hand the sweep over with `raysweep submit`"
+            f"--address {address}: is a dashboard's URL, but a run connects to Ray itself, on a node of the cluster: "
+            "auto or HOST:6379. From another machine, use `raysweep submit`"
         )
     job = JobConfig(metadata=dict(metadata or {}))
     try:
@@ -76,24 +76,37 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
 
 
 def find_slot(resources: Resources, say: Callable[[str], None] = lambda text: None) -> Slot:
-    """Work out a trial's slot on the cluster we are connected to, counting what its autoscaler may add.
+    """Work out a trial's slot on the connected cluster, counting what its autoscaler may add.
 
     Args:
         resources: what the sweep file asks for.
-        say: is told in words what the run will have to wait for.
+        say: called with what the run has to wait for, in words.
 
     Raises:
-        ClusterError: no node has, or the whole cluster has not, and cannot get, what one trial asks for.
+        ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
     autoscaler = read_autoscaler()
-    slot = resolve_slot(resources, node_resources(), autoscaler)
-    if autoscaler is not None and not count_slots(slot):
-        _wait_for_missing(resources, autoscaler, say)
-        slot = resolve_slot(resources, node_resources(), autoscaler)
+    if autoscaler:
+        _wait_for_workers(resources, autoscaler, say)
+    nodes = node_resources()
+    slot = resolve_slot(resources, nodes, autoscaler)
     missing = autoscaler.missing(alive_hosts()) if autoscaler else None
-    if waiting := check_slot(slot, node_resources(), autoscaler, missing):
+    if waiting := check_slot(slot, nodes, autoscaler, missing):
         say(waiting)
     return slot
+
+
+def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> None:
+    """Wait until a trial fits somewhere, or all expected workers have joined, or JOIN_WITHIN_S is over."""
+    said = False
+    end = time.monotonic() + JOIN_WITHIN_S
+    while (missing := autoscaler.missing(alive_hosts())) and time.monotonic() < end:
+        if count_slots(resolve_slot(resources, node_resources(), autoscaler)):
+            return
+        if not said:
+            say(f"waiting: {missing} have not joined the cluster yet")
+            said = True
+        time.sleep(0.5)
 
 
 def check_slot(
@@ -103,12 +116,12 @@ def check_slot(
 
     Args:
         slot: a trial's.
-        nodes: each one's resources, as Ray names them.
-        autoscaler: what it may add.
-        missing: what has not joined of the nodes that should be there, in words.
+        nodes: the resources of each node, by Ray's names.
+        autoscaler: the cluster's, if it has one.
+        missing: the nodes that should have joined and have not, in words.
 
     Raises:
-        ClusterError: no node has, or the whole cluster has not, and cannot get, what one trial asks for.
+        ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
     types = [each for each in autoscaler.node_types if each.resources] if autoscaler else []
     able = [each for each in types if slot.fits(each.resources)]
@@ -128,7 +141,7 @@ def check_slot(
     if there >= slot.workers:
         return None
     return (
-        f"waiting: no node holds a trial yet ({slot.workers} x {_words(slot.bundle)}); the autoscaler is to add "
+        f"waiting: no node holds a trial yet ({slot.workers} x {_words(slot.bundle)}); the autoscaler should add "
         f"{' or '.join(each.name for each in able)}"
     )
 
@@ -136,13 +149,7 @@ def check_slot(
 def resolve_slot(
     resources: Resources, nodes: Sequence[Mapping[str, float]], autoscaler: Autoscaler | None = None
 ) -> Slot:
-    """Put numbers where `resources` says auto, from the nodes there are and those that may be added.
-
-    Args:
-        resources: what the sweep file asks for.
-        nodes: each one's resources, as Ray names them.
-        autoscaler: what it may add.
-    """
+    """Replace `auto` in the sweep file's resources by numbers, from the nodes and what the autoscaler may add."""
     to_come = [node_type.resources for node_type in autoscaler.node_types] if autoscaler else []
     with_gpus = [node for node in [*nodes, *to_come] if node.get("GPU", 0) > 0]
     gpus = (1.0 if with_gpus else 0.0) if resources.gpus == "auto" else float(resources.gpus)
@@ -153,17 +160,17 @@ def resolve_slot(
 
 
 def count_slots(slot: Slot) -> int:
-    """Return how many trials the cluster, as it is now, can run at the same time."""
+    """Return how many trials the cluster as it is now can run at the same time."""
     return sum(map(slot.fits, node_resources())) // slot.workers
 
 
 def wait_for(
     reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool], say_every_s: float = 30.0
 ) -> bool:
-    """Wait for a task that runs on a trial's slot, saying so now and then while no node has one.
+    """Wait for a task that needs a trial's slot, and say so now and then while no node has one.
 
     Returns:
-        False if `is_stopped` came true first; the task is cancelled then.
+        False if `is_stopped` came true first; then the task is cancelled.
     """
     began = said_at = time.monotonic()
     while not ray.wait([reference], timeout=0.25)[0]:
@@ -175,23 +182,10 @@ def wait_for(
             said_at = now
             if not count_slots(slot):
                 say(
-                    f"still waiting for a node that holds {_words(slot.bundle)}, for {now - began:.0f} s now; "
-                    "`ray status` on the head, or the dashboard, says what the autoscaler is at"
+                    f"still waiting for a node with {_words(slot.bundle)}, for {now - began:.0f} s so far; "
+                    "`ray status` on the head, or the dashboard, shows what the autoscaler does"
                 )
     return True
-
-
-def _wait_for_missing(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> None:
-    """Wait until a trial fits somewhere, or all workers that should be there are, or for JOIN_WITHIN_S."""
-    missing = autoscaler.missing(alive_hosts())
-    if missing is None:
-        return
-    say(f"waiting: {missing} have not joined the cluster yet")
-    end = time.monotonic() + JOIN_WITHIN_S
-    while time.monotonic() < end and autoscaler.missing(alive_hosts()):
-        if count_slots(resolve_slot(resources, node_resources(), autoscaler)):
-            return
-        time.sleep(0.5)
 
 
 def alive_hosts() -> list[str]:
@@ -200,7 +194,7 @@ def alive_hosts() -> list[str]:
 
 
 def node_resources() -> list[dict[str, float]]:
-    """What each of the cluster's nodes has, as Ray names it."""
+    """The resources of each of the cluster's nodes, by Ray's names."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
@@ -213,7 +207,7 @@ def _type_words(node_type: NodeType) -> str:
 
 
 def _words(bundle: Mapping[str, float]) -> str:
-    return " and ".join(f"{count:g} {name}{'s' if count != 1 else ''}" for name, count in bundle.items())
+    return " and ".join(count_of(count, name) for name, count in bundle.items())
 
 
 def _cluster_words(nodes: Sequence[Mapping[str, float]]) -> str:

@@ -22,6 +22,7 @@ from raysweep.cluster.slots import connect
 from raysweep.commands.submit import gather
 from raysweep.errors import ClusterError
 from raysweep.sweepfile import load_sweep, storage_of
+from raysweep.terminal import count_of
 
 STYLE = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -106,4 +107,5 @@ def _print(document: Mapping[str, Any]) -> None:
         if finding["remedy"]:
             console.print(Text(f"{'':<8}-> {finding['remedy']}"), soft_wrap=True)
     wrong = sum(finding["level"] == "error" for finding in document["findings"])
-    console.print("the cluster can run sweeps" if document["ok"] else f"{wrong} to mend before sweeps can run")
+    faults = f"fix {count_of(wrong, 'error')} before you run a sweep on this cluster"
+    console.print("the cluster can run sweeps" if document["ok"] else faults)

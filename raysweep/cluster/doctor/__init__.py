@@ -1,6 +1,6 @@
 """Whether a cluster can run sweeps: `raysweep doctor`.
 
-* facts      what a node says of itself, gathered by an actor on each
+* facts      facts of one node, gathered by an actor there
 * checks     facts -> findings, each with its remedy; pure
-* examine    the cluster we are connected to: facts, storage, clocks, autoscaler, slots
+* examine    the connected cluster: facts, storage, clocks, autoscaler, slots
 """

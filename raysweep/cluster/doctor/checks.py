@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from raysweep.cluster.doctor.facts import NodeFacts
+from raysweep.terminal import count_of, format_bytes
 
 Level = Literal["ok", "warning", "error"]
 CLOCK_S = 2.0
-"""Apart by more than this, clocks make logs, dashboards and credentials of object stores confusing."""
+"""Clocks that differ by more make logs, dashboards and the credentials of object stores confusing."""
 DISK_SHARE = 0.05
-"""Ray refuses to spill objects onto a disk with less free than this (`local_fs_capacity_threshold`)."""
+"""Ray spills no objects onto a disk with a smaller free share (`local_fs_capacity_threshold`)."""
 DISK_BYTES = 5 * 2**30
 OPEN_FILES = 8192
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -31,141 +31,128 @@ class Finding:
 
 
 def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """All that the nodes' own facts tell; at least one finding a check."""
+    """Check what the nodes say of themselves; if there are any, each check makes at least one finding."""
     checks = (check_versions, check_gpus, check_token, check_clocks, check_shared_memory, check_disk, check_open_files)
-    return [finding for check in checks for finding in check(nodes)]
+    return [finding for check in checks if nodes for finding in check(nodes)]
 
 
-def check_versions(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether Python, Ray, torch, CUDA and raysweep are there, and the same on all nodes."""
+def check_versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Python, Ray, torch, CUDA and raysweep are installed, in the same versions on all nodes."""
+    faults = []
+    remedy = "install the same version on every node: setup_commands with constraints.txt, then `ray up cluster.yaml`"
     names = list(dict.fromkeys(name for node in nodes for name in node.versions))
-    same = True
     for name in names:
-        hosts = _hosts_by_version(nodes, name)
+        hosts = defaultdict(list)
+        for node in nodes:
+            hosts[node.versions.get(name) or "absent"].append(node.host)
         if len(hosts) > 1 or "absent" in hosts:
-            same = False
             where = "; ".join(f"{value} on {', '.join(found)}" for value, found in hosts.items())
-            remedy = "install the same everywhere: setup_commands with constraints.txt, then `ray up cluster.yaml`"
-            yield Finding("versions", "error", f"{name}: {where}", remedy)
-    if same and nodes:
-        all_of = ", ".join(f"{name} {nodes[0].versions[name]}" for name in names)
-        yield Finding("versions", "ok", f"{all_of} on {_count(nodes)}")
+            faults.append((f"{name}: {where}", remedy))
+    same = ", ".join(f"{name} {nodes[0].versions.get(name)}" for name in names)
+    return _findings("versions", "error", faults, f"{same} on {_all(nodes)}")
 
 
-def check_gpus(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether torch sees as many GPUs on each node as Ray schedules there."""
-    wrong = [node for node in nodes if node.gpus_seen is not None and node.gpus_seen < node.gpus]
-    for node in wrong:
-        yield Finding(
-            "gpus",
-            "error",
-            f"{node.host}: Ray schedules {node.gpus:g} GPUs, torch sees {node.gpus_seen}",
-            "check `nvidia-smi` there: a driver for CUDA "
-            f"{node.versions.get('cuda', '?')} or newer; do not give --num-gpus to `ray start` where it counts itself",
+def check_gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Torch sees as many GPUs on each node as Ray schedules there."""
+    faults = [
+        (
+            f"{node.host}: Ray schedules {count_of(node.gpus, 'GPU')}, but torch sees {node.gpus_seen}",
+            f"check `nvidia-smi` there: the driver must be for CUDA {node.versions.get('cuda', '?')} or newer; start "
+            "Ray without --num-gpus, so that it counts the GPUs itself",
         )
-    if not wrong:
-        total = sum(node.gpus for node in nodes)
-        yield Finding("gpus", "ok", f"{total:g} GPUs on {_count(nodes)}" if total else "none; trials run on CPUs")
+        for node in nodes
+        if node.gpus_seen is not None and node.gpus_seen < node.gpus
+    ]
+    total = sum(node.gpus for node in nodes)
+    well = f"{count_of(total, 'GPU')} on {_all(nodes)}" if total else "none; trials run on CPUs"
+    return _findings("gpus", "error", faults, well)
 
 
-def check_token(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether Ray asks for a token, and nobody else can read it."""
-    found = False
-    level: Level = "error" if len(nodes) > 1 else "warning"  # one machine: Ray keeps to loopback
-    if open_to_all := [node.host for node in nodes if not node.has_token_mode]:
-        found = True
-        yield Finding(
-            "token",
-            level,
-            f"no authentication on {', '.join(open_to_all)}: who reaches Ray's ports runs what he likes there",
-            "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node and "
-            "start Ray with RAY_AUTH_MODE=token, as cluster.yaml does",
-        )
-    for node in nodes:
-        if node.token_file_mode is not None and node.token_file_mode & 0o077:
-            found = True
-            yield Finding(
-                "token",
-                level,
-                f"{node.host}: others can read ~/.ray/auth_token (mode {node.token_file_mode:o})",
-                f"chmod 600 ~/.ray/auth_token on {node.host}, and here before `ray up` copies it",
+def check_token(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Ray asks for a token, and only the token file's owner can read it."""
+    faults = []
+    if unprotected := [node.host for node in nodes if not node.has_token_mode]:
+        faults.append(
+            (
+                f"no authentication on {', '.join(unprotected)}: anyone who can reach Ray's ports can run code there",
+                "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node "
+                "and start Ray with RAY_AUTH_MODE=token, as cluster.yaml does",
             )
-    if not found:
-        yield Finding("token", "ok", f"asked for on {_count(nodes)}; its file is readable by its owner alone")
-
-
-def check_clocks(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether the clocks agree, as far as that could be measured."""
-    apart = [node for node in nodes if abs(node.clock_ahead_s) - node.clock_error_s > CLOCK_S]
-    for node in apart:
-        way = "ahead" if node.clock_ahead_s > 0 else "behind"
-        yield Finding(
-            "clocks",
-            "warning",
-            f"{node.host}: its clock is {abs(node.clock_ahead_s):.1f} s {way}",
-            "synchronise it: chrony or systemd-timesyncd",
         )
-    if not apart and nodes:
-        most = max(abs(node.clock_ahead_s) for node in nodes)
-        error = max(node.clock_error_s for node in nodes)
-        yield Finding("clocks", "ok", f"at most {most:.2f} s apart (measured to {error:.2f} s)")
+    faults += [
+        (
+            f"{node.host}: other users can read ~/.ray/auth_token (mode {node.token_file_mode:o})",
+            f"chmod 600 ~/.ray/auth_token on {node.host}, and on this machine before `ray up` copies it",
+        )
+        for node in nodes
+        if node.token_file_mode is not None and node.token_file_mode & 0o077
+    ]
+    level: Level = "error" if len(nodes) > 1 else "warning"  # on a single machine Ray listens on loopback alone
+    return _findings("token", level, faults, f"required on {_all(nodes)}; only its owner can read the file")
 
 
-def check_shared_memory(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether /dev/shm holds the object store, through which trials share the prepared data."""
-    small = [node for node in nodes if node.shm_bytes < node.object_store_bytes]
-    for node in small:
-        yield Finding(
-            "shared memory",
-            "warning",
-            f"{node.host}: /dev/shm has {node.shm_bytes / GIB:.1f} GiB, the object store wants "
-            f"{node.object_store_bytes / GIB:.1f} GiB, so Ray puts it on the disk, which is slow",
+def check_clocks(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """The clocks agree, as far as that could be measured."""
+    remedy = "synchronise it with chrony or systemd-timesyncd"
+    apart = [node for node in nodes if abs(node.clock_ahead_s) - node.clock_error_s > CLOCK_S]
+    way = {True: "ahead", False: "behind"}
+    faults = [
+        (f"{node.host}: its clock is {abs(node.clock_ahead_s):.1f} s {way[node.clock_ahead_s > 0]}", remedy)
+        for node in apart
+    ]
+    most = max(abs(node.clock_ahead_s) for node in nodes)
+    error = max(node.clock_error_s for node in nodes)
+    return _findings("clocks", "warning", faults, f"at most {most:.2f} s apart (measured to {error:.2f} s)")
+
+
+def check_shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """/dev/shm has room for the object store, through which trials share the prepared data."""
+    faults = [
+        (
+            f"{node.host}: /dev/shm has {format_bytes(node.shm_bytes)}, but the object store wants "
+            f"{format_bytes(node.object_store_bytes)}, so Ray puts it on the disk, which is slow",
             "make /dev/shm larger (docker run --shm-size), or give `ray start` a smaller --object-store-memory",
         )
-    if not small:
-        least = min((node.object_store_bytes for node in nodes), default=0)
-        yield Finding(
-            "shared memory", "ok", f"/dev/shm holds each node's object store (the least: {least / GIB:.1f} GiB)"
-        )
+        for node in nodes
+        if node.shm_bytes < node.object_store_bytes
+    ]
+    least = format_bytes(min(node.object_store_bytes for node in nodes))
+    well = f"/dev/shm holds each node's object store (the smallest: {least})"
+    return _findings("shared memory", "warning", faults, well)
 
 
-def check_disk(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether Ray can spill and log on each node."""
-    full = [node for node in nodes if node.disk_free_share < DISK_SHARE or node.disk_free_bytes < DISK_BYTES]
-    for node in full:
-        stops = node.disk_free_share < DISK_SHARE
-        yield Finding(
-            "disk",
-            "error" if stops else "warning",
-            f"{node.host}: {node.disk_free_bytes / GIB:.1f} GiB ({node.disk_free_share:.0%}) free under Ray's folder"
-            + ("; Ray refuses to spill objects there" if stops else ""),
-            "delete old /tmp/ray/session_* there, or start Ray with --temp-dir on a larger disk",
-        )
-    if not full:
-        least = min((node.disk_free_bytes for node in nodes), default=0)
-        yield Finding("disk", "ok", f"at least {least / GIB:.0f} GiB free on {_count(nodes)}")
+def check_disk(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Ray can spill objects and write logs on each node."""
+    remedy = "delete old /tmp/ray/session_* there, or start Ray with --temp-dir on a larger disk"
+    findings = []
+    for node in nodes:
+        refuses = node.disk_free_share < DISK_SHARE
+        if refuses or node.disk_free_bytes < DISK_BYTES:
+            free = f"{format_bytes(node.disk_free_bytes)} ({node.disk_free_share:.0%}) free under Ray's folder"
+            message = f"{node.host}: {free}{'; Ray spills no objects there' if refuses else ''}"
+            findings.append(Finding("disk", "error" if refuses else "warning", message, remedy))
+    least = format_bytes(min(node.disk_free_bytes for node in nodes))
+    return findings or [Finding("disk", "ok", f"at least {least} free on {_all(nodes)}")]
 
 
-def check_open_files(nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether a node may open as many files as a large sweep's processes do."""
-    low = [node for node in nodes if node.open_files < OPEN_FILES]
-    for node in low:
-        yield Finding(
-            "open files",
-            "warning",
-            f"{node.host}: Ray's processes may open {node.open_files} files",
+def check_open_files(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """A process may open as many files as those of a large sweep do."""
+    faults = [
+        (
+            f"{node.host}: Ray's processes may open only {node.open_files} files",
             "put `ulimit -n 65536` before `ray start`, as cluster.yaml does",
         )
-    if not low:
-        yield Finding("open files", "ok", f"at least {min((node.open_files for node in nodes), default=0):,} a process")
+        for node in nodes
+        if node.open_files < OPEN_FILES
+    ]
+    least = min(node.open_files for node in nodes)
+    return _findings("open files", "warning", faults, f"at least {least:,} for each process")
 
 
-def _hosts_by_version(nodes: Sequence[NodeFacts], name: str) -> dict[str, list[str]]:
-    hosts: dict[str, list[str]] = defaultdict(list)
-    for node in nodes:
-        hosts[node.versions.get(name, "") or "absent"].append(node.host)
-    return dict(hosts)
+def _findings(check: str, level: Level, faults: Iterable[tuple[str, str]], well: str) -> list[Finding]:
+    """A finding for each fault, given as its message and remedy; without faults, one that all is well."""
+    return [Finding(check, level, *fault) for fault in faults] or [Finding(check, "ok", well)]
 
 
-def _count(nodes: Sequence[NodeFacts]) -> str:
-    return f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+def _all(nodes: Sequence[NodeFacts]) -> str:
+    return count_of(len(nodes), "node")

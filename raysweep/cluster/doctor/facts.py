@@ -1,4 +1,4 @@
-"""What a node says of itself. Runs on every node; imports no torch, which would cost seconds and GPU memory."""
+"""Facts of one node, gathered by a process there. No torch, which would cost seconds and GPU memory."""
 
 from __future__ import annotations
 
@@ -18,64 +18,58 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from raysweep.cluster.autoscaler import HEAD
 from raysweep.errors import StorageError
 from raysweep.store.filesystem import Storage
 
 READ_WITHIN_S = 10.0
-"""How late a file that another node wrote may be seen: NFS caches folders for seconds."""
+"""How long a file that another node wrote may take to appear: NFS caches folders for seconds."""
 GPUS_SEEN = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """One node."""
+    """Facts of one node."""
 
     host: str
     address: str
     is_head: bool
     cpus: float
-    """That Ray schedules."""
+    """CPUs that Ray schedules."""
     gpus: float
-    """That Ray schedules."""
+    """GPUs that Ray schedules."""
     gpus_seen: int | None
-    """By torch; None where Ray schedules none."""
+    """GPUs that torch sees; None where Ray schedules none."""
     versions: Mapping[str, str]
-    """Of python, ray, torch, cuda (that torch was built for), raysweep; empty where not installed."""
+    """Versions of python, ray, torch, cuda (which torch was built for), raysweep; empty where not installed."""
     has_token_mode: bool
-    """Whether Ray asks for an authentication token there."""
+    """Whether Ray asks for an authentication token."""
     token_file_mode: int | None
     """Permission bits of the token's file; None where there is no file."""
     shm_bytes: int
     object_store_bytes: int
     disk_free_bytes: int
-    """Where Ray's session lies: logs, and objects that do not fit into memory."""
+    """Free bytes where Ray keeps its session: logs, and objects that do not fit into memory."""
     disk_free_share: float
     open_files: int
-    """The limit."""
+    """How many files a process may open."""
     clock_ahead_s: float = 0.0
-    """Of the node that asked."""
+    """How far the clock is ahead of that of the node that asked."""
     clock_error_s: float = 0.0
-    """How far the measurement may be off: half of the answer's time."""
+    """How far that measurement may be off: half of the time that the answer took."""
 
 
 class Probe:
-    """On each node, as a Ray actor."""
+    """Examines the node that it runs on, as a Ray actor."""
 
-    def facts(self, address: str, is_head: bool, resources: Mapping[str, float], session: str) -> NodeFacts:
-        """Look at this node.
-
-        Args:
-            address: the node's.
-            is_head: whether Ray calls it so.
-            resources: that Ray schedules there.
-            session: the folder of Ray's session.
-        """
+    def facts(self, address: str, resources: Mapping[str, float], session: str) -> NodeFacts:
+        """Gather the facts of this node, given what Ray knows of it and the folder of Ray's session."""
         gpus = resources.get("GPU", 0.0)
         shm, disk = shutil.disk_usage("/dev/shm"), shutil.disk_usage(_existing(Path(session)))
         return NodeFacts(
             host=socket.gethostname(),
             address=address,
-            is_head=is_head,
+            is_head=HEAD in resources,
             cpus=resources.get("CPU", 0.0),
             gpus=gpus,
             gpus_seen=_gpus_seen() if gpus else None,
@@ -98,7 +92,7 @@ class Probe:
         try:
             Storage(storage).write(name, data)
         except (OSError, StorageError) as error:
-            return f"{type(error).__name__}: {error}"
+            return _words(error)
         return None
 
     def read(self, storage: str, name: str, data: bytes) -> str | None:
@@ -106,26 +100,29 @@ class Probe:
         end = time.monotonic() + READ_WITHIN_S
         while True:
             try:
-                found = Storage(storage).read(name)
-                return None if found == data else "it reads other bytes than were written"
+                return None if Storage(storage).read(name) == data else "it reads other bytes than were written"
             except FileNotFoundError:
                 if time.monotonic() > end:
                     return "the file is not there"
                 time.sleep(0.5)
             except (OSError, StorageError) as error:
-                return f"{type(error).__name__}: {error}"
+                return _words(error)
 
     def delete(self, storage: str, name: str) -> str | None:
         """Delete the file again; return what went wrong, or None."""
         try:
             Storage(storage).delete(name)
-        except OSError as error:
-            return f"{type(error).__name__}: {error}"
+        except (OSError, StorageError) as error:
+            return _words(error)
         return None
 
 
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _existing(path: Path) -> Path:
-    """The folder itself or, where a node keeps its session elsewhere, the nearest one above it."""
+    """The folder itself or, where this node keeps its session elsewhere, the nearest existing folder above it."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 
@@ -143,7 +140,7 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus_seen() -> int:
-    """Count in a process of its own, which sees all devices and leaves nothing on them."""
+    """Count the GPUs in a separate process, which sees all of them and leaves no memory in use."""
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     try:
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their arguments, the machine and the versions they ran on, and their output."""
+"""What the benchmarks share: their arguments, the machine and versions that they ran on, and their output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 PACKAGES = ("raysweep", "torch", "torchvision", "ray", "kornia")
 _COMPARE = {"<=": operator.le, ">=": operator.ge}
@@ -20,28 +20,41 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge}
 def parse_arguments(
     description: str | None, add_own: Callable[[argparse.ArgumentParser], object] = lambda parser: None
 ) -> argparse.Namespace:
-    """Return `quick` and `json`, the two flags of every benchmark, and those that `add_own` adds to the parser."""
+    """Return `quick` and `json`, the flags of every benchmark, and those that `add_own` adds to the parser."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a look, not a measurement")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_own(parser)
     arguments = parser.parse_args()
     if arguments.json:
-        _keep_stdout_clean()
+        _keep_stdout()
     return arguments
 
 
-def _keep_stdout_clean() -> None:
-    """Leave stdout to the document: Ray's processes and C libraries write to the file descriptor itself."""
+_document: TextIO | None = None
+"""Where the JSON document goes; None without --json."""
+
+
+def _keep_stdout() -> None:
+    """Keep stdout for the document. All else goes to stderr: Ray prints the lines of its processes to `sys.stdout`,
+    and C libraries and child processes write to the file descriptor itself.
+    """
+    global _document
     sys.stdout.flush()
-    document = os.fdopen(os.dup(1), "w")
+    _document = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.stdout = document
+
+
+def _print_document(document: Mapping[str, Any]) -> None:
+    json.dump(document, _document or sys.stdout, indent=2, allow_nan=False)
+    print(file=_document, flush=True)
 
 
 def skip(reason: str) -> NoReturn:
-    """End well without figures: what the benchmark needs is not there."""
+    """End with exit code 0 and without figures, since something that the benchmark needs is missing."""
     print(f"skipped: {reason}", file=sys.stderr)
+    if _document:
+        _print_document({"skipped": reason})
     raise SystemExit(0)
 
 
@@ -69,7 +82,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the figures."""
+    """Versions of Python and of the packages that decide the figures."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -88,16 +101,16 @@ def emit(
     """Print the outcome.
 
     Args:
-        name: of the benchmark.
-        figures: by name, its unit at the end (`_s`); ratios have none.
-        targets: by figure: `("<=" or ">=", bound)`.
-        arguments: of `parse_arguments`.
+        name: the benchmark's.
+        figures: numbers by name; a name ends with the unit (`_s`), that of a ratio has none.
+        targets: `("<=" or ">=", bound)` by the figure's name.
+        arguments: what `parse_arguments` returned.
     """
     missed = [figure for figure, (sign, bound) in targets.items() if not _COMPARE[sign](figures[figure], bound)]
     if arguments.json:
         wanted = {figure: f"{sign} {bound:g}" for figure, (sign, bound) in targets.items()}
         outcome = {"figures": dict(figures), "targets": wanted, "met": not missed}
-        print(json.dumps({"name": name, "machine": machine(), "versions": versions(), **outcome}, indent=2))
+        _print_document({"name": name, "machine": machine(), "versions": versions(), **outcome})
         return
     print(f"{name} on {', '.join(f'{key} {value}' for key, value in machine().items() if value is not None)}")
     print(", ".join(f"{package} {version}" for package, version in versions().items()))

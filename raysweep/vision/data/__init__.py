@@ -1,15 +1,15 @@
-"""From a source's files to the prepared set that trials read: `open_data(config, sweep_folder=...)` is the one call.
+"""From a source's files to the prepared set that trials read, by one call: `open_data(config, sweep_folder=...)`.
 
-* `raw`        what a source gives: labels at once, encoded images row by row
-* `tree`       image files in a folder, or in a zip that is read in place
-* `sources/`   the sources, one function each, found by name through `registry.DATA_SOURCES`
-* `selection`  which rows are trained on and which are held out
-* `decode`     encoded rows -> uint8 images, in parallel
-* `cache`      where prepared sets lie, digests of source files, the lock
-* `prepare`    all of it in order, once per content and config
-* `dataset`    the prepared set: `DataSet` of `Split`s
-* `unprepared` images as a user has them, for `predict`
-* `normalize`  the mean and std that a trial's input is normalised by
+* `sources/`    the sources, one module each, found by name through `registry.DATA_SOURCES`
+* `raw`         what a source gives: labels at once, encoded images row by row
+* `tree`        image files in a folder, or in a zip archive that is read in place
+* `selection`   which rows are trained on and which are held out
+* `decode`      encoded rows to uint8 images, in parallel
+* `cache`       where prepared sets lie, digests of source files, the lock
+* `prepare`     all of this in order, once for each content and config
+* `dataset`     the prepared set: a `DataSet` of `Split`s
+* `normalize`   the mean and std that a trial's input is normalised by
+* `unprepared`  images as a user has them, for `raysweep predict`
 """
 
 from raysweep.vision.data.dataset import DataSet, Split

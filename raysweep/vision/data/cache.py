@@ -1,7 +1,7 @@
-"""Where prepared sets lie, digests of source files, and the lock that lets one process prepare a set.
+"""Where prepared sets lie, the digests of source files, and the lock that lets one process prepare a set.
 
-A prepared set is one folder, made under a temporary name and renamed when it is whole: what has the final name
-is complete, and what a crash leaves behind is never used.
+A prepared set is one folder, made under a temporary name and renamed when it is whole. A folder with the final name is
+therefore complete, and what a crash leaves behind is never used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import uuid4
 from raysweep.errors import DataError
 
 SETTLED_S = 2.0
-"""A file changed less than this many seconds ago may change again without its time changing: it is not remembered."""
+"""Age in seconds from which a file's digest is remembered: a younger file may change again within the same tick."""
 
 
 def default_cache() -> Path:
@@ -33,10 +33,9 @@ def default_cache() -> Path:
 
 
 def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:
-    """Return one digest of the files' names (in `root`) and content.
+    """Return one digest of the names (relative to `root`) and contents of the files.
 
-    Each file's digest is remembered in the cache with its size, time and inode; while those stay, the file is
-    not read again.
+    The cache remembers each file's digest with its size, time and inode. While those stay, the file is not read again.
 
     Raises:
         DataError: a file cannot be read.
@@ -46,7 +45,7 @@ def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:
     fresh: dict[str, list[int | str]] = {}
     whole = hashlib.blake2b(digest_size=16)
     prefix = os.path.join(os.path.abspath(root), "")
-    for path in sorted({os.path.abspath(file) for file in files}):  # text: a Path a file takes seconds for 100,000
+    for path in sorted({os.path.abspath(file) for file in files}):  # as text: 100,000 Paths take seconds
         name = path.removeprefix(prefix)
         try:
             stat = os.stat(path)
@@ -64,7 +63,7 @@ def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or none."""
+    """Write a file such that a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     temporary.write_text(text)
@@ -73,22 +72,22 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path`, waiting for its holder; gives False where the file system has no locks."""
+    """Wait for the lock file `path` and hold it; give False where the file system has no locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             alone = True
-        except OSError:  # some network file systems; the rename in `made_whole` is safe without
+        except OSError:  # some network file systems have no locks; the rename in `made_whole` is safe without
             alone = False
         yield alone
 
 
 @contextmanager
 def made_whole(target: Path, *, alone: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` if the block ends well, and is removed if it does not.
+    """Give a temporary folder that becomes `target` if the block ends well, and is removed otherwise.
 
-    `alone`: no other process can be at it, so what crashes left behind is removed.
+    `alone` says that no other process makes the same folder now, so that what crashes left behind can be removed.
     """
     prefix = f".{target.name}.tmp-"
     if alone:

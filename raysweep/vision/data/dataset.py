@@ -1,6 +1,6 @@
-"""The prepared set: uint8 images and their labels, with all that a trial must know about them.
+"""The prepared set, which is what trials read: uint8 images and their labels, and what a trial must know about them.
 
-The images are shared (a memory map, or Ray's object store): index them, which copies; never change them in place.
+The images are shared (a memory map, or Ray's object store). Index them, which copies; never change them in place.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 
 Channels = tuple[float, float, float]
-"""One number a channel, red, green, blue."""
+"""One number for each channel: red, green, blue."""
 
 SPLITS = ("train", "val", "test")
+ABOUT = ("name", "classes", "mean", "std", "fingerprint", "skipped")
+"""The fields of a `DataSet` beside its splits."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Split:
     """Images and labels of one split, in the same order."""
 
     images: torch.Tensor
-    """uint8, N x 3 x H x W; shared: only ever indexed, never changed in place."""
+    """uint8, N x 3 x H x W."""
     labels: torch.Tensor
     """int64, N; 0 <= label < number of classes."""
 
@@ -34,47 +36,40 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A prepared set."""
+    """A prepared set: its splits and what is known about them."""
 
     name: str
-    """The source's name."""
+    """Name of the source."""
     train: Split
     val: Split
     test: Split | None
     classes: tuple[str, ...]
     """Name of each label."""
     mean: Channels
-    """Of the training images, scale 0..1."""
+    """Mean of each channel over the training images, on the scale 0..1."""
     std: Channels
-    """Of the training images, scale 0..1."""
+    """Standard deviation of each channel over the training images, on the scale 0..1."""
     fingerprint: str
     """Hash of images, labels and class names."""
     skipped: int = 0
-    """Rows left out because they could not be decoded (`on_corrupt: skip`)."""
+    """Number of images left out because they cannot be decoded (`on_corrupt: skip`)."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def image_size(self) -> int:
-        """Height and width, in pixels."""
+        """Height and width of the images, in pixels."""
         return int(self.train.images.shape[-1])
 
     def to_arrays(self) -> dict[str, Any]:
-        """Return numpy arrays (`train_images`, `train_labels`, ...) beside plain metadata.
+        """Return numpy arrays (`train_images`, `train_labels`, ...) beside plain metadata; nothing is copied.
 
-        Nothing is copied. Ray's object store keeps such arrays zero-copy; `from_arrays` is the way back.
+        Ray's object store keeps such arrays zero-copy. `from_arrays` is the way back.
         """
-        arrays: dict[str, Any] = {
-            "name": self.name,
-            "classes": self.classes,
-            "mean": self.mean,
-            "std": self.std,
-            "fingerprint": self.fingerprint,
-            "skipped": self.skipped,
-        }
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ABOUT}
         for name in SPLITS:
             split: Split | None = getattr(self, name)
             if split is not None:
@@ -85,29 +80,17 @@ class DataSet:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> DataSet:
         """Return the set that `to_arrays` gave, on the same memory; the arrays may be read-only."""
-        splits = {
-            name: Split(as_tensor(arrays[f"{name}_images"]), as_tensor(arrays[f"{name}_labels"]))
-            for name in SPLITS
-            if f"{name}_images" in arrays
-        }
-        return cls(
-            name=arrays["name"],
-            train=splits["train"],
-            val=splits["val"],
-            test=splits.get("test"),
-            classes=tuple(arrays["classes"]),
-            mean=tuple(arrays["mean"]),
-            std=tuple(arrays["std"]),
-            fingerprint=arrays["fingerprint"],
-            skipped=arrays["skipped"],
-        )
+        parts: dict[str, Any] = {"test": None} | {name: arrays[name] for name in ABOUT}
+        for name in ("classes", "mean", "std"):
+            parts[name] = tuple(parts[name])
+        for name in SPLITS:
+            if name != "test" or "test_images" in arrays:
+                parts[name] = Split(as_tensor(arrays[f"{name}_images"]), as_tensor(arrays[f"{name}_labels"]))
+        return cls(**parts)
 
 
 def as_tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """Return a tensor on the memory of `array`, which may be read-only.
-
-    torch has no read-only tensors and warns; writing to the result is undefined, so it is only ever indexed.
-    """
+    """Return a tensor on the memory of `array`, which may be read-only: torch warns that writing to it is undefined."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         return torch.from_numpy(np.asarray(array))

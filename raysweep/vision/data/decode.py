@@ -1,6 +1,6 @@
-"""Encoded rows -> uint8 pixels of one size: Pillow, on as many threads as the process may use cores.
+"""Decodes rows to uint8 pixels of one size with Pillow, on as many threads as the process may use cores.
 
-Pillow lets go of the interpreter's lock while it decodes and resizes, so threads serve and nothing is copied
+Pillow releases the interpreter's lock while it decodes and resizes. So threads are enough, and nothing is copied
 between processes.
 """
 
@@ -24,23 +24,23 @@ from raysweep.vision.data.raw import Encoded, read_file
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""What is opened; not, for one, EPS, which Pillow hands to another program."""
+"""Formats that are opened. EPS, for one, is not, because Pillow hands it to another program."""
 MAX_PIXELS = 50_000_000
-"""Images that would decode to more are refused: no training set has them, decompression bombs do."""
+"""Most pixels of an image. No training set has larger ones, but decompression bombs do."""
 ROWS_A_TASK = 64
 
 
 class Undecodable(Exception):
-    """Why one image cannot be decoded."""
+    """An image that cannot be decoded, and why."""
 
 
 def decode(encoded: Encoded, image_size: int | None) -> Pixels:
-    """Return one image as uint8, 3 x H x W, resized to `image_size` pixels where that is given.
+    """Return one image as uint8, 3 x H x W, resized to a height and width of `image_size` pixels if that is given.
 
     Resizing is bicubic with antialiasing and does not keep the aspect ratio.
 
     Raises:
-        Undecodable: missing, corrupt, of an unknown format, or too large.
+        Undecodable: the image is missing, corrupt, of an unknown format, or too large.
     """
     if isinstance(encoded, Path):
         encoded = read_file(encoded)
@@ -61,7 +61,7 @@ def decode(encoded: Encoded, image_size: int | None) -> Pixels:
 
 
 def decode_all(images: Iterable[Encoded], image_size: int | None) -> Iterator[Pixels | Undecodable]:
-    """Yield the images decoded, in order; in place of one that cannot be, the reason."""
+    """Yield the decoded images in order; in place of one that cannot be decoded, yield the reason."""
     workers = len(os.sched_getaffinity(0))
     source = iter(images)
     waiting: deque[Future[list[Pixels | Undecodable]]] = deque()

@@ -1,7 +1,7 @@
-"""A source's files -> a prepared set in the cache, once per content and config; and back from there.
+"""Prepares a source's files into the cache, once for each content and config, and opens what is there.
 
-Comes in: a `DataConfig` and the folder of its files. Goes out: a folder of memory-mapped arrays
-(`train_images.npy`, `train_labels.npy`, ...) and `data.json`, or the `DataSet` read from it.
+A `DataConfig` and the folder of its files come in. A folder of memory-mapped arrays (`train_images.npy`,
+`train_labels.npy`, ...) and `data.json` comes out, or the `DataSet` read from it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from raysweep.vision.data.raw import Labels, RawData, faults
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
 
 FORMAT = 1
-"""Of the prepared folder; a change of it, or of how pixels are made, prepares everything anew."""
+"""Version of the prepared folder's format. Count it up when the format or the way pixels are made changes."""
 ROWS_A_CHUNK = 4096
 
 
@@ -58,9 +59,14 @@ def prepare(
 ) -> Path:
     """Return the folder of the prepared set, making it if the cache has none of this content and config.
 
-    Safe beside other processes that prepare the same set: one works, the others wait. `cache`: see
-    `default_cache`. `progress`: on stderr, a bar on a terminal, else one line. `raw`: what the source found in
-    `root`, where it has been asked already.
+    Where several processes prepare the same set at once, one does the work and the others wait.
+
+    Args:
+        config: what is asked for.
+        root: the folder of the source's files.
+        cache: the cache's folder; see `default_cache`.
+        progress: show a bar on a terminal, or print one line, on stderr.
+        raw: what `find_raw` returned, if it has been called already.
 
     Raises:
         DataError: as `open_data`; nothing half-prepared stays behind.
@@ -82,7 +88,7 @@ def prepare(
 
 
 def find_raw(config: DataConfig, root: Path) -> RawData:
-    """Ask the source what it has in `root`.
+    """Return what the source finds in `root`.
 
     Raises:
         DataError: the source's files are absent or wrong.
@@ -92,7 +98,7 @@ def find_raw(config: DataConfig, root: Path) -> RawData:
 
 
 def load(path: Path) -> DataSet:
-    """Open a prepared set, memory-mapped: nothing is read before it is indexed.
+    """Open a prepared set, memory-mapped, so that nothing is read before it is indexed.
 
     Raises:
         DataError: `path` is not a prepared set.
@@ -102,7 +108,7 @@ def load(path: Path) -> DataSet:
         for split in SPLITS:
             if (path / f"{split}_images.npy").exists():
                 for part in ("images", "labels"):
-                    # Copy on write: an in-place operation by mistake would not reach the file.
+                    # Copy on write, so that an in-place operation by mistake does not reach the file.
                     arrays[f"{split}_{part}"] = np.load(path / f"{split}_{part}.npy", mmap_mode="c")
         return DataSet.from_arrays(arrays)
     except (OSError, ValueError, KeyError) as error:
@@ -129,7 +135,8 @@ def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> No
         chosen = choose(raw, config, classes)
         with _advance(f"Preparing {config.name}", sum(len(c[1]) for c in chosen.values()), progress) as step:
             kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
-        writer.check_corrupt()
+        if writer.corrupt and config.on_corrupt == "error":
+            raise faults(writer.corrupt, "data.on_corrupt: skip leaves such images out")
         for name, labels in kept.items():
             check_every_class(name, labels, classes)
     mean, std = _mean_std(np.load(folder / "train_images.npy", mmap_mode="r"))
@@ -149,7 +156,7 @@ def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> No
 
 @contextmanager
 def _naming(place: Path | str) -> Iterator[None]:
-    """Put `place` before a fault that does not name it."""
+    """Put `place` before faults that do not name it."""
     try:
         yield
     except DataError as error:
@@ -167,22 +174,17 @@ def _first_classes(classes: Sequence[str], config: DataConfig) -> tuple[str, ...
 
 
 class _Writer:
-    """Decodes splits into a folder. All splits share the size of the first image, or `image_size`."""
+    """Decodes splits into a folder. All images have the size of the first one, or `image_size`."""
 
     def __init__(self, folder: Path, config: DataConfig) -> None:
         self.folder = folder
         self.config = config
         self.shape: tuple[int, ...] | None = None
         self.corrupt: list[str] = []
-        """What was left out, and why."""
+        """Each image left out, and why."""
 
-    def check_corrupt(self) -> None:
-        """Raise DataError, naming the images that cannot be decoded, if there are any and they may not be skipped."""
-        if self.corrupt and self.config.on_corrupt == "error":
-            raise faults(self.corrupt, "data.on_corrupt: skip leaves such images out")
-
-    def write(self, name: str, chosen: Chosen, step: Any) -> Labels:
-        """Write one split's images and labels, all that can be decoded; return the labels of the rows kept."""
+    def write(self, name: str, chosen: Chosen, step: Callable[[], None]) -> Labels:
+        """Write the images of one split that can be decoded, and their labels; return those labels."""
         split, rows, labels = chosen
         kept = np.ones(len(rows), dtype=bool)
         path = self.folder / f"{name}_images.npy"
@@ -203,7 +205,7 @@ class _Writer:
                 at += 1
             step()
         if images is None:
-            return labels[kept]  # none: told by `check_corrupt` or `check_every_class`
+            return labels[kept]  # no image at all, which `_write` refuses
         images.flush()
         if at < len(rows):
             _shorten(path, at)
@@ -224,7 +226,7 @@ class _Writer:
 
 
 def _check_space(folder: Path, size: int) -> None:
-    """See that the disk has room: writing to a memory map on a full one kills the process."""
+    """Check that the disk has room, because writing to a memory map on a full disk kills the process."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
@@ -234,21 +236,20 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _shorten(path: Path, rows: int) -> None:
-    """Keep the first `rows` of an array file."""
-    long = np.load(path, mmap_mode="r")
+    """Keep the first `rows` of an array file, without reading it into memory."""
     short = path.with_suffix(".short")
-    kept = np.lib.format.open_memmap(short, "w+", long.dtype, (rows, *long.shape[1:]))
-    for start in range(0, rows, ROWS_A_CHUNK):
-        kept[start : start + ROWS_A_CHUNK] = long[start : min(rows, start + ROWS_A_CHUNK)]
-    kept.flush()
+    with short.open("wb") as file:
+        np.save(file, np.load(path, mmap_mode="r")[:rows])
     short.replace(path)
 
 
 def _mean_std(images: Any) -> tuple[list[float], list[float]]:
-    """Mean and std per channel, scale 0..1, of uint8 N x 3 x H x W; from exact counts, so in any order the same."""
+    """Return mean and std of each channel, on the scale 0..1, of uint8 N x 3 x H x W.
+
+    They come from exact counts of the 256 values, so the order of the images does not change them.
+    """
     counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), ROWS_A_CHUNK):
-        chunk = images[start : start + ROWS_A_CHUNK]
+    for chunk in _chunks(images):
         for channel in range(3):
             counts[channel] += np.bincount(chunk[:, channel].ravel(), minlength=256)
     values = np.arange(256) / 255
@@ -256,6 +257,10 @@ def _mean_std(images: Any) -> tuple[list[float], list[float]]:
     mean = (counts * values).sum(axis=1) / total
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
     return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def _chunks(array: Any) -> Iterator[Any]:
+    return (array[start : start + ROWS_A_CHUNK] for start in range(0, len(array), ROWS_A_CHUNK))
 
 
 def _fingerprint(folder: Path, classes: Sequence[str]) -> str:
@@ -266,21 +271,17 @@ def _fingerprint(folder: Path, classes: Sequence[str]) -> str:
             if path.exists():
                 array = np.load(path, mmap_mode="r")
                 whole.update(f"{split} {part} {array.dtype} {array.shape}".encode())
-                for start in range(0, len(array), ROWS_A_CHUNK):
-                    whole.update(np.ascontiguousarray(array[start : start + ROWS_A_CHUNK]).data)
+                for chunk in _chunks(array):
+                    whole.update(np.ascontiguousarray(chunk).data)
     return whole.hexdigest()
 
 
 @contextmanager
-def _advance(what: str, total: int, shown: bool) -> Iterator[Any]:
-    """Give a function to call after each image: a bar on a terminal, else one line at the start."""
+def _advance(what: str, total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each image; show a bar on a terminal, or else print one line."""
     console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        if shown:
-            print(f"{what}: {total:,} images", file=sys.stderr)
-        yield lambda: None
-        return
+    if shown and not console.is_terminal:
+        print(f"{what}: {total:,} images", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        yield partial(bar.advance, bar.add_task(what, total=total))

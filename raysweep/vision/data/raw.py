@@ -1,6 +1,6 @@
-"""What a source gives to `prepare`: labels at once, encoded images row by row, and the files both come from.
+"""What a source gives to `prepare`: labels at once, encoded images row by row, and the files that both come from.
 
-Nothing is read before it is asked for, so that a set that is prepared already costs a look at its files only.
+A source reads nothing before it is asked to, so that a set that is already prepared costs only a look at its files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from raysweep.vision.data.dataset import SPLITS
 Labels = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 Encoded = bytes | Path | npt.NDArray[Any] | DataError | None
-"""An image file's bytes, or its path; or ready pixels, uint8 H x W (grey) or H x W x 3; or why it cannot be read."""
+"""An image file's bytes or path; or ready pixels, uint8, H x W (grey) or H x W x 3; or why there is no image."""
 
 MAX_CLASSES = 100_000
 MAX_FILE_BYTES = 256 * 2**20
-"""Larger image files are refused unread."""
+"""Image files larger than this are not read."""
 MAX_NAMED = 20
-"""Of many faults of one kind, the first this many are named and the others counted."""
+"""Faults of one kind that a message names; it only counts the others."""
 
 
 @dataclass(frozen=True)
@@ -38,51 +38,44 @@ class RawSplit:
     """One split of a source, undecoded."""
 
     labels: Callable[[], Labels]
-    """Reads the label of every row, each in 0..number of classes - 1; raises DataError."""
+    """Reads the label of every row, each from 0 to the number of classes - 1; raises DataError."""
     images: Callable[[Rows], Iterable[Encoded]]
-    """Yields the images of the given rows (ascending), one each; raises DataError."""
+    """Yields the image of each of the given rows, which ascend; raises DataError."""
     where: Callable[[int], str]
     """Names a row in messages: `train.parquet: row 17`."""
 
 
 @dataclass(frozen=True)
 class RawData:
-    """What a source function returns."""
+    """What a source returns."""
 
     classes: Callable[[], Sequence[str]]
-    """Reads the class names; the index is the label."""
+    """Reads the class names, in the order of their labels."""
     train: RawSplit
     val: RawSplit | None = None
     test: RawSplit | None = None
     files: tuple[Path, ...] = ()
-    """All files that decide the content; they are hashed."""
+    """All files that decide the content. If one changes, the set is prepared again."""
     content: str = ""
-    """Whatever else decides the content, such as a generator's version."""
+    """What else decides the content, such as the version of a generator."""
 
     @cached_property
     def place(self) -> Path | None:
-        """The file, or the folder that has all `files`; None without files."""
+        """The only file, or the folder that holds all of `files`; None if there are none."""
         return Path(os.path.commonpath([os.path.abspath(path) for path in self.files])) if self.files else None
 
 
 def from_pixels(
     read: Callable[[], tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]], where: str, classes: Callable[[], Sequence[str]]
 ) -> RawSplit:
-    """Return the split of ready pixels that `read` gives: uint8 N x H x W (x 3), and N labels; read once."""
-    kept: list[tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]] = []
-
-    def data() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-        if not kept:
-            kept.append(read())
-        return kept[0]
+    """Return the split of ready pixels, uint8 N x H x W (x 3), and N labels; `read` is called once, when needed."""
+    data = cache(read)
 
     def labels() -> Labels:
         return check_labels(data()[1], len(classes()), name)
 
     def images(rows: Rows) -> Iterator[Encoded]:
-        pixels = data()[0]
-        for row in rows:
-            yield pixels[row]
+        return (data()[0][row] for row in rows)
 
     def name(row: int) -> str:
         return f"{where}: row {row}"
@@ -91,18 +84,18 @@ def from_pixels(
 
 
 def read_file(path: Path, most: int = MAX_FILE_BYTES) -> bytes | DataError:
-    """Return the file's bytes, or the DataError that says why not: one is that it has more than `most`."""
+    """Return the file's bytes, or the DataError that says why it cannot be read or that it has more than `most`."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # Asked for no more than it has: a buffer of `most` would stay a memory map of its own when cut to size.
+            # Asked for `most` bytes, Python would keep a memory map for each file, and a process may have 65,530.
             return file.read(size) if size <= most else DataError(f"{path}: is larger than {most:,} bytes")
     except OSError as error:
         return DataError(f"{path}: cannot read: {error.strerror}")
 
 
 def faults(problems: Sequence[str], advice: str = "") -> DataError:
-    """Return the error of several faults of one kind: the first `MAX_NAMED`, how many more, and what to do."""
+    """Return one error for several faults of one kind: the first `MAX_NAMED`, the number of others, and advice."""
     named = list(problems[:MAX_NAMED])
     if more := len(problems) - len(named):
         named.append(f"... and {more:,} more")
@@ -113,7 +106,7 @@ def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], 
     """Return `labels` as int64.
 
     Raises:
-        DataError: one is outside 0..classes - 1; names the first such row and counts them.
+        DataError: labels are outside 0..classes - 1; it names the first such row and counts all.
     """
     checked = labels.astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -124,19 +117,27 @@ def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], 
     return checked
 
 
-def find(root: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Path | None:
-    """Return the folder, `root` or one of `folders` in it, that has all of `names`; None if there is none."""
-    for folder in (root, *(root / name for name in folders)):
-        if all((folder / name).exists() for name in names):
-            return folder
-    return None
+def file_of(config: DataConfig, split: str, folder: Path, default: str | None = None) -> Path | None:
+    """Return the file of the split `val` or `test`: the one that the config names, or else `default` if it is there.
+
+    Raises:
+        DataError: the file that the config names is absent.
+    """
+    given = getattr(config, split)
+    if given is None:
+        used = default is not None and not (split == "val" and config.val_fraction is not None)
+        return folder / default if default and used and (folder / default).is_file() else None
+    path = inside(folder, given, f"data.{split}")
+    if not path.is_file():
+        raise DataError(f"data.{split}: no file {path}")
+    return path
 
 
 def refuse_split_names(config: DataConfig, names: Sequence[str] = SPLITS) -> None:
-    """See that none of `names` is set, for a source that knows the files of its splits.
+    """Refuse `data.train` and so on, for a source that knows the files of its splits.
 
     Raises:
-        DataError: one is.
+        DataError: one of `names` is set.
     """
     given = [f"data.{name}" for name in names if getattr(config, name) is not None]
     if given:
@@ -146,12 +147,12 @@ def refuse_split_names(config: DataConfig, names: Sequence[str] = SPLITS) -> Non
 
 
 def absent(source: str, what: str, looked: Sequence[Path], command: str | None = None) -> DataError:
-    """Return the error for files that are not there: what, where it was looked for, how to say where or get it."""
+    """Return the error for absent files: what is absent, where it was looked for, and how to get it."""
     places = ", ".join(str(path) for path in looked)
-    message = f"{source}: no {what}; looked at {places}; set data.path or RAYSWEEP_DATA to the folder that has it"
-    if command:
-        message += f", or download it: {command}"
-    return DataError(message)
+    download = f", or download it: {command}" if command else ""
+    return DataError(
+        f"{source}: no {what}; looked at {places}; set data.path or RAYSWEEP_DATA to the folder that has it{download}"
+    )
 
 
 def torchvision_download(name: str, root: Path) -> str:
@@ -162,10 +163,10 @@ def torchvision_download(name: str, root: Path) -> str:
 
 
 def inside(root: Path, name: str, key: str) -> Path:
-    """Return `root / name`.
+    """Return `root / name`, where `name` is the value of `key`.
 
     Raises:
-        DataError: that would leave `root`.
+        DataError: the path would leave `root`.
     """
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):

@@ -1,4 +1,4 @@
-"""Which rows of a source are trained on and which are held out: pure functions of labels and config."""
+"""Chooses the rows of a source that are trained on and those held out, as pure functions of labels and config."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from raysweep.vision.data.raw import Labels, RawData, RawSplit, Rows
 DEFAULT_VAL_FRACTION = 0.2
 
 Chosen = tuple[RawSplit, Rows, Labels]
-"""A split of the source, the rows of it that are taken (ascending), and their labels."""
+"""A split of the source, the rows taken from it (ascending), and the labels of those rows."""
 
 
 def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str, Chosen]:
-    """Return the chosen rows of `train`, `val` and, where the source has one, `test`.
+    """Return the chosen rows of `train`, of `val` and, where the source has one, of `test`.
 
-    The held-out images of a class depend on the seed and the class only, so neither `classes` nor
-    `per_class` moves an image from one side to the other.
+    Which images of a class are held out depends only on the seed and the class, so neither `classes` nor `per_class`
+    moves an image from one side to the other.
 
     Raises:
-        DataError: a class without training images, a split without any, or labels that are wrong.
+        DataError: a class has no training images, a split has no images, or labels are wrong.
     """
     count = len(classes)
     labels = raw.train.labels()
@@ -47,10 +47,10 @@ def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str
 
 
 def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> None:
-    """See that each class has training images, and that another split has any.
+    """Check that each class has training images, and that every split has images.
 
     Raises:
-        DataError: naming the classes without.
+        DataError: some are missing; it names the classes without images.
     """
     if len(labels) == 0:
         raise DataError(f"the {split} split has no images")
@@ -62,10 +62,10 @@ def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> Non
 
 
 def hold_out(labels: Labels, classes: int, fraction: float, seed: int) -> Rows:
-    """Return the rows held out for validation, ascending: `fraction` of each class, at least one.
+    """Return the rows held out for validation, ascending: `fraction` of each class, and at least one row.
 
     Raises:
-        DataError: a class has a single image, so that none would be left to train on.
+        DataError: no image of a class would be left to train on.
     """
     held_out = []
     for label in range(classes):
@@ -80,7 +80,7 @@ def hold_out(labels: Labels, classes: int, fraction: float, seed: int) -> Rows:
 
 
 def first_of_each(labels: Labels, rows: Rows, number: int) -> Rows:
-    """Return those of `rows` that are among the first `number` of their class."""
+    """Return the first `number` of `rows` in each class, ascending."""
     taken = [rows[labels[rows] == label][:number] for label in np.unique(labels[rows])]
     return np.sort(np.concatenate(taken)) if taken else rows
 

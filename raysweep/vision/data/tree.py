@@ -73,13 +73,13 @@ class Tree:
     def images(self, below: str = "") -> list[str]:
         """Return the image files in the folder `below` and its folders, sorted; each linked folder once."""
         found: list[str] = []
-        seen: set[tuple[int, int]] = set()
+        seen: set[str] = set()
         waiting = [PurePosixPath(below)]
         while waiting:
             folder = waiting.pop()
-            if (identity := _identity(self.place / folder)) in seen:
+            if (real := os.path.realpath(self.place / folder)) in seen:
                 continue
-            seen.add(identity)
+            seen.add(real)
             for entry in _scan(self.place / folder):
                 if entry.is_dir():
                     waiting.append(folder / entry.name)
@@ -109,14 +109,6 @@ class Tree:
 
     def _read(self, name: str, most: int) -> bytes | DataError:
         return read_file(self.place / name, most)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    try:
-        status = folder.stat()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot read the folder: {error.strerror}") from error
-    return status.st_dev, status.st_ino
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

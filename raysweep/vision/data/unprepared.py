@@ -1,6 +1,6 @@
-"""Images as a user has them, to be classified: a folder or zip archive, a CSV file, or a Parquet file.
+"""Finds the images that a user wants classified, in a folder or zip archive, a CSV file, or a Parquet file.
 
-Labels are optional: what no label is known of is classified all the same.
+Their labels are optional: an image without one is classified all the same.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ class Unprepared:
     """Images in some order, not yet decoded."""
 
     names: Sequence[str]
-    """Of each image: its file, relative to the folder or as the CSV file has it; or its row."""
+    """What each image is called: its file, relative to the folder or as the CSV file has it, or its row."""
     labels: Sequence[int | None]
-    """The class of each among the classes asked for; None: not known."""
+    """Label of each image, as an index into the given classes; None where it is not known."""
     encoded: Iterable[Encoded]
-    """Read as they are asked for."""
+    """The images, each read when it is asked for."""
     where: Path
-    """Which folder or file they are from."""
+    """The folder or file that they come from."""
     labelled_by: str = "name"
-    """How labels were told: by the classes' names, or else in these words."""
+    """`name` if labels were found by the classes' names, or else in words how they were found."""
 
 
 def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
-    """Find the images at `path`, and their labels where it tells them.
+    """Find the images at `path`, and their labels where `path` gives them.
 
-    A folder or zip archive: all image files in it; those in a folder with the name of a class have that label. Where no
-    folder has, folders named by numbers are labels, and as many folders as there are classes are the classes in sorted
-    order, as torchvision's ImageFolder numbers them.
-    A CSV file: the columns `file`, relative to the CSV file's folder, and optionally `class`.
-    A Parquet file: the columns `image` and `label`, numbers of the lines of a `classes.txt` beside it or of `classes`.
+    * In a folder or zip archive, all image files are taken. Those in a folder with the name of a class have that label.
+      If no folder has the name of a class, folders named by numbers are labels, and as many folders as there are
+      classes are the classes in sorted order, as torchvision's ImageFolder numbers them.
+    * A CSV file has the columns `file`, relative to the CSV file's folder, and optionally `class`.
+    * A Parquet file has the columns `image` and `label`; a label numbers the lines of a `classes.txt` beside the file,
+      or else `classes`.
 
     Raises:
-        DataError: nothing is there, it cannot be read, it has no images, or it names a class that is none of these.
+        DataError: `path` is absent, cannot be read, has no images, or names a class that is not among `classes`.
     """
     if path.suffix.lower() == ".csv":
         found = _from_csv(path, classes)
@@ -70,7 +71,7 @@ def _from_tree(path: Path, classes: Sequence[str]) -> Unprepared:
 
 
 def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[dict[str, int], str]:
-    """The label that each folder stands for, as far as it does, and by what."""
+    """Return the label of each folder that stands for one, and how the labels were found."""
     label_of = {name: label for label, name in enumerate(classes)}
     if any(folder in label_of for folder in folders):
         return label_of, "name"

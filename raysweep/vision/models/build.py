@@ -1,10 +1,11 @@
-"""A network from its config: built on the CPU, with a check that it can take images of a given size."""
+"""Builds a network from its config, and checks that it can take images of a given size."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torchvision
@@ -23,14 +24,13 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     """Return the network, with fresh weights from torch's global generator (see `randomness.seeded`).
 
     Raises:
-        UserError: no such network, or it does not take the width or options asked for.
+        UserError: there is no such network, or it does not take the width or options asked for.
     """
-    if config.name.startswith(TORCHVISION_PREFIX):
-        return _torchvision_model(config, num_classes)
     arguments = dict(config.options)
     if config.width is not None:
         arguments["width"] = config.width
-    factory = MODELS.get(config.name)
+    of_torchvision = config.name.startswith(TORCHVISION_PREFIX)
+    factory = _torchvision_factory(config) if of_torchvision else MODELS.get(config.name)
     try:
         model: nn.Module = factory(num_classes, **arguments)
     except TypeError as error:
@@ -38,34 +38,30 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     return model
 
 
-def _torchvision_model(config: ModelConfig, num_classes: int) -> nn.Module:
+def _torchvision_factory(config: ModelConfig) -> Callable[..., nn.Module]:
     name = config.name.removeprefix(TORCHVISION_PREFIX)
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UserError(f"unknown network {config.name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     if config.width is not None:
-        raise UserError(f"model {config.name}: width is of raysweep's own networks; torchvision's take none")
-    arguments: dict[str, Any] = {"num_classes": num_classes, **config.options}
-    if name in _WITH_AUXILIARY_HEADS:  # their training output is a tuple of logits, and their old initialisation warns
-        arguments = {"aux_logits": False, "init_weights": True, **arguments}
-    try:
-        model: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
-    except TypeError as error:
-        raise UserError(f"model {config.name}: cannot be built with {config.options}: {error}") from error
-    return model
+        raise UserError(f"model {config.name}: only raysweep's own networks take a width, torchvision's do not")
+    # Else these return a tuple of logits in training, and warn of their initialisation.
+    fixed = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY_HEADS else {}
+    make = partial(torchvision.models.get_model, name, weights=None)
+    return lambda num_classes, **options: make(num_classes=num_classes, **{**fixed, **options})
 
 
 def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: int) -> None:
-    """Check that a training batch of such images can pass; costs shapes only, no arithmetic (torch's meta device).
+    """Check that a training batch can pass the network; torch's meta device works out shapes without arithmetic.
 
     Args:
-        model: left as it is.
-        name: for the message.
+        model: the network, which stays as it is.
+        name: what the message calls it.
         image_size: height and width, in pixels.
         batch_size: the smallest batch that will be trained on.
 
     Raises:
-        UserError: it cannot; names the least size that works.
+        UserError: the batch cannot pass; it names the least image size that works.
     """
     shadow = copy.deepcopy(model).to("meta").train()
     problem = forward_problem(shadow, image_size, batch_size)
@@ -81,7 +77,7 @@ def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: i
 
 
 def forward_problem(model: nn.Module, image_size: int, batch_size: int) -> str | None:
-    """The first line of what torch says when such a batch passes a network on the meta device, or None if it passes."""
+    """Return why such a batch cannot pass a network on the meta device (torch's first line), or None if it can."""
     try:
         with torch.no_grad():
             model(torch.empty(batch_size, 3, image_size, image_size, device="meta"))

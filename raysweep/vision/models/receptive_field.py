@@ -1,12 +1,12 @@
 """The theoretical receptive field: how many pixels, along the height, one position of the last feature map can see.
 
-`FieldMode` watches a forward pass operator by operator (on torch's meta device nothing is computed) and keeps for each
-feature map the interval of input rows that its first row depends on. A convolution or a pool with kernel k, dilation
-d, stride s and padding p turns the interval [a, b] of a map whose rows are j input rows apart into
-[a - p j, b + (d (k - 1) - p) j] with rows s j apart; where branches meet (a residual sum, a concatenation) the union
+`FieldMode` watches a forward pass operator by operator (on torch's meta device nothing is computed). For each feature
+map it keeps the interval of input rows that the map's first row depends on. A convolution or a pool with kernel k,
+dilation d, stride s and padding p turns the interval [a, b] of a map whose rows are j input rows apart into
+[a - p j, b + (d (k - 1) - p) j] with rows s j apart. Where branches meet (a residual sum, a concatenation) the union
 counts, so the longest path decides. These are the formulas of Araujo, Norris and Sim, "Computing Receptive Fields of
-Convolutional Neural Networks", Distill 2019. The last feature map is the one that global pooling or the classifier
-takes in. Normalisation counts as in evaluation: it looks at no neighbour.
+Convolutional Neural Networks", Distill 2019. The last feature map is the one that goes into global pooling or the
+classifier. Normalisation counts as in evaluation, where it looks at no neighbour.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WHOLE_IMAGE = math.inf
 
 @dataclass(frozen=True)
 class _Field:
-    """Input rows that the first row of a feature map depends on, both ends included; how far apart its rows lie."""
+    """Input rows `low` to `high` that a feature map's first row depends on; its rows are `jump` input rows apart."""
 
     low: float
     high: float
@@ -36,36 +36,36 @@ class _Field:
         return self.high - self.low + 1
 
     def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> _Field:
-        """The field after a convolution or a pool."""
+        """Return the field after a convolution or a pool."""
         low = self.low - padding * self.jump
         high = self.high + (dilation * (kernel - 1) - padding) * self.jump
         return _Field(low, high, self.jump * stride)
 
 
 _POOLED = "pooled"
-"""In place of a field: what no longer has positions (global pooling, logits)."""
+"""Stands in place of a field for tensors without positions: what global pooling returns, and logits."""
 
 
 class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives its modes no types
-    """Inside it, follows `images` through whatever runs; then `receptive_field` and `unknown` say what came of it."""
+    """Follows `images` through all that runs inside it; afterwards read `receptive_field` and `unknown`."""
 
     def __init__(self, images: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._followed: dict[int, tuple[torch.Tensor, _Field | str]] = {}  # the tensors live on, so ids stay theirs
+        self._followed: dict[int, tuple[torch.Tensor, _Field | str]] = {}  # keeps the tensors, so that ids stay unique
         self._last: _Field | None = None
         self.unknown: str | None = None
-        """The first operator on feature maps that is neither a convolution, a pool nor alike at every position."""
+        """The first operator on feature maps that is no convolution, no pool, and not the same at every position."""
         self._remember(images, _Field(0, 0, 1))
 
     @property
     def receptive_field(self) -> float | None:
-        """In pixels; `WHOLE_IMAGE` where a part looks at all of it (squeeze-and-excitation); None if `unknown`."""
+        """Pixels; `WHOLE_IMAGE` if a part of the network looks at all of them (as squeeze-and-excitation), or None."""
         return None if self.unknown or self._last is None else self._last.size
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operator and work out the fields of its results."""
+        """Run an operator, and work out the fields of its results."""
         result = func(*args, **(kwargs or {}))
         inputs = [self._followed[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._followed]
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
@@ -85,7 +85,7 @@ class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
             elif _is_adaptive_pool(func) or first.dim() <= 2:
                 self._last, field = field, _POOLED
             elif first.shape[-2:] in sizes:
-                pass  # alike at every position
+                pass  # the operator is the same at every position
             elif first.shape[2:] == (1, 1):
                 self._last, field = field, _POOLED
             else:
@@ -98,7 +98,7 @@ class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
 
 
 def _union(fields: Sequence[_Field | str]) -> _Field | str:
-    """The field of what depends on all of these; the whole image where one is pooled and another is not."""
+    """Return the field of what depends on all of these; it is the whole image if only some are pooled."""
     local = [field for field in fields if isinstance(field, _Field)]
     if not local:
         return _POOLED
@@ -109,7 +109,7 @@ def _union(fields: Sequence[_Field | str]) -> _Field | str:
 
 
 def _window(func: Any, args: tuple[Any, ...]) -> tuple[int, int, int, int] | None:
-    """Kernel, stride, padding and dilation along the height, if the operator slides a window over positions."""
+    """Return kernel, stride, padding and dilation along the height, if the operator slides a window over positions."""
     aten = torch.ops.aten
     if func is aten.convolution.default and not args[6] and args[1].dim() == 4:
         return args[1].shape[2], args[3][0], args[4][0], args[5][0]

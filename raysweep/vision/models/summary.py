@@ -1,6 +1,6 @@
-"""What a network is, without training it: parameters, FLOPs, stage sizes, receptive field.
+"""Summarizes a network without training it: parameters, FLOPs, stage sizes, receptive field.
 
-One forward pass of one image on torch's meta device, which works out shapes and computes nothing.
+They come from one forward pass of one image on torch's meta device, which works out shapes and computes nothing.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """One network at one image size."""
+    """What is known of one network at one image size."""
 
     name: str
     params: int
     flops: int | None = None
-    """Of a forward pass of one image, a multiply-add counted as two (torch.utils.flop_counter)."""
+    """FLOPs of one image's forward pass, where a multiply-add counts as two (torch.utils.flop_counter)."""
     receptive_field: int | None = None
-    """Pixels, along the height, that a position of the last feature map can see; None: see `note`."""
+    """Pixels, along the height, that a position of the last feature map can see; None for the reason in `note`."""
     stage_sizes: tuple[int, ...] = ()
     """Width in pixels of each stage's last feature map, before the pool that may follow it."""
     note: str | None = None
-    """Why there is no receptive field, or nothing at all at this image size."""
+    """Why there is no receptive field, or why the network cannot take images of this size."""
 
 
 def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSummary:
     """Describe a network.
 
     Raises:
-        UserError: no such network, or it cannot be built as asked.
+        UserError: there is no such network, or it cannot be built as asked.
     """
     model = _build_on_meta(config, num_classes)
     params = sum(parameter.numel() for parameter in model.parameters())
@@ -47,9 +47,9 @@ def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSu
     if problem is not None:
         too_small = f"cannot take images of {image_size}x{image_size} pixels: {problem}"
         return ModelSummary(config.name, params, note=too_small)
-    stages = _StageSizes(model)
+    widths = _watch_stages(model)
     images = torch.empty(1, 3, image_size, image_size, device="meta")
-    # Not inference_mode, in which a mode sees operators before they are taken apart.
+    # Not in inference_mode, where a dispatch mode sees composite operators before they are taken apart.
     with torch.no_grad(), FlopCounterMode(display=False) as counter, FieldMode(images) as fields:
         model.eval()(images)
     field = fields.receptive_field
@@ -63,13 +63,13 @@ def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSu
         params,
         flops=counter.get_total_flops(),
         receptive_field=None if field is None or field == WHOLE_IMAGE else int(field),
-        stage_sizes=() if fields.unknown else stages.sizes(),
+        stage_sizes=() if fields.unknown else tuple(widths[stage] for stage in sorted(widths)),
         note=note,
     )
 
 
 def _build_on_meta(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Build without allocating weights; on the CPU first where the constructor needs numbers."""
+    """Build without allocating weights, or on the CPU first if the constructor needs numbers."""
     try:
         with torch.device("meta"):
             return build_model(config, num_classes)
@@ -77,27 +77,26 @@ def _build_on_meta(config: ModelConfig, num_classes: int) -> nn.Module:
         return build_model(config, num_classes).to("meta")
 
 
-class _StageSizes:
-    """Watches the stages: a network's direct children that are an nn.Sequential with convolutions, else itself."""
+def _watch_stages(model: nn.Module) -> dict[int, int]:
+    """Return the width of each stage's last feature map, to be filled by a forward pass.
 
-    def __init__(self, model: nn.Module) -> None:
-        stages = [child for child in model.children() if isinstance(child, nn.Sequential) and _convolves(child)]
-        self._seen: list[int | None] = [None] * max(1, len(stages))
-        for number, stage in enumerate(stages or [model]):
-            for block in stage.children():
-                if not isinstance(block, _POOLS):
-                    block.register_forward_hook(self._watch(number))
+    The stages are the network's direct children that are an nn.Sequential with convolutions, or else the network.
+    """
+    widths: dict[int, int] = {}
 
-    def sizes(self) -> tuple[int, ...]:
-        """Of the stages that ran, in their order."""
-        return tuple(size for size in self._seen if size is not None)
-
-    def _watch(self, stage: int) -> Any:
+    def watch(stage: int, block: nn.Module) -> None:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor) and output.dim() == 4:
-                self._seen[stage] = output.shape[-1]
+                widths[stage] = output.shape[-1]
 
-        return hook
+        block.register_forward_hook(hook)
+
+    stages = [child for child in model.children() if isinstance(child, nn.Sequential) and _convolves(child)]
+    for number, stage in enumerate(stages or [model]):
+        for block in stage.children():
+            if not isinstance(block, _POOLS):
+                watch(number, block)
+    return widths
 
 
 def _convolves(module: nn.Module) -> bool:

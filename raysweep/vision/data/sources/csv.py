@@ -1,4 +1,4 @@
-"""The source `csv`: a folder of images and CSV files that say each one's class."""
+"""The source `csv`: a folder of images, and CSV files that name the class of each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import RawData, absent, faults, find, inside
+from raysweep.vision.data.raw import RawData, absent, faults, file_of, inside
 from raysweep.vision.data.sources.parquet import read_classes
 from raysweep.vision.data.tree import Tree, read_text, split_of
 
@@ -20,19 +21,21 @@ DEFAULTS = ("train.csv", "labels.csv")
 
 
 def csv(config: DataConfig, root: Path) -> RawData:
-    """`train.csv` (or `labels.csv`), and `val.csv` and `test.csv` where they are there.
+    """`train.csv` (or `labels.csv`), and optionally `val.csv` and `test.csv`.
 
-    `train`, `val` and `test` name other files in `root`. A file's first line names its columns, `file` and `class`
-    among them; others are not read. A file of two columns may go without. File names are relative to the CSV
-    file's folder, or to `images` in it. Classes are those of the training file, sorted (as numbers if all are), or
+    `data.train`, `data.val` and `data.test` name other files in `root`. The first line of a file names its columns;
+    `file` and `class` are read. A file of two columns needs no such line. File names are relative to the CSV file's
+    folder, or to `images` in it. The classes are those of the training file, sorted (as numbers if all are numbers), or
     those of `classes.txt` in its order. Without a validation file `val_fraction` of the training images is held out.
 
     Raises:
-        DataError: no training file; or, all at once, lines that name a missing image or an unknown class.
+        DataError: there is no training file, or lines (all are named at once) have a missing image or unknown class.
     """
     paths = _paths(config, root)
     tables = {name: read_lines(path, labelled=True) for name, path in paths.items()}
-    images = {name: _images(paths[name], lines) for name, lines in tables.items()}
+    trees = {name: Tree(folder_of_images(paths[name], lines)) for name, lines in tables.items()}
+    for name, lines in tables.items():
+        _check(paths[name], trees[name].place, lines)
     names = paths["train"].parent / "classes.txt"
     given = {line.label for line in tables["train"]}
     classes = read_classes(names) if names.exists() else _sorted_classes(given)
@@ -46,64 +49,44 @@ def csv(config: DataConfig, root: Path) -> RawData:
     problems += [f"{paths['train']}: class {name!r} of {names} has no images" for name in classes if name not in given]
     if problems:
         raise faults(problems)
-    splits = {
-        name: split_of(
-            Tree(root),
-            [
-                (str(image.relative_to(root)), label_of[line.label])
-                for image, line in zip(images[name], lines, strict=True)
-            ],
-        )
+    splits: dict[str, Any] = {
+        name: split_of(trees[name], [(line.file, label_of[line.label]) for line in lines])
         for name, lines in tables.items()
     }
-    files = [*paths.values(), *(image for split in images.values() for image in split)]
-    return RawData(
-        classes=lambda: classes,
-        train=splits["train"],
-        val=splits.get("val"),
-        test=splits.get("test"),
-        files=(*files, *([names] if names.exists() else [])),
-    )
+    images = [trees[name].place / line.file for name, lines in tables.items() for line in lines]
+    files = (*paths.values(), *images, *([names] if names.exists() else []))
+    return RawData(classes=lambda: classes, files=files, **splits)
 
 
 def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
     defaults = [config.train] if config.train is not None else DEFAULTS
-    train = next((name for name in defaults if find(root, [name]) is not None), None)
+    train = next((name for name in defaults if (root / name).exists()), None)
     if train is None:
         raise absent(config.name, f"file {' or '.join(defaults)}", [root / name for name in defaults])
-    paths = {"train": inside(root, train, "data.train")}
-    for name in ("val", "test"):
-        given = getattr(config, name)
-        path = inside(root, given or f"{name}.csv", f"data.{name}")
-        if given is not None and not path.is_file():
-            raise DataError(f"data.{name}: no file {path}")
-        if path.is_file() and not (name == "val" and config.val_fraction is not None):
-            paths[name] = path
-    return paths
+    others = {name: file_of(config, name, root, f"{name}.csv") for name in ("val", "test")}
+    return {"train": inside(root, train, "data.train"), **{name: path for name, path in others.items() if path}}
 
 
-def _images(path: Path, lines: Sequence[Line]) -> list[Path]:
-    """Return the image of each line; raises DataError with all that is wrong in the file."""
-    base = folder_of_images(path, lines)
-    images = [base / line.file for line in lines]
-    label_of: dict[Path, str] = {}
+def _check(path: Path, base: Path, lines: Sequence[Line]) -> None:
+    """Check that each line names an image and a class; raise DataError with all that is wrong in the file."""
+    label_of: dict[str, str] = {}
     problems = []
-    for line, image in zip(lines, images, strict=True):
+    for line in lines:
         name = PurePosixPath(line.file)
         if not line.file or not line.label:
             problems.append(f"{line.where}: has no {'class' if line.file else 'file name'}")
         elif name.is_absolute() or ".." in name.parts:
-            problems.append(f"{line.where}: {str(name)!r} leads out of {base}")
-        elif not image.is_file():
-            problems.append(f"{line.where}: no image {image}")
-        elif label_of.setdefault(image, line.label) != line.label:
-            earlier = f"has class {label_of[image]!r} in an earlier line"
-            problems.append(f"{line.where}: {image} {earlier}, {line.label!r} here")
+            problems.append(f"{line.where}: {line.file!r} leads out of {base}")
+        elif not (base / name).is_file():
+            problems.append(f"{line.where}: no image {base / name}")
+        elif (earlier := label_of.setdefault(str(name), line.label)) != line.label:
+            problems.append(
+                f"{line.where}: {base / name} has class {earlier!r} in an earlier line, {line.label!r} here"
+            )
     if problems:
         raise faults(problems)
-    if not images:
+    if not lines:
         raise DataError(f"{path}: names no images")
-    return images
 
 
 def _sorted_classes(names: set[str]) -> list[str]:
@@ -122,10 +105,10 @@ class Line:
 
 
 def read_lines(path: Path, *, labelled: bool) -> list[Line]:
-    """Return the lines of a CSV file of file names and, always or perhaps, classes.
+    """Return the lines of a CSV file that has a column of file names and, at least if `labelled`, one of classes.
 
     Raises:
-        DataError: not a CSV file, no column of file names, or none of classes although they are `labelled`.
+        DataError: it is not a CSV file, or lacks one of these columns.
     """
     try:
         rows = csv_module.reader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)

@@ -18,17 +18,21 @@ from raysweep.vision.data.raw import RawData, RawSplit, absent, from_pixels, ref
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
-SPLITS = {"train": "train", "test": "t10k"}
-PARTS = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
+FILES = {
+    ("train", "images"): "train-images-idx3-ubyte",
+    ("train", "labels"): "train-labels-idx1-ubyte",
+    ("test", "images"): "t10k-images-idx3-ubyte",
+    ("test", "labels"): "t10k-labels-idx1-ubyte",
+}
 MAX_BYTES = 2**28
-"""No more of a file is read or unpacked; the largest has 47 MB."""
+"""Most bytes read of a file; the largest one has 47 MB."""
 
 
 def fashion_mnist(config: DataConfig, root: Path) -> RawData:
     """Fashion-MNIST: `train-images-idx3-ubyte` and the three others, each plain or `.gz`.
 
-    Looked for in `root`, `root/FashionMNIST/raw` (torchvision's), `root/raw`, `root/fashion-mnist` and where Debian's
-    package puts them. The files named t10k are the test split; validation images are held out of the others.
+    The files are looked for in `root`, `root/FashionMNIST/raw` (torchvision's), `root/raw`, `root/fashion-mnist` and
+    the folder of Debian's package. Those named t10k are the test split; validation images are held out of the others.
 
     Raises:
         DataError: a file is absent.
@@ -38,8 +42,8 @@ def fashion_mnist(config: DataConfig, root: Path) -> RawData:
     files = next((found for folder in folders if (found := _files(folder)) is not None), None)
     if files is None:
         command = f"{torchvision_download('FashionMNIST', root)}, or on Debian: apt-get install dataset-fashion-mnist"
-        names = f"files {', '.join(f'{split}-{part}[.gz]' for split in SPLITS.values() for part in PARTS.values())}"
-        raise absent(config.name, names, folders, command)
+        names = ", ".join(f"{name}[.gz]" for name in FILES.values())
+        raise absent(config.name, f"files {names}", folders, command)
     return RawData(
         classes=lambda: FashionMNIST.classes,
         train=_split(files, "train"),
@@ -48,27 +52,25 @@ def fashion_mnist(config: DataConfig, root: Path) -> RawData:
     )
 
 
-def _files(folder: Path) -> dict[str, Path] | None:
-    """Return the four files by `train images` and so on; None if one is absent."""
-    files = {}
-    for split, prefix in SPLITS.items():
-        for part, stem in PARTS.items():
-            name = f"{prefix}-{stem}"
-            path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-            if path is None:
-                return None
-            files[f"{split} {part}"] = path
-    return files
+Files = dict[tuple[str, str], Path]
+"""The path of each file, by split and by images or labels."""
 
 
-def _split(files: dict[str, Path], split: str) -> RawSplit:
+def _files(folder: Path) -> Files | None:
+    """Return the four files in `folder`, or None if one is absent."""
+    forms = {key: (folder / f"{name}.gz", folder / name) for key, name in FILES.items()}
+    files = {key: path for key, paths in forms.items() for path in paths if path.is_file()}  # the plain file, if both
+    return files if len(files) == len(FILES) else None
+
+
+def _split(files: Files, split: str) -> RawSplit:
     def read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-        images, labels = read_idx(files[f"{split} images"], 3), read_idx(files[f"{split} labels"], 1)
+        images, labels = read_idx(files[split, "images"], 3), read_idx(files[split, "labels"], 1)
         if len(images) != len(labels):
-            raise DataError(f"{files[f'{split} labels']}: has {len(labels):,} labels for {len(images):,} images")
+            raise DataError(f"{files[split, 'labels']}: has {len(labels):,} labels for {len(images):,} images")
         return images, labels
 
-    return from_pixels(read, str(files[f"{split} images"]), lambda: FashionMNIST.classes)
+    return from_pixels(read, str(files[split, "images"]), lambda: FashionMNIST.classes)
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -77,7 +79,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     torchvision's reader takes no `.gz` and ends with an AssertionError on a damaged file.
 
     Raises:
-        DataError: unreadable, of another kind, or shorter or longer than its sizes say.
+        DataError: the file is unreadable, of another kind, or shorter or longer than its sizes say.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

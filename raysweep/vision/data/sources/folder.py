@@ -1,9 +1,10 @@
-"""The source `folder`: a folder for each class, as torchvision's ImageFolder has it, on disk or in a zip archive."""
+"""The source `folder`: a folder for each class, as for torchvision's ImageFolder, on disk or in a zip archive."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
@@ -15,33 +16,32 @@ Rows = list[tuple[str, int]]
 
 
 def folder(config: DataConfig, root: Path) -> RawData:
-    """`train/<class>/...`, and `val/<class>/...` and `test/<class>/...` where they are there; or `<class>/...` alone.
+    """`train/<class>/...`, and optionally `val/<class>/...` and `test/<class>/...`; or `<class>/...` alone.
 
-    `root` is the folder, or a zip archive of it. `train`, `val` and `test` name other folders in it. Without a
-    validation split `val_fraction` of the training images is held out. Classes are sorted by name, as ImageFolder
-    numbers them; images lie in their class's folder or any folder in it.
+    `root` is the folder, or a zip archive of it. `data.train`, `data.val` and `data.test` name other folders in it.
+    Without a validation split `val_fraction` of the training images is held out. Classes are sorted by name, as
+    ImageFolder numbers them. Images lie in their class's folder or any folder below it.
 
     Raises:
-        DataError: no class folders, a class without images, or a split whose classes training lacks.
+        DataError: there are no class folders, a class has no images, or a split has a class that training lacks.
     """
     if not root.exists():
         raise absent(config.name, "such folder or zip archive", [root])
     tree = open_tree(root)
     at = _split_folders(tree, config)
     classes = _classes(tree, at["train"], "train")
-    splits = {name: _rows(tree, name, place, classes) for name, place in at.items()}
+    rows = {name: _rows(tree, name, place, classes) for name, place in at.items()}
+    splits: dict[str, Any] = {name: split_of(tree, listed) for name, listed in rows.items()}
     return RawData(
         classes=lambda: classes,
-        train=split_of(tree, splits["train"]),
-        val=split_of(tree, splits["val"]) if "val" in splits else None,
-        test=split_of(tree, splits["test"]) if "test" in splits else None,
-        files=tuple(tree.files([name for rows in splits.values() for name, _ in rows])),
+        files=tuple(tree.files([name for listed in rows.values() for name, _ in listed])),
         content="/".join([*at.values(), *classes]),
+        **splits,
     )
 
 
 def _split_folders(tree: Tree, config: DataConfig) -> dict[str, str]:
-    """Return where each split lies in the tree; `""` for a tree of classes alone."""
+    """Return the folder of each split in the tree; `""` for a tree of classes alone."""
     given = {name: getattr(config, name) for name in SPLITS}
     for name, place in given.items():
         if place is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from raysweep.vision.data.raw import (
     Rows,
     absent,
     check_labels,
-    find,
+    file_of,
     inside,
 )
 from raysweep.vision.data.tree import read_text
@@ -31,19 +32,19 @@ ROWS_A_BATCH = 1024
 
 
 def parquet(config: DataConfig, root: Path) -> RawData:
-    """`train.parquet` and `val.parquet`, or those named by `train`, `val`, `test`, with an optional `classes.txt`.
+    """`train.parquet` and `val.parquet`, or the files that `data.train`, `data.val` and `data.test` name.
 
-    They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`. Without a validation file `val_fraction` of
-    the training rows is held out. `classes.txt` has a name a line, or `id<TAB>name`.
+    They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`, with an optional `classes.txt` whose lines read
+    `name` or `id<TAB>name`. Without a validation file `val_fraction` of the training rows is held out.
 
     Raises:
-        DataError: no training file, or one named is not there.
+        DataError: there is no training file, or a named file is absent.
     """
     train = config.train or "train.parquet"
-    folder = find(root, [train], [config.name, TINY])
+    folders = [root, root / config.name, root / TINY]
+    folder = next((folder for folder in folders if (folder / train).exists()), None)
     if folder is None:
-        looked = [root / train, root / config.name / train, root / TINY / train]
-        raise absent(config.name, f"file {train}", looked)
+        raise absent(config.name, f"file {train}", [folder / train for folder in folders])
     return parquet_in(folder, config)
 
 
@@ -51,33 +52,30 @@ def parquet_in(folder: Path, config: DataConfig) -> RawData:
     """Return the Parquet set in `folder`, which has the training file."""
     paths = {
         "train": inside(folder, config.train or "train.parquet", "data.train"),
-        "val": _optional(folder, config.val, "val", None if config.val_fraction else "val.parquet"),
-        "test": _optional(folder, config.test, "test", None),
+        "val": file_of(config, "val", folder, "val.parquet"),
+        "test": file_of(config, "test", folder),
     }
+    there = {name: path for name, path in paths.items() if path is not None}
     names = folder / "classes.txt"
-    splits: dict[str, RawSplit] = {}
 
     @cache
     def classes() -> Sequence[str]:
         if names.exists():
             return read_classes(names)
-        top = max(int(_read_labels(path).max(initial=-1)) for path in paths.values() if path is not None)
+        top = max(int(_read_labels(path).max(initial=-1)) for path in there.values())
         if top >= MAX_CLASSES:
             raise DataError(f"{folder}: labels up to {top}, at most {MAX_CLASSES - 1} are taken")
         return [str(label) for label in range(top + 1)]
 
-    for name, path in paths.items():
-        if path is not None:
-            splits[name] = _split(path, classes)
-    files = [path for path in (*paths.values(), names) if path is not None and path.exists()]
-    return RawData(classes, splits["train"], splits.get("val"), splits.get("test"), tuple(files))
+    splits: dict[str, Any] = {name: _split(path, classes) for name, path in there.items()}
+    return RawData(classes, files=(*there.values(), *([names] if names.exists() else [])), **splits)
 
 
 def read_classes(path: Path) -> list[str]:
-    """Return the class names of a file with a name a line, or `id<TAB>name`; the id joins names that repeat.
+    """Return the class names of a file whose lines read `name` or `id<TAB>name`; if names repeat, ids join them.
 
     Raises:
-        DataError: unreadable, empty, or a name comes twice.
+        DataError: the file is unreadable or empty, or a name comes twice.
     """
     return name_classes(read_text(path).splitlines(), str(path))
 
@@ -97,20 +95,9 @@ def name_classes(lines: Sequence[str], where: str) -> list[str]:
         if not name:
             raise DataError(f"{where}:{number}: the class name is empty")
         if name in seen:
-            raise DataError(f"{where}:{number}: class {name!r} stands at line {seen[name]} already")
+            raise DataError(f"{where}:{number}: class {name!r} is already at line {seen[name]}")
         seen[name] = number
     return names
-
-
-def _optional(folder: Path, given: str | None, split: str, default: str | None) -> Path | None:
-    if given is not None:
-        path = inside(folder, given, f"data.{split}")
-        if not path.exists():
-            raise DataError(f"data.{split}: no file {path}")
-        return path
-    if default is not None and (folder / default).exists():
-        return folder / default
-    return None
 
 
 def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
@@ -155,29 +142,22 @@ def _read_labels(path: Path) -> Labels:
 
 
 def _read_images(path: Path, rows: Rows) -> Iterator[Encoded]:
-    """Yield the image bytes of `rows`, ascending; row groups without any are not read."""
+    """Yield the image bytes of `rows`, which ascend; row groups without any of them are not read."""
     with _open(path) as file:
         kind = file.schema_arrow.field("image").type
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             raise DataError(f"{path}: column 'image' is {kind}, must be binary: the bytes of an image file")
-        start = 0
-        for group in range(file.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
-            wanted = rows[(rows >= start) & (rows < end)] - start
-            if len(wanted):
-                yield from _read_group(path, file, group, wanted, start)
-            start = end
-
-
-def _read_group(path: Path, file: pq.ParquetFile, group: int, wanted: Rows, first: int) -> Iterator[Encoded]:
-    at = 0
-    try:
-        for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=["image"]):
-            here = wanted[(wanted >= at) & (wanted < at + batch.num_rows)] - at
-            yield from batch.column(0).take(pa.array(here)).to_pylist()
-            at += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: row {first + at} or later: cannot read: {_first_line(error)}") from error
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        for group in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
+            at = int(starts[group])
+            try:
+                for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=["image"]):
+                    wanted = rows[(rows >= at) & (rows < at + batch.num_rows)] - at
+                    yield from batch.column(0).take(pa.array(wanted)).to_pylist()
+                    at += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path}: row {at} or later: cannot read: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -13,14 +13,14 @@ from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, refuse_sp
 
 SYNTHETIC_CLASSES = 10
 SYNTHETIC_TRAIN = 80
-"""Training images of a class; a quarter as many are for validation."""
+"""Training images of each class."""
 SYNTHETIC_SIZE = 16
 
 
 def synthetic(config: DataConfig, root: Path) -> RawData:
-    """Images that a small network can learn, drawn from `config.seed`: a coloured pattern a class, plus noise.
+    """Images that a small network can learn, drawn from `config.seed`: a coloured pattern for each class, plus noise.
 
-    `classes` (10), `per_class` (80; a quarter as many for validation), `image_size` (16) make it larger.
+    `classes` (10), `per_class` (80, and a quarter as many for validation) and `image_size` (16) make the set larger.
     """
     refuse_split_names(config)
     classes = config.classes or SYNTHETIC_CLASSES

@@ -1,7 +1,7 @@
-"""The source `tiny_imagenet`: 200 classes of 64 x 64 pixels, in any of the three forms it goes about in.
+"""The source `tiny_imagenet`: 200 classes of 64 x 64 pixels, in any of the three forms in which it is distributed.
 
-The Parquet files, the original folder and its zip give the same arrays in the same order, so that a sweep goes on
-with the same data on a machine that has another form.
+The Parquet files, the original folder and its zip archive give the same arrays in the same order, so that a sweep can
+continue on a machine that has the data in another form.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ ANNOTATIONS = "val/val_annotations.txt"
 def tiny_imagenet(config: DataConfig, root: Path) -> RawData:
     """Tiny ImageNet: `train.parquet` and `val.parquet`, or the original folder, or `tiny-imagenet-200.zip`.
 
-    Looked for in `root` and `root/tiny-imagenet-200`; `root` may be the zip itself. The original test split has no
-    labels and is not read.
+    They are looked for in `root` and `root/tiny-imagenet-200`; `root` may be the zip archive itself. The original test
+    split has no labels and is not read.
 
     Raises:
-        DataError: none of the three is there, or it is not whole.
+        DataError: none of the three is there, or parts are missing.
     """
     refuse_split_names(config, ["train", "val"])
     archive = root / f"{TINY}.zip"
@@ -53,12 +53,8 @@ def tiny_imagenet(config: DataConfig, root: Path) -> RawData:
         raise absent(config.name, "Tiny ImageNet", looked, command)
     if found.name == "train.parquet":
         raw = parquet_in(found.parent, config)
-        return replace(
-            raw,
-            train=_by_content(raw.train),
-            val=raw.val and _by_content(raw.val),
-            test=raw.test and _by_content(raw.test),
-        )
+        val, test = (split and _by_content(split) for split in (raw.val, raw.test))
+        return replace(raw, train=_by_content(raw.train), val=val, test=test)
     return _original(open_tree(found.parent if found.name == "train" else found), config)
 
 
@@ -87,7 +83,7 @@ def _original(tree: Tree, config: DataConfig) -> RawData:
 
 
 def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the validation images and their labels, by `val_annotations.txt`: file, wnid, a box."""
+    """Return the validation images and their labels from `val_annotations.txt`, whose lines are file, wnid, box."""
     if not tree.has(ANNOTATIONS):
         raise DataError(
             f"{tree.where(ANNOTATIONS)}: is absent; set data.val_fraction to hold out training images instead, "
@@ -99,8 +95,8 @@ def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
     for number, line in enumerate(tree.text(ANNOTATIONS).splitlines(), start=1):
         if not line.strip():
             continue
-        name, _, rest = line.partition("\t")
-        wnid, path = rest.partition("\t")[0].strip(), f"val/images/{name}"
+        name, wnid, *_ = [*line.split("\t"), ""]
+        path = f"val/images/{name}"
         if wnid not in label_of:
             problems.append(f"{tree.where(ANNOTATIONS)}:{number}: class {wnid!r} has no folder in train")
         elif path not in there:
@@ -115,45 +111,32 @@ def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def _class_names(tree: Tree, wnids: Sequence[str]) -> list[str]:
-    """Name each class by its words in `words.txt`, where that has them."""
-    words: dict[str, str] = {}
-    if tree.has("words.txt"):
-        for line in tree.text("words.txt").splitlines():
-            wnid, _, meaning = line.partition("\t")
-            words[wnid.strip()] = meaning.strip()
-    lines = [f"{wnid}\t{words[wnid]}" if words.get(wnid) else wnid for wnid in wnids]
-    return name_classes(lines, tree.where("words.txt"))
+    """Return the name of each class: its words in `words.txt`, or else its wnid."""
+    text = tree.text("words.txt") if tree.has("words.txt") else ""
+    words = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
+    return name_classes([f"{wnid}\t{words.get(wnid, '')}" for wnid in wnids], tree.where("words.txt"))
 
 
 def _by_content(split: RawSplit) -> RawSplit:
-    """Return the same rows in an order that nothing but their bytes and labels decides.
+    """Return the same rows in an order that only their bytes and labels decide.
 
-    All bytes of the split (Tiny ImageNet: 215 MB) are held in memory from the first look on.
+    All bytes of the split (215 MB for Tiny ImageNet) are held in memory once the first row has been read.
     """
 
     @cache
-    def data() -> tuple[Rows, list[bytes | DataError | None]]:
-        labels = split.labels()
-        encoded = [_bytes(image) for image in split.images(np.arange(len(labels)))]
-        keys = [
-            (hashlib.sha256(image if isinstance(image, bytes) else b"").digest(), label)
-            for image, label in zip(encoded, labels.tolist(), strict=True)
-        ]
-        return np.asarray(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64), encoded
+    def data() -> tuple[Rows, list[Encoded]]:
+        labels = split.labels().tolist()
+        found = split.images(np.arange(len(labels)))
+        encoded: list[Encoded] = [read_file(image) if isinstance(image, Path) else image for image in found]
+        digests = [hashlib.sha256(image if isinstance(image, bytes) else b"").digest() for image in encoded]
+        order = sorted(range(len(labels)), key=lambda row: (digests[row], labels[row]))
+        return np.asarray(order, dtype=np.int64), encoded
 
     def labels() -> Labels:
         return split.labels()[data()[0]]
 
     def images(rows: Rows) -> Iterator[Encoded]:
         order, encoded = data()
-        for row in order[rows]:
-            yield encoded[row]
+        return (encoded[row] for row in order[rows])
 
     return RawSplit(labels, images, lambda row: split.where(int(data()[0][row])))
-
-
-def _bytes(encoded: Encoded) -> bytes | DataError | None:
-    if isinstance(encoded, Path):
-        return read_file(encoded)
-    assert not isinstance(encoded, np.ndarray), "Tiny ImageNet's images are files"
-    return encoded

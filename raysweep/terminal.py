@@ -33,6 +33,11 @@ def step(what: str) -> Iterator[None]:
         yield
 
 
+def format_acc(value: float | None) -> str:
+    """Return an accuracy of 0..1 as a percentage."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
 def format_bytes(count: float) -> str:
     """Bytes with three digits and a decimal prefix."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from raysweep.errors import DataError, UserError
 from raysweep.results.checkpoint import open_checkpoint
-from raysweep.results.table import format_acc
+from raysweep.terminal import format_acc
 from raysweep.vision.data.decode import Undecodable, decode_all
 from raysweep.vision.data.unprepared import Unprepared, open_unprepared
 from raysweep.vision.inference import Classifier

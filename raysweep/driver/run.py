@@ -26,18 +26,17 @@ from rich.console import Console
 
 from raysweep.cluster.places import describe_job, storage_problem
 from raysweep.cluster.slots import Slot, alive_hosts, connect, count_slots, dashboard_url, find_slot
+from raysweep.driver.board import Board
 from raysweep.driver.conditions import check_conditions
-from raysweep.driver.evaluate import evaluate_best
-from raysweep.driver.events import Board, TuneEvents
+from raysweep.driver.events import TuneEvents
 from raysweep.driver.failures import Failure
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.driver.limits import SAVE_EVERY_S, Meter
 from raysweep.driver.metrics import shown_on_dashboard
-from raysweep.driver.prepare import prepare_data
 from raysweep.driver.queue import TrialQueue
-from raysweep.driver.scheduler import make_scheduler
-from raysweep.driver.search import PlanSearcher
+from raysweep.driver.scheduler import PlanSearcher, make_scheduler
 from raysweep.driver.stop import StopRequest
+from raysweep.driver.tasks import TaskRunner, evaluate_best, prepare_data
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, Interrupted, LimitReached, StorageError
 from raysweep.halving.replay import is_done, replay
@@ -137,8 +136,8 @@ class _Run:
         self.sweep, self.sweep_path, self.trials = sweep, sweep_path, trials
         self.folder, self.imports = folder, imports
         self.records = [self._known(trial) for trial in trials]
-        self.view = View(console, sweep.name, sweep.objective.maximize, self.records)
-        self.board = Board(self.records, self.view.notify)
+        self.board = Board(self.records)
+        self.view = View(console, sweep.name, sweep.objective.maximize, self.board)
         self.stop = StopRequest()
         self.halving = replay(self.records, sweep.scheduler, sweep.objective, retry_failed=True)
         self.meter = Meter(folder, sweep.limits)
@@ -161,14 +160,14 @@ class _Run:
             self.stop.request(limit)
             self._write_resolved({})
             return
-        with self.stop.on_signals(), self._view_while_running():
+        with self.stop.on_signals(), self.view:
             connect(address, describe_job(self.sweep.name, self.folder.path))
             try:
                 with self.stop.on_signals():  # again: connecting sets a handler of Ray's
                     if if_several_nodes and len(alive_hosts()) > 1:
                         raise ClusterError(if_several_nodes)
                     slot = find_slot(self.sweep.resources, self.view.say)
-                    self.view.costs.gpus = slot.workers * slot.gpus
+                    self.view.gpus = slot.workers * slot.gpus
                     data: dict[str, Any] = {}
                     if left:
                         self.view.say(_first_line(self.sweep.name, self.records, left))
@@ -274,9 +273,7 @@ class _Run:
             UserError: data, precision or workers are not those the run began with.
         """
         configs = {record.id: loop().config.model_validate(record.config) for record in left}
-        folder = self.sweep_path.absolute().parent
-        view = self.view
-        prepared = prepare_data(configs, folder, self.imports, slot, view.say, view.step, lambda: self.stop.requested)
+        prepared = prepare_data(configs, self._tasks(slot))
         if prepared is None:
             return {}
         check_conditions(self.folder, left, prepared.conditions)
@@ -304,7 +301,7 @@ class _Run:
         with (
             tempfile.TemporaryDirectory(prefix="raysweep-") as scratch,
             self._housekeeping(flag, slot),
-            shown_on_dashboard(self.board, sweep.name, sweep.objective.maximize, slot),
+            shown_on_dashboard(self.board, sweep.name, sweep.objective.maximize, slot.workers * slot.gpus),
         ):
             _tune_environment(max_starting=max(1, count_slots(slot)))
             self.board.began = time.monotonic()
@@ -380,15 +377,10 @@ class _Run:
         return is_wanted(self.folder, read_results(self.folder).best, self.sweep.evaluate.tta)
 
     def _evaluate(self, slot: Slot, data: dict[str, Any]) -> None:
-        folder = self.sweep_path.absolute().parent
-        tta = self.sweep.evaluate.tta
-        evaluate_best(self.folder, tta, folder, self.imports, slot, data, self.stop, self.view.say, self.view.step)
+        evaluate_best(self.folder, self.sweep.evaluate.tta, data, self._tasks(slot))
 
-    @contextmanager
-    def _view_while_running(self) -> Iterator[None]:
-        with self.view:
-            self.view.board = self.board
-            yield
+    def _tasks(self, slot: Slot) -> TaskRunner:
+        return TaskRunner(slot, self.sweep_path.absolute().parent, self.imports, self.view, self.stop)
 
     @contextmanager
     def _housekeeping(self, flag: Any, slot: Slot) -> Iterator[None]:
@@ -397,7 +389,7 @@ class _Run:
         told = threading.Event()
 
         def watch() -> None:
-            self.meter.count(self.board.running() * slot.workers * slot.gpus)
+            self.meter.count(len(self.board.with_status("running")) * slot.workers * slot.gpus)
             if limit := self.meter.spent_limit():
                 self.stop.request(limit)
             if self.stop.requested and not told.is_set():

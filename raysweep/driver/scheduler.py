@@ -1,5 +1,16 @@
-"""Who goes on, as a Tune TrialScheduler: order-proof ASHA, of which running every trial to its end is the case without
-rungs. Tune's own ASHA is there to compare with.
+"""What Tune asks while it runs a sweep, and where its questions go: nearly all of them to the `TrialQueue`.
+
+Tune takes its decisions from two objects. The searcher (`suggest`) makes new trials; the scheduler says what becomes of
+the trials that exist. On the main thread Tune repeats one step until all trials have ended and the searcher is done:
+
+1. `suggest`, while fewer than TUNE_MAX_PENDING_TRIALS_PG trials are pending: the config of one more trial, or "none
+   now" (None), or "none any more" (FINISHED).
+2. `choose_trial_to_run`: a pending or paused trial to be given a process, a warm one if one is free. The pending trials
+   that were not chosen follow in the order in which they came.
+3. One event of the cluster: a process is ready or has died, or a trial reported (`on_trial_result`, whose answer is
+   CONTINUE, STOP or NOOP) or returned.
+
+Tune's own `asha` is here too, to compare with.
 """
 
 from __future__ import annotations
@@ -7,7 +18,8 @@ from __future__ import annotations
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.stop import StopRequest
@@ -15,47 +27,73 @@ from raysweep.halving.rungs import Verdict
 from raysweep.sweepfile.schema import RayAshaConfig, Sweep
 
 
-class HalvingScheduler(TrialScheduler):
+class Stateless:
+    """An object that Tune pickles and saves as nothing: the records in the run folder are the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing; a `Searcher` has to have this method."""
+
+
+class PlanSearcher(Stateless, Searcher):
+    """Hands Tune the trials of the plan whose turn it is, and none once the run is to stop."""
+
+    def __init__(self, queue: TrialQueue, stop: StopRequest) -> None:
+        super().__init__(metric="score", mode="max")
+        self._queue, self._stop = queue, stop
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's config, None while others must report first, or FINISHED at the end."""
+        if self._stop.requested:
+            return Searcher.FINISHED
+        assignment = self._queue.hand_out(trial_id)
+        if assignment is not None:
+            return {"assignment": assignment}
+        # With no trial left to wait for, None would make Tune block for up to ten minutes, in which signals have no
+        # effect. FINISHED too early would make it end the warm processes that paused trials are to go on in.
+        return None if self._queue.is_busy else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tune is done with a trial; `error`: it could not start it."""
+        self._queue.leave(trial_id, failed=error)
+
+
+class HalvingScheduler(Stateless, FIFOScheduler):
     """Pauses trials at rungs until their place is sure, brings them back, and stops those without a chance.
 
-    A trial has committed before it reports a rung, so it can be paused or stopped at once: nothing is saved by Tune.
+    With no rungs (`scheduler: none`) every trial runs to its end. A trial has committed before it reports a rung, so it
+    can be paused or stopped at once, with no checkpoint of Tune's.
     """
 
     def __init__(self, queue: TrialQueue, stop: StopRequest) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._queue = queue
-        self._stop = stop
+        self._queue, self._stop = queue, stop
         self._new: list[TuneTrial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """A trial is new, or to be tried again after its process died."""
+        """A trial is new, or is to be tried again after its process died."""
         if self._queue.know(trial):
             self._new.append(trial)
 
-    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """A trial's process died; whether for the last time is for the searcher to hear."""
-
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """A trial reported an epoch, or its end."""
-        verdict = self._queue.judge(trial, result)
-        if verdict is Verdict.SAFE:
-            return TrialScheduler.CONTINUE
-        if verdict is Verdict.OUT:
-            return TrialScheduler.STOP
+        """A trial reported an epoch, or its end; say whether it goes on."""
+        match self._queue.judge(trial, result):
+            case Verdict.SAFE:
+                return TrialScheduler.CONTINUE
+            case Verdict.OUT:
+                return TrialScheduler.STOP
+        # The answer PAUSE would have Tune save a checkpoint first; so the trial is paused here, and Tune does nothing.
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return TrialScheduler.NOOP
 
-    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        """The searcher is told as well, and that is enough."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """See `on_trial_complete`."""
-
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """The trial whose turn it is: a paused one, else one just handed out by the searcher.
+        """Return the trial whose turn it is: a paused one, else one that the searcher has just handed out.
 
-        Tune asks at every step. Each trial is named once: it then takes a warm process if one is free, else gets a new
-        one. Were it named again meanwhile, it would take the next free process from the trial whose turn it is then.
+        Each trial is returned once. It takes a warm process if one is free, else Tune starts one for it. If it were
+        returned again at the next step, while its process starts, Tune would give it the next warm process that comes
+        free, and so take that from the trial whose turn it is then.
         """
         _stop_those_over(tune_controller, self._queue, self._stop)
         if self._stop.requested:
@@ -65,48 +103,27 @@ class HalvingScheduler(TrialScheduler):
         new, self._new = self._new, []
         return self._queue.promote() or next((trial for trial in new if trial.status == TuneTrial.PENDING), None)
 
-    def debug_string(self) -> str:
-        """For Tune's own reporter, which is off."""
-        return type(self).__name__
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing to pickle, though Tune asks: the records are the state."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the records are the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
-
-
-class RayAsha(ASHAScheduler):
-    """Tune's own ASHA, which also stops the trials that are not to be started again."""
+class RayAsha(Stateless, ASHAScheduler):
+    """Tune's own ASHA, which here also stops the trials that are not to be started again."""
 
     def __init__(self, queue: TrialQueue, stop: StopRequest, **options: Any) -> None:
         super().__init__(**options)
-        self._queue = queue
-        self._stop = stop
+        self._queue, self._stop = queue, stop
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """The next trial in the order of arrival."""
+        """Return the next trial in the order in which they came."""
         _stop_those_over(tune_controller, self._queue, self._stop)
         chosen: TuneTrial | None = super().choose_trial_to_run(tune_controller)
         return chosen
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing to pickle, though Tune asks: the records are the state."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the records are the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
-
 
 def _stop_those_over(tune_controller: Any, queue: TrialQueue, stop: StopRequest) -> None:
-    """Stop the trials that failed for good; where the run is to stop, those that hold nothing and keep Tune waiting."""
+    """Stop the trials that failed for good.
+
+    Once the run is to stop, also stop those without a process: Tune would wait for them. Those with one end by
+    themselves, since the stop flag tells them.
+    """
     over = queue.take_given_up()
     if stop.requested:
         over += [trial for trial in queue.tune_trials if trial.status in (TuneTrial.PAUSED, TuneTrial.PENDING)]
@@ -115,13 +132,13 @@ def _stop_those_over(tune_controller: Any, queue: TrialQueue, stop: StopRequest)
 
 
 def make_scheduler(sweep: Sweep, queue: TrialQueue, stop: StopRequest, longest: int) -> TrialScheduler:
-    """Build the Tune scheduler of the sweep file.
+    """Build the Tune scheduler that the sweep file names.
 
     Args:
-        sweep: names it.
-        queue: of its trials.
+        sweep: the sweep.
+        queue: its trials.
         stop: whether the run is to stop.
-        longest: epochs of the longest trial.
+        longest: the epochs of the longest trial.
     """
     if not isinstance(sweep.scheduler, RayAshaConfig):
         return HalvingScheduler(queue, stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 
@@ -12,24 +13,22 @@ def sparkline(values: Sequence[float | None], total: int, width: int, ascii_only
     """Draw a curve from its lowest to its highest value, as far as it has come.
 
     Args:
-        values: one an epoch; what is no finite number leaves a gap.
-        total: epochs when it is whole: `width` characters then.
-        width: in characters.
-        ascii_only: where the terminal's encoding has no block elements.
+        values: one value per epoch; None and values that are not finite leave a gap.
+        total: the epochs of the whole curve, which is `width` characters wide.
+        width: the whole curve's characters.
+        ascii_only: whether to do without block elements, for terminals whose encoding has none.
     """
-    steps = ASCII if ascii_only else BLOCKS
-    numbers = [value if value is not None and math.isfinite(value) else math.nan for value in values]
-    finite = [value for value in numbers if not math.isnan(value)]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite:
         return ""
-    low, span = min(finite), max(finite) - min(finite)
-    cells = max(1, round(width * min(1.0, len(numbers) / max(1, total))))
-    line = ""
-    for cell in range(cells):
-        start = cell * len(numbers) // cells
-        part = [
-            value for value in numbers[start : max(start + 1, (cell + 1) * len(numbers) // cells)] if value == value
-        ]
-        height = (sum(part) / len(part) - low) / span if part and span else 0.0
-        line += steps[round(height * (len(steps) - 1))] if part else " "
-    return line
+    steps = ASCII if ascii_only else BLOCKS
+    low, span = min(finite), max(finite) - min(finite) or 1.0
+    count = len(values)
+    cells = max(1, round(width * min(1.0, count / max(1, total))))
+
+    def cell(index: int) -> str:
+        start, end = index * count // cells, (index + 1) * count // cells
+        part = [value for value in values[start : max(start + 1, end)] if value is not None and math.isfinite(value)]
+        return steps[round((fmean(part) - low) / span * (len(steps) - 1))] if part else " "
+
+    return "".join(map(cell, range(cells)))

@@ -1,10 +1,11 @@
-"""What the user sees while a sweep runs: one live table on a terminal, plain lines elsewhere. All on stderr."""
+"""What the user sees while a sweep runs: one live table on a terminal, plain lines elsewhere; all of it on stderr."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -13,39 +14,35 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raysweep.driver.costs import Costs, curve_of
-from raysweep.driver.events import Board, Progress
+from raysweep.driver.board import Board, Progress
 from raysweep.driver.sparkline import sparkline
-from raysweep.results.table import format_acc
-from raysweep.store import Record
-from raysweep.terminal import can_redraw, moving_bars
+from raysweep.terminal import can_redraw, format_acc, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
 WIDE = 100
-"""Columns from which on the live table has room for all of a trial's numbers."""
+"""The columns that a terminal must have for the live table to show all of a trial's numbers."""
 CURVE, CURVE_WIDTH = "curve", 10
 
 
 class View:
-    """Follows a board; enter it as a context manager for the time of the run.
+    """Shows a board; enter it as a context manager for the time of the run.
 
     Args:
-        console: on stderr.
-        name: of the sweep.
-        maximize: whether a larger score is better.
-        records: of all trials, as they were when the run began.
+        console: a console on stderr.
+        name: the sweep's name.
+        maximize: whether a higher score is better.
+        board: the board; it notifies this view from now on.
     """
 
-    def __init__(self, console: Console, name: str, maximize: bool, records: Iterable[Record] = ()) -> None:
+    def __init__(self, console: Console, name: str, maximize: bool, board: Board) -> None:
         self.console = console
-        self.name = name
-        self.board: Board | None = None
-        self.costs = Costs(records)
+        self.gpus = 0.0  # of each trial; where a trial holds none, hours are those of its slot
+        self._name, self._maximize, self._board = name, maximize, board
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
-        self._maximize = maximize
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
         self._said_at = 0.0
+        board.notify = self._on_update
 
     def __enter__(self) -> Self:
         if self._is_live:
@@ -57,12 +54,12 @@ class View:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line above the table."""
+        """Print a line, above the table if there is one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Show a step of the run beside the table, for as long as it takes; in plain mode say it."""
+        """Show a step of the run as a moving bar below the table while the block lasts, or say it once elsewhere."""
         if not self._is_live:
             self.say(what)
         task = self._steps.add_task(what, total=None)
@@ -71,55 +68,49 @@ class View:
         finally:
             self._steps.remove_task(task)
 
-    def notify(self, what: str, progress: Progress) -> None:
-        """Take note of what happened to a trial; say it in plain mode, and on a terminal if it is worth a line."""
-        self.costs.note(what, progress)
+    def render(self) -> RenderableType:
+        """Return what the live table shows now."""
+        running = self._board.with_status("running")
+        table = [_running_table(running, self.console)] if running else []
+        return Group(*table, Text(self.summary()), *([self._steps] if self._steps.tasks else []))
+
+    def summary(self) -> str:
+        """Return in one line how far the sweep has come."""
+        board, trials = self._board, list(self._board.trials.values())
+        unfinished = board.with_status("planned", "running", "paused")
+        elapsed = time.monotonic() - board.began
+        parts = [f"{self._name}: {len(trials) - len(unfinished)}/{len(trials)} trials done, elapsed {_clock(elapsed)}"]
+        left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
+        if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
+            an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
+            parts.append(f"about {_clock(an_epoch * left)} left")
+        if paused := len(board.with_status("paused")):
+            parts.append(f"{paused} wait at rungs")
+        if scores := [progress.best for progress in trials if progress.best is not None]:
+            parts.append(f"best score {(max if self._maximize else min)(scores):.4f}")
+        spent = sum(progress.trained_hours + progress.lost_hours for progress in trials) * (self.gpus or 1)
+        parts.append(f"{spent:.2f} {'GPU' if self.gpus else 'slot'}-hours spent")
+        if stopped := board.with_status("stopped"):
+            saved = sum(progress.saved_hours for progress in stopped) * (self.gpus or 1)
+            parts.append(f"{saved:.2f} saved by early stopping")
+        return ", ".join(parts)
+
+    def _on_update(self, what: str, progress: Progress) -> None:
+        """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""
         line = _line(what, progress)
         is_news = what == "died" or progress.status == "stopped"
         if line and (is_news or not self._is_live):
             self.say(line)
         elif not self._is_live and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
             self._said_at = time.monotonic()
-            self.say(self._summary())
-
-    def _render(self) -> RenderableType:
-        if self.board is None:
-            return Text(f"{self.name}: starting")
-        with self.board.lock:
-            running = [progress for progress in self.board.trials.values() if progress.status == "running"]
-        table = _running_table(running, self.console.width >= WIDE, self.console.options.ascii_only)
-        return Group(
-            *([table] if running else []), Text(self._summary()), *([self._steps] if self._steps.tasks else [])
-        )
-
-    def _summary(self) -> str:
-        board = self.board
-        if board is None:
-            return ""
-        with board.lock:
-            trials = list(board.trials.values())
-        done = sum(progress.status not in ("planned", "running", "paused") for progress in trials)
-        scores = [progress.best for progress in trials if progress.best is not None]
-        best = (max if self._maximize else min)(scores, default=None)
-        elapsed = time.monotonic() - board.began
-        parts = [f"{self.name}: {done}/{len(trials)} trials done", f"elapsed {_duration(elapsed)}"]
-        left = sum(p.record.epochs - p.epoch for p in trials if p.status in ("planned", "running", "paused"))
-        if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
-            an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
-            parts.append(f"about {_duration(an_epoch * left)} left")
-        if paused := sum(progress.status == "paused" for progress in trials):
-            parts.append(f"{paused} wait at rungs")
-        if best is not None:
-            parts.append(f"best score {best:.4f}")
-        parts.append(str(self.costs))
-        return ", ".join(parts)
+            self.say(self.summary())
 
 
-def _running_table(running: list[Progress], is_wide: bool, ascii_only: bool) -> Table:
+def _running_table(running: list[Progress], console: Console) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("running", overflow="fold")
-    cells = [_cells(progress, ascii_only) for progress in running]
-    shown = [name for name in (cells[0] if cells else {}) if is_wide or name not in ("train_acc", "best")]
+    cells = [_cells(progress, console.options.ascii_only) for progress in running]
+    shown = [name for name in cells[0] if console.width >= WIDE or name not in ("train_acc", "best")]
     for name in shown:
         table.add_column(name, justify="left" if name == CURVE else "right", no_wrap=True)
     for progress, row in zip(running, cells, strict=True):
@@ -128,9 +119,9 @@ def _running_table(running: list[Progress], is_wide: bool, ascii_only: bool) -> 
 
 
 def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
-    """A trial's numbers, by column."""
+    """Return a trial's cells by column."""
     metrics, epochs = progress.metrics, progress.record.epochs
-    values = [row.get("val_acc") for row in curve_of(progress)]
+    values = [row.get("val_acc") for row in progress.curve]
     return {
         "epoch": f"{progress.epoch}/{epochs}",
         "train_acc": format_acc(metrics.get("train_acc")),
@@ -143,19 +134,18 @@ def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
 
 
 def _line(what: str, progress: Progress) -> str:
-    record: Record = progress.record
+    """Return in words what happened to a trial, or nothing for an ordinary epoch."""
+    id, epochs = progress.record.id, progress.record.epochs
     if what == "started":
-        return f"{record.id}: " + (f"goes on after epoch {progress.epoch}" if progress.epoch else "starts")
+        return f"{id}: " + (f"goes on after epoch {progress.epoch}" if progress.epoch else "starts")
     if what == "died":
-        return f"{record.id}: {progress.reason}; starts again from its last commit"
+        return f"{id}: {progress.reason}; starts again from its last commit"
     if what in ("paused", "ended"):
         best = "" if progress.best is None else f"best score {progress.best:.4f}"
         detail = f", {text}" if (text := progress.reason or best) else ""
-        return f"{record.id}: {progress.status} after {progress.epoch} of {record.epochs} epochs{detail}"
+        return f"{id}: {progress.status} after {progress.epoch} of {epochs} epochs{detail}"
     return ""
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))

@@ -17,7 +17,7 @@ from raysweep.diagnose.words import describe, percent, plural, sweep_sentences
 from raysweep.halving.replay import replay
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
-from raysweep.results.hours import saved_s, trained_s
+from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.results.ranking import can_win
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
@@ -240,12 +240,12 @@ def _hours(result: SweepResult) -> Hours:
     trained = saved = 0.0
     epochs = epochs_saved = 0
     for record in result.trials:
-        trained += trained_s(record.metrics)
+        trained += trained_hours(record.metrics)
         epochs += record.epoch
         if record.status == "stopped":
             epochs_saved += record.epochs - record.epoch
-            saved += saved_s(record.metrics, record.epochs)
-    return Hours(trained / 3600, read_spent(result.folder).gpu_s / 3600, saved / 3600, epochs, epochs_saved)
+            saved += saved_hours(record.metrics, record.epochs)
+    return Hours(trained, read_spent(result.folder).gpu_s / 3600, saved, epochs, epochs_saved)
 
 
 def _summary(result: SweepResult, rows: Sequence[Row], sweep: SweepDiagnosis, hours: Hours) -> list[str]:

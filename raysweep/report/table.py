@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass
 
 from raysweep.report.content import Report, Row
+from raysweep.results.hours import trained_hours
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def columns(report: Report) -> list[Column]:
 def cells(report: Report, row: Row, columns: list[Column]) -> list[tuple[Column, Cell]]:
     """One trial's row."""
     record, best = row.record, row.record.best
-    hours = sum(epoch.get("seconds") or 0.0 for epoch in record.metrics) / 3600
+    hours = trained_hours(record.metrics)
     known = {
         "rank": Cell(str(row.place or "-"), str(row.place or "")),
         "trial": Cell(record.id, record.id),

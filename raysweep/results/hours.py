@@ -1,4 +1,4 @@
-"""What a trial's epochs took, and what those that it was not to train would have."""
+"""Hours that a trial's epochs took, and those that the epochs it was spared would have taken."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def trained_s(metrics: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds of recorded epochs."""
-    return math.fsum(_seconds(metrics))
+def trained_hours(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Return the hours that these epochs took; an epoch whose time is not known counts as none."""
+    return math.fsum(_seconds(metrics)) / 3600
 
 
-def saved_s(metrics: Sequence[Mapping[str, Any]], epochs: int) -> float:
-    """Seconds that the rest of so many epochs would have taken, at the trial's own pace; 0 where that is not known."""
+def saved_hours(metrics: Sequence[Mapping[str, Any]], epochs: int) -> float:
+    """Return the hours that the rest of `epochs` would have taken at the trial's own pace, or 0 if that is unknown."""
     seconds = _seconds(metrics)
-    return max(0, epochs - len(metrics)) * math.fsum(seconds) / len(seconds) if seconds else 0.0
+    return max(0, epochs - len(metrics)) * math.fsum(seconds) / len(seconds) / 3600 if seconds else 0.0
 
 
 def _seconds(metrics: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import can_win
 from raysweep.store import Record
+from raysweep.terminal import format_acc
 
 WIDTH_IN_A_PIPE = 120
 
@@ -56,8 +57,3 @@ def print_evaluation(evaluation: Evaluation | None, stderr: bool = False) -> Non
         views = "the image alone" if row.tta == 0 else f"tta {row.tta}"
         table.add_row(views, format_acc(row.val_acc), format_acc(row.test_acc))
     Console(stderr=stderr).print(table)
-
-
-def format_acc(value: float | None) -> str:
-    """An accuracy of 0..1 as a percentage."""
-    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,7 +1,7 @@
-"""What the driver starts on the cluster, and what it tells it.
+"""What the driver starts on the cluster, and what it tells it: trials, their stop flag, and the tasks around them.
 
-The driver and the flag's process need no torch, whose import takes seconds; so what it starts imports what it needs
-where it runs, and this module next to nothing.
+The driver and the flag's process need no torch, whose import takes seconds. So this module imports next to nothing, and
+each task imports what it needs where it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import os
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,12 @@ from raysweep.sweepfile.schema import Objective, RankBy
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
 
 
-def data_variables() -> dict[str, str]:
-    """What this process's environment says of data, to be told to others."""
-    return {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
-
-
-# -- trials
-
-
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial is told: all that its process needs to know, beside the images."""
+    """What a trial's process is told, beside the images."""
 
     record: Record
-    """As planned, before anything was trained."""
+    """The trial's record as planned, before anything was trained."""
     storage: str
     run_name: str
     objective: Objective
@@ -45,42 +38,41 @@ class Assignment:
     threads: int
     """CPU threads of the loop."""
     rungs: tuple[int, ...] = ()
-    """Epochs after which it is compared with others: it commits there, and may be paused until its place is sure."""
+    """The epochs after which the trial commits and is compared with others; it may be paused there."""
     rank_by: RankBy = "ema"
     may_be_stopped: bool = False
-    """Whether Tune's answer to any report may be the trial's end (`ray_asha`): the trial then records that itself."""
+    """Whether Tune may end the trial at any report (`ray_asha`); the trial then records that itself."""
     workers: int = 1
-    """Ranks that train it together."""
+    """The ranks that train the trial together."""
     imports: tuple[str, ...] = ()
-    """The user's modules of `--import`."""
+    """The user's modules, from `--import`."""
     deaths: int = 0
-    """How often its process has died in this run, by its own fault."""
+    """How often the trial's process has died in this run by the trial's own fault."""
     past_error: Mapping[str, Any] | None = None
-    """How its last process ended, for the record."""
+    """How the trial's last process ended, for the record."""
 
 
 class Trainable:
-    """`trial.run_trial` by name: unpickled in a trial's process it is that function, imported before it starts."""
+    """`trial.run_trial` by name: where it is unpickled it is that function, and the driver need not import torch."""
 
     __name__ = "run_trial"
 
     def __call__(self, config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-        """Never here."""
+        """Never called: Tune takes only what can be called, and calls it where it is unpickled."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        """Pickle as the function's name."""
         return pkgutil.resolve_name, ("raysweep.worker.trial:run_trial",)
 
 
 class StopFlag:
-    """An async Ray actor that trials wait on: set once when the user stops the run."""
+    """An async Ray actor that trials wait on; it is set once, when the run is to stop."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     async def set(self) -> None:
-        """Tell all that wait."""
+        """Tell all who wait."""
         self._event.set()
 
     async def wait(self) -> bool:
@@ -89,55 +81,72 @@ class StopFlag:
 
 
 def out_of_memory(batch_size: int, what: str) -> str:
-    """What is said of a trial that was out of memory."""
+    """Return the message of a trial that ran out of memory."""
     return f"out of memory with batch_size {batch_size} ({what}); a smaller batch_size or network is another trial"
 
 
-# -- tasks before and after them
+def conditions(config: LoopConfig, arrays: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Return what a trial's numbers depend on beside its config, as found on a node where trials run."""
+    versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
+    return {"workers": workers, **loop().conditions(config, arrays), "versions": versions}
 
 
-def prepare(
-    configs: list[LoopConfig],
-    sweep_folder: str,
-    imports: tuple[str, ...],
-    workers: int,
-    threads: int,
-    variables: dict[str, str],
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Prepare a data set in this process; see `conditions.prepare_set`.
-
-    Returns:
-        The arrays, as a value of their own that the driver owns, so that Ray prepares them anew if the node that holds
-        them dies, and the conditions of each config.
-    """
-    from raysweep.worker.conditions import prepare_set
-    from raysweep.worker.process import set_up_process
-
-    set_up_process(imports, threads, variables)
-    return prepare_set(configs, Path(sweep_folder), workers)
+def _data_variables() -> dict[str, str]:
+    return {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
 
 
 @dataclass(frozen=True)
-class EvaluationTask:
-    """What `evaluate` is told."""
+class TaskSetting:
+    """What a task before or after the trials is told about where it runs."""
 
-    record: Record
-    storage: str
-    run_name: str
     sweep_folder: str
+    """The folder of the sweep file, from which relative paths start."""
     imports: tuple[str, ...]
-    tta: list[int]
+    """The user's modules, from `--import`."""
     threads: int
-    variables: dict[str, str]
+    variables: dict[str, str] = field(default_factory=_data_variables)
+    """Where the driver's environment says that data lies and is cached."""
+
+    def set_up_process(self) -> None:
+        """Make this process ready for the task."""
+        from raysweep.worker.process import set_up_process
+
+        set_up_process(self.imports, self.threads, self.variables)
 
 
-def evaluate(task: EvaluationTask, arrays: dict[str, Any] | None) -> list[Accuracies]:
-    """Return the accuracies of each number of views. `arrays`: of the prepared set; None: it is opened here."""
+def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> tuple[Any, list[dict[str, Any]]]:
+    """Prepare the data set that configs share, and check that each can be trained on it with so many ranks.
+
+    Returns:
+        The arrays, as a value of their own which the driver owns, so that Ray prepares them anew if the node that holds
+        them dies; and the conditions of each config.
+
+    Raises:
+        DataError: the data set cannot be read as asked.
+        UserError: a config cannot be trained on it.
+    """
+    setting.set_up_process()
+    arrays = loop().prepare(configs, Path(setting.sweep_folder))
+    return arrays, [conditions(config, arrays, workers) for config in configs]
+
+
+def evaluate(
+    setting: TaskSetting, record: Record, storage: str, run_name: str, tta: list[int], arrays: dict[str, Any] | None
+) -> list[Accuracies]:
+    """Return the accuracies of a trial's best weights.
+
+    Args:
+        setting: where the task runs.
+        record: the trial's record.
+        storage: where its run folder lies.
+        run_name: the run folder's name.
+        tta: numbers of views for test-time augmentation; 0: the image alone.
+        arrays: the prepared data set; None: it is opened here.
+    """
     from raysweep.results.checkpoint import build_from_record
-    from raysweep.worker.process import set_up_process
 
-    set_up_process(task.imports, task.threads, task.variables)
-    record = task.record
-    network = build_from_record(RunFolder(task.storage, task.run_name), record)
-    measured = loop().accuracies(record.config, record.conditions, network, arrays, Path(task.sweep_folder), task.tta)
-    return [Accuracies(views, val, test) for views, (val, test) in zip(task.tta, measured, strict=True)]
+    setting.set_up_process()
+    network = build_from_record(RunFolder(storage, run_name), record)
+    folder = Path(setting.sweep_folder)
+    measured = loop().accuracies(record.config, record.conditions, network, arrays, folder, tta)
+    return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]

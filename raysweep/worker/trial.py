@@ -1,8 +1,9 @@
-"""One trial under Ray: Ray Train around the training loop, commits to the run folder, reports to Tune.
+"""One trial under Ray: an `Assignment` in; commits to the run folder and reports to Tune out.
 
-Tune owns the trial's slot and keeps its actor warm for the next; Ray Train runs in local mode inside it, so that
-nothing is started for a trial. What goes wrong in the loop is caught, recorded and tried again here, since an
-exception that escapes would cost the warm actor; a CUDA error ends the process, which cannot be trusted after it.
+Tune owns the trial's slot and keeps its actor warm for the next trial. Ray Train runs the loop in local mode inside
+that actor, so that no process is started for a trial. An exception of the loop is caught here and recorded, and the
+trial is tried again: an exception that escaped would cost the warm actor. A CUDA error does end the process, which
+cannot be trusted after it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import torch
 from ray import tune
@@ -30,24 +31,23 @@ from raysweep.halving.scores import best_epoch, better_of, rung_scores, score_ag
 from raysweep.registry import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
-from raysweep.worker.conditions import conditions
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
-from raysweep.worker.tasks import Assignment, out_of_memory
+from raysweep.worker.tasks import Assignment, conditions, out_of_memory
 
 
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-    """The Tune trainable: train a trial, from its last commit to its end.
+    """Train a trial from its last commit to its end; this is the function that Tune runs.
 
     Args:
-        config: has the `assignment`.
-        data: object reference of the prepared arrays, by data config.
+        config: holds the `assignment`.
+        data: the object references of the prepared arrays, by `LoopConfig.data_key`.
         stop: the `StopFlag` actor.
     """
     assignment: Assignment = config["assignment"]
     set_up_process(assignment.imports, assignment.threads)
     settings = loop().config.model_validate(assignment.record.config)
-    # Time for a loop, and the peers of rank 0, to end; at Tune's default of 2 s it would fail the next trial, unrun.
+    # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     reference = data[settings.data_key()]
     peers_loop = functools.partial(train_as_peer, assignment, reference)
@@ -55,11 +55,11 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
-    """What the ranks after the first do: train along. All else is rank 0's, also what becomes of the trial.
+    """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial.
 
     Args:
-        assignment: the trial's.
-        arrays: object reference of the prepared set.
+        assignment: the trial's assignment.
+        arrays: the object reference of the prepared arrays.
     """
     set_up_process(assignment.imports, assignment.threads)
     settings = loop().config.model_validate(assignment.record.config)
@@ -70,18 +70,18 @@ def train_as_peer(assignment: Assignment, arrays: Any) -> None:
 
 @dataclass
 class _Run:
-    """The trial's way from its last commit to its end."""
+    """A trial on its way from its last commit to its end."""
 
     assignment: Assignment
     config: LoopConfig
     data: dict[str, Any]
     should_stop: Callable[[], bool]
     peers_loop: Callable[[], None]
-    """Of the ranks after this one."""
+    """The loop of the ranks after this one."""
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     pending_best: dict[str, torch.Tensor] | None = field(init=False, default=None)
-    """Weights of a best epoch that is not committed yet."""
+    """The weights of a best epoch that is not committed yet."""
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
@@ -92,11 +92,11 @@ class _Run:
         for attempt in range(1, self.assignment.retries + 2):
             try:
                 self._attempt(attempt)
-            except StorageError:  # nothing can be committed: the run is to end, and says why
+            except (StorageError, RayActorError):
+                # Without storage nothing can be committed: the driver ends the run and says why. If another rank's
+                # process died, the trial starts again as if this process had died.
                 raise
-            except RayActorError:  # the process of another rank died: the trial starts again as if this one's had
-                raise
-            except UserError as error:  # trying again would end the same way
+            except UserError as error:  # another attempt would end the same way
                 return self._fail(error, attempt)
             except Exception as error:
                 if _is_cuda_error(error):
@@ -110,16 +110,16 @@ class _Run:
 
     def _attempt(self, attempt: int) -> None:
         committed = self.folder.record(self.assignment.record.id)
-        if committed is not None and committed.status in ("finished", "diverged"):  # its process died just then
+        if committed is not None and committed.status in ("finished", "diverged"):
+            # The process died between the last commit and the report of it.
             self.record = committed
             return self._report(is_new=False)
         state = self._go_back_to_last_commit(attempt)
-        if self._is_at_rung():  # the process may have died between the commit there and the report
+        if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
         return run_ranks(lambda: self._train(state), self.peers_loop, self.assignment.workers)
 
     def _train(self, state: dict[str, Any] | None) -> None:
-        """Go on from a state, as rank 0."""
         state_of_last_epoch: dict[str, Any] | None = None
         epochs = loop().train(
             self.config, self.data, seed=self.assignment.record.seed, state=state, should_stop=self.should_stop
@@ -135,7 +135,7 @@ class _Run:
                 elif time.monotonic() - self.committed_at >= self.assignment.commit_every_s:
                     self._commit("running", state_of_last_epoch, beside_training=True)
                 self._report()
-                if self.record.status == "paused":  # its place was sure
+                if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
                     self.record = self.record.with_(status="running")
         except Interrupted:
             if state_of_last_epoch is not None:
@@ -144,7 +144,7 @@ class _Run:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
             self._report()
-        except SystemExit:  # Tune stops or pauses the trial at its report; at a rung all is committed already
+        except SystemExit:  # raised by `_report` where Tune stops or pauses the trial; at a rung all is committed
             if self.record.status == "running" and self.assignment.may_be_stopped:
                 self._commit("stopped", None)
             raise
@@ -153,27 +153,23 @@ class _Run:
             self.record = self.uploads.finish(self.record)
 
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
-        """Set the record to the last whole commit, or to the beginning; return the state to train on from."""
+        """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
         planned = self.assignment.record
         self.folder.tidy(planned.id)
         found = self.folder.resume_point(planned.id)
+        record, data = found or (planned, None)
         state: dict[str, Any] | None = None
-        self.pending_best = None
-        if found is None:
-            self.record = planned
+        if data is None:
+            record = record.with_(metrics=[], best=None)
         else:
-            self.record, data = found
-            state = torch.load(io.BytesIO(data), weights_only=True) if data is not None else None
-            if state is None:
-                self.record = self.record.with_(metrics=[], best=None)
-            else:
-                metrics, objective = self.record.metrics, self.assignment.objective
-                best = score_again(self.record.best, metrics, objective) or best_epoch(metrics, objective)
-                self.record = self.record.with_(best=best)
-        self.record = self.record.with_(
+            state = torch.load(io.BytesIO(data), weights_only=True)
+            metrics, objective = record.metrics, self.assignment.objective
+            record = record.with_(best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective))
+        self.pending_best = None
+        self.record = record.with_(
             status="running",
             attempts=self.assignment.deaths + attempt,
-            error=(self.assignment.past_error if attempt == 1 else None) or self.record.error,
+            error=(self.assignment.past_error if attempt == 1 else None) or record.error,
             config=planned.config,
             conditions=conditions(self.config, self.data, self.assignment.workers),
         )
@@ -189,7 +185,13 @@ class _Run:
             self.pending_best = epoch.weights(best.averaged)
 
     def _commit(self, status: str, state: dict[str, Any] | None, beside_training: bool = False) -> None:
-        """Commit; to an object store `beside_training`, if it is not waited for by a decision."""
+        """Commit the record with a status, its weights, and the state if there is one to go on from.
+
+        Args:
+            status: the trial's status.
+            state: what the loop needs to go on; None at the end.
+            beside_training: whether an upload to an object store may go on beside training, since no decision waits.
+        """
         weights = {}
         if state is not None:
             buffer = io.BytesIO()
@@ -210,26 +212,22 @@ class _Run:
         return self.record.epoch in self.assignment.rungs
 
     def _report(self, is_new: bool = True) -> None:
-        """Tell Tune; raises SystemExit where Tune decides to stop or pause the trial.
+        """Report to Tune; raises SystemExit where Tune decides to stop or pause the trial.
 
         Args:
             is_new: whether the newest epoch was not reported yet.
         """
-        best = self.record.best
-        metrics = self.record.metrics[-1] if self.record.metrics and is_new else {}
-        history, objective = self.record.metrics, self.assignment.objective
-        is_compared = self._is_at_rung() or self.record.is_final
-        none = float("-inf") if objective.maximize else float("inf")
+        record, rungs, objective = self.record, self.assignment.rungs, self.assignment.objective
+        is_compared = self._is_at_rung() or record.is_final
+        worst = float("-inf") if objective.maximize else float("inf")
         tune.report(
             {
-                "epoch": self.record.epoch,
-                "score": best.score if best else none,
-                "status": self.record.status,
-                "metrics": metrics,
+                "epoch": record.epoch,
+                "score": record.best.score if record.best else worst,
+                "status": record.status,
+                "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "device_memory_bytes": _device_memory_bytes(),
-                "rungs": rung_scores(history, self.assignment.rungs, objective, self.assignment.rank_by)
-                if is_compared
-                else [],
+                "rungs": rung_scores(record.metrics, rungs, objective, self.assignment.rank_by) if is_compared else [],
             }
         )
 
@@ -239,39 +237,31 @@ class _Run:
             self.record = self.folder.commit(committed.with_(error=self._describe(error), attempts=attempt), {})
 
     def _fail(self, error: BaseException, attempt: int) -> None:
-        """Record the failure beside the last commit's state, so that a rerun can go on from there."""
+        """Record the failure in the last commit, so that a rerun can go on from its state."""
         committed = self.folder.record(self.assignment.record.id) or self.assignment.record
         failed = committed.with_(status="failed", error=self._describe(error), attempts=attempt)
         self.record = self.folder.commit(failed, {})
         self._report()
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
-        described = describe(error)
+        """Return an exception as a record holds it."""
+        kind, message = type(error).__name__, str(error)
         if is_out_of_memory(error):
-            said = out_of_memory(self.record.config["batch_size"], described["message"].partition("\n")[0])
-            described |= {"type": "OutOfMemory", "message": said}
-        return described
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as it stands in a record."""
-    text = "".join(traceback.format_exception(error))
-    return {"type": type(error).__name__, "message": str(error), "traceback": text}
+            batch_size = self.assignment.record.config["batch_size"]
+            kind, message = "OutOfMemory", out_of_memory(batch_size, message.partition("\n")[0])
+        return {"type": kind, "message": message, "traceback": "".join(traceback.format_exception(error))}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left, of a GPU or for this process."""
+    """Whether the GPU's memory or this process's ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
 
 
-def _device_memory_bytes() -> int | None:
-    """What this process holds: of its GPU, as torch's allocator has reserved it; without one, its resident set."""
-    if torch.cuda.is_available():
-        return torch.cuda.memory_reserved()
-    statm = Path("/proc/self/statm")  # Linux
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else None
+def _device_memory_bytes() -> int:
+    """Return the GPU memory that torch's allocator has reserved, or without a GPU this process's resident set."""
+    return torch.cuda.memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
 
 
 def _divergence(diverged: Diverged) -> dict[str, Any]:
@@ -284,7 +274,7 @@ def _is_cuda_error(error: BaseException) -> bool:
 
 
 def _watch(stop: Any) -> Callable[[], bool]:
-    """Return a cheap question, for between steps: was the run told to stop?"""
+    """Return a function that tells whether the run is to stop, cheap enough to be called between steps."""
     waiting = _outstanding(stop)
     asked_at, answer = 0.0, False
 
@@ -301,5 +291,5 @@ def _watch(stop: Any) -> Callable[[], bool]:
 
 @functools.lru_cache(maxsize=1)
 def _outstanding(stop: Any) -> Any:
-    """Ask the flag once a process: an async actor takes a thousand calls at a time, and trials may be more."""
+    """Ask the flag, once a process: an async actor takes a thousand calls at a time, and there may be more trials."""
     return stop.wait.remote()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from raysweep.driver import events as events_module
-from raysweep.driver.events import FALSE_STARTS, Board, TuneEvents
+from raysweep.driver.board import Board
+from raysweep.driver.events import FALSE_STARTS, TuneEvents
 from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
@@ -35,7 +37,7 @@ class Tune:
         self.given_up: list[Any] = []
         self.failed: list[str] = []
         self.stop = StopRequest()
-        self.board = Board([record], lambda what, progress: None)
+        self.board = Board([record])
         self.events = TuneEvents(
             self.board,
             self.stop,
@@ -106,7 +108,7 @@ def test_a_trial_that_is_silent_for_too_long_is_ended_once_and_counts(
 ) -> None:
     killed: list[Any] = []
     now = 1000.0
-    monkeypatch.setattr(events_module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(events_module, "ray", SimpleNamespace(kill=killed.append))
     tune = Tune(tmp_path, retries=1, stall_s=60)
     tune.start()

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from running import SMALL, Command, start_cluster
 
-from raysweep.cluster.slots import Slot
 from raysweep.driver import metrics as metrics_module
-from raysweep.driver.events import Board, Progress
+from raysweep.driver.board import Board, Progress
 from raysweep.driver.metrics import OF_A_TRIAL, OF_THE_SWEEP, TRIALS, Meters
 from raysweep.store import Record
 
@@ -71,7 +70,7 @@ def board_of(**histories: list[dict[str, float]]) -> Board:
     records = [
         Record(id=id, name=id, seed=0, axes={}, config={}, epochs=9, metrics=rows) for id, rows in histories.items()
     ]
-    board = Board(records, lambda what, progress: None)
+    board = Board(records)
     for id in histories:
         board.update(id, "started", status="running")
     return board
@@ -79,7 +78,7 @@ def board_of(**histories: list[dict[str, float]]) -> Board:
 
 def test_a_trial_is_shown_while_it_runs_and_once_more_when_it_has_ended(exported: Any) -> None:
     board = board_of(a=[], b=[row(1)])
-    meters = Meters(board, "small", True, Slot(1, 1, 1))
+    meters = Meters(board, "small", True, 1)
     said = exported(meters)
     assert said["raysweep_epochs", "a"] == 9
     assert ("raysweep_val_acc", "a") not in said
@@ -96,7 +95,7 @@ def test_a_trial_is_shown_while_it_runs_and_once_more_when_it_has_ended(exported
 
 def test_gpu_hours_count_earlier_runs_and_each_epoch_once(exported: Any) -> None:
     board = board_of(a=[row(1)], b=[row(1), row(2)])
-    meters = Meters(board, "small", True, Slot(2, 0.5, 1))
+    meters = Meters(board, "small", True, 2 * 0.5)
     said = exported(meters)
     assert (said["raysweep_gpu_hours", "a"], said["raysweep_gpu_hours", "b"]) == (0.5, 1.0)
     board.note_epoch("a", row(2))
@@ -113,7 +112,7 @@ def test_a_thousand_trials_show_as_many_series_as_run(exported: Any) -> None:
     board = board_of(**{f"t{number}": [row(1)] for number in range(1000)})
     for number in range(990):
         board.update(f"t{number}", "ended", status="finished")
-    meters = Meters(board, "small", True, Slot(1, 0, 1))
+    meters = Meters(board, "small", True, 0)
     exported(meters)
     assert len({trial for name, trial in exported(meters) if name in OF_A_TRIAL}) == 10
 
@@ -210,5 +209,5 @@ def test_the_dashboard_names_the_job_and_prometheus_gets_the_metrics_of_the_tria
 
 
 def test_progress_has_the_newest_rows_of_a_resumed_trial_before_its_first_report() -> None:
-    progress = Progress(Record(id="a", name="a", seed=0, axes={}, config={}, epochs=9, metrics=[row(3)]), "running", 3)
+    progress = Progress(Record(id="a", name="a", seed=0, axes={}, config={}, epochs=9, metrics=[row(3)]))
     assert metrics_module.numbers_of(progress, 0.0)["raysweep_val_acc"] == 0.3

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from raysweep.driver.costs import Costs
-from raysweep.driver.events import Board
+from raysweep.driver.board import Board
 from raysweep.driver.sparkline import sparkline
 from raysweep.driver.view import View
 from raysweep.store import Record
@@ -32,9 +32,8 @@ def epoch(number: int, val_acc: float | None = None) -> dict[str, Any]:
 def a_run(records: list[Record], width: int = 80, terminal: bool = True, **options: Any) -> tuple[View, Board]:
     output = io.TextIOWrapper(io.BytesIO(), encoding=options.pop("encoding", "utf-8"))
     console = Console(file=output, width=width, force_terminal=terminal, record=True, **options)
-    view = View(console, "sweep", True, records)
-    view.board = Board(records, view.notify)
-    return view, view.board
+    board = Board(records)
+    return View(console, "sweep", True, board), board
 
 
 def trained(board: Board, *rows: dict[str, Any], trial_id: str = ID) -> None:
@@ -47,7 +46,7 @@ def trained(board: Board, *rows: dict[str, Any], trial_id: str = ID) -> None:
 def lines(view: View) -> list[str]:
     """The live table as it would be shown now."""
     view.console.export_text()
-    view.console.print(view._live.get_renderable())
+    view.console.print(view.render())
     return [line.rstrip() for line in view.console.export_text().splitlines()]
 
 
@@ -59,11 +58,11 @@ def test_the_time_left_is_told_by_epochs_not_by_how_long_processes_took_to_start
     view, board = a_run([planned()])
     now = 100.0
     trained(board, epoch(1))
-    assert "left" not in view._summary()
+    assert "left" not in view.summary()
     for number in range(2, 6):
         now += 10.0
         trained(board, epoch(number))
-    assert "elapsed 2:20, about 2:30 left" in view._summary()
+    assert "elapsed 0:02:20, about 0:02:30 left" in view.summary()
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -97,7 +96,7 @@ def test_without_colour_there_is_none_on_a_terminal_and_nothing_else_changes(mon
     def written() -> str:
         view, board = a_run([planned()])
         trained(board, epoch(1))
-        view.console.print(view._live.get_renderable())
+        view.console.print(view.render())
         view.console.file.flush()
         return view.console.file.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
@@ -162,25 +161,30 @@ def test_a_step_elsewhere_is_one_line_on_stderr(capsys: pytest.CaptureFixture[st
 # Hours
 
 
+def hours(view: View) -> str:
+    """What the summary says of hours: its last parts."""
+    return re.sub(r".*, (?=\d+\.\d\d \S+ spent)", "", view.summary())
+
+
 def test_hours_are_those_of_all_epochs_of_all_runs_times_the_gpus_of_a_trial() -> None:
     earlier = planned("earlier-12345678", 4, status="finished", metrics=[epoch(i) for i in range(1, 5)])
     view, board = a_run([earlier, planned()])
     trained(board, epoch(1), epoch(2))
-    assert str(view.costs) == "0.15 slot-hours spent"  # six epochs of 90 s
-    view.costs.gpus = 2
-    assert str(view.costs) == "0.30 GPU-hours spent"
+    assert hours(view) == "0.15 slot-hours spent"  # six epochs of 90 s
+    view.gpus = 2
+    assert hours(view) == "0.30 GPU-hours spent"
     assert "0.30 GPU-hours spent" in " ".join(lines(view))
 
 
 def test_hours_saved_are_those_of_the_epochs_that_stopped_trials_did_not_train() -> None:
     stopped = planned("earlier-12345678", 22, status="stopped", metrics=[epoch(1), epoch(2)])
     view, board = a_run([stopped, planned(epochs=10)])
-    assert str(view.costs) == "0.05 slot-hours spent, 0.50 saved by early stopping"
+    assert hours(view) == "0.05 slot-hours spent, 0.50 saved by early stopping"
     trained(board, epoch(1), epoch(2))
     board.update(ID, "ended", status="stopped", epoch=2)
-    assert str(view.costs) == "0.10 slot-hours spent, 0.70 saved by early stopping"
+    assert hours(view) == "0.10 slot-hours spent, 0.70 saved by early stopping"
     board.update(stopped.id, "started", status="running")  # in a larger plan it got a place
-    assert str(view.costs) == "0.10 slot-hours spent, 0.20 saved by early stopping"
+    assert hours(view) == "0.10 slot-hours spent, 0.20 saved by early stopping"
 
 
 def test_epochs_that_are_trained_again_after_a_death_are_paid_again() -> None:
@@ -188,14 +192,13 @@ def test_epochs_that_are_trained_again_after_a_death_are_paid_again() -> None:
     trained(board, epoch(1), epoch(2))
     board.update(ID, "died", status="planned", reason="its process died")
     trained(board, epoch(2), epoch(3))
-    assert view.costs.spent == pytest.approx(4 * 90 / 3600)
+    assert hours(view) == "0.10 slot-hours spent"  # four epochs of 90 s
 
 
 def test_what_is_not_known_costs_nothing() -> None:
     rows = [{"epoch": 1}, {"epoch": 2, "seconds": float("nan")}, {"epoch": 3, "seconds": None}]
-    assert (
-        str(Costs([planned(status="stopped", metrics=rows)])) == "0.00 slot-hours spent, 0.00 saved by early stopping"
-    )
+    view, _ = a_run([planned(status="stopped", metrics=rows)])
+    assert hours(view) == "0.00 slot-hours spent, 0.00 saved by early stopping"
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""What the driver knows of each trial while a run goes on: ahead of the trial's record, which waits for a commit.
+
+In: what Tune's callbacks and the queue report. Out: what the live view, Ray's dashboard and the exports show.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysweep.halving.scores import best_epoch
+from raysweep.results.hours import saved_hours, trained_hours
+from raysweep.store import Record
+from raysweep.sweepfile.schema import Objective
+
+
+@dataclass
+class Progress:
+    """How far one trial of the plan has come."""
+
+    record: Record
+    """The trial's record when the run began."""
+    status: str = field(init=False)
+    epoch: int = field(init=False)
+    curve: list[dict[str, float]] = field(init=False)
+    """The metrics of all epochs so far, oldest first; the newest may not be committed yet."""
+    best: float | None = field(init=False)
+    """The score of the best epoch."""
+    trained_hours: float = field(init=False)
+    """Hours that the epochs of `curve` took."""
+    lost_hours: float = 0.0
+    """Hours that went into epochs which had to be trained again, since their process died before the commit."""
+    saved_hours: float = 0.0
+    """Hours that the other epochs of a trial would have taken that was stopped early."""
+    device_memory_bytes: int | None = None
+    """The memory that the trial's process held at its last report."""
+    deaths: int = 0
+    """How often the trial's process has died by the trial's own doing."""
+    false_starts: int = 0
+    """How often a process died in which the trial had yet to begin, one kept warm for it for example."""
+    reason: str = ""
+    """Why the trial was stopped, waits, or starts again."""
+    heard_at: float = field(default_factory=time.monotonic)
+    """When the trial last started or reported, on the monotonic clock."""
+
+    def __post_init__(self) -> None:
+        record = self.record
+        self.status, self.epoch, self.curve = record.status, record.epoch, record.metrics
+        self.best = record.best.score if record.best else None
+        self.trained_hours = trained_hours(self.curve)
+        self.note_saved_hours()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the newest epoch."""
+        return self.curve[-1] if self.curve else {}
+
+    def note_saved_hours(self) -> None:
+        """Work out the hours that early stopping has saved; it takes time, so readers find it worked out."""
+        self.saved_hours = saved_hours(self.curve, self.record.epochs) if self.status == "stopped" else 0.0
+
+
+class Board:
+    """The progress of all trials, by id.
+
+    Tune's callbacks write it on the main thread; the view, the dashboard and the exports read it on others.
+
+    Args:
+        records: the records of all trials when the run begins.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.trials = {record.id: Progress(record) for record in records}
+        self.notify: Callable[[str, Progress], None] = lambda what, progress: None
+        """Called after each `update` with what happened."""
+        self.began = time.monotonic()
+        self.epochs_trained = 0
+        self.first_epoch_at: float | None = None
+        """When the first epoch of this run was reported; until then, processes were starting."""
+        self._lock = threading.Lock()
+        self._ended: set[str] = set()
+
+    def update(self, trial_id: str, what: str, **changes: Any) -> None:
+        """Change a trial's progress; `what` happened is one of started, epoch, paused, ended and died."""
+        progress = self.trials[trial_id]
+        with self._lock:
+            for name, value in changes.items():
+                setattr(progress, name, value)
+            progress.heard_at = time.monotonic()
+            progress.note_saved_hours()
+            if what in ("paused", "ended"):
+                self._ended.add(trial_id)
+        self.notify(what, progress)
+
+    def note_epoch(self, trial_id: str, metrics: dict[str, float]) -> None:
+        """Add an epoch's metrics; it takes the place of the same and later epochs that were lost with a process."""
+        progress = self.trials[trial_id]
+        if metrics not in progress.curve:
+            self.epochs_trained += 1
+            self.first_epoch_at = self.first_epoch_at or time.monotonic()
+        with self._lock:
+            earlier = [row for row in progress.curve if row["epoch"] < metrics["epoch"]]
+            progress.lost_hours += trained_hours(progress.curve[len(earlier) :])
+            progress.curve = [*earlier, metrics]
+            progress.trained_hours = trained_hours(progress.curve)
+
+    def with_status(self, *statuses: str) -> list[Progress]:
+        """Return the progress of the trials that have one of these statuses."""
+        return [progress for progress in self.trials.values() if progress.status in statuses]
+
+    def is_silent(self, trial_id: str, seconds: float) -> bool:
+        """Whether a trial runs and has not reported for so many seconds."""
+        progress = self.trials[trial_id]
+        return progress.status == "running" and time.monotonic() - progress.heard_at > seconds
+
+    def take_ended(self) -> set[str]:
+        """Return the trials that ended or paused since this was last asked."""
+        with self._lock:
+            ended, self._ended = self._ended, set()
+        return ended
+
+    def ahead_of(self, record: Record, objective: Objective) -> Record:
+        """Return a running trial's record with the epochs that are not committed yet."""
+        progress = self.trials.get(record.id)
+        if progress is None or progress.status != "running":
+            return record
+        metrics = [*record.metrics, *(row for row in progress.curve if row["epoch"] > record.epoch)]
+        return record.with_(status="running", metrics=metrics, best=best_epoch(metrics, objective))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,3 +52,30 @@ def count_of(count: float, noun: str) -> str:
     """A count with its noun: 1 node, 2 nodes, 0.5 GPUs."""
     number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
     return f"{number} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(value: float) -> str:
+    """Return an accuracy of 0..1 within a sentence."""
+    return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """Return a difference of accuracies within a sentence."""
+    return f"{100 * value:.1f} points"
+
+
+def format_score(score: float | None, metric: str) -> str:
+    """Return a score: an accuracy in percent, a loss as it is."""
+    if score is None or not math.isfinite(score):
+        return "-"
+    return format_acc(score) if "acc" in metric else f"{score:.4g}"
+
+
+def format_difference(difference: float, metric: str) -> str:
+    """Return a difference of scores: of accuracies in points."""
+    return f"{100 * difference:.2f} points" if "acc" in metric else f"{difference:.4g}"
+
+
+def format_hours(hours: float) -> str:
+    """Return a duration in hours, or in minutes where those are few."""
+    return f"{hours:.2f} hours" if hours >= 0.2 else f"{60 * hours:.1f} minutes"

@@ -12,8 +12,8 @@ In: recorded metrics alone (`raysweep.store.Record`). Out: findings in numbers a
 """
 
 from raysweep.diagnose.findings import Cause, Diagnosis, Evidence, Finding, Kind
+from raysweep.diagnose.rules import Thresholds
 from raysweep.diagnose.sweep import SweepDiagnosis, diagnose_sweep
-from raysweep.diagnose.thresholds import Thresholds
 from raysweep.diagnose.trial import diagnose, diagnose_record
 
 __all__ = [

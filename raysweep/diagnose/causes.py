@@ -1,139 +1,167 @@
-"""Evidence for and against each cause of a dip or a divergence.
+"""What may have caused a dip or a divergence, and the evidence for and against it.
 
 An epoch's validation comes after its training, so what threw the weights off shows in the gradients and the learning
 rate of that epoch or the one before, and in the training loss of that epoch or the next.
+
+A new cause is a function here, with its entry in `CAUSES` and its numbers, if any, in `CauseThresholds`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from raysweep.diagnose.curves import Array, Curves, level, median, noise_level, number
-from raysweep.diagnose.findings import Evidence, Finding
-from raysweep.diagnose.thresholds import Thresholds
+from raysweep.config import Config
+from raysweep.diagnose.curves import level, median, noise_level
+from raysweep.diagnose.findings import Cause, Finding, Trial
 
+Share = Annotated[float, Field(gt=0, lt=1)]
 USUAL_EPOCHS = 10
 """Epochs before a dip that tell what is usual."""
 
 
-def explain(finding: Finding, curves: Curves, epochs: int, error: Mapping[str, Any], rules: Thresholds) -> Finding:
-    """Return the dip or divergence with its evidence.
+class CauseThresholds(Config):
+    """The thresholds of the causes; the rules share the first two."""
 
-    Args:
-        finding: of these curves.
-        curves: of the trial.
-        epochs: how many the trial was to train.
-        error: of a diverged trial's record; it has the numbers of the epoch that was lost.
-        rules: what counts as a spike, a rise, a jump.
-    """
-    place = int(np.searchsorted(curves.epochs, finding.first))
-    lost = {name: number(_as_number(error.get(name))) for name in ("lr", "grad_norm")}
-    ratio = _gradient_ratio(curves, place, lost["grad_norm"])
-    evidence = [*_gradient_evidence(ratio, finding.first, rules), *_lr_evidence(curves, place, lost["lr"], rules)]
-    if finding.kind == "dip":
-        evidence += _validation_evidence(finding, curves, place, rules)
-    else:
-        evidence += _early_evidence(curves, place, epochs, lost["lr"], rules)
-    numbers = dict(finding.numbers)
-    if not math.isnan(ratio):
-        numbers["gradient_ratio"] = ratio
-    return replace(finding, numbers=numbers, evidence=tuple(evidence))
+    noise_factor: PositiveFloat = 4.0
+    """Standard deviations of a curve's own noise that a change must exceed."""
+    train_loss_jump: NonNegativeFloat = 0.05
+    """Rise of the training loss during a dip, as a share of it, from which training suffers too."""
+
+    gradient_spike: PositiveFloat = 5.0
+    """Largest gradient norm before a dip that speaks for exploding gradients, in multiples of the usual one."""
+    gradient_calm: PositiveFloat = 2.0
+    """The same multiple, below which it speaks against them."""
+    lr_rise: PositiveFloat = 1.02
+    """Learning rate over the lowest of the three epochs before, from which it counts as rising."""
+    early_share: Share = 0.15
+    """Share of a trial's epochs; a divergence within them, near the peak lr, speaks for too high an lr."""
 
 
-def _gradient_ratio(curves: Curves, place: int, lost: float) -> float:
-    """Largest gradient norm of this epoch and the one before, over the usual one; NaN where neither is known."""
-    norms = curves["grad_norm_max" if curves.has("grad_norm_max") else "grad_norm"]
-    before = [*norms[max(0, place - 1) : place + 1], *([lost] if place >= len(curves) else [])]
-    largest = max((math.inf if math.isinf(norm) else norm for norm in before if not math.isnan(norm)), default=math.nan)
-    usual = norms[max(0, place - 1 - USUAL_EPOCHS) : max(0, place - 1)]
-    if np.isfinite(usual).sum() < 3:
-        usual = np.delete(norms, np.arange(max(0, place - 1), min(place + 1, len(norms))))
-    finite = usual[np.isfinite(usual)]
-    typical = median(finite) if len(finite) else math.nan
-    return largest / typical if typical > 0 else math.nan
+@dataclass(frozen=True)
+class CauseRule:
+    """One cause that a dip or a divergence may have, and how the evidence is weighed."""
+
+    cause: Cause
+    words: str
+    """The cause as sentences name it."""
+    weigh: Callable[[Finding, Trial, CauseThresholds], Finding]
+    """Takes a finding, its trial and the thresholds; returns the finding with the evidence for or against, if any."""
 
 
-def _gradient_evidence(ratio: float, epoch: int, rules: Thresholds) -> Iterator[Evidence]:
+def _weigh_exploding_gradients(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+    """Compare the largest gradient norm of that epoch and the one before with the usual one."""
+    ratio = _gradient_ratio(trial, _place(finding, trial))
     if math.isnan(ratio):
-        return
-    text = f"largest gradient norm up to epoch {epoch} x{ratio:.1f} its usual"
-    if ratio >= rules.gradient_spike:
-        yield Evidence("exploding_gradients", True, text)
-    elif ratio < rules.gradient_calm:
-        yield Evidence("exploding_gradients", False, text)
+        return finding
+    finding = replace(finding, numbers={**finding.numbers, "gradient_ratio": ratio})
+    if limits.gradient_calm <= ratio < limits.gradient_spike:
+        return finding
+    text = f"the largest gradient norm up to epoch {finding.first} was {ratio:.1f} times the usual one"
+    return finding.with_evidence("exploding_gradients", ratio >= limits.gradient_spike, text)
 
 
-def _lr_evidence(curves: Curves, place: int, lost: float, rules: Thresholds) -> Iterator[Evidence]:
-    """Whether the learning rate was rising, as in a cyclic schedule or a warm-up."""
-    rates = curves["lr"]
-    now = float(rates[place]) if place < len(rates) else lost
+def _gradient_ratio(trial: Trial, place: int) -> float:
+    """Return the largest gradient norm of this epoch and the one before over the usual; NaN where either is unknown."""
+    norms = trial.curves["grad_norm_max" if trial.curves.has("grad_norm_max") else "grad_norm"]
+    since = max(0, place - 1)
+    near = [*norms[since : place + 1], *([_lost(trial, "grad_norm")] if place >= len(norms) else [])]
+    largest = max((math.inf if math.isinf(norm) else norm for norm in near if not math.isnan(norm)), default=math.nan)
+    usual = norms[max(0, since - USUAL_EPOCHS) : since]
+    if np.isfinite(usual).sum() < 3:
+        usual = np.delete(norms, np.arange(since, min(place + 1, len(norms))))
+    usual = usual[np.isfinite(usual)]
+    typical = median(usual) if len(usual) else math.nan
+    return float(largest / typical) if typical > 0 else math.nan
+
+
+def _weigh_rising_lr(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+    """See whether the learning rate was rising, as in a cyclic schedule or a warm-up."""
+    place, rates = _place(finding, trial), trial.curves["lr"]
+    now = float(rates[place]) if place < len(rates) else _lost(trial, "lr")
     earlier = rates[max(0, place - 3) : place]
     if math.isnan(now) or not np.isfinite(earlier).any():
-        return
+        return finding
     lowest = float(np.nanmin(earlier))
-    if now >= rules.lr_rise * lowest:
-        yield Evidence("rising_lr", True, f"lr was rising: {lowest:.3g} to {now:.3g} within three epochs")
-    else:
-        how = "constant" if math.isclose(now, float(earlier[-1])) else "falling"
-        yield Evidence("rising_lr", False, f"lr was {how}, at {now:.3g}")
+    if now >= limits.lr_rise * lowest:
+        text = f"lr was rising: from {lowest:.3g} to {now:.3g} within three epochs"
+        return finding.with_evidence("rising_lr", True, text)
+    how = "constant" if math.isclose(now, float(earlier[-1])) else "falling"
+    return finding.with_evidence("rising_lr", False, f"lr was {how}, at {now:.3g}")
 
 
-def _validation_evidence(dip: Finding, curves: Curves, place: int, rules: Thresholds) -> Iterator[Evidence]:
-    """Whether training went on undisturbed, so that only the evaluation saw the dip."""
-    losses = curves["train_loss"]
-    before = losses[max(0, place - 3) : place]
-    after = losses[place : place + 2]
-    if not (np.isfinite(before).any() and np.isfinite(after).any()):
-        return
+def _weigh_validation_only(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+    """See whether training went on undisturbed, so that only the evaluation saw the dip."""
+    place, losses = _place(finding, trial), trial.curves["train_loss"]
+    before, after = losses[max(0, place - 3) : place], losses[place : place + 2]
+    if finding.kind != "dip" or not (np.isfinite(before).any() and np.isfinite(after).any()):
+        return finding
     usual, worst = level(before), float(np.nanmax(after))
-    jump = max(rules.train_loss_jump * abs(usual), rules.noise_factor * float(_noise(losses)))
-    numbers = f"{usual:.3g} before, {worst:.3g} then"
+    noise = median(noise_level(losses[np.isfinite(losses)]))
+    jump = max(limits.train_loss_jump * abs(usual), limits.noise_factor * noise)
+    losses_then = f"{usual:.3g} before the dip, {worst:.3g} during it"
     if worst - usual > jump:
-        yield Evidence("validation_only", False, f"training loss rose too: {numbers}")
-        return
-    averaged = _averaged_fall(dip, curves, place)
-    beside = ""
-    if not math.isnan(averaged):
-        held = averaged < dip.numbers["depth"] / 3
-        beside = "; the averaged weights held" if held else "; the averaged weights fell too"
-    yield Evidence("validation_only", True, f"training loss undisturbed: {numbers}{beside}")
+        return finding.with_evidence("validation_only", False, f"training loss rose too: {losses_then}")
+    text = f"training loss was undisturbed: {losses_then}{_ema_beside(finding, trial, place)}"
+    return finding.with_evidence("validation_only", True, text)
 
 
-def _averaged_fall(dip: Finding, curves: Curves, place: int) -> float:
-    """How far the averaged weights' validation accuracy fell during the dip; NaN if it was not recorded."""
-    values = curves["val_acc_ema"]
-    before = level(values[:place])
+def _ema_beside(dip: Finding, trial: Trial, place: int) -> str:
+    """Say whether the EMA weights' validation accuracy fell as well, if it was recorded."""
+    values = trial.curves["val_acc_ema"]
     during = values[place : place + int(dip.numbers["length"])]
-    return before - float(np.nanmin(during)) if np.isfinite(during).any() else math.nan
+    fall = level(values[:place]) - float(np.nanmin(during)) if np.isfinite(during).any() else math.nan
+    if math.isnan(fall):
+        return ""
+    return "; the EMA weights held" if fall < dip.numbers["depth"] / 3 else "; the EMA weights fell too"
 
 
-def _early_evidence(curves: Curves, place: int, epochs: int, lost: float, rules: Thresholds) -> Iterator[Evidence]:
-    """Whether a trial was lost in its first epochs, at a learning rate near its peak."""
-    known = [*curves["lr"], lost]
+def _weigh_high_lr(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+    """See whether a trial was lost in its first epochs, at a learning rate near its peak."""
+    place, known = _place(finding, trial), [*trial.curves["lr"], _lost(trial, "lr")]
     finite = [rate for rate in known if math.isfinite(rate)]
-    if not finite or max(finite) <= 0:
-        return
+    if finding.kind != "divergence" or not finite or max(finite) <= 0:
+        return finding
     rate = known[place] if place < len(known) and math.isfinite(known[place]) else finite[-1]
-    near_peak = rate >= 0.5 * max(finite)
-    if place < max(2, rules.early_share * epochs) and near_peak:
-        yield Evidence("high_lr", True, f"lost in epoch {place + 1} of {epochs}, at lr {rate:.3g}, near its peak")
-    elif not near_peak:
-        yield Evidence("high_lr", False, f"lr was {rate:.3g}, {100 * rate / max(finite):.0f} % of its peak")
+    if rate < 0.5 * max(finite):
+        text = f"lr was {rate:.3g}, {100 * rate / max(finite):.0f} % of its peak"
+        return finding.with_evidence("high_lr", False, text)
+    if place >= max(2, limits.early_share * trial.epochs):
+        return finding
+    text = f"the trial was lost in epoch {place + 1} of {trial.epochs}, at lr {rate:.3g}, near its peak"
+    return finding.with_evidence("high_lr", True, text)
 
 
-def _noise(losses: Array) -> float:
-    finite = losses[np.isfinite(losses)]
-    return median(noise_level(finite)) if len(finite) else 0.0
+def weigh_lower_lrs(finding: Finding, falls: int, trials: int) -> Finding:
+    """Add whether trials that differ by a lower lr alone dip or diverge, too."""
+    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
+    return finding.with_evidence("high_lr", falls == 0, text)
 
 
-def _as_number(value: Any) -> Any:
-    """Records hold the numbers of a divergence as text, since JSON has no infinity."""
+def _place(finding: Finding, trial: Trial) -> int:
+    """Return the place of the finding's first epoch; after the last where that epoch was lost."""
+    return int(np.searchsorted(trial.curves.epochs, finding.first))
+
+
+def _lost(trial: Trial, name: str) -> float:
+    """Return a number of the epoch that was lost. Records hold it as text, since JSON has no infinity."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(trial.error[name])
+    except (KeyError, TypeError, ValueError):
         return math.nan
+
+
+CAUSES = (
+    CauseRule("exploding_gradients", "exploding gradients", _weigh_exploding_gradients),
+    CauseRule("rising_lr", "a rising learning rate (cyclic schedule or warm-up)", _weigh_rising_lr),
+    CauseRule(
+        "validation_only", "validation alone (batch-norm statistics, or weights that swing)", _weigh_validation_only
+    ),
+    CauseRule("high_lr", "too high a learning rate", _weigh_high_lr),
+)
+"""The causes in the order in which findings name them."""

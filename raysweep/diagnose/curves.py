@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 LOCAL_EPOCHS = 15
-"""Window of the local noise estimate."""
+"""Epochs in the window of the local noise estimate."""
 LONG = 30
-"""Epochs of a curve from which on three of them are its end, and not a good part of its way."""
+"""Epochs from which a curve is so long that its last three are its end, and not a good part of its way."""
 NORMAL_MAD = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation."""
 
@@ -29,7 +29,7 @@ class Curves:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> Curves:
-        """Gather recorded rows, one an epoch; rows without `epoch` are counted from 1."""
+        """Gather recorded rows, one an epoch; rows without `epoch` are numbered from 1."""
         names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
         epochs = np.array([int(row.get("epoch") or place) for place, row in enumerate(rows, 1)], np.int64)
         return cls(epochs, {name: np.array([number(row.get(name)) for row in rows]) for name in names})
@@ -41,22 +41,28 @@ class Curves:
         return len(self.epochs)
 
     def has(self, name: str) -> bool:
-        """Whether any epoch has a finite value."""
+        """Return whether any epoch has a finite value."""
         return bool(np.isfinite(self[name]).any())
+
+    def finite(self, name: str) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the epochs that have a finite value of a metric, and the values."""
+        values = self[name]
+        known = np.isfinite(values)
+        return self.epochs[known], values[known]
 
 
 def number(value: Any) -> float:
-    """A recorded value as a float; NaN for what is none."""
+    """Return a recorded value as a float, or NaN if it is no number."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 def noise_level(values: Array) -> Array:
     """Estimate the standard deviation of a curve's noise, for each epoch; zeros for fewer than three values.
 
-    From pseudo-residuals, each value against the line through its neighbours (Gasser, Sroka and Jennen-Steinmetz 1986,
-    "Residual variance and residual pattern in nonlinear regression"), so that a trend does not count as noise; by
-    their median, so that dips do not either. The larger of the whole curve's and the neighbourhood's is taken: a high
-    learning rate makes a stretch noisier than the rest.
+    It comes from pseudo-residuals, each value against the line through its neighbours (Gasser, Sroka and
+    Jennen-Steinmetz 1986, "Residual variance and residual pattern in nonlinear regression"), so that a trend does not
+    count as noise; and from their median, so that dips do not either. The larger of the whole curve's and the
+    neighbourhood's is taken: a high learning rate makes a stretch noisier than the rest.
     """
     count = len(values)
     if count < 3:
@@ -68,27 +74,27 @@ def noise_level(values: Array) -> Array:
 
 
 def smoothed(values: Array, window: int = 3) -> Array:
-    """Running median; the first and last values count for those beyond the ends."""
+    """Return the running median; the first and last values stand for those beyond the ends."""
     return _running_median(np.pad(values, window // 2, mode="edge"), window)
 
 
 def _running_median(values: Array, window: int) -> Array:
-    """Median of each stretch of `window` values, an odd number. (np.median takes ten times as long here.)"""
+    """Return the median of each stretch of `window` values, an odd number. (np.median takes ten times as long.)"""
     medians: Array = np.sort(np.lib.stride_tricks.sliding_window_view(values, window), axis=1)[:, window // 2]
     return medians
 
 
 def median(values: Array) -> float:
-    """The median of a few values. (np.median takes ten times as long for so few.)"""
+    """Return the median of a few values. (np.median takes ten times as long for so few.)"""
     return float(statistics.median(values.tolist()))
 
 
 def ending(values: Array) -> float:
-    """A curve's value at its end; NaN without one: the median of its last three, of a short curve the last alone."""
+    """Return a curve's value at its end: the median of its last three, or its last if it is short; else NaN."""
     return level(values, 3 if len(values) >= LONG else 1)
 
 
 def level(values: Array, count: int = 3) -> float:
-    """The median of the last `count` finite values; NaN if there is none."""
+    """Return the median of the last `count` finite values; NaN if there is none."""
     finite = values[np.isfinite(values)][-count:]
     return median(finite) if len(finite) else math.nan

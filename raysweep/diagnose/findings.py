@@ -1,13 +1,18 @@
-"""What a diagnosis consists of."""
+"""What the rules look at, and what a diagnosis consists of."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-Kind = Literal["divergence", "dip", "overfitting", "underfitting", "plateau"]
-Cause = Literal["exploding_gradients", "rising_lr", "high_lr", "validation_only"]
+from raysweep.diagnose.curves import Curves, ending
+
+Kind = str
+"""What was found: the `kind` of one of `rules.RULES`."""
+Cause = str
+"""What may have caused it: the `cause` of one of `causes.CAUSES`."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,25 @@ class Finding:
 
     kind: Kind
     first: int
-    """Epoch in which it begins."""
+    """The epoch in which it begins."""
     last: int
-    """Last epoch that it covers."""
+    """The last epoch that it covers."""
     numbers: Mapping[str, float]
-    """Its amounts by name; accuracies 0..1."""
+    """Its amounts by name; accuracies are 0..1."""
     evidence: tuple[Evidence, ...] = ()
     recovered: bool | None = None
-    """Of a dip: whether validation came back."""
+    """Whether validation came back after a dip; None for other findings."""
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """What is spoken for and not against, strongest evidence first; empty: unexplained."""
+        """The causes that have evidence for them and none against, strongest first; empty: unexplained."""
         refuted = {item.cause for item in self.evidence if not item.supports}
         supported = dict.fromkeys(item.cause for item in self.evidence if item.supports)
         return tuple(cause for cause in supported if cause not in refuted)
+
+    def with_evidence(self, cause: Cause, supports: bool, text: str) -> Finding:
+        """Return the finding with one more piece of evidence."""
+        return replace(self, evidence=(*self.evidence, Evidence(cause, supports, text)))
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,37 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     epochs: int = 0
     noise: float = 0.0
-    """Standard deviation of val_acc's noise from epoch to epoch (the median over the epochs)."""
+    """The standard deviation of val_acc's noise from epoch to epoch (the median over the epochs)."""
 
     def of(self, kind: Kind) -> tuple[Finding, ...]:
-        """The findings of one kind."""
+        """Return the findings of one kind."""
         return tuple(finding for finding in self.findings if finding.kind == kind)
 
     def has(self, kind: Kind) -> bool:
-        """Whether there is a finding of that kind."""
-        return bool(self.of(kind))
+        """Return whether there is a finding of that kind."""
+        return any(finding.kind == kind for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the rules look at."""
+
+    curves: Curves
+    epochs: int
+    """Epochs that it was to train."""
+    status: str
+    error: Mapping[str, Any]
+    """The record's error; for a diverged trial it has the numbers of the epoch that was lost."""
+    classes: int | None
+
+    @property
+    def guessing_loss(self) -> float:
+        """The cross-entropy of guessing, ln(classes); infinite where the classes are not known."""
+        return math.log(self.classes) if self.classes else math.inf
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether no accuracy ends clearly above guessing; the loss alone can be high because of a few bad images."""
+        guessing = 1 / (self.classes or 1)
+        accuracies = [ending(self.curves[name]) for name in ("train_acc", "val_acc", "val_acc_ema")]
+        return not any(accuracy > guessing + max(0.5 * guessing, 0.005) for accuracy in accuracies)

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
-from raysweep.diagnose.sweep import AxisEffect, setting_text, varied_settings
-from raysweep.diagnose.words import describe, percent, plural, sweep_sentences
+from raysweep.diagnose.sweep import AxisEffect, in_order, setting_text, varied_settings
+from raysweep.diagnose.words import describe, sweep_sentences
 from raysweep.halving.replay import replay
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
@@ -23,6 +23,7 @@ from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
+from raysweep.terminal import count_of, format_difference, format_hours, format_score, percent
 
 COLOURS = 8
 """As many as stay apart for colour-blind eyes."""
@@ -115,25 +116,8 @@ class Report:
     """The command that makes this run."""
 
     def score_text(self, score: float | None) -> str:
-        """A score as it is shown."""
-        return score_text(score, self.objective)
-
-
-def score_text(score: float | None, objective: Objective) -> str:
-    """A score: an accuracy in percent, a loss as it is."""
-    if score is None or not math.isfinite(score):
-        return "-"
-    return f"{100 * score:.2f} %" if "acc" in objective.metric else f"{score:.4g}"
-
-
-def difference_text(difference: float, objective: Objective) -> str:
-    """A difference of scores: of accuracies in points."""
-    return f"{100 * difference:.2f} points" if "acc" in objective.metric else f"{difference:.4g}"
-
-
-def duration_text(hours: float) -> str:
-    """Hours, or minutes where those are few."""
-    return f"{hours:.2f} hours" if hours >= 0.2 else f"{60 * hours:.1f} minutes"
+        """Return a score as it is shown."""
+        return format_score(score, self.objective.metric)
 
 
 def gather(
@@ -152,7 +136,7 @@ def gather(
     scheduler, rungs, notes = _rungs(result)
     command = _command(result, sweep_path, overrides)
     keys = varied_settings(records)
-    values = {key: setting_values(records, key) for key in keys}
+    values = {key: in_order(setting_text(record, key) for record in records) for key in keys}
     colour_key = _colour_key(values, sweep)
     rows, place = [], 0
     for number, record in enumerate(records):
@@ -191,15 +175,6 @@ def gather(
         versions=_versions(result),
         reproduce=f"python -m raysweep {command}",
     )
-
-
-def setting_values(records: Sequence[Record], key: str) -> list[str]:
-    """The values of a setting, numbers in order."""
-    values = list(dict.fromkeys(setting_text(record, key) for record in records))
-    try:
-        return sorted(values, key=float)
-    except ValueError:
-        return sorted(values)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -262,15 +237,13 @@ def _summary(result: SweepResult, rows: Sequence[Row], sweep: SweepDiagnosis, ho
     evaluation = result.evaluation
     if evaluation and evaluation.test_acc is not None:
         sentences.append(f"On the test images the best trial reaches {percent(evaluation.test_acc)}.")
-    sentences += sweep_sentences(
-        sweep, lambda score: score_text(score, objective), lambda difference: difference_text(difference, objective)
-    )
+    sentences += sweep_sentences(sweep)
     gpu = f", {hours.gpu:.2f} GPU-hours" if hours.gpu else ""
-    sentences.append(f"{hours.epochs:,} epochs took {duration_text(hours.trained)} of trials{gpu}.")
+    sentences.append(f"{hours.epochs:,} epochs took {format_hours(hours.trained)} of trials{gpu}.")
     if hours.epochs_saved:
         gpu = f", {hours.gpu_saved:.2f} GPU-hours" if hours.gpu else ""
         sentences.append(
-            f"Stopping trials early saved {hours.epochs_saved:,} epochs, about {duration_text(hours.saved)} of "
+            f"Stopping trials early saved {hours.epochs_saved:,} epochs, about {format_hours(hours.saved)} of "
             f"trials{gpu}."
         )
     return sentences
@@ -283,16 +256,18 @@ def _winner(ranked: Sequence[Row], spread: float, objective: Objective) -> list[
     weights = "the averaged weights" if best.averaged else "the plain weights"
     sentences = [
         f"Best: {ranked[0].record.id}{f' ({settings})' if settings else ''}, {objective.metric} "
-        f"{score_text(best.score, objective)} at epoch {best.epoch}, {weights}."
+        f"{format_score(best.score, objective.metric)} at epoch {best.epoch}, {weights}."
     ]
     rival = next((row for row in ranked[1:] if row.record.config != ranked[0].record.config), None)
     if rival and rival.record.best:
         lead = abs(best.score - rival.record.best.score)
-        text = f"The next config, {rival.record.id}, is {difference_text(lead, objective)} behind"
+        text = f"The next config, {rival.record.id}, is {format_difference(lead, objective.metric)} behind"
         if math.isnan(spread):
             text += "; how much seeds alone differ is not known (no config was repeated)"
         else:
-            text += f"; seeds of one config differ by {difference_text(spread, objective)} (standard deviation)"
+            text += (
+                f"; seeds of one config differ by {format_difference(spread, objective.metric)} (standard deviation)"
+            )
             if lead < 2 * math.sqrt(2) * spread:
                 text += ", so that another seed might turn the two round"
         sentences.append(f"{text}.")
@@ -312,9 +287,9 @@ def _gaps(records: Sequence[Record]) -> list[str]:
     broken = sum(any(not _is_number(value) for row in record.metrics for value in row.values()) for record in records)
     notes = []
     if empty:
-        notes.append(f"Without a whole epoch: {plural(empty, 'trial')}.")
+        notes.append(f"Without a whole epoch: {count_of(empty, 'trial')}.")
     if broken:
-        notes.append(f"With metrics that are no finite numbers, so that curves have gaps: {plural(broken, 'trial')}.")
+        notes.append(f"With metrics that are no finite numbers, so that curves have gaps: {count_of(broken, 'trial')}.")
     return notes
 
 

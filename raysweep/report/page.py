@@ -19,11 +19,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from raysweep.diagnose.sweep import ValueEffect
+from raysweep.diagnose.rules import RULES
+from raysweep.diagnose.sweep import ValueEffect, in_order
 from raysweep.diagnose.words import evidence_lines
-from raysweep.report.content import Report, difference_text
+from raysweep.report.content import Report
 from raysweep.report.pictures import curve_pictures, parallel_picture, rung_picture, shown_rows
 from raysweep.report.table import cells, columns
+from raysweep.terminal import format_difference
 
 MOST_CHOICES = 12
 """A setting of more values is filtered by the search alone."""
@@ -39,14 +41,15 @@ def as_html(report: Report) -> str:
         charts=curve_pictures(report),
         parallel=parallel_picture(report),
         rungs=rung_picture(report),
+        rules=[rule for rule in RULES if rule.verb],
         columns=shown,
         table=[(row, cells(report, row, shown)) for row in report.rows],
         choices=_choices(report),
-        colours=_values(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
+        colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         drawn=drawn,
         undrawn=sum(row.record.epoch > 0 for row in report.rows) - drawn,
         stopped=sum(row.record.status == "stopped" for row in report.rows),
-        seed_spread="" if math.isnan(spread) else difference_text(spread, report.objective),
+        seed_spread="" if math.isnan(spread) else format_difference(spread, report.objective.metric),
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=version("raysweep"),
         style=Markup(style),
@@ -59,8 +62,8 @@ def as_html(report: Report) -> str:
 
 def _choices(report: Report) -> dict[str, list[str]]:
     """The values to filter by, of the statuses and of each setting that has few."""
-    choices = {"status": _values(row.record.status for row in report.rows)}
-    choices |= {key: _values(row.settings[key] for row in report.rows) for key in report.keys}
+    choices = {"status": in_order(row.record.status for row in report.rows)}
+    choices |= {key: in_order(row.settings[key] for row in report.rows) for key in report.keys}
     return {
         name: ["" if value == "-" else value for value in values]
         for name, values in choices.items()
@@ -68,18 +71,10 @@ def _choices(report: Report) -> dict[str, list[str]]:
     }
 
 
-def _values(texts: Iterable[str]) -> list[str]:
-    values = list(dict.fromkeys(texts))
-    try:
-        return sorted(values, key=float)
-    except ValueError:
-        return sorted(values)
-
-
 def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
     """A setting's values, as filters and legends have them."""
     by_value = {effect.value: effect for effect in effects}
-    return [by_value[value] for value in _values(by_value)]
+    return [by_value[value] for value in in_order(by_value)]
 
 
 @cache

@@ -81,7 +81,7 @@ def test_the_summary_names_winner_seeds_dips_and_hours(tmp_path: Path) -> None:
     assert result.best
     assert f"Best: {result.best.id}" in summary
     assert "(standard deviation)" in summary
-    assert "4 of 12 trials dip. It goes with lr: lr 0.01: 0 of 4; lr 0.1: 0 of 4; lr 0.5: 4 of 4, largest" in summary
+    assert "4 of 12 trials dip. This goes with lr: lr 0.01: 0 of 4; lr 0.1: 0 of 4; lr 0.5: 4 of 4, after" in summary
     assert "360 epochs took 0.25 hours of trials" in summary
 
 

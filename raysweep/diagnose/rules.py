@@ -1,0 +1,383 @@
+"""The rules: for each kind of finding its thresholds, how it is found, and how it is put into words.
+
+A new rule is two functions here, with their entry in `RULES` and their numbers, if any, in `Thresholds`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from raysweep.diagnose.causes import CauseThresholds, Share
+from raysweep.diagnose.curves import Array, ending, level, median, noise_level, smoothed
+from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
+from raysweep.terminal import count_of, percent, points
+
+TRAIN_GAIN = 0.02
+"""Training accuracy that must be gained during a plateau to be worth a word."""
+
+
+class Thresholds(CauseThresholds):
+    """Every number that `diagnose` compares with; accuracies and their differences are 0..1.
+
+    `docs/diagnosis.md` says what the defaults find and miss.
+    """
+
+    progress_lost: Share = 0.5
+    """Share of the training loss's way down that must be lost for good for a trial to count as diverged."""
+    above_guessing: PositiveFloat = 1.1
+    """A trial has diverged if its training loss ends above this many times that of guessing, ln(classes)."""
+
+    min_dip: NonNegativeFloat = 0.02
+    """Validation accuracy that a dip must cost, however quiet the curve."""
+    recovered_share: Share = 0.5
+    """A dip is over once validation is back to within this share of the fall that made it one."""
+
+    overfit_gap: NonNegativeFloat = 0.1
+    """Training accuracy above validation accuracy, at the end, for overfitting to be looked for."""
+    overfit_fall: NonNegativeFloat = 0.01
+    """Validation accuracy lost from its peak that confirms overfitting."""
+    overfit_loss_rise: NonNegativeFloat = 0.1
+    """Rise of the validation loss above its lowest, as a share of it, that confirms overfitting."""
+    memorised_gap: NonNegativeFloat = 0.25
+    """A gap that is overfitting by itself, even where validation does not fall."""
+
+    underfit_train_acc: Share = 0.5
+    """A finished trial underfits if its training accuracy ends below this ..."""
+    underfit_gap: NonNegativeFloat = 0.05
+    """... and above its validation accuracy by no more than this."""
+    near_guessing: Share = 0.98
+    """A finished trial has learned nothing if its training loss ends above this share of that of guessing."""
+
+    plateau_share: Share = 0.25
+    """Share of the trial's epochs that a plateau must last."""
+    min_plateau_epochs: PositiveInt = 6
+    """Epochs that a plateau must last, however short the trial."""
+    plateau_gain: NonNegativeFloat = 0.02
+    """Validation accuracy that a plateau may gain or lose over its length, the uncertainty of that included."""
+    low_lr: Share = 0.1
+    """Share of the trial's peak learning rate, below which a plateau is the schedule's doing."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of finding: how it is found, and how it is put into words."""
+
+    kind: Kind
+    find: Callable[[Trial, Diagnosis, Thresholds], list[Finding]]
+    """Takes a trial, what the rules before found, and the thresholds."""
+    describe: Callable[[Finding], str]
+    """Returns one sentence, without the trial and the cause."""
+    verb: str = ""
+    """What trials with this finding do, for sentences about a sweep; empty: none is written."""
+    has_causes: bool = False
+    """Whether the causes are weighed for it."""
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Divergence
+
+
+def _find_divergence(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
+    """Find a loss that is not finite, progress that is lost for good, or a loss that ends above that of guessing."""
+    curves = trial.curves
+    broken = np.flatnonzero(~np.isfinite(curves["train_loss"])) if curves.has("train_loss") else np.array([], int)
+    if trial.status == "diverged" or len(broken):
+        after = int(curves.epochs[-1]) + 1 if len(curves) else 1
+        epoch = int(curves.epochs[broken[0]]) if len(broken) else after
+        return [Finding("divergence", epoch, epoch, {"train_loss": math.inf})]
+    epochs, losses = curves.finite("train_loss")
+    if not len(losses):
+        return []
+    end, noise = min(level(losses), float(losses[-1])), float(noise_level(losses)[-1])
+    lowest, first = float(smoothed(losses).min()), float(losses[0])
+    numbers = {"train_loss": end, "lowest": lowest, "first": first, "guessing": trial.guessing_loss}
+    threshold = lowest + max(limits.progress_lost * (first - lowest), limits.noise_factor * noise)
+    if len(losses) >= 4 and first > lowest and end > max(threshold, 1.1 * lowest):
+        since = int(np.flatnonzero(losses <= threshold)[-1]) + 1
+        return [Finding("divergence", int(epochs[min(since, len(epochs) - 1)]), int(epochs[-1]), numbers)]
+    if end > limits.above_guessing * trial.guessing_loss and trial.is_guessing:
+        return [Finding("divergence", int(epochs[0]), int(epochs[-1]), numbers)]
+    return []
+
+
+def _describe_divergence(finding: Finding) -> str:
+    n = finding.numbers
+    if math.isinf(n["train_loss"]):
+        return f"diverged: the loss of epoch {finding.first} is not finite"
+    if n["train_loss"] > n["guessing"]:
+        way = f"above the {n['guessing']:.3g} of guessing"
+    else:
+        way = f"after {n['first']:.3g} at first and {n['lowest']:.3g} at best"
+    return f"diverged from epoch {finding.first} on: training loss ends at {n['train_loss']:.3g}, {way}"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Dips
+
+
+def _find_dips(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
+    """Find where validation accuracy falls below its running best by more than its noise, before a divergence.
+
+    The running best is that of the running median: the largest of n noisy values grows with n by luck alone.
+    """
+    _, values = trial.curves.finite("val_acc")
+    if len(values) < 4:
+        return []
+    noise = noise_level(values)
+    best = np.maximum.accumulate(smoothed(values))
+    dips, i = [], 2
+    while i < len(values):
+        reference = float(best[i - 2])  # the last of the medians that do not see this epoch
+        allowed = max(limits.min_dip, limits.noise_factor * float(noise[i]))
+        if reference - values[i] <= allowed:
+            i += 1
+            continue
+        end = _end(values, i, reference - limits.recovered_share * allowed)
+        dips += _dip(trial, i, end, reference, allowed, limits)
+        i = end + 1
+    lost = found.of("divergence")
+    return [dip for dip in dips if not lost or dip.last < lost[0].first]
+
+
+def _dip(trial: Trial, start: int, end: int, reference: float, allowed: float, limits: Thresholds) -> list[Finding]:
+    """Return the dip, or nothing where validation only sinks slowly, as in overfitting."""
+    epochs, values = trial.curves.finite("val_acc")
+    first, last = int(epochs[start]), int(epochs[end])
+    bottom = start + int(np.argmin(values[start : end + 1]))
+    recovered = end < len(values) - 1
+    is_sudden = median(values[max(0, start - 5) : start]) - float(values[start : start + 2].min()) > allowed
+    if not is_sudden and not _training_suffers(trial, first, last, recovered, limits):
+        return []
+    numbers = {
+        "depth": reference - float(values[bottom]),
+        "length": float(end - start + 1),
+        "from": reference,
+        "to": float(values[bottom]),
+        "bottom": float(epochs[bottom]),
+    }
+    return [Finding("dip", first, last, numbers, recovered=recovered)]
+
+
+def _describe_dip(finding: Finding) -> str:
+    n = finding.numbers
+    return (
+        f"dip of {points(n['depth'])} at epoch {finding.first} ({percent(n['from'])} to {percent(n['to'])}), "
+        f"{count_of(int(n['length']), 'epoch')}, {'recovered' if finding.recovered else 'not recovered'}"
+    )
+
+
+def _end(values: Array, start: int, recovered_at: float) -> int:
+    """Return the last place of a dip: before the first value that is good enough again, or the end."""
+    back = np.flatnonzero(values[start:] >= recovered_at)
+    return start + int(back[0]) - 1 if len(back) else len(values) - 1
+
+
+def _training_suffers(trial: Trial, first: int, last: int, otherwise: bool, limits: Thresholds) -> bool:
+    """Return whether the training loss is higher during a dip than before, or `otherwise` if it was not recorded."""
+    epochs, losses = trial.curves.finite("train_loss")
+    before, during = losses[epochs < first], losses[(epochs >= first) & (epochs <= last)]
+    if not len(before) or not len(during):
+        return otherwise
+    return median(during) > float(smoothed(before).min()) * (1 + limits.train_loss_jump)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Overfitting
+
+
+def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
+    """Find a gap between training and validation that is very large, or confirmed by validation getting worse.
+
+    Overfitting begins where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
+    """
+    both = np.isfinite(trial.curves["val_acc"]) & np.isfinite(trial.curves["train_acc"])
+    if found.has("divergence") or both.sum() < 4:
+        return []
+    epochs, val, train = trial.curves.epochs[both], trial.curves["val_acc"][both], trial.curves["train_acc"][both]
+    gap, smooth = ending(train) - ending(val), smoothed(val)
+    peak = _peak(val, smooth)
+    fall = float(val[peak]) - ending(val)
+    numbers = {"gap": gap, "train_acc": ending(train), "val_acc": ending(val), "fall": fall}
+    falls = fall > max(limits.overfit_fall, noise_level(val)[-1] * limits.noise_factor / 2)
+    falls = falls and ending(train) >= train[peak]
+    if falls:
+        numbers |= {"peak": float(epochs[peak]), "peak_val_acc": float(val[peak])}
+    loss_rise, lowest = _loss_rise(trial, limits)
+    rises = loss_rise > limits.overfit_loss_rise
+    if rises:
+        numbers |= {"loss_rise": loss_rise, "lowest_loss": float(lowest)}
+    if gap < limits.memorised_gap and not (gap >= limits.overfit_gap and (falls or rises)):
+        return []
+    narrow = np.flatnonzero(smoothed(train) - smooth < limits.overfit_gap)
+    wide_from = int(epochs[min(narrow[-1] + 1, len(epochs) - 1)]) if len(narrow) else int(epochs[0])
+    first = lowest if rises else int(epochs[peak]) if falls else wide_from
+    return [Finding("overfitting", first, int(epochs[-1]), numbers | {"gap_since": float(wide_from)})]
+
+
+def _describe_overfitting(finding: Finding) -> str:
+    n = finding.numbers
+    parts = [f"training accuracy ends {points(n['gap'])} above validation"]
+    if "peak" in n:
+        peak = f"{percent(n['peak_val_acc'])} at epoch {n['peak']:.0f}"
+        parts.append(f"validation accuracy fell {points(n['fall'])} from {peak}")
+    if "loss_rise" in n:
+        lowest = f"its lowest at epoch {n['lowest_loss']:.0f}"
+        parts.append(f"validation loss rose {100 * n['loss_rise']:.0f} % from {lowest}")
+    return f"overfits from epoch {finding.first}: {', '.join(parts)}"
+
+
+def _peak(values: Array, smooth: Array) -> int:
+    """Return the place of the largest running median; not at the very end, where nothing can have fallen from it."""
+    place = int(smooth[:-2].argmax())
+    around = range(max(0, place - 1), place + 2)
+    return min(around, key=lambda near: abs(float(values[near] - smooth[place])))
+
+
+def _loss_rise(trial: Trial, limits: Thresholds) -> tuple[float, int]:
+    """Return how far the validation loss ends above its lowest while training loss fell, as a share; and that epoch."""
+    epochs, losses = trial.curves.finite("val_loss")
+    if len(losses) < 4:
+        return 0.0, 0
+    smooth = smoothed(losses)
+    place = int(smooth.argmin())
+    lowest = float(smooth[place])
+    rise, noise = ending(losses) - lowest, float(noise_level(losses)[-1])
+    train = trial.curves["train_loss"]
+    at_lowest = train[np.flatnonzero(trial.curves.epochs == epochs[place])[0]]
+    if rise <= limits.noise_factor / 2 * noise or not ending(train) < at_lowest or lowest <= 0:
+        return 0.0, 0
+    return rise / lowest, int(epochs[place])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Underfitting
+
+
+def _find_underfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
+    """Find a finished trial that does not fit even the images that it was trained on."""
+    curves = trial.curves
+    if found.has("divergence") or not len(curves) or len(curves) < trial.epochs:
+        return []
+    train, val, loss = (ending(curves[name]) for name in ("train_acc", "val_acc", "train_loss"))
+    numbers = {"train_acc": train, "val_acc": val, "still_gaining": _still_gaining(trial, limits)}
+    if loss >= limits.near_guessing * trial.guessing_loss and trial.is_guessing:
+        numbers |= {"train_loss": loss, "guessing": trial.guessing_loss}
+    elif not (train < limits.underfit_train_acc and train - val <= limits.underfit_gap):
+        return []
+    return [Finding("underfitting", int(curves.epochs[0]), int(curves.epochs[-1]), numbers)]
+
+
+def _describe_underfitting(finding: Finding) -> str:
+    n = finding.numbers
+    if "guessing" in n:
+        return (
+            f"learns next to nothing: training loss ends at {n['train_loss']:.2f}; guessing would cost "
+            f"{n['guessing']:.2f}"
+        )
+    more = ", still gaining at the end" if n["still_gaining"] > 0.01 else ""
+    ends = f"training accuracy ends at {percent(n['train_acc'])}, validation at {percent(n['val_acc'])}"
+    return f"underfits: {ends}{more}"
+
+
+def _still_gaining(trial: Trial, limits: Thresholds) -> float:
+    """Return the training accuracy gained over the last quarter of the epochs, or 0 where it may be noise."""
+    _, accuracies = trial.curves.finite("train_acc")
+    if not len(accuracies):
+        return 0.0
+    last = accuracies[-max(4, len(accuracies) // 4) :]
+    gain, noise = float(last[-1] - last[0]), float(noise_level(accuracies)[-1])
+    return gain if gain > limits.noise_factor / 2 * math.sqrt(2) * noise else 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Plateaus
+
+
+def _find_plateau(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
+    """Find the longest stretch in which validation accuracy neither rises nor falls, beyond its noise."""
+    learned_nothing = any("guessing" in finding.numbers for finding in found.findings)
+    sinks = any(finding.numbers["fall"] > limits.overfit_fall for finding in found.of("overfitting"))
+    if found.has("divergence") or learned_nothing or sinks:
+        return []
+    curves, (epochs, values) = trial.curves, trial.curves.finite("val_acc")
+    start, end = _longest_flat(values, trial.epochs, limits)
+    if end == start:
+        return []
+    first, last = int(epochs[start]), int(epochs[end - 1])
+    during = (curves.epochs >= first) & (curves.epochs <= last)
+    peak = float(np.nanmax(curves["lr"])) if curves.has("lr") else math.nan
+    numbers = {
+        "length": float(end - start),
+        "val_acc": median(values[start:end]),
+        "lr_share": median(curves["lr"][during]) / peak if peak else math.nan,
+        "to_the_end": float(end == len(values)),
+        "train_gain": _gain(curves["train_acc"][during]),
+    }
+    return [Finding("plateau", first, last, numbers)]
+
+
+def _describe_plateau(finding: Finding) -> str:
+    n = finding.numbers
+    text = f"validation flat at {percent(n['val_acc'])} from epoch {finding.first} to {finding.last}"
+    beside = f", while training accuracy rose by {points(n['train_gain'])}" if n["train_gain"] > TRAIN_GAIN else ""
+    if math.isnan(n["lr_share"]):
+        return text + beside
+    if n["lr_share"] < 0.1:
+        low = "lr was below a tenth of its peak for half of it"
+        return f"{text}{beside}; {low}" if beside else f"{text}: {low}, so the schedule ended it"
+    share = f"lr at {100 * n['lr_share']:.0f} % of its peak"
+    return f"{text}, {'stalled ' if n['lr_share'] >= 0.5 else ''}with {share}{beside}"
+
+
+def _longest_flat(values: Array, epochs: int, limits: Thresholds) -> tuple[int, int]:
+    """Return the first place of the longest flat stretch and the place after its last; both 0 if there is none."""
+    shortest = max(limits.min_plateau_epochs, math.ceil(limits.plateau_share * epochs))
+    noise = noise_level(values)
+    longest, end = (0, 0), 0
+    for start in range(len(values) - shortest + 1):
+        end = max(end, start + shortest)
+        while end <= len(values) and _is_flat(values[start:end], median(noise[start:end]), limits):
+            longest = max(longest, (start, end), key=lambda stretch: stretch[1] - stretch[0])
+            end += 1
+    return longest
+
+
+def _is_flat(values: Array, noise: float, limits: Thresholds) -> bool:
+    """Return whether the line through a stretch rises or falls by no more than is allowed, uncertainty included.
+
+    A stretch too short or too noisy to tell a plateau from a slope is not flat. Nor is one that is bent: its thirds
+    must agree as well.
+    """
+    count, third = len(values), len(values) // 3
+    places = np.arange(count) - (count - 1) / 2
+    spread = float(places @ places)
+    change = abs(float(places @ values)) / spread * (count - 1)
+    uncertainty = 1.5 * noise / math.sqrt(spread) * (count - 1)
+    if change + uncertainty > limits.plateau_gain:
+        return False
+    levels = [median(part) for part in (values[:third], values[third:-third], values[-third:])]
+    return max(levels) - min(levels) <= limits.plateau_gain + 2 * noise * math.sqrt(math.pi / third)
+
+
+def _gain(values: Array) -> float:
+    """Return how far the last third of a stretch lies above its first; NaN where either has no value."""
+    third = len(values) // 3
+    return level(values[-third:], third) - level(values[:third], third)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# All of them
+
+RULES = (
+    Rule("divergence", _find_divergence, _describe_divergence, "diverge", has_causes=True),
+    Rule("dip", _find_dips, _describe_dip, "dip", has_causes=True),
+    Rule("overfitting", _find_overfitting, _describe_overfitting, "overfit"),
+    Rule("underfitting", _find_underfitting, _describe_underfitting, "underfit"),
+    Rule("plateau", _find_plateau, _describe_plateau),
+)
+"""The rules in the order in which they look at a trial."""

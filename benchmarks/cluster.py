@@ -40,7 +40,7 @@ def sleep_on(hosts: int, trials: int) -> dict[str, float]:
     """Run a sweep on so many hosts; return `span_s`, from the first start to the last finish."""
     from ray.cluster_utils import Cluster
 
-    from raysweep.driver import run_sweep
+    from raysweep.cli import main as raysweep
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(hosts):
@@ -49,7 +49,9 @@ def sleep_on(hosts: int, trials: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sleeping.yaml"
         path.write_text(SWEEP.format(epochs=EPOCHS, seeds=list(range(trials))))
-        code = run_sweep(str(path), storage=folder, address=cluster.address, imports=["_sleeping_loop"])
+        code = raysweep(
+            ["run", str(path), "--storage", folder, "--address", cluster.address, "--import", "_sleeping_loop"]
+        )
     cluster.shutdown()
     assert code == 0, f"raysweep ended with {code}"
     notes = [json.loads(note.read_text()) for note in log.glob("*.json")]

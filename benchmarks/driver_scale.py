@@ -43,7 +43,7 @@ def by_raysweep(trials: int, scheduler: str) -> dict[str, Any]:
     """Run a sweep; return seconds, the driver's memory and the seconds of each decision."""
     import ray
 
-    from raysweep.driver import run_sweep
+    from raysweep.cli import main as raysweep
     from raysweep.driver.queue import TrialQueue
     from raysweep.halving.rungs import Verdict
 
@@ -63,7 +63,7 @@ def by_raysweep(trials: int, scheduler: str) -> dict[str, Any]:
         path = Path(folder) / "scale.yaml"
         path.write_text(SWEEP.format(trials=trials, scheduler=scheduler))
         began = time.perf_counter()
-        code = run_sweep(str(path), storage=folder, imports=["_noop_loop"])
+        code = raysweep(["run", str(path), "--storage", folder, "--import", "_noop_loop"])
         seconds = time.perf_counter() - began
     assert code == 0, f"raysweep ended with {code}"
     return {"seconds": seconds, "memory_mb": _memory_mb(), "decisions": decisions}

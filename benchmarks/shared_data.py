@@ -45,7 +45,7 @@ def measure(per_class: int) -> dict[str, float]:
     """Run the sweep until every trial has read the set; return bytes of the set and of the processes."""
     import ray
 
-    from raysweep.driver import run_sweep
+    from raysweep.cli import main as raysweep
 
     ray.init(
         address="local", num_cpus=TRIALS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -56,7 +56,7 @@ def measure(per_class: int) -> dict[str, float]:
         path.write_text(SWEEP.format(size=SIZE, classes=CLASSES, per_class=per_class, seeds=list(range(TRIALS))))
         watcher = threading.Thread(target=_watch, args=(Path(folder) / "shared" / "trials", found))
         watcher.start()
-        code = run_sweep(str(path), storage=folder, imports=["_pooled_net"])
+        code = raysweep(["run", str(path), "--storage", folder, "--import", "_pooled_net"])
         watcher.join()
     assert code == 130, f"raysweep ended with {code}"
     assert found, "no memory was sampled"

@@ -94,7 +94,7 @@ def by_raysweep(path: Path, trials: int) -> float:
     """(b): seconds of the whole run, the cluster being up."""
     import ray
 
-    from raysweep.driver import run_sweep
+    from raysweep.cli import main as raysweep
 
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def by_raysweep(path: Path, trials: int) -> float:
         redirect_stdout(nowhere),
         redirect_stderr(nowhere),
     ):
-        code = run_sweep(str(path), storage=storage)
+        code = raysweep(["run", str(path), "--storage", storage])
     assert code == 0, f"raysweep ended with {code}"
     return time.perf_counter() - began
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from raysweep.config import LoopConfig
 from raysweep.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from raysweep.config import LoopConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,13 +1,42 @@
-"""A step that takes a while, shown on stderr: a moving bar with its time on a terminal, one line elsewhere."""
+"""What commands print: lines, and steps that take a while; bytes in words. rich is imported on first use."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+WIDTH_IN_A_PIPE = 120
+
+
+def say(line: str, stderr: bool = False, style: str | None = None) -> None:
+    """Print a line as it is: whatever looks like markup stays, and it is wrapped nowhere."""
+    from rich.console import Console
+
+    Console(stderr=stderr).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns as wide as their widest cells; for a thousand rows rich's tables would take a second."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    first, *lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows))
+    say(first, style="bold")
+    print("\n".join(lines))
+
+
+def table_console() -> Console:
+    """Return a console for tables, as wide as the terminal; in a pipe it has a width of its own."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH_IN_A_PIPE)
+    return console
 
 
 def can_redraw(console: Console) -> bool:
@@ -17,13 +46,17 @@ def can_redraw(console: Console) -> bool:
 
 def moving_bars(console: Console) -> Progress:
     """Bars of steps whose length is not known; on the console once started, or part of what else is shown there."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Show a step for as long as it takes; nothing of it is left on a terminal."""
+    """Show a step on stderr for as long as it takes: a moving bar on a terminal, which leaves nothing; else a line."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not can_redraw(console):
         console.print(what, highlight=False, markup=False, soft_wrap=True)

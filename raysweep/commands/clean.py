@@ -1,25 +1,26 @@
-"""`raysweep clean`: delete from a run folder what nothing owns and, if asked, trials that the sweep file no longer has.
+"""`raysweep clean`: deletes leftover files and, if asked, the trials that the sweep file no longer has.
 
-Nothing owns what a commit, a write or a driver that was cut off has left. A trial's own share of it goes when the trial
-next runs; the rest lies there for ever.
+A commit, a write or a driver that is cut off leaves files behind. Those of a trial are deleted when the trial next
+runs; the others would stay for ever.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import StorageError
-from raysweep.store import RunFolder
-from raysweep.sweepfile import load_sweep, storage_of
-from raysweep.sweepfile.plan import plan_trials
-from raysweep.terminal import format_bytes
+from raysweep.terminal import count_of, format_bytes, say
 
+if TYPE_CHECKING:
+    from raysweep.store import RunFolder
+
+SUMMARY = "delete the files that interrupted commands left in a run folder"
 LINES_SHOWN = 40
 
 
@@ -28,42 +29,34 @@ class Rubbish:
     """What may be deleted from a run folder."""
 
     files: dict[str, str]
-    """That nothing owns, and why, by path."""
+    """Why each leftover file is one, by path."""
     removed_trials: dict[str, int]
-    """Ids of the trials that the sweep file no longer has, with their bytes."""
+    """Trials that are no longer planned, by id, with their bytes."""
     sizes: Mapping[str, int]
-    """Bytes of all files of the run folder."""
+    """The bytes of every file in the run folder."""
 
     @property
     def file_bytes(self) -> int:
-        """Of the files that nothing owns."""
+        """The bytes of the leftover files."""
         return sum(self.sizes[path] for path in self.files)
 
 
-def clean_run(
-    sweep_path: str,
-    overrides: Sequence[str] = (),
-    storage: str | None = None,
-    removed: bool = False,
-    dry_run: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Delete what nothing owns, and say what; return the exit code.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser)
+    parser.add_argument("--removed", action="store_true", help="also delete trials that the sweep file no longer has")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
 
-    Args:
-        sweep_path: of the sweep file.
-        overrides: `key=value` each, patched into it; with them it must be the plan that is to be kept.
-        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
-        removed: delete the trials that the plan no longer has, too.
-        dry_run: only say what would be deleted.
-        as_json: print one JSON document.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Delete the leftover files and say which they were; return the exit code.
 
     Raises:
         StorageError: there is no run folder, or a driver holds it.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    planned = {trial.id for trial in plan_trials(sweep)}
-    folder = RunFolder(storage_of(sweep, sweep_path, storage), sweep.name)
+    context = Context.of(arguments)
+    planned = {trial.id for trial in context.trials}
+    folder, removed, dry_run = context.folder, arguments.removed, arguments.dry_run
     if not folder.exists():
         folder.files.check_bucket()
         raise StorageError(f"{folder.path}: not a run folder (no resolved.yaml); there is nothing to clean")
@@ -74,22 +67,17 @@ def clean_run(
         if not dry_run:
             _delete(folder, rubbish, removed)
     for path, why in folder.damaged.items():
-        Console(stderr=True).print(f"{path}: {why}", highlight=False, markup=False, soft_wrap=True)
-    if as_json:
+        say(f"{path}: {why}", stderr=True)
+    if arguments.json:
         print(json.dumps(_document(folder, rubbish, removed, dry_run)))
     else:
         for line in _lines(folder, rubbish, removed, dry_run):
-            Console().print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
     return 0
 
 
 def find_rubbish(folder: RunFolder, planned: set[str]) -> Rubbish:
-    """Look for what may be deleted.
-
-    Args:
-        folder: that no driver holds but its caller.
-        planned: ids of the sweep's trials.
-    """
+    """Look for what may be deleted from a run folder that no driver but the caller holds."""
     sizes = folder.files.list_sizes()
     gone: dict[str, int] = {}
     for trial_id in folder.trial_ids():
@@ -122,15 +110,11 @@ def _lines(folder: RunFolder, rubbish: Rubbish, removed: bool, dry_run: bool) ->
     rows = [f"{path}: {why}, {format_bytes(rubbish.sizes[path])}" for path, why in rubbish.files.items()]
     lines = rows[:LINES_SHOWN] + ([f"... and {len(rows) - LINES_SHOWN} more"] if len(rows) > LINES_SHOWN else [])
     done = "would be deleted" if dry_run else "deleted"
-    lines.append(f"{_count(len(rows), 'file')} that nothing owns {done}, {format_bytes(rubbish.file_bytes)}")
+    lines.append(f"{count_of(len(rows), 'leftover file')} {done}, {format_bytes(rubbish.file_bytes)}")
     if gone := rubbish.removed_trials:
-        what = f"{_count(len(gone), 'trial')} that the sweep file no longer has"
+        what = f"{count_of(len(gone), 'trial')} that the sweep file no longer has"
         size = format_bytes(sum(gone.values()))
         lines += [f"{id}: {format_bytes(count)}" for id, count in list(gone.items())[:LINES_SHOWN] if removed]
         lines.append(f"{what} {done}, {size}" if removed else f"{what} kept, {size}; --removed deletes them")
     lines.append(f"run folder: {folder.path}")
     return lines
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

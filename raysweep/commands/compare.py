@@ -6,26 +6,26 @@ Trials of two runs are the same config if they agree in every setting but those 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from raysweep.commands.context import Context, add_common_flags, add_storage_flag
 from raysweep.errors import UserError
-from raysweep.results.ranking import can_win
-from raysweep.results.run import SweepResult, open_run, read_results
-from raysweep.results.table import WIDTH_IN_A_PIPE
-from raysweep.store import Record, RunFolder
-from raysweep.sweepfile import load_sweep, storage_of
+from raysweep.terminal import say, table_console
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from raysweep.results.run import SweepResult
+    from raysweep.store import Record
+
+SUMMARY = "hold runs side by side: settings, scores, curves"
 CLOCK = ("seconds", "images_per_s")
 """Metrics that depend on the machine."""
 
@@ -81,6 +81,35 @@ class Comparison:
     and in how many of them it is ahead."""
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a sweep file that was run")
+    add_common_flags(parser)
+    add_storage_flag(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print runs side by side; return the exit code.
+
+    Raises:
+        UserError: there are fewer than two runs, or they have no common score.
+        StorageError: one of them is no run folder.
+    """
+    if len(arguments.runs) < 2:
+        raise UserError(f"compare needs at least two runs, got {len(arguments.runs)}")
+    comparison = compare([Context(run, storage=arguments.storage).results(live=True) for run in arguments.runs])
+    if arguments.json:
+        print(json.dumps(asdict(comparison)))
+        return 0
+    console = table_console()
+    for table in _tables(comparison):
+        console.print(table)
+        console.print()
+    for line in _lines(comparison):
+        say(line)
+    return 0
+
+
 def compare(results: Sequence[SweepResult]) -> Comparison:
     """Compare runs; differences are against the first.
 
@@ -104,41 +133,6 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
         common=common,
         pairs=[_pair(common, place, results[0].objective.maximize) for place in range(1, len(results))],
     )
-
-
-def print_comparison(runs: Sequence[str], storage: str | None = None, as_json: bool = False) -> int:
-    """Print runs side by side; return the exit code.
-
-    Args:
-        runs: run folders, local or URIs, or sweep files.
-        storage: where the sweep files' run folders lie; default: $RAYSWEEP_STORAGE, else each one's own.
-        as_json: print one JSON document.
-
-    Raises:
-        UserError: fewer than two, one is no run, or they have no common score.
-    """
-    if len(runs) < 2:
-        raise UserError(f"compare needs at least two runs, got {len(runs)}")
-    comparison = compare([_open(run, storage) for run in runs])
-    if as_json:
-        print(json.dumps(asdict(comparison)))
-        return 0
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_IN_A_PIPE
-    for table in _tables(comparison):
-        console.print(table)
-        console.print()
-    for line in _lines(comparison):
-        console.print(line, highlight=False, markup=False)
-    return 0
-
-
-def _open(run: str, storage: str | None) -> SweepResult:
-    if Path(run).suffix in (".yaml", ".yml") and Path(run).is_file():
-        sweep = load_sweep(run)
-        return read_results(RunFolder(storage_of(sweep, run, storage), sweep.name), live=True)
-    return open_run(run)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -176,6 +170,8 @@ def _common(results: Sequence[SweepResult], flat: Mapping[int, Mapping[str, str]
 
 
 def _scores(records: Sequence[Record]) -> Scores:
+    from raysweep.results.ranking import can_win
+
     scores = [record.best.score for record in records if can_win(record) and record.best]
     statuses: dict[str, int] = defaultdict(int)
     for record in records:
@@ -287,6 +283,9 @@ def _row(config: Common, places: range) -> list[str]:
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold")

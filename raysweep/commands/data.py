@@ -1,48 +1,59 @@
-"""Prepares a sweep's data sets on this machine and says what is in each: `raysweep data`."""
+"""`raysweep data`: prepares a sweep's data sets on this machine and says what is in each."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import DataError
-from raysweep.sweepfile import load_sweep
-from raysweep.sweepfile.plan import plan_trials
-from raysweep.vision.config import DataConfig, TrialConfig
-from raysweep.vision.data.dataset import SPLITS
-from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
+
+if TYPE_CHECKING:
+    from raysweep.vision.config import DataConfig
+
+SUMMARY = "prepare a sweep's data sets on this machine, and say what they hold"
 
 
-def prepare_data(sweep_path: str, overrides: Sequence[str] = (), as_json: bool = False) -> int:
-    """Prepare each data set that the sweep's trials use into the cache, and print what it holds; return the exit code.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser, storage=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare each data set that the trials use into the cache, and print what it holds; return the exit code.
 
     Raises:
-        DataError: of all data sets that cannot be read as asked; the others are prepared and printed.
+        DataError: data sets cannot be read as asked; the others are prepared and printed.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    folder = Path(sweep_path).absolute().parent
+    from raysweep.vision.config import TrialConfig
+
+    context = Context.of(arguments)
     found: list[dict[str, Any]] = []
     problems: list[str] = []
-    configs = (trial.config for trial in plan_trials(sweep))
+    configs = (trial.config for trial in context.trials)
     for config in dict.fromkeys(config.data for config in configs if isinstance(config, TrialConfig)):
         try:
-            about = _prepare(config, folder)
+            about = _prepare(config, context.data_folder)
         except DataError as error:
             problems += error.problems
             continue
-        if not as_json:
+        if not arguments.json:
             print(*([""] if found else []), *_lines(about), sep="\n", flush=True)
         found.append(about)
     if problems:
         raise DataError(*problems)
-    if as_json:
-        print(json.dumps({"name": sweep.name, "data": found}))
+    if arguments.json:
+        print(json.dumps({"name": context.sweep.name, "data": found}))
     return 0
 
 
 def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
+    from raysweep.vision.data.dataset import SPLITS
+    from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
+
     root = data_root(config, folder)
     raw = find_raw(config, root)
     prepared = prepare(config, root=root, raw=raw)

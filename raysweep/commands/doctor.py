@@ -1,91 +1,92 @@
-"""`raysweep doctor`: on a node of the cluster by connecting to it, from elsewhere as a job through the dashboard."""
+"""`raysweep doctor`: examines a cluster from one of its nodes, or from elsewhere by a job through the dashboard."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ray
-from rich.console import Console
-from rich.text import Text
-
-from raysweep.cluster.doctor.examine import examine
-from raysweep.cluster.jobs import JobServer, is_url
-from raysweep.cluster.places import is_relative
-from raysweep.cluster.slots import connect
-from raysweep.commands.submit import gather
+from raysweep.commands.context import Context, add_common_flags, add_overrides, add_storage_flag
 from raysweep.errors import ClusterError
-from raysweep.sweepfile import load_sweep, storage_of
-from raysweep.terminal import count_of
+from raysweep.terminal import count_of, say
 
+SUMMARY = "check whether a cluster can run sweeps"
 STYLE = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def run_doctor(
-    sweep_path: str | None = None,
-    overrides: Sequence[str] = (),
-    storage: str | None = None,
-    address: str | None = None,
-    imports: Sequence[str] = (),
-    as_json: bool = False,
-) -> int:
-    """Examine a cluster, print what was found; return 0 if sweeps can run there, 1 if not.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("sweep", metavar="SWEEP.yaml", nargs="?", help="check its storage and slots as well")
+    add_overrides(parser)
+    add_common_flags(parser)
+    add_storage_flag(parser)
+    parser.add_argument("--address", help="of Ray, or the dashboard's URL; default: $RAY_ADDRESS, else this machine")
 
-    Args:
-        sweep_path: of a sweep file, whose storage and slots are checked as well.
-        overrides: `key=value` each, patched into it.
-        storage: to check; default: $RAYSWEEP_STORAGE, else the sweep file's, else none.
-        address: of Ray on this machine, or the dashboard's URL; default: $RAY_ADDRESS, else a cluster started here.
-        imports: modules that the sweep file needs; imported already.
-        as_json: print `{"ok", "nodes", "findings"}` instead of lines.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine a cluster and print what was found; return 0 if sweeps can run there, 1 if not.
 
     Raises:
         ClusterError: the cluster cannot be reached.
     """
-    sweep = load_sweep(sweep_path, overrides) if sweep_path else None
-    given = storage or os.environ.get("RAYSWEEP_STORAGE") or (sweep.storage if sweep else None)
-    address = address or os.environ.get("RAY_ADDRESS")
+    context = Context.of(arguments) if arguments.sweep else None
+    storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (context.sweep.storage if context else None)
+    from raysweep.cluster.jobs import is_url
+
+    address = arguments.address or os.environ.get("RAY_ADDRESS")
     if address and is_url(address):
-        document = _through_dashboard(address, sweep_path, overrides, given, imports)
+        document = _through_dashboard(address, context, storage, arguments.imports)
     else:
-        connect(address)
-        try:
-            place = storage_of(sweep, str(sweep_path), storage) if sweep else given
-            facts, findings = examine(
-                place, sweep.resources if sweep else None, bool(given) and is_relative(str(given))
-            )
-        finally:
-            ray.shutdown()
-        document = {
-            "ok": all(finding.level != "error" for finding in findings),
-            "nodes": [asdict(each) for each in facts],
-            "findings": [asdict(each) for each in findings],
-        }
-    if as_json:
+        document = _from_here(address, context, storage)
+    if arguments.json:
         print(json.dumps(document))
     else:
         _print(document)
     return 0 if document["ok"] else 1
 
 
+def _from_here(address: str | None, context: Context | None, storage: str | None) -> dict[str, Any]:
+    import ray
+
+    from raysweep.cluster.doctor.examine import examine
+    from raysweep.cluster.places import is_relative
+    from raysweep.cluster.slots import connect
+
+    connect(address)
+    try:
+        resources = context.sweep.resources if context else None
+        place = context.storage if context else storage
+        facts, findings = examine(place, resources, bool(storage) and is_relative(str(storage)))
+    finally:
+        ray.shutdown()
+    return {
+        "ok": all(finding.level != "error" for finding in findings),
+        "nodes": [asdict(each) for each in facts],
+        "findings": [asdict(each) for each in findings],
+    }
+
+
 def _through_dashboard(
-    address: str, sweep_path: str | None, overrides: Sequence[str], storage: str | None, imports: Sequence[str]
+    address: str, context: Context | None, storage: str | None, imports: list[str]
 ) -> dict[str, Any]:
+    from raysweep.cluster.jobs import JobServer
+    from raysweep.commands.submit import gather
+
     server = JobServer(address)
     words = ["python", "-m", "raysweep", "doctor", "--json"]
-    if sweep_path:
-        words[4:4] = [Path(sweep_path).name, *overrides]
     words += ["--storage", storage] if storage else []
     words += [word for module in imports for word in ("--import", module)]
     with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
-        if sweep_path:
-            gather(Path(staging), Path(sweep_path), imports)
+        if context:
+            path = Path(context.named.path)
+            words[4:4] = [path.name, *context.named.overrides]
+            gather(Path(staging), path, imports)
         job = server.submit(words, Path(staging), {"raysweep": "doctor"})
     lines: list[str] = []
     server.follow(job, lines.append)
@@ -99,13 +100,16 @@ def _through_dashboard(
 
 
 def _print(document: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console()
     for finding in document["findings"]:
         level = finding["level"]
         line = Text.assemble((f"{level:<8}", STYLE[level]), f"{finding['check']}: {finding['message']}")
         console.print(line, soft_wrap=True)
         if finding["remedy"]:
-            console.print(Text(f"{'':<8}-> {finding['remedy']}"), soft_wrap=True)
+            say(f"{'':<8}-> {finding['remedy']}")
     wrong = sum(finding["level"] == "error" for finding in document["findings"])
     faults = f"fix {count_of(wrong, 'error')} before you run a sweep on this cluster"
-    console.print("the cluster can run sweeps" if document["ok"] else faults)
+    say("the cluster can run sweeps" if document["ok"] else faults)

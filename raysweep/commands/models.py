@@ -1,75 +1,78 @@
-"""`raysweep models`: what each network costs and sees, beside the source report's own count of receptive fields."""
+"""`raysweep models`: what each network costs and sees, beside the source paper's own count of receptive fields."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from raysweep.commands.context import add_common_flags
 from raysweep.errors import UserError
 from raysweep.registry import MODELS
-from raysweep.results.table import WIDTH_IN_A_PIPE
-from raysweep.vision.config import ModelConfig
-from raysweep.vision.models.build import TORCHVISION_PREFIX
-from raysweep.vision.models.summary import ModelSummary, summarize
+from raysweep.terminal import say, table_console
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from raysweep.vision.models.summary import ModelSummary
+
+SUMMARY = "list networks: parameters, FLOPs, receptive field, stage sizes"
 SMALLEST, LARGEST = 4, 1024
-"""Of the image sizes that data can have, in pixels."""
-REPORT_RECEPTIVE_FIELDS = {"receptive_resnet50": 46, "v2_receptive_resnet50": 72}
+"""The smallest and the largest images that data can have, in pixels."""
+PAPER_RECEPTIVE_FIELDS = {"receptive_resnet50": 46, "v2_receptive_resnet50": 72}
 WHY_THEY_DIFFER = (
-    "The report counted 46, 39 and 72 and does not say for which networks. Counted without the stem's stride of 2, "
-    "the networks come to just that: 46 for receptive, 72 for v2, 39 for either without its max-pools. The stride "
+    "The source paper counted 46, 39 and 72 and does not say for which networks. Counted without the stem's stride of "
+    "2, the networks come to just that: 46 for receptive, 72 for v2, 39 for either without its max-pools. The stride "
     "doubles every later step, so what was built sees 85 and 137. v4's stem has no stride: its 72 is exact."
 )
 
 
-def print_models(
-    names: Sequence[str] = (), image_size: int = 40, num_classes: int = 200, as_json_document: bool = False
-) -> int:
-    """Print one row a network; return the exit code.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="torchvision/<name> too; default: all")
+    parser.add_argument("--image-size", type=int, default=40, metavar="PIXELS", help="default: 40")
+    parser.add_argument("--classes", type=int, default=200, metavar="N", help="outputs of the classifier; default: 200")
+    add_common_flags(parser)
 
-    Args:
-        names: of the networks, `torchvision/<name>` among them; default: all built-in and registered ones.
-        image_size: height and width, in pixels.
-        num_classes: outputs of the classifier.
-        as_json_document: print one JSON document.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one row for each network; return the exit code.
 
     Raises:
-        UserError: no such network, or no such image size.
+        UserError: there is no such network, or no network takes such images.
     """
-    if not SMALLEST <= image_size <= LARGEST:
-        raise UserError(f"--image-size {image_size}: must be {SMALLEST} to {LARGEST} pixels")
-    if num_classes < 2:
-        raise UserError(f"--classes {num_classes}: must be at least 2")
-    for name in names:
+    from raysweep.vision.config import ModelConfig
+    from raysweep.vision.models.build import TORCHVISION_PREFIX
+    from raysweep.vision.models.summary import summarize
+
+    size, classes = arguments.image_size, arguments.classes
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"--image-size {size}: must be {SMALLEST} to {LARGEST} pixels")
+    if classes < 2:
+        raise UserError(f"--classes {classes}: must be at least 2")
+    for name in arguments.names:
         if name not in MODELS and not name.startswith(TORCHVISION_PREFIX):
             raise UserError(f"{MODELS.problem(name)}, {TORCHVISION_PREFIX}<name>")
-    summaries = [summarize(ModelConfig(name=name), num_classes, image_size) for name in names or MODELS.names()]
-    if as_json_document:
-        rows = [
-            {**asdict(each), "report_receptive_field": REPORT_RECEPTIVE_FIELDS.get(each.name)} for each in summaries
-        ]
-        print(json.dumps({"image_size": image_size, "num_classes": num_classes, "models": rows}))
+    summaries = [summarize(ModelConfig(name=name), classes, size) for name in arguments.names or MODELS.names()]
+    if arguments.json:
+        rows = [{**asdict(each), "report_receptive_field": PAPER_RECEPTIVE_FIELDS.get(each.name)} for each in summaries]
+        print(json.dumps({"image_size": size, "num_classes": classes, "models": rows}))
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_IN_A_PIPE
-    console.print(_table(summaries))
-    console.print(
-        f"\nAt {image_size}x{image_size} pixels and {num_classes} classes; FLOPs of one image's forward pass."
-    )
-    if any(each.name in REPORT_RECEPTIVE_FIELDS for each in summaries):
-        console.print(WHY_THEY_DIFFER)
+    table_console().print(_table(summaries))
+    say(f"\nAt {size}x{size} pixels and {classes} classes; FLOPs of one image's forward pass.")
+    if any(each.name in PAPER_RECEPTIVE_FIELDS for each in summaries):
+        say(WHY_THEY_DIFFER)
     return 0
 
 
 def _table(summaries: Sequence[ModelSummary]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("network", no_wrap=True)
-    for name in ("params", "FLOPs", "receptive field", "the report's"):
+    for name in ("params", "FLOPs", "receptive field", "the paper's"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("stage sizes", no_wrap=True)
     if any(each.note for each in summaries):
@@ -80,7 +83,7 @@ def _table(summaries: Sequence[ModelSummary]) -> Table:
             _short(each.params),
             _short(each.flops),
             str(each.receptive_field or "-"),
-            str(REPORT_RECEPTIVE_FIELDS.get(each.name, "-")),
+            str(PAPER_RECEPTIVE_FIELDS.get(each.name, "-")),
             ", ".join(map(str, each.stage_sizes)) or "-",
             each.note,
         )
@@ -88,7 +91,7 @@ def _table(summaries: Sequence[ModelSummary]) -> Table:
 
 
 def _short(count: int | None) -> str:
-    """A count with three digits that mean something, as 23.9 M."""
+    """Write a count with three significant digits, such as 23.9 M."""
     if count is None:
         return "-"
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):

@@ -5,81 +5,72 @@ Only `--time` imports torch, and nothing here imports Ray.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
-from raysweep.halving.cost import Cohort, Cost, cost_of
-from raysweep.results.rerun import edits_of
-from raysweep.sweepfile import Sweep, load_sweep, storage_of
-from raysweep.sweepfile.patch import get
-from raysweep.sweepfile.plan import Trial, plan_as_json, plan_trials
-from raysweep.terminal import format_bytes
+from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.terminal import format_bytes, print_columns, say
 
 if TYPE_CHECKING:
+    from raysweep.halving.cost import Cohort, Cost
+    from raysweep.sweepfile import Sweep
+    from raysweep.sweepfile.plan import Trial
     from raysweep.vision.timing import Timing
 
+SUMMARY = "list the trials of a sweep, without running anything"
 COHORTS_SHOWN = 12
-WIDTH_IN_A_PIPE = 140
 
 
-def print_plan(
-    sweep_path: str,
-    overrides: Sequence[str] = (),
-    timed: bool = False,
-    storage: str | None = None,
-    as_json: bool = False,
-) -> int:
-    """Print the plan, its cost, and what a run makes of it that was begun before; return the exit code.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser)
+    parser.add_argument(
+        "--time", action="store_true", help="train a few steps of each network here, and say hours and bytes"
+    )
 
-    Args:
-        sweep_path: of the sweep file.
-        overrides: `key=value` each, patched into it.
-        timed: train a few steps of each network on this machine, and say hours and bytes.
-        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
-        as_json: print one JSON document.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code.
 
     Raises:
         UserError: something about the input is wrong.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    trials = plan_trials(sweep)
+    from raysweep.halving.cost import cost_of
+    from raysweep.results.rerun import edits_of
+
+    context = Context.of(arguments)
+    sweep, trials = context.sweep, context.trials
     cost = cost_of(sweep, trials)
-    timings = _time(trials, Path(sweep_path).absolute().parent) if timed else None
-    edits = edits_of(sweep, trials, storage_of(sweep, sweep_path, storage))
-    if as_json:
+    timings = _time(trials, context) if arguments.time else None
+    edits = edits_of(sweep, trials, context.storage)
+    if arguments.json:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH_IN_A_PIPE)
-    console.print(_table(trials, cost))
+    print_columns(*_table(trials, cost))
     for line in [*_cohort_lines(cost), _epochs_line(trials, cost), *(edits.in_words() if edits else [])]:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
     if timings:
         totals = _totals(sweep, trials, cost, timings)
-        console.print(
+        say(
             f"on this machine: {totals['slot_hours']:.3g} slot-hours expected ({totals['slot_hours_in_full']:.3g} in "
             f"full); disk: at most {format_bytes(totals['disk_bytes_at_most'])} meanwhile, "
-            f"{format_bytes(totals['disk_bytes'])} then",
-            highlight=False,
-            soft_wrap=True,
+            f"{format_bytes(totals['disk_bytes'])} then"
         )
     return 0
 
 
-def _time(trials: Sequence[Trial], folder: Path) -> list[Timing]:
+def _time(trials: Sequence[Trial], context: Context) -> list[Timing]:
     from raysweep.vision.timing import time_trials
 
-    return time_trials([trial.config for trial in trials], folder)
+    return time_trials([trial.config for trial in trials], context.data_folder)
 
 
 def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing] | None) -> dict[str, Any]:
+    from raysweep.sweepfile.plan import plan_as_json
+
     document = plan_as_json(sweep, trials)
     document["expected_epochs"] = sum(cost.expected_epochs.values())
     document["rungs"] = [str(rung) for rung in cost.rungs]
@@ -94,16 +85,16 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequen
     return document
 
 
-def _table(trials: Sequence[Trial], cost: Cost) -> Table:
+def _table(trials: Sequence[Trial], cost: Cost) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of trials."""
     axes = list(dict.fromkeys(key for trial in trials for key in trial.axes if key != "epochs"))
-    rungs = ["rungs"] if cost.rungs else []
-    columns = [Column(name, overflow="fold") for name in ("#", "trial", *axes, "seed", "epochs", *rungs)]
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    head = ["#", "trial", *axes, "seed", "epochs", *(["rungs"] if cost.rungs else [])]
+    rows = []
     for number, trial in enumerate(trials, 1):
         values = (_in_words(trial, key) for key in axes)
-        stops = [", ".join(map(str, cost.rung_epochs[trial.id]))] if cost.rungs else []
-        table.add_row(str(number), trial.id, *values, str(trial.seed), str(trial.config.epochs), *stops)
-    return table
+        rungs = [", ".join(map(str, cost.rung_epochs[trial.id]))] if cost.rungs else []
+        rows.append([str(number), trial.id, *values, str(trial.seed), str(trial.config.epochs), *rungs])
+    return head, rows
 
 
 def _in_words(trial: Trial, key: str) -> str:
@@ -113,6 +104,8 @@ def _in_words(trial: Trial, key: str) -> str:
     value = trial.axes[key]
     if not (isinstance(value, Mapping) and "name" in value):
         return str(value)
+    from raysweep.sweepfile.patch import get
+
     given = get(trial.config.model_dump(mode="json", exclude_defaults=True), key) or {}
     return " ".join([str(value["name"]), *(f"{part}={value}" for part, value in given.items() if part != "name")])
 

@@ -1,7 +1,8 @@
-"""`raysweep predict`: classify images with a pulled checkpoint, prepared just as its trial's validation images were."""
+"""`raysweep predict`: classifies images with a pulled checkpoint, prepared as its trial's validation images were."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -10,21 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import track
-
+from raysweep.commands.context import add_common_flags
 from raysweep.errors import DataError, UserError
-from raysweep.results.checkpoint import open_checkpoint
-from raysweep.terminal import format_acc
-from raysweep.vision.data.decode import Undecodable, decode_all
-from raysweep.vision.data.unprepared import Unprepared, open_unprepared
-from raysweep.vision.inference import Classifier
-from raysweep.vision.tta import MOST_VIEWS
+from raysweep.terminal import can_redraw, format_acc, say
 
+if TYPE_CHECKING:
+    from raysweep.vision.data.unprepared import Unprepared
+    from raysweep.vision.inference import Classifier
+
+SUMMARY = "classify images with a pulled checkpoint"
 COLUMNS = ("file", "class", "probability")
 
 
@@ -35,51 +32,56 @@ class Prediction:
     file: str
     label: int
     probability: float
-    """Of that class, averaged over the views."""
+    """The probability of that class, averaged over the views."""
     known: int | None
     """The true label, where it is known."""
 
 
-def predict(
-    folder: str,
-    images: str,
-    tta: int = 0,
-    csv_path: str | None = None,
-    as_json_document: bool = False,
-    on_corrupt: Literal["error", "skip"] = "error",
-) -> int:
-    """Classify images; write `file,class,probability` and, where labels are known, say the accuracy.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("folder", metavar="DIR", help="that `raysweep pull` made")
+    parser.add_argument("images", metavar="IMAGES", help="a folder or zip archive, a CSV or a Parquet file")
+    parser.add_argument(
+        "--tta",
+        type=int,
+        default=0,
+        metavar="N",
+        help="average over N views of each image, up to 10 (2: the mirror image too)",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write file,class,probability there; default: stdout")
+    parser.add_argument("--on-corrupt", choices=("error", "skip"), default="error", help="default: error")
+    add_common_flags(parser)
 
-    Args:
-        folder: that `pull` made.
-        images: a folder, zip archive, CSV or Parquet file (see `data.unprepared`).
-        tta: views of each image whose probabilities are averaged (see `tta`).
-        csv_path: of the file to write; default: the same on stdout.
-        as_json_document: print one JSON document on stdout instead.
-        on_corrupt: what to do with an image that cannot be decoded: end with its name, or leave it out.
 
-    Returns:
-        The exit code.
+def run(arguments: argparse.Namespace) -> int:
+    """Write `file,class,probability` and, where labels are known, say the accuracy; return the exit code.
 
     Raises:
         UserError: the folder, the images or the number of views cannot be used; nothing is written.
     """
+    from raysweep.results.checkpoint import open_checkpoint
+    from raysweep.vision.data.unprepared import open_unprepared
+    from raysweep.vision.inference import Classifier
+    from raysweep.vision.tta import MOST_VIEWS
+
+    tta = arguments.tta
     if not 0 <= tta <= MOST_VIEWS:
         raise UserError(f"--tta {tta}: must be 0 to {MOST_VIEWS} views")
-    target = Path(csv_path) if csv_path else None
+    target = Path(arguments.csv) if arguments.csv else None
     if target and not target.parent.is_dir():
         raise UserError(f"--csv {target}: no folder {target.parent}")
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(arguments.folder)
     classifier = Classifier(checkpoint.model, checkpoint.mean, checkpoint.std, checkpoint.precision)
-    given = open_unprepared(Path(images), checkpoint.classes)
-    predictions = list(_predictions(classifier, given, checkpoint.image_size, tta, on_corrupt))
+    given = open_unprepared(Path(arguments.images), checkpoint.classes)
+    skip = arguments.on_corrupt == "skip"
+    predictions = list(_predictions(classifier, given, checkpoint.image_size, tta, skip))
     rows = [(each.file, checkpoint.classes[each.label], round(each.probability, 6)) for each in predictions]
     labelled = [each for each in predictions if each.known is not None]
     accuracy = sum(each.label == each.known for each in labelled) / len(labelled) if labelled else None
     if target:
         target.write_text(_csv(rows), encoding="utf-8")
     skipped = len(given.names) - len(predictions)
-    if as_json_document:
+    if arguments.json:
         document = {
             "id": checkpoint.id,
             "images": len(predictions),
@@ -101,8 +103,15 @@ def predict(
 
 
 def _predictions(
-    classifier: Classifier, given: Unprepared, image_size: int, tta: int, on_corrupt: Literal["error", "skip"]
+    classifier: Classifier, given: Unprepared, image_size: int, tta: int, skip_corrupt: bool
 ) -> Iterator[Prediction]:
+    import numpy as np
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from raysweep.vision.data.decode import decode_all
+
     console = Console(stderr=True)
     decoded = track(
         zip(given.names, given.labels, decode_all(given.encoded, image_size), strict=True),
@@ -110,9 +119,9 @@ def _predictions(
         total=len(given.names),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not can_redraw(console),
     )
-    whole = ((name, label, image) for name, label, image in decoded if _is_whole(image, name, given.where, on_corrupt))
+    whole = ((name, label, image) for name, label, image in decoded if _is_whole(image, name, given, skip_corrupt))
     while batch := list(islice(whole, classifier.batch_size)):
         names, labels, images = zip(*batch, strict=True)
         probabilities = classifier.probabilities(torch.from_numpy(np.stack(images)), tta)
@@ -121,10 +130,12 @@ def _predictions(
             yield Prediction(name, predicted, probability, label)
 
 
-def _is_whole(image: object, name: str, where: Path, on_corrupt: Literal["error", "skip"]) -> bool:
-    if isinstance(image, Undecodable) and on_corrupt == "error":
+def _is_whole(image: object, name: str, given: Unprepared, skip_corrupt: bool) -> bool:
+    from raysweep.vision.data.decode import Undecodable
+
+    if isinstance(image, Undecodable) and not skip_corrupt:
         advice = "(--on-corrupt skip leaves such images out)"
-        raise DataError(f"{where}: {name}: cannot decode: {image} {advice}")
+        raise DataError(f"{given.where}: {name}: cannot decode: {image} {advice}")
     return not isinstance(image, Undecodable)
 
 
@@ -142,4 +153,4 @@ def _say(images: int, accuracy: float | None, of: str, skipped: int, target: Pat
         parts.append(f"accuracy {format_acc(accuracy)}" + (f" ({of})" if of else ""))
     if skipped:
         parts.append(f"{skipped:,} skipped")
-    Console(stderr=True).print(", ".join(parts), highlight=False, markup=False, soft_wrap=True)
+    say(", ".join(parts), stderr=True)

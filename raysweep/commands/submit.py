@@ -1,11 +1,12 @@
-"""Runs a sweep on a cluster from a laptop: `raysweep submit`.
+"""`raysweep submit`: runs a sweep on a cluster from a laptop.
 
 The sweep file and the modules of `--import` become the job's folder; the run folder must lie where every node and the
-laptop see it, so `status`, `report` and `pull` work from here as if the sweep had run here.
+laptop see it, so that `status`, `report` and `pull` work from here as if the sweep had run here.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import socket
@@ -14,80 +15,69 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from raysweep.cluster.jobs import JobServer
-from raysweep.cluster.places import data_problems, describe_job, storage_problem
+from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
-from raysweep.store import RunFolder
-from raysweep.sweepfile import Sweep, load_sweep, storage_of
 from raysweep.terminal import step
 
+SUMMARY = "run a sweep on a cluster through its dashboard, and follow it"
 
-def submit_sweep(
-    sweep_path: str,
-    overrides: Sequence[str] = (),
-    storage: str | None = None,
-    address: str | None = None,
-    imports: Sequence[str] = (),
-    detach: bool = False,
-    as_json: bool = False,
-) -> int:
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser)
+    parser.add_argument("--address", metavar="URL", help="of the cluster's dashboard; default: http://127.0.0.1:8265")
+    parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Hand a sweep to a cluster's job server and follow it; return the run's exit code.
 
     A sweep that already runs there is followed, not begun a second time.
 
-    Args:
-        sweep_path: of the sweep file, here.
-        overrides: `key=value` each, patched into it.
-        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
-        address: the dashboard's URL; default: $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265.
-        imports: modules that register the user's own networks, data sources and augmentations; imported already.
-        detach: return once the job is accepted.
-        as_json: print `{"job", "run_folder", "exit_code"}` on stdout, progress on stderr.
-
     Raises:
-        UserError: the sweep, its storage or its data cannot be used on that cluster, or the cluster not be reached.
+        UserError: the sweep, its storage or its data cannot be used on that cluster, or the cluster cannot be reached.
         Interrupted: the user left; the job goes on.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    server = JobServer(address)
+    context = Context.of(arguments)
+    sweep, path, imports = context.sweep, Path(context.named.path), arguments.imports
+    from raysweep.cluster.jobs import JobServer
+    from raysweep.cluster.places import describe_job
+
+    server = JobServer(arguments.address)
     nodes = [node["node_ip"] for node in server.nodes()]
-    check_places(sweep, sweep_path, storage, nodes)
-    chosen = storage_of(sweep, sweep_path, storage)
-    folder = RunFolder(chosen, sweep.name)
+    check_places(context, nodes)
+    folder = context.folder
     metadata = describe_job(sweep.name, folder.path)
     job = server.find_running(metadata)
     if job is not None:
         print(f"{sweep.name} runs already, as job {job}", file=sys.stderr)
     else:
-        words = ["python", "-m", "raysweep", "run", Path(sweep_path).name, *overrides, "--storage", chosen]
+        words = ["python", "-m", "raysweep", "run", path.name, *context.named.overrides, "--storage", context.storage]
         words += [word for module in imports for word in ("--import", module)]
         with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
-            gather(Path(staging), Path(sweep_path), imports)
-            with step(f"uploading {Path(sweep_path).name}{''.join(f', {name}' for name in imports)}"):
+            gather(Path(staging), path, imports)
+            with step(f"uploading {path.name}{''.join(f', {name}' for name in imports)}"):
                 job = server.submit(words, Path(staging), metadata)
         print(f"job {job}: {sweep.name} on {len(nodes)} nodes; run folder: {folder.path}", file=sys.stderr)
-    code = None if detach else server.follow(job, lambda text: _write(text, as_json))
-    if as_json:
+    code = None if arguments.detach else server.follow(job, lambda text: _write(text, arguments.json))
+    if arguments.json:
         print(json.dumps({"job": job, "run_folder": folder.path, "exit_code": code}))
     return code or 0
 
 
-def check_places(sweep: Sweep, sweep_path: str, storage: str | None, nodes: Sequence[str]) -> None:
-    """Refuse places that mean another folder on each machine, unless all of the cluster is this machine.
-
-    Args:
-        sweep: as loaded.
-        sweep_path: of its file.
-        storage: of the command line.
-        nodes: addresses of the cluster's nodes.
+def check_places(context: Context, nodes: Sequence[str]) -> None:
+    """Refuse places that mean another folder on each machine, unless this machine is the whole cluster.
 
     Raises:
         UserError: `storage` or a `data.path` is relative; one message each.
     """
+    from raysweep.cluster.places import data_problems, storage_problem
+
     if len(nodes) == 1 and _is_here(nodes[0]):
         return
-    of_storage = storage_problem(sweep, sweep_path, storage)
-    problems = [*([of_storage] if of_storage else []), *data_problems(sweep, sweep_path)]
+    named = context.named
+    of_storage = storage_problem(context.sweep, named.path, named.storage)
+    problems = [*([of_storage] if of_storage else []), *data_problems(context.sweep, named.path)]
     if problems:
         raise UserError(*problems)
 

@@ -9,45 +9,33 @@ from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
-from rich.console import Console
 
 from raysweep.errors import UserError, did_you_mean
 from raysweep.halving.replay import replay
 from raysweep.halving.rules import member_of
 from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
-from raysweep.results.run import SweepResult, read_results
-from raysweep.store import Record, RunFolder
-from raysweep.sweepfile import load_sweep, storage_of
+from raysweep.results.run import SweepResult
+from raysweep.store import Record
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig, SchedulerConfig
+from raysweep.terminal import say
 
 RIVALS = 5
 """So many of those ahead are named."""
 VERDICTS = {Verdict.SAFE: "goes on", Verdict.OUT: "is out", Verdict.UNDECIDED: "waits"}
 
 
-def print_why(
-    sweep_path: str,
-    trial: str,
-    overrides: Sequence[str] = (),
-    storage: str | None = None,
-    as_json: bool = False,
-) -> int:
+def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     """Print how a trial stands at each rung that it has reached; return the exit code.
 
     Args:
-        sweep_path: of the sweep file.
-        trial: its id, or what tells it from the others: the beginning or the end of the id.
-        overrides: `key=value` each; of them, `name` and `storage` tell which run folder it is.
-        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
-        as_json: print one JSON document.
+        result: what the run folder holds.
+        trial: the trial's id, or the beginning or end of it that no other trial has.
+        as_json: whether to print one JSON document.
 
     Raises:
-        UserError: there is no such trial, or several.
-        StorageError: the sweep was never run here.
+        UserError: there is no such trial, or there are several.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    result = read_results(RunFolder(storage_of(sweep, sweep_path, storage), sweep.name), live=True)
     record = find_trial(result, trial)
     scheduler: SchedulerConfig = TypeAdapter(SchedulerConfig).validate_python(result.resolved["sweep"]["scheduler"])
     halving = replay(result.trials, scheduler, result.objective)
@@ -63,9 +51,8 @@ def print_why(
         if report.beaten_by:
             lines.append(f"    right ahead of it: {', '.join(report.beaten_by)}")
     lines.append(f"  {_conclusion(record, scheduler, halving, reports)}")
-    console = Console()
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
     return 0
 
 

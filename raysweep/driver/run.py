@@ -44,7 +44,7 @@ from raysweep.halving.rules import rules_of
 from raysweep.halving.rungs import RungReport, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.halving.words import decisive, in_words
-from raysweep.registry import import_modules, loop
+from raysweep.registry import loop
 from raysweep.report import write_report
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.ranking import rank
@@ -55,6 +55,7 @@ from raysweep.store.exports import write_results
 from raysweep.store.record import planned_record
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.tasks import Assignment, StopFlag, Trainable
@@ -65,9 +66,10 @@ REFRESH_VIEWS_SHARE = 0.05
 
 
 def run_sweep(
-    sweep_path: str,
-    overrides: Sequence[str] = (),
-    storage: str | None = None,
+    sweep: Sweep,
+    folder: RunFolder,
+    named: Named,
+    *,
     address: str | None = None,
     imports: Sequence[str] = (),
     fresh: bool = False,
@@ -78,21 +80,17 @@ def run_sweep(
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user.
 
     Args:
-        sweep_path: of the sweep file.
-        overrides: `key=value` each, patched into it.
-        storage: where the run folder lies; default: $RAYSWEEP_STORAGE, else the sweep file's.
-        address: of a Ray cluster; default: $RAY_ADDRESS, else one is started on this machine.
-        imports: modules that register the user's own networks, data sources and augmentations.
-        fresh: move an old run folder aside first.
-        as_json_document: print the results as one JSON document on stdout.
+        sweep: the sweep, read from a file.
+        folder: its run folder.
+        named: how the user named both, for messages.
+        address: the address of a Ray cluster; default: $RAY_ADDRESS, else one is started on this machine.
+        imports: modules that register the user's networks, data sources and augmentations; imported already.
+        fresh: whether to move an old run folder aside first.
+        as_json_document: whether to print the results as one JSON document on stdout.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
     """
-    import_modules(imports)
-    sweep = load_sweep(sweep_path, overrides)
-    trials = plan_trials(sweep)
-    folder = RunFolder(storage_of(sweep, sweep_path, storage), sweep.name)
     folder.check_place()
     console = Console(stderr=True)
     if fresh:
@@ -101,26 +99,27 @@ def run_sweep(
         if aside:
             console.print(f"the old run is now {aside}", highlight=False)
     with folder.lease():
-        run = _Run(sweep, Path(sweep_path), trials, folder, tuple(imports), console)
-        run.to_the_end(address, storage_problem(sweep, sweep_path, storage))
-        return run.sum_up(as_json_document, sweep_path, overrides)
+        run = _Run(sweep, Path(named.path), plan_trials(sweep), folder, tuple(imports), console)
+        run.to_the_end(address, storage_problem(sweep, named.path, named.storage))
+        return run.sum_up(as_json_document, named)
 
 
-def run_and_read(sweep_path: str, overrides: Sequence[str]) -> SweepResult:
-    """Run a sweep from Python; return its results.
+def run_and_read(path: str, overrides: Sequence[str]) -> SweepResult:
+    """Run a sweep file from Python; return its results.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
         Interrupted: the user stopped it; the state is safe.
         LimitReached: a limit is spent; the state is safe.
     """
-    sweep = load_sweep(sweep_path, overrides)
-    code = run_sweep(sweep_path, overrides)
+    sweep = load_sweep(path, overrides)
+    folder = RunFolder(storage_of(sweep, path), sweep.name)
+    code = run_sweep(sweep, folder, Named(path, tuple(overrides)))
     if code == Interrupted.exit_code:
         raise Interrupted(f"{sweep.name}: stopped; run it again to go on")
     if code == LimitReached.exit_code:
         raise LimitReached(f"{sweep.name}: a limit is spent; raise it and run it again to go on")
-    return read_results(RunFolder(storage_of(sweep, sweep_path), sweep.name))
+    return read_results(folder)
 
 
 class _Run:
@@ -181,7 +180,7 @@ class _Run:
             finally:
                 ray.shutdown()
 
-    def sum_up(self, as_json_document: bool, sweep_path: str, overrides: Sequence[str]) -> int:
+    def sum_up(self, as_json_document: bool, named: Named) -> int:
         """Rebuild the views, say how it went and what comes next; return the exit code."""
         from raysweep.store.tensorboard import outdated_tensorboard, write_tensorboard
 
@@ -206,7 +205,7 @@ class _Run:
         print_trials(result.trials, stderr=as_json_document)
         print_evaluation(result.evaluation, stderr=as_json_document)
         self.view.say(f"run folder: {self.folder.path}")
-        self._write_report(sweep_path, overrides)
+        self._write_report(named)
         if self.stop.limit:
             self.view.say(
                 f"{self.stop.limit}; what is whole is committed, the ranking is that of trials cut short. "
@@ -221,19 +220,18 @@ class _Run:
             error = record.error or {}
             self.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
         if result.best:
-            where = _where(sweep_path, overrides, self.folder)
-            self.view.say(f"best checkpoint: python -m raysweep pull {sweep_path}{where}")
+            self.view.say(f"best checkpoint: python -m raysweep pull {named.in_words()}")
         unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
         if unfinished:
             self.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
         return 1 if failed or unfinished or self._evaluation_is_wanted() else 0
 
-    def _write_report(self, sweep_path: str, overrides: Sequence[str]) -> None:
+    def _write_report(self, named: Named) -> None:
         """Write the report; it is a view, so a fault in it is said and changes nothing about how the run ended."""
         try:
-            page = write_report(read_results(self.folder), sweep_path, overrides, has_ended=True)
+            page = write_report(read_results(self.folder), named, has_ended=True)
         except Exception as error:
-            again = f"python -m raysweep report {sweep_path}{_where(sweep_path, overrides, self.folder)}"
+            again = f"python -m raysweep report {named.in_words()}"
             self.view.say(f"no report: {type(error).__name__}: {error}; try again: {again}")
         else:
             self.view.say(f"report: {page}")
@@ -446,15 +444,6 @@ def _first_line(name: str, records: list[Record], left: list[Record]) -> str:
         parts.append(f"{begun} to continue")
     url = dashboard_url()
     return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
-
-
-def _where(sweep_path: str, overrides: Sequence[str], folder: RunFolder) -> str:
-    """What `pull` needs to find the run folder, beside the sweep file."""
-    words = [word for word in overrides if word.startswith(("name=", "storage="))]
-    uri = folder.parent.uri
-    if uri != storage_of(load_sweep(sweep_path, words), sweep_path):
-        words.append(f"--storage {uri}")
-    return "".join(f" {word}" for word in words)
 
 
 def _tune_environment(max_starting: int) -> None:

@@ -8,6 +8,6 @@
 * `write`     into the run folder, or to a file: `raysweep report`
 """
 
-from raysweep.report.write import print_report, write_report
+from raysweep.report.write import write_report, write_report_to
 
-__all__ = ["print_report", "write_report"]
+__all__ = ["write_report", "write_report_to"]

@@ -22,6 +22,7 @@ from raysweep.results.ranking import can_win
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
+from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
 from raysweep.terminal import count_of, format_difference, format_hours, format_score, percent
 
@@ -120,21 +121,18 @@ class Report:
         return format_score(score, self.objective.metric)
 
 
-def gather(
-    result: SweepResult, sweep_path: str | None = None, overrides: Sequence[str] = (), has_ended: bool = False
-) -> Report:
+def gather(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> Report:
     """Gather a report.
 
     Args:
         result: of the run folder; may be of a run that goes on.
-        sweep_path: of the sweep file, for the commands; default: the run folder's copy.
-        overrides: that the run was made with.
+        named: how the run was named, for the commands; default: by the run folder's sweep.yaml.
         has_ended: whether the run is over, though its driver still holds the run folder.
     """
     records = result.trials
     sweep = diagnose_sweep(records, result.objective)
     scheduler, rungs, notes = _rungs(result)
-    command = _command(result, sweep_path, overrides)
+    command = _command(result, named)
     keys = varied_settings(records)
     values = {key: in_order(setting_text(record, key) for record in records) for key in keys}
     colour_key = _colour_key(values, sweep)
@@ -205,10 +203,10 @@ def _rungs(result: SweepResult) -> tuple[str, dict[str, list[RungReport]], list[
         return name, {}, [f"Who went on at the rungs cannot be told from these records: {first}"]
 
 
-def _command(result: SweepResult, sweep_path: str | None, overrides: Sequence[str]) -> str:
-    """The sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them."""
-    words = [sweep_path or f"{result.path}/sweep.yaml", *overrides, "--storage", result.folder.parent.uri]
-    return shlex.join(words)
+def _command(result: SweepResult, named: Named | None) -> str:
+    """Return the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them."""
+    words = [named.path, *named.overrides] if named else [f"{result.path}/sweep.yaml"]
+    return shlex.join([*words, "--storage", result.folder.parent.uri])
 
 
 def _hours(result: SweepResult) -> Hours:

@@ -95,9 +95,14 @@ def open_run(path: str) -> SweepResult:
     Raises:
         StorageError: it is not a run folder.
     """
+    return read_results(folder_at(path), live=True)
+
+
+def folder_at(path: str) -> RunFolder:
+    """Return the run folder at a path or URI; it need not exist."""
     base, question, options = path.partition("?") if "://" in path else (path, "", "")
     storage, _, name = base.rstrip("/").rpartition("/")
-    return read_results(RunFolder((storage or ".") + question + options, name), live=True)
+    return RunFolder((storage or ".") + question + options, name)
 
 
 def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -> SweepResult:

@@ -18,7 +18,7 @@ from raysweep.config import LoopConfig
 from raysweep.errors import SweepFileError
 from raysweep.registry import loop
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.load import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch
 from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
 
@@ -37,20 +37,23 @@ class Trial:
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
-    """Expand a sweep into its trials, in order.
+    """Return a sweep's trials, in order; they are worked out once.
 
     Raises:
         SweepFileError: a trial's config is wrong, or there are no trials or too many; all faults at once.
     """
-    trials, problems = _expand(sweep)
-    if problems:
+    if problems := plan_problems(sweep):
         raise SweepFileError(*problems)
+    trials: list[Trial] = sweep._plan[0]
     return trials
 
 
 def plan_problems(sweep: Sweep) -> list[str]:
-    """What `plan_trials` would raise, one message a fault."""
-    return _expand(sweep)[1]
+    """Return what `plan_trials` would raise, one message a fault."""
+    if sweep._plan is None:
+        sweep._plan = _expand(sweep)
+    problems: list[str] = sweep._plan[1]
+    return problems
 
 
 def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -118,9 +121,12 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
     for row, choice in ((each, choice) for each in rows for choice in itertools.product(*each.axes)):
         settings = [*_base_settings(sweep), *row.settings, *itertools.chain.from_iterable(choice)]
         config = _config(sweep, settings, problems)
-        if config is None or any(contains(config.model_dump(mode="json"), partial) for partial in sweep.exclude):
+        if config is None:
             continue
-        axes = {key: get(config.model_dump(mode="json"), key) for key in sorted(varied)}
+        document = config.model_dump(mode="json") if varied or sweep.exclude else {}
+        if any(contains(document, partial) for partial in sweep.exclude):
+            continue
+        axes = {key: get(document, key) for key in sorted(varied)}
         for seed in seeds:
             trial = _trial(config, seed, axes)
             trials.setdefault(trial.id, trial)

@@ -208,6 +208,7 @@ class Draw(Config):
         return self
 
 
+AXES = ("grid", "zip", "random")
 Axis = Annotated[list[Any], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -253,6 +254,8 @@ class Sweep(Config):
     evaluate: Evaluate = Evaluate()
 
     _source: Source | None = PrivateAttr(default=None)
+    _plan: Any = PrivateAttr(default=None)
+    """The trials and problems that `plan` found, kept so that a sweep is expanded once."""
 
     @property
     def source(self) -> Source | None:

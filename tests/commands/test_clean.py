@@ -1,4 +1,4 @@
-"""`raysweep clean`: deletes what nothing owns, and nothing else."""
+"""`raysweep clean`: deletes leftover files, and nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def litter(run: Path) -> dict[str, bytes]:
     return left
 
 
-def test_what_nothing_owns_is_listed_deleted_and_all_else_is_left(
+def test_leftover_files_are_listed_and_deleted_and_all_else_stays(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs/made"
@@ -58,9 +58,9 @@ def test_what_nothing_owns_is_listed_deleted_and_all_else_is_left(
 
     out, _ = clean(capsys, sweep)
     assert all(path in out for path in left)
-    assert "5 files that nothing owns deleted, 1.82 kB" in out
+    assert "5 leftover files deleted, 1.82 kB" in out
     assert files(run) == before
-    assert "0 files that nothing owns deleted" in clean(capsys, sweep)[0]
+    assert "0 leftover files deleted" in clean(capsys, sweep)[0]
 
 
 def test_trials_that_the_file_no_longer_has_are_kept_unless_asked(
@@ -103,7 +103,7 @@ def test_a_trial_whose_records_are_both_damaged_is_not_touched_and_named(
     for name in ("record.json", "record.copy.json"):
         (trial / name).write_bytes(b"{")
     out, err = clean(capsys, sweep)
-    assert "0 files" in out
+    assert "0 leftover files" in out
     assert f"{trial.name}/record.json: is not whole" in err
     assert (trial / "last.1.0123456789ab.pt").exists()
 

@@ -31,6 +31,7 @@ from raysweep.results.ranking import trial_as_json
 from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
 from raysweep.store.exports import write_results
+from raysweep.sweepfile.named import Named
 
 
 def opened(folder: Path, name: str = "made") -> SweepResult:
@@ -125,7 +126,7 @@ def test_a_run_folder_is_read_and_reported_without_torch_or_ray() -> None:
 
 def test_commands_to_run_and_pull_again_are_told_with_their_overrides(tmp_path: Path) -> None:
     path = make_run(tmp_path)
-    report = gather(opened(tmp_path), str(path), ["epochs=30"])
+    report = gather(opened(tmp_path), Named(str(path), ("epochs=30",)))
     assert report.reproduce == f"python -m raysweep {path} epochs=30 --storage {tmp_path}/runs"
     assert all(row.pull is None for row in report.rows), "no trial keeps weights"
 
@@ -192,7 +193,7 @@ def test_html_in_names_descriptions_settings_errors_and_sweep_files_stays_text(t
     resolved = result.folder.files.local / "resolved.yaml"
     record = result.trials[0]
     assert HTML in json.dumps(record.config)
-    page = as_html(gather(result, str(path), [HTML]))
+    page = as_html(gather(result, Named(str(path), (HTML,))))
     parsed = Elements()
     parsed.feed(page)
     assert parsed.tags["script"] == 1

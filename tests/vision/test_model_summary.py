@@ -110,7 +110,7 @@ def test_the_table_has_both_counts_and_why_they_differ(capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("v2_receptive_resnet50"))
     assert row.split() == ["v2_receptive_resnet50", "23.9", "M", "3.31", "G", "137", "72", "20,", "20,", "10,", "5"]
-    assert "The report counted 46, 39 and 72" in out
+    assert "The source paper counted 46, 39 and 72" in out
 
 
 def test_torchvisions_can_be_asked_for_by_name(capsys):

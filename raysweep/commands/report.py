@@ -1,0 +1,40 @@
+"""`raysweep report`: writes the report of a run, which may still go on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.terminal import say
+
+SUMMARY = "write the report of a run: report.html, report.md and report.csv"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser)
+    parser.add_argument("--to", metavar="FILE", help="write this .html, .md or .csv instead of all into the run folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report and say where it is; return the exit code.
+
+    Raises:
+        UserError: there is no run folder, or `--to` names a file that is no report.
+    """
+    from raysweep.report import write_report, write_report_to
+
+    context = Context.of(arguments)
+    result = context.results(live=True, lenient=True)
+    if arguments.to is None:
+        place = write_report(result, context.named)
+    else:
+        place = arguments.to
+        write_report_to(Path(place), result, context.named)
+    if arguments.json:
+        print(json.dumps({"name": result.name, "path": place}))
+    else:
+        say(place)
+    return 0

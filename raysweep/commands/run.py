@@ -1,0 +1,33 @@
+"""`raysweep run`, the default command."""
+
+from __future__ import annotations
+
+import argparse
+
+from raysweep.commands.context import Context, add_sweep_flags
+
+SUMMARY = "run a sweep, or go on with it (the default command)"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    add_sweep_flags(parser)
+    parser.add_argument("--address", help="of a Ray cluster; default: $RAY_ADDRESS, else one is started here")
+    parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
+    context = Context.of(arguments)
+    sweep = context.sweep  # a wrong file is told before the seconds that importing Ray takes
+    from raysweep.driver import run_sweep
+
+    return run_sweep(
+        sweep,
+        context.folder,
+        context.named,
+        address=arguments.address,
+        imports=arguments.imports,
+        fresh=arguments.fresh,
+        as_json_document=arguments.json,
+    )

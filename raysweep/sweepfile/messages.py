@@ -1,0 +1,138 @@
+"""What is wrong with a sweep file, in words: pydantic's errors, each as the way to a value and a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from raysweep.config import Config, classes_of
+from raysweep.errors import did_you_mean
+from raysweep.sweepfile.document import Keys, Source
+
+IS_MISSING = "is missing"
+
+
+def format_problem(source: Source | None, way: Sequence[str | int], message: str) -> str:
+    """One line: place, key, what is wrong."""
+    key = ".".join(map(str, way))
+    place = source.place(way) if source else "sweep"
+    return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+
+
+def describe_errors(error: ValidationError, model: type[BaseModel], values: Any) -> list[tuple[Keys, str]]:
+    """Turn pydantic's errors into (way to the value, message) pairs.
+
+    Args:
+        error: of validating `values` as `model`.
+        model: the section's class.
+        values: as given.
+    """
+    problems = []
+    for detail in error.errors(include_url=False):
+        way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
+        if detail["type"] == "extra_forbidden":
+            key = str(detail["loc"][-1])
+            known = _known_keys(model, values, way[:-1])
+            message = f"unknown key{did_you_mean(key, known)}; allowed: {', '.join(known)}"
+        elif detail["type"] == "missing":
+            message = IS_MISSING
+        elif detail["type"] == "union_tag_invalid":
+            known = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
+            tag = str(detail["ctx"]["tag"])
+            message = f"unknown {way[-1]} {tag!r}{did_you_mean(tag, known)}; known: {', '.join(known)}"
+        else:
+            message = _in_words(detail)
+        problems.append((way, message))
+    return _one_a_value(problems)
+
+
+def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
+    """Pydantic's location without the union tags that it puts between; `is_key`: its last part is a key for sure."""
+    way: list[str | int] = []
+    *inner, last = loc
+    for part in inner:
+        if isinstance(values, Mapping) and part in values:
+            values = values[str(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            continue
+        way.append(part)
+    inside = isinstance(values, Mapping) and last in values
+    if is_key or inside or (isinstance(values, list) and isinstance(last, int)):
+        way.append(last)
+    return tuple(way)
+
+
+def _in_words(detail: Mapping[str, Any]) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+        known = [part.strip("' ") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+        return f"got {detail['input']!r}{did_you_mean(detail['input'], known)}; allowed: {', '.join(known)}"
+    if detail["type"] == "value_error":
+        return message
+    given = repr(detail["input"])
+    given = given if len(given) <= 60 else f"{given[:57]}..."
+    if detail["type"] in MUST_BE:
+        return f"got {given}, must be {MUST_BE[detail['type']]}"
+    for long, short in SHORTER:
+        message = message.replace(long, short)
+    return f"got {given}, {message[:1].lower()}{message[1:]}"
+
+
+MUST_BE = {
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+SHORTER = (
+    ("Input should be ", "must be "),
+    ("greater than or equal to ", "at least "),
+    ("less than or equal to ", "at most "),
+    ("should have ", "must have "),
+    (" after validation", ""),
+)
+
+
+def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
+    """One problem a value: pydantic reports each branch of `list | name`; a fault deeper in says more than these."""
+    joined: dict[Keys, str] = {}
+    for way, message in problems:
+        if any(other != way and other[: len(way)] == way for other, _ in problems):
+            continue
+        _, must, wanted = message.partition("must be ")
+        before = joined.get(way)
+        joined[way] = message if before is None else f"{before}, or {wanted}" if must else before
+    return list(joined.items())
+
+
+def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
+    """The keys allowed in the section at `way`."""
+    for part in way:
+        values = values.get(part) if isinstance(values, Mapping) else values[int(part)]
+        field = model.model_fields.get(str(part))
+        classes = classes_of(field.annotation) if field else [model]
+        name = values.get("name") if isinstance(values, Mapping) else None
+        named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
+        model = (named or classes or [model])[0]
+    return list(model.model_fields)
+
+
+def kinds_of(model: type[BaseModel], section: str) -> list[type[Config]]:
+    """The classes that a section may be, such as one for each optimizer."""
+    field = model.model_fields.get(section)
+    return classes_of(field.annotation) if field else []
+
+
+def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The `name`s that choose this class; none for a section of one kind."""
+    field = model.model_fields.get("name")
+    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

@@ -1,0 +1,101 @@
+"""Overrides of the command line, such as `lr=0.1`, patched into a sweep file's values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raysweep.errors import SweepFileError
+from raysweep.sweepfile.document import Keys, Source, parse_value
+from raysweep.sweepfile.patch import patch
+from raysweep.sweepfile.schema import AXES, Sweep
+
+
+def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
+    """Patch the file's values; return the problems of the overrides that say nothing."""
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            _override(source, override)
+        except SweepFileError as error:
+            problems += error.problems
+    return problems
+
+
+def _override(source: Source, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key or any(not part for part in key.split(".")):
+        raise SweepFileError(f"override {override!r}: must be key=value, such as lr=0.1 or scheduler.eta=2")
+    try:
+        value = parse_value(text)
+    except SweepFileError as error:
+        reasons = [problem.partition(": ")[2] for problem in error.problems]
+        raise SweepFileError(*(f"override {override!r}: {reason}" for reason in reasons)) from None
+    head, _, inner = key.partition(".")
+    if head not in Sweep.model_fields:
+        _pin(source.values, key, value)
+        head, inner = "base", key
+    way = _way_to(head, inner)
+    source.overridden[way] = override
+    *parents, last = way
+    table = source.values
+    for part in map(str, parents):
+        before = table.get(part)
+        table[part] = {"name": before} if isinstance(before, str) else before if isinstance(before, dict) else {}
+        table = table[part]
+    for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
+        del table[other]
+    table[str(last)] = value  # last, so that it is over what the file says of the same section
+
+
+def _way_to(head: str, inner: str) -> Keys:
+    """The way to an override's place: what is below `base`, an axis table or a case is one key, dots and all."""
+    if not inner:
+        return (head,)
+    if head in (*AXES, "base"):
+        return (head, inner)
+    if head != "cases":
+        return (head, *inner.split("."))
+    case, _, key = inner.partition(".")
+    if not key:
+        return (head, case)
+    kind, _, axis = key.partition(".")
+    return (head, case, kind, axis) if kind in AXES and axis else (head, case, key)
+
+
+def _pin(values: dict[str, Any], key: str, value: Any) -> None:
+    """Remove the axis of that name, so that the override alone decides; where an axis replaces the section around
+    the key, set the key in each of its values.
+    """
+    cases = values.get("cases")
+    rows = [row for row in cases.values() if isinstance(row, dict)] if isinstance(cases, dict) else []
+    for row in rows:
+        _pin_in(row, key, lambda given, inner: _with(given, inner, value))
+    for table in (values, *rows):
+        for axis in AXES:
+            inside = table.get(axis)
+            if not isinstance(inside, dict) or not inside:
+                continue
+            _pin_in(inside, key, lambda given, inner: _with_in_each(given, inner, value))
+            if set(inside) <= {"samples"}:
+                del table[axis]
+
+
+def _pin_in(table: dict[str, Any], key: str, set_inside: Callable[[Any, str], Any]) -> None:
+    for other in list(table):
+        if other in (key, f"{key}.name"):
+            del table[other]
+        elif key.startswith(f"{other}."):
+            table[other] = set_inside(table[other], key.removeprefix(f"{other}."))
+
+
+def _with(section: Any, key: str, value: Any) -> Any:
+    holder = {"section": section}
+    patch(holder, f"section.{key}", value)
+    return holder["section"]
+
+
+def _with_in_each(axis: Any, key: str, value: Any) -> Any:
+    if isinstance(axis, dict) and isinstance(axis.get("choice"), list):
+        return {**axis, "choice": _with_in_each(axis["choice"], key, value)}
+    return [_with(each, key, value) for each in axis] if isinstance(axis, list) else axis

@@ -1,12 +1,12 @@
 """The run folder: what a sweep produced, committed so that a rerun can go on from it.
 
-* `filesystem`  one interface to a local folder, NFS, S3 and GCS
-* `record`      what is known of one trial
-* `runfolder`   records and weights committed together; who drives the run
-* `views`       results.parquet, rebuilt from the records
-* `tensorboard` TensorBoard files, rebuilt from the records
+* `filesystem`   one interface to a local folder, NFS, S3 and GCS; `faults`: which of their faults pass
+* `document`     JSON with a checksum: the form of `record`, `spent` and `resolved` (the plan of the last run)
+* `runfolder`    records and weights, committed together; `uploads`: beside training
+* `lease`        one driver at a time
+* `exports`      results.parquet, rebuilt from the records; `tensorboard`: TensorBoard files
 
-`record` and `sealed` import nothing heavy, and importing them imports nothing else here.
+Only `exports`, `tensorboard` and object stores import more than the standard library and pydantic.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from raysweep.store.document import SEAL, DamagedFileError, digest
 from raysweep.store.record import Record, Score
 from raysweep.store.runfolder import RunFolder
+
+T = TypeVar("T")
 
 FILE = "results.parquet"
 COLUMNS = {
@@ -28,19 +30,19 @@ COLUMNS = {
     "averaged": pa.bool_(),
     "error": pa.string(),
 }
-"""The columns of every results.parquet, and their types; `docs/results.md` says what they mean."""
+"""Columns of every results.parquet, with their types; `docs/results.md` explains them."""
 CURVE = pa.list_(pa.float64())
 
 
 def results_table(records: Sequence[Record]) -> pa.Table:
-    """One row a trial: what it is, how it ended, its settings (`config.*`), its curves (`curve.*`, by epoch)."""
+    """A row for each trial: identity, outcome, settings (`config.*`) and curves (`curve.*`, a value for each epoch)."""
     rows = [_row(record) for record in records]
     names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
     return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
 
 
 def write_results(folder: RunFolder, records: Sequence[Record]) -> None:
-    """Write results.parquet; it carries a checksum of what `running_metrics` reads."""
+    """Write results.parquet, with a checksum of the part that `running_metrics` reads."""
     table = results_table(records)
     table = table.replace_schema_metadata({SEAL: digest(_running(table))})
     buffer = io.BytesIO()
@@ -49,16 +51,15 @@ def write_results(folder: RunFolder, records: Sequence[Record]) -> None:
 
 
 def running_metrics(folder: RunFolder) -> dict[str, list[dict[str, float]]]:
-    """Return the metric histories of the trials that results.parquet calls running: ahead of their last commits."""
+    """Return the metric histories of running trials from results.parquet, which are ahead of their last commits."""
 
-    def parse(data: bytes) -> dict[str, list[dict[str, float]]]:
-        table = _parse(data)
+    def parse(table: pa.Table) -> dict[str, list[dict[str, float]]]:
         running = _running(table)
         if (table.schema.metadata or {}).get(SEAL.encode()) != digest(running).encode():
             raise DamagedFileError("its checksum does not match")
         return running
 
-    return folder.read(FILE, parse, "the run writes it anew") or {}
+    return _read(folder, parse, "the run writes it anew") or {}
 
 
 def _running(table: pa.Table) -> dict[str, list[dict[str, float]]]:
@@ -75,30 +76,29 @@ def _histories(table: pa.Table) -> dict[str, list[dict[str, float]]]:
 
 
 def shown_trials(folder: RunFolder, planned: Mapping[str, Record]) -> dict[str, Record]:
-    """Trials as results.parquet shows them, without weights: where a newer raysweep wrote their records.
+    """Read trials from results.parquet, without weights, since a newer raysweep wrote their records.
 
-    The columns of that file are documented, so that they mean the same in every version. Nothing is decided by them.
-
-    Args:
-        folder: the run folder.
-        planned: the trials asked for, by id; those that the file does not have are left out.
+    That file's columns are documented, so they mean the same in every version. They are only shown: no decision is
+    made from them. Trials that the file lacks are left out.
     """
 
-    def parse(data: bytes) -> dict[str, Record]:
-        table = _parse(data)
+    def parse(table: pa.Table) -> dict[str, Record]:
         table = table.filter(pc.is_in(table["id"], pa.array(list(planned), pa.string())))
         histories = _histories(table)
         rows = table.select(list(COLUMNS)).cast(pa.schema(COLUMNS)).to_pylist()
         return {row["id"]: _shown(planned[row["id"]], row, histories[row["id"]]) for row in rows}
 
-    return folder.read(FILE, parse, "not used") or {}
+    return _read(folder, parse, "not used") or {}
 
 
-def _parse(data: bytes) -> pa.Table:
-    try:
-        return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-    except pa.ArrowException as error:
-        raise DamagedFileError(str(error)) from error
+def _read(folder: RunFolder, parse: Callable[[pa.Table], T], if_damaged: str) -> T | None:
+    def parse_file(data: bytes) -> T:
+        try:
+            return parse(pq.read_table(io.BytesIO(data), page_checksum_verification=True))
+        except pa.ArrowException as error:
+            raise DamagedFileError(str(error)) from error
+
+    return folder.read(FILE, parse_file, if_damaged)
 
 
 def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, float]]) -> Record:
@@ -124,31 +124,25 @@ def _row(record: Record) -> dict[str, Any]:
         "averaged": best.averaged if best else None,
         "error": (record.error or {}).get("message"),
     }
-    row.update({f"config.{key}": value for key, value in _flatten(record.config)})
+    row |= _flatten(record.config, "config.")
     for tag in dict.fromkeys(tag for metrics in record.metrics for tag in metrics):
-        row[f"curve.{tag}"] = [_float(metrics.get(tag)) for metrics in record.metrics]
+        row[f"curve.{tag}"] = [metrics.get(tag) for metrics in record.metrics]
     return row
 
 
-def _flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _flatten(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, entry in value.items():
         if isinstance(entry, dict):
-            pairs += _flatten(entry, f"{prefix}{key}.")
+            yield from _flatten(entry, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", entry))
-    return pairs
+            yield f"{prefix}{key}", entry
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
-    """A column of one type; settings of mixed types (a name here, a list there) become text."""
+    """A column of one type; settings of mixed types, such as names and lists, become text."""
     if name in COLUMNS or name.startswith("curve."):
         return pa.array(values, COLUMNS.get(name, CURVE))
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values])
-
-
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)

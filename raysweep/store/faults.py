@@ -1,6 +1,6 @@
-"""Faults of the place a run folder lies in: which pass by waiting, and what is said of the others.
+"""Faults of a storage: an OSError in; another try, or a StorageError that says what to do, out.
 
-pyarrow tells what an object store answered in the text of an OSError alone, without an errno.
+pyarrow gives an object store's answer only in the text of an OSError, without an errno.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from raysweep.errors import StorageError
 T = TypeVar("T")
 
 PATIENCE_S = 300.0
-"""An object store that has answered before is waited for so long when it fails in passing."""
+"""How long to wait for an object store with a passing fault, if it has answered before."""
 FIRST_PATIENCE_S = 20.0
-"""One that never has: more likely its address is wrong."""
+"""How long to wait for a store that has never answered: more likely, its address is wrong."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 10.0
-"""Between tries. pyarrow tries three times by itself, for some six seconds, before it raises."""
+"""Seconds between tries. pyarrow itself tries three times, for some six seconds, before it raises."""
 
 OF_STORES = (
     (r"NO_SUCH_BUCKET|NoSuchBucket", "there is no such bucket; make it, or name another one"),
@@ -35,7 +35,7 @@ OF_STORES = (
     ),
     (
         r"ACCESS_DENIED|HTTP status 403|PERMISSION_DENIED|Permission denied",
-        "access is denied; check the credentials in the environment, and what they may do in this bucket",
+        "access is denied; check the credentials in the environment, and their rights in this bucket",
     ),
     (
         r"HTTP status 301|HTTP status 307|PermanentRedirect|AuthorizationHeaderMalformed|HTTP status 400",
@@ -44,7 +44,7 @@ OF_STORES = (
     (r"HTTP status 507|EntityTooLarge|QuotaExceeded", "the store has no room left"),
     (r"HTTP status 4(?!08|29)\d\d|VALIDATION|INVALID_PARAMETER", "the store refuses the request"),
 )
-"""What waiting does not mend: a pattern in pyarrow's text, and what is said."""
+"""Faults that do not pass: a pattern in pyarrow's text, and what to tell the user."""
 
 OF_DISKS = {
     errno.ENOSPC: "the disk is full; make room",
@@ -62,20 +62,20 @@ OF_DISKS = {
 
 
 def on_disk(error: OSError, where: str) -> StorageError:
-    """What is said of a local file system's fault."""
+    """The error that tells the user of a local file system's fault."""
     reason = OF_DISKS.get(error.errno or 0) or error.strerror or str(error)
     return StorageError(f"{where}: {reason}, then run the same command again")
 
 
 def in_store(error: OSError, where: str) -> StorageError | None:
-    """What is said of an object store's fault; None: it may pass."""
+    """The error that tells the user of an object store's fault; None if the fault may pass."""
     text = str(error)
     reason = next((words for pattern, words in OF_STORES if re.search(pattern, text)), None)
     return StorageError(f"{where}: {reason}, then run the same command again ({_short(text)})") if reason else None
 
 
 def delays(patience_s: float) -> Iterator[float]:
-    """Seconds to wait before each new try, ever longer and a little at random, until patience ends."""
+    """Seconds to wait before each new try: growing, slightly random, until patience ends."""
     end = time.monotonic() + patience_s
     delay = FIRST_DELAY_S
     while time.monotonic() + delay < end:
@@ -84,11 +84,11 @@ def delays(patience_s: float) -> Iterator[float]:
 
 
 def patiently(action: Callable[[], T], where: str, patience_s: float) -> T:
-    """Return what `action` returns; while the object store fails in passing, try again.
+    """Return what `action` returns; after a passing fault of the object store, try again.
 
     Raises:
-        FileNotFoundError: the action's own.
-        StorageError: what waiting does not mend, or patience has ended.
+        FileNotFoundError: the action raised it.
+        StorageError: the fault does not pass, or patience has ended.
     """
     began = time.monotonic()
     waits = delays(patience_s)
@@ -103,13 +103,13 @@ def patiently(action: Callable[[], T], where: str, patience_s: float) -> T:
             wait = next(waits, None)
             if wait is None:
                 raise StorageError(
-                    f"{where}: the store does not answer as it should, for {time.monotonic() - began:.0f} s now; what "
+                    f"{where}: the store does not answer properly, for {time.monotonic() - began:.0f} s now; what "
                     f"is committed is safe: run the same command again once it does ({_short(str(error))})"
                 ) from error
             time.sleep(wait)
 
 
 def _short(text: str) -> str:
-    """The store's own words, without the request's number."""
+    """The store's own words without the number of the request."""
     text = re.sub(r" \(Request ID: [^)]*\)", "", " ".join(text.split()))
     return text if len(text) <= 240 else f"{text[:237]}..."

@@ -1,8 +1,9 @@
-"""One interface to the places a run folder can lie in: a local folder, NFS, S3, GCS.
+"""One interface to the places where a run folder can lie: a local folder, NFS, S3, GCS.
 
-A write is whole or not there: locally a temporary name, fsync and rename; on an object store one put of bytes that
-were all at hand before it began (pyarrow's streams commit what they have even when the writer fails). What fails in
-passing is tried again (`faults`); all else is a StorageError that says what to do. Only object stores import pyarrow.
+A write leaves the whole file or the old one: locally by a temporary name, fsync and rename; on an object store by one
+put of bytes that are complete before it begins (pyarrow's streams commit what they have even when the writer fails).
+Passing faults are tried again (`faults`); every other fault is a StorageError that says what to do. Only object stores
+import pyarrow.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from raysweep.store import faults
 T = TypeVar("T")
 
 TEMPORARY = ".tmp"
-"""The end of the names of files that are not whole yet; they begin with a dot."""
+"""Files that are not whole yet have names with this end, and begin with a dot."""
 OPTIONS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=10"}
-"""S3: a small file takes one request, not three. GCS: by itself it would try again for ever."""
+"""pyarrow's options. S3: a small file takes one request instead of three. GCS: without a limit it retries for ever."""
 
 
 class Storage:
@@ -35,8 +36,8 @@ class Storage:
 
     Args:
         uri: a path, or s3://bucket/folder, gs://bucket/folder; pyarrow's options may follow a `?`.
-        has_answered: whether the store is known to be there, so that it is waited for if it is not now.
-        patience_s: how long to wait for a store that fails in passing; default: `faults.PATIENCE_S` once it has
+        has_answered: whether the store has answered before, so that passing faults are waited out for longer.
+        patience_s: how long to wait for a store with a passing fault; default: `faults.PATIENCE_S` once it has
             answered, `faults.FIRST_PATIENCE_S` before.
 
     Raises:
@@ -45,7 +46,8 @@ class Storage:
 
     def __init__(self, uri: str, has_answered: bool = False, patience_s: float | None = None) -> None:
         base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")
-        self.uri = (base.rstrip("/") or "/") + question + query
+        self._base, self._options = base.rstrip("/") or "/", question + query
+        self.uri = self._base + self._options
         self._has_answered, self._patience_s = has_answered, patience_s
         self.local: Path | None = None
         self._place: _Disk | _Bucket
@@ -62,13 +64,12 @@ class Storage:
     def child(self, name: str) -> Storage:
         """The folder `name` inside this one."""
         _check_inside(name)
-        base, question, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return Storage(f"{base.rstrip('/')}/{name}{question}{query}", self._has_answered, self._patience_s)
+        return Storage(f"{self._base.rstrip('/')}/{name}{self._options}", self._has_answered, self._patience_s)
 
     @property
     def path(self) -> str:
-        """Where it is: a local path, or the URI without its options."""
-        return str(self.local) if self.local else self.uri.partition("?")[0]
+        """The local path, or the URI without its options."""
+        return str(self.local or self._base)
 
     def check_bucket(self) -> None:
         """Refuse an object store's bucket that is not there: to a reader it looks like an empty one.
@@ -91,10 +92,10 @@ class Storage:
         return self._try(lambda: self._place.read(full), path)
 
     def write(self, path: str, data: bytes) -> None:
-        """Put `data` there, whole or not at all, over what was there before.
+        """Write a file as a whole, in place of an older one.
 
         Raises:
-            StorageError: it cannot be; what was there before still is.
+            StorageError: it cannot be written; the older one is still there.
         """
         full = self._full(path)
         self._try(lambda: self._place.write(full, data), path)
@@ -112,7 +113,7 @@ class Storage:
             self._try(lambda: self._place.delete_folder(full), path)
 
     def modified(self, path: str) -> float:
-        """When a file was last written, in seconds since 1970 on the clock of the store.
+        """The time when a file was last written, in seconds since 1970, by the store's clock.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -121,12 +122,6 @@ class Storage:
         if entry is None:
             raise FileNotFoundError(path)
         return entry.modified
-
-    def exists(self, path: str = "") -> bool:
-        """Whether a file or folder is there; on an object store a folder is there once it has a file."""
-        if self.local is None:
-            return self.is_file(path) or bool(self.list_files(path, recursive=True))
-        return self._look(path) is not None
 
     def is_file(self, path: str = "") -> bool:
         """Whether a file, not a folder, is there."""
@@ -187,11 +182,9 @@ class Storage:
                 raise
             except OSError as error:
                 raise faults.on_disk(error, where) from error
-        patience_s = self._patience_s
-        if patience_s is None:
-            patience_s = faults.PATIENCE_S if self._has_answered else faults.FIRST_PATIENCE_S
+        patience_s = faults.PATIENCE_S if self._has_answered else faults.FIRST_PATIENCE_S
         try:
-            result = faults.patiently(action, where, patience_s)
+            result = faults.patiently(action, where, patience_s if self._patience_s is None else self._patience_s)
         except FileNotFoundError:
             self._has_answered = True
             raise
@@ -254,8 +247,10 @@ class _Bucket:
             check_no_credentials(uri)
         except ValueError as error:
             raise StorageError(f"storage: {error}") from None
+        option = OPTIONS.get(uri.partition("://")[0], "")
+        adds = bool(option) and option.partition("=")[0] not in uri  # else the user sets it
         try:
-            self._fs, self.root = fs.FileSystem.from_uri(_with_options(uri))
+            self._fs, self.root = fs.FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}{option}" if adds else uri)
         except (ValueError, OSError, NotImplementedError) as error:
             raise StorageError(f"storage {uri!r}: {error}; allowed: a path, s3://..., gs://...") from error
         self.delete, self.delete_folder = self._fs.delete_file, self._fs.delete_dir
@@ -292,19 +287,11 @@ class _Bucket:
         return _Entry(info.path, info.type == FileType.File, info.size or 0, modified)
 
 
-def _with_options(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    option = OPTIONS.get(scheme)
-    if option is None or option.partition("=")[0] in rest:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}{option}"
-
-
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a local file, whole and on the disk, or not at all; with the user's umask.
+    """Write a local file as a whole, in place of an older one, with the user's umask; return once it is on the disk.
 
     Raises:
-        OSError: it cannot be; what was there before still is.
+        OSError: it cannot be written; the older one is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY}")
@@ -331,6 +318,6 @@ def name_of(path: str) -> str:
 
 
 def is_temporary(path: str) -> bool:
-    """Whether a file is one that `write_whole` has begun and not ended."""
+    """Whether `write_whole` began this file and did not finish it."""
     name = name_of(path)
     return name.startswith(".") and name.endswith(TEMPORARY)

@@ -1,12 +1,12 @@
-"""The one driver of a run folder.
+"""The lease of a run folder, which lets one driver at a time in.
 
-Local folders and NFS: a lock of the kernel's on `.lease`, free at once when the process that holds it dies.
+On local folders and NFS it is a kernel lock on `.lease`, which is free as soon as the process that holds it dies.
 
-Object stores have no locks. A driver puts a claim into `.lease/`, then lists the claims: if there is another one it
-withdraws and looks again. Of two that start at once at most one stays, since each puts before it lists. The holder's
-claim counts up every few seconds; whoever waits watches it on a clock of its own, so that no two clocks need agree. One
-that moves is held, and named; one that has stood still for STALE_S is taken over: first a tombstone beside it, then it
-is deleted. A holder that was only cut off finds the tombstone at its next beat, and ends at once.
+Object stores have no locks. There a driver puts a claim into `.lease/` and then lists the claims: if it sees another
+one, it withdraws its own and tries again. Since each puts before it lists, at most one of several drivers that start at
+once stays. The holder's claim counts up every few seconds. Whoever waits watches it by its own clock, so that no two
+clocks need to agree. A claim that moves is alive. One that has not moved for STALE_S is taken over: a tombstone is put
+beside it, and it is deleted. A holder that was only cut off finds the tombstone at its next beat and ends at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from raysweep.errors import StorageError
 from raysweep.store import faults
@@ -33,9 +33,9 @@ LEASE = ".lease"
 BEAT_S = 5.0
 STALE_S = 60.0
 TOMBSTONE_KEPT_S = 86_400.0
-"""So long a driver may be frozen, and still find on waking that another one took its run over."""
+"""How long a driver may be frozen and still find its tombstone when it wakes."""
 TRIES = 5
-"""To take the kernel's lock: a reader that asks who holds it takes it for an instant."""
+"""How often to try the kernel's lock: a reader that checks it holds it for an instant."""
 
 
 @contextlib.contextmanager
@@ -44,19 +44,20 @@ def hold(files: Storage, on_loss: Callable[[str], None] | None = None) -> Iterat
 
     Args:
         files: the run folder.
-        on_loss: told why the lease is lost to another driver; default: say so and end this process at once.
+        on_loss: called with the reason if another driver takes the lease over, which can happen on object stores;
+            default: print it and end this process at once.
 
     Raises:
-        StorageError: another driver holds it, and who.
+        StorageError: another driver holds it; the message names it.
     """
     with _lock(files.local, files.path) if files.local else _claim(files, on_loss or _end):
         yield
 
 
 def is_held(files: Storage) -> bool:
-    """Whether a driver holds the run folder now; an object store's claim is watched for some seconds."""
+    """Whether a driver holds the run folder now; on an object store its claim is watched for some seconds."""
     if files.local is None:
-        return any(_is_alive(files, path) for path in _claims(files))
+        return any(_watch(files, path, 3 * BEAT_S)[0] == "alive" for path in _claims(files))
     try:
         with open(files.local / LEASE) as file:
             return not _try_lock(file, fcntl.LOCK_SH)
@@ -74,9 +75,10 @@ def _lock(folder: Path, where: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(folder / LEASE, "a+"))
+            file = stack.enter_context(open(folder / LEASE, "a+", errors="replace"))
             if not any(_try_lock(file, fcntl.LOCK_EX, wait_s=0.05 * attempt) for attempt in range(TRIES)):
-                raise StorageError(f"{where}: another raysweep drives this run: {_named(_read(file))}")
+                file.seek(0)
+                raise StorageError(f"{where}: another raysweep drives this run: {_named(file.read())}")
             os.register_at_fork(after_in_child=file.close)
             file.truncate(0)
             json.dump(_me(), file)
@@ -97,21 +99,16 @@ def _try_lock(file: IO[str], kind: int, wait_s: float = 0) -> bool:
     return True
 
 
-def _read(file: IO[str]) -> Any:
-    file.seek(0)
-    with contextlib.suppress(ValueError):
-        return json.load(file)
-    return None
-
-
 def _me() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
 
 
-def _named(holder: Any) -> str:
+def _named(content: str | bytes) -> str:
+    """Name the holder of a lock file or claim."""
     try:
+        holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "just starting"
 
 
@@ -119,7 +116,7 @@ def _named(holder: Any) -> str:
 
 
 class _Claim:
-    """Our claim: put, counted up, withdrawn."""
+    """A driver's own claim on an object store."""
 
     def __init__(self, files: Storage) -> None:
         self.files = files
@@ -143,7 +140,7 @@ def _claim(files: Storage, on_loss: Callable[[str], None]) -> Iterator[None]:
     files.check_bucket()
     claim = _acquire(files)
     over = threading.Event()
-    claim.files = Storage(files.uri, patience_s=0)  # a beat that fails is made up for by the next
+    claim.files = Storage(files.uri, patience_s=0)  # after a failed beat comes the next
     thread = threading.Thread(target=_beat, args=(claim, over, files.path, on_loss), name="raysweep-lease")
     thread.start()
     try:
@@ -156,7 +153,7 @@ def _claim(files: Storage, on_loss: Callable[[str], None]) -> Iterator[None]:
 
 
 def _acquire(files: Storage) -> _Claim:
-    """Claim until no other claim is there; remove those whose holder is dead.
+    """Put claims until one stands alone; take over those of dead holders.
 
     Raises:
         StorageError: another claim is alive.
@@ -166,55 +163,49 @@ def _acquire(files: Storage) -> _Claim:
         claim.put()
         others = [path for path in _claims(files) if path != claim.path]
         if not others and not claim.is_taken_over():
-            claim.put()  # a first beat: whoever watches knows that we are alive
+            claim.put()  # a first beat shows watchers that this driver is alive
             return claim
         claim.withdraw()
         for path in others:
             _outlive(files, path)
-        time.sleep(random.uniform(0, BEAT_S / 5))  # two that started at once do not meet again
+        time.sleep(random.uniform(0, BEAT_S / 5))  # so that two drivers do not meet again
 
 
 def _outlive(files: Storage, path: str) -> None:
-    """Watch another's claim until it is withdrawn, or stale: then take it over.
+    """Watch another driver's claim until it is withdrawn, or until it is stale; then take it over.
 
     Raises:
-        StorageError: it is alive.
+        StorageError: the claim is alive.
     """
-    content = _content(files, path)
-    if content is None:
-        return
-    said = False
-    end = time.monotonic() + STALE_S
-    while time.monotonic() < end:
-        time.sleep(BEAT_S / 5)
-        now = _content(files, path)
-        if now is None:
-            return
-        if now != content:
-            raise StorageError(f"{files.path}: another raysweep drives this run: {_named(_parsed(now))}")
-        if not said and time.monotonic() > end - STALE_S + 2 * BEAT_S:
-            said = True
-            _say(
-                f"{files.path}: waiting up to {STALE_S:.0f} s to be sure that the last driver, "
-                f"{_named(_parsed(content))}, is gone"
-            )
-    files.write(_tombstone(path), b"")
-    files.delete(path)
+    state, content = _watch(files, path, 2 * BEAT_S)
+    if state == "still":
+        _say(f"{files.path}: waiting up to {STALE_S:.0f} s to be sure that the last driver, {_named(content)}, is gone")
+        state, content = _watch(files, path, STALE_S - 2 * BEAT_S)
+    if state == "alive":
+        raise StorageError(f"{files.path}: another raysweep drives this run: {_named(content)}")
+    if state == "still":
+        files.write(_tombstone(path), b"")
+        files.delete(path)
 
 
-def _is_alive(files: Storage, path: str) -> bool:
-    content = _content(files, path)
-    end = time.monotonic() + 3 * BEAT_S
-    while content is not None and time.monotonic() < end:
+def _watch(files: Storage, path: str, for_s: float) -> tuple[Literal["gone", "alive", "still"], bytes]:
+    """Watch a claim until it moves, or for some seconds; return what it does, and its content."""
+    first: bytes | None = None
+    end = time.monotonic() + for_s
+    while first is None or time.monotonic() < end:
+        try:
+            content = files.read(path)
+        except FileNotFoundError:
+            return "gone", b""
+        if first not in (None, content):
+            return "alive", content
+        first = content
         time.sleep(BEAT_S / 5)
-        now = _content(files, path)
-        if now != content:
-            return now is not None
-    return False
+    return "still", first
 
 
 def _beat(claim: _Claim, over: threading.Event, where: str, on_loss: Callable[[str], None]) -> None:
-    """Count the claim up until it is over; a store that is away for a while is for others to wait for."""
+    """Count the claim up until the run is over; failed beats do not matter, since the next ones catch up."""
     while not over.wait(BEAT_S):
         with contextlib.suppress(StorageError):
             claim.put()
@@ -225,7 +216,7 @@ def _beat(claim: _Claim, over: threading.Event, where: str, on_loss: Callable[[s
 
 
 def _claims(files: Storage) -> list[str]:
-    """Paths of the claims that were not taken over."""
+    """Paths of the claims that nobody has taken over."""
     paths = files.list_files(LEASE)
     return [path for path in paths if path.endswith(".claim") and _tombstone(path) not in paths]
 
@@ -235,26 +226,15 @@ def _tombstone(path: str) -> str:
 
 
 def tombstones(files: Storage, older_than_s: float = 0.0) -> list[str]:
-    """Paths of what is left of leases that were taken over so long ago; none on a local folder."""
+    """Paths of the tombstones that are at least this old; none on a local folder."""
     if files.local:
         return []
     paths = files.list_files(LEASE)
-    now = max((files.modified(path) for path in paths), default=0.0)  # the holder's claim counts up: the store's clock
+    now = max(
+        (files.modified(path) for path in paths), default=0.0
+    )  # the store's clock: the holder's claim has just been written
     found = [path for path in paths if path.endswith(".taken-over")]
     return [path for path in found if now - files.modified(path) >= older_than_s]
-
-
-def _content(files: Storage, path: str) -> bytes | None:
-    try:
-        return files.read(path)
-    except FileNotFoundError:
-        return None
-
-
-def _parsed(content: bytes) -> Any:
-    with contextlib.suppress(ValueError):
-        return json.loads(content)
-    return None
 
 
 def _say(text: str) -> None:
@@ -263,4 +243,4 @@ def _say(text: str) -> None:
 
 def _end(why: str) -> None:
     _say(why)
-    os._exit(StorageError.exit_code)  # the local cluster ends with its driver; every commit is whole at any moment
+    os._exit(StorageError.exit_code)  # the local cluster ends with its driver; commits are whole at any moment

@@ -1,4 +1,4 @@
-"""Secrets of the environment, kept out of what is written: a failed trial's traceback may show one."""
+"""Removes the environment's secrets from documents: a failed trial's traceback may show one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from typing import Any
 
 NAME = re.compile(r"key|secret|token|password|passwd|credential|signature|authorization", re.IGNORECASE)
-"""Names of environment variables whose values are secrets."""
+"""Environment variables with such names hold secrets."""
 SHORTEST = 8
-"""A value of fewer letters is no secret, and would be found everywhere."""
+"""Shorter values are not taken for secrets: they would be found everywhere."""
 IN_URL = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:key|secret|token|password|credential|signature)[\w-]*)=[^&\s'\"]+",
                     re.IGNORECASE)  # fmt: skip
 
 
 def redact(value: Any) -> Any:
-    """Return a document with the environment's secrets, and credentials in URLs, replaced by `***` in its texts."""
+    """Return a document with `***` in place of the environment's secrets and of credentials in URLs."""
     return _redact(value, _secrets())
 
 

@@ -1,8 +1,8 @@
-"""The run folder's commits: records and weights that always agree, and the lease of the one driver.
+"""The run folder of a sweep: commits of records and weights that always agree, and the lease of its one driver.
 
-A commit writes the weights under fresh names that carry epoch and sha256, then the small record that names them and a
-copy of it, last; then deletes what neither this commit nor the one before names. Whoever reads verifies the checksums,
-takes the copy of a damaged record, and falls back to the commit before where weights are damaged.
+A commit first writes the weights, under new names that contain epoch and sha256; then the record that names them, and a
+copy of it; then it deletes the files that neither this commit nor the one before names. A reader verifies checksums,
+uses the copy of a damaged record, and falls back to the commit before if weights are damaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeVar
 from raysweep.errors import StorageError
 from raysweep.store import lease
 from raysweep.store.document import DAMAGE, DamagedFileError
-from raysweep.store.filesystem import TEMPORARY, Storage, is_temporary, name_of
+from raysweep.store.filesystem import Storage, is_temporary, name_of
 from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, WeightsFile
 from raysweep.store.redact import redact
 
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 SUFFIX = {"last": "pt", "best": "safetensors"}
 READERS = 16
-"""Records of an object store that are read at the same time."""
+"""How many records of an object store are read at the same time."""
 BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
-"""What a run that was cut off may have left: all the same a run folder."""
+"""What a run that was cut off at its start may leave: the folder still counts as a run folder."""
 
 
 class RunFolder:
@@ -38,7 +38,7 @@ class RunFolder:
     Args:
         storage: a local path or a URI.
         name: the sweep's.
-        has_answered: whether the storage is known to be there, so that it is waited for if it is not now.
+        has_answered: whether the storage has answered before, so that passing faults are waited out for longer.
     """
 
     def __init__(self, storage: str, name: str, has_answered: bool = False) -> None:
@@ -46,37 +46,39 @@ class RunFolder:
         self.parent = Storage(storage, has_answered)
         self.files = self.parent.child(name)
         self.damaged: dict[str, str] = {}
-        """Files that were found damaged, and what became of it, since this object was made."""
+        """Files that this object found damaged, and what follows from that, in words."""
         self.newer: set[str] = set()
-        """Trials whose records a newer raysweep wrote, which were passed over."""
+        """Trials that were left out, since a newer raysweep wrote their records."""
         self._holds_lease = False
 
     @property
     def path(self) -> str:
-        """Where it is: a local path or a URI without its query."""
+        """The local path, or the URI without its options."""
         return self.files.path
 
     def exists(self) -> bool:
-        """Whether a run was ever begun here."""
+        """Whether a run has begun here."""
         return self.files.is_file("resolved.yaml")
 
     def check_place(self) -> None:
-        """Refuse a place that is taken by something else, or a bucket that is not there.
+        """Check that a run folder is here, or can be.
 
         Raises:
-            StorageError: a file, or a folder that raysweep did not make, is in the run folder's place.
+            StorageError: the bucket does not exist, or a file or a foreign folder is in the run folder's place.
         """
         self.files.check_bucket()
         what = None
         if self.files.is_file():
             what = "a file"
-        elif self.files.exists() and not self.exists() and not _names(self.files) <= BEGUN:
-            what = "a folder that is not a run folder"
+        elif not self.exists():
+            names = {*self.files.list_files(), *self.files.list_folders()}
+            if not {name for name in names if not is_temporary(name)} <= BEGUN:
+                what = "a folder that is not a run folder"
         if what:
             raise StorageError(f"{self.path}: {what} is in the run folder's place; rename the sweep, or move it away")
 
     def set_aside(self) -> str | None:
-        """Rename the old run folder, if there is one; return its new name."""
+        """Rename an old run folder; return its new name, or None if there is none."""
         if not self.exists():
             return None
         new_name = f"{self.name}.{time.strftime('%Y%m%d-%H%M%S')}"
@@ -84,12 +86,12 @@ class RunFolder:
         return new_name
 
     def read(self, path: str, parse: Callable[[bytes], T], if_damaged: str) -> T | None:
-        """Read a file of the run folder and parse it; None if there is none, or if it is damaged, which is noted.
+        """Read and parse a file of the run folder; None if there is none, or if it is damaged, which is noted.
 
         Args:
             path: the file's.
-            parse: raises one of `document.DAMAGE` where the file is damaged.
-            if_damaged: what follows from that, in words.
+            parse: raises one of `document.DAMAGE` if the file is damaged.
+            if_damaged: what follows from damage, in words.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -108,18 +110,18 @@ class RunFolder:
     # -- records and weights
 
     def trial_ids(self) -> list[str]:
-        """Ids of all trials that have a folder, in the plan or not."""
+        """The ids of all trials that have a folder, in the plan or not."""
         return [name_of(path) for path in self.files.list_folders("trials")]
 
     def record(self, trial_id: str, lenient: bool = False) -> Record | None:
-        """The committed record of a trial, or None if there is no whole one.
+        """The committed record of a trial; None if there is none, or if it and its copy are damaged.
 
         Args:
-            trial_id: whose.
-            lenient: pass over a record that a newer raysweep wrote, and note that.
+            trial_id: the trial's.
+            lenient: note that a newer raysweep wrote the record, and return None, instead of raising.
 
         Raises:
-            StorageError: it cannot be read, or was written by a newer raysweep.
+            StorageError: the storage cannot be read, or a newer raysweep wrote the record.
         """
         newer: NewerRecordError | None = None
         for name in (RECORD, COPY):
@@ -140,7 +142,7 @@ class RunFolder:
         return None
 
     def records(self, trial_ids: Iterable[str], lenient: bool = False) -> dict[str, Record | None]:
-        """The committed records of trials (see `record`), by id; those of an object store are read side by side."""
+        """The committed records of trials by id (see `record`); those of an object store are read in parallel."""
         trial_ids = list(trial_ids)
         if self.files.local is not None:
             return {trial_id: self.record(trial_id, lenient) for trial_id in trial_ids}
@@ -148,12 +150,12 @@ class RunFolder:
             return dict(zip(trial_ids, pool.map(self.record, trial_ids, repeat(lenient)), strict=True))
 
     def commit(self, record: Record, weights: Mapping[str, bytes], keep: tuple[str, ...] = ("last", "best")) -> Record:
-        """Commit a record together with the weights it speaks of; return the record as committed.
+        """Commit a record together with its weights; return the record as committed.
 
         Args:
             record: its `weights` are those of the commit before.
-            weights: new bytes of `last` or `best`; a kind that is not given stays as it was.
-            keep: kinds whose file the trial still needs.
+            weights: new bytes of `last` or `best`; without new bytes a kind keeps its file.
+            keep: the kinds that the trial still needs.
         """
         folder = f"trials/{record.id}"
         before = record.weights
@@ -175,7 +177,7 @@ class RunFolder:
         return committed
 
     def read_weights(self, record: Record, kind: str) -> bytes | None:
-        """The verified bytes of the `last` or `best` weights that a record names, or None if they are not whole."""
+        """The verified bytes of a record's `last` or `best` weights; None if it has none, or if they are damaged."""
         entry = record.weights.get(kind)
         if entry is None:
             return None
@@ -191,9 +193,9 @@ class RunFolder:
         return None
 
     def resume_point(self, trial_id: str) -> tuple[Record, bytes | None] | None:
-        """The newest commit of a trial whose weights are whole: (record, bytes of `last`).
+        """The newest commit of a trial whose weights are whole, as (record, bytes of `last`).
 
-        Falls back to the commit before, its history cut to that epoch; else to the trial's beginning.
+        It falls back to the commit before, with the history cut to that epoch, or else to the trial's beginning.
         """
         record = self.record(trial_id)
         if record is None:
@@ -201,26 +203,27 @@ class RunFolder:
         data = self.read_weights(record, "last")
         if data is not None or record.epoch == 0:
             return record, data
-        earlier = record.with_(weights=record.previous, previous=record.weights)  # these, to be deleted
+        earlier = record.with_(weights=record.previous, previous=record.weights)  # the next commit deletes them
         data = self.read_weights(earlier, "last")
-        if data is None:  # the record goes on naming its files, so that the next commits delete them
+        if data is None:  # the record still names its files, so that the next commits delete them
             return record.with_(metrics=[], best=None), None
         return earlier.with_(metrics=record.metrics[: earlier.weights["last"].epoch], best=None), data
 
     def strays(self, trial_id: str) -> list[str]:
-        """Files in a trial's folder that its record does not name: of a commit that was cut off.
-
-        None where there is a record, but no whole one: then nobody can say.
-        """
+        """Files in a trial's folder that its record does not name: a commit that was cut off left them."""
         return _unnamed(self.files.list_files(f"trials/{trial_id}"), self.record(trial_id))
 
     def tidy(self, trial_id: str) -> None:
-        """Delete what a commit that was cut off has left; only for who writes the trial."""
+        """Delete what a commit that was cut off left; only the trial's writer may call this."""
         for path in self.strays(trial_id):
             self.files.delete(path)
 
     def rubbish(self, files: Iterable[str]) -> dict[str, str]:
-        """Of all of the run folder's files, those that nothing owns, and why, by path; only for who holds the lease."""
+        """Find the leftovers among all of the run folder's files; only the holder of the lease may call this.
+
+        Returns:
+            Their origin in words, by path.
+        """
         why: dict[str, str] = {}
         of_trials: dict[str, list[str]] = {}
         for path in files:
@@ -240,7 +243,7 @@ class RunFolder:
         return why | dict.fromkeys(tombstones, "of a driver that was taken over")
 
     def remove(self, trial_id: str) -> None:
-        """Delete a trial with all it has, first its record: cut off, what is left belongs to nobody."""
+        """Delete a trial; its record goes first, so that what an interruption leaves is cleaned up later."""
         for name in (COPY, RECORD):
             self.files.delete(f"trials/{trial_id}/{name}")
         for folder in ("tensorboard", "trials"):
@@ -250,14 +253,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lease(self, on_loss: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the run folder for one driver (see `store.lease`).
-
-        Args:
-            on_loss: told why the lease is lost to another driver, which object stores allow; default: say so and end
-                this process at once.
+        """Hold the run folder for one driver (see `store.lease.hold`).
 
         Raises:
-            StorageError: another driver holds it, and who.
+            StorageError: another driver holds it.
         """
         with lease.hold(self.files, on_loss):
             self._holds_lease = True
@@ -267,18 +266,14 @@ class RunFolder:
                 self._holds_lease = False
 
     def is_driven(self) -> bool:
-        """Whether a driver holds the lease now; on an object store that takes some seconds to see."""
+        """Whether a driver holds the lease now; on an object store it takes some seconds to tell."""
         return self._holds_lease or lease.is_held(self.files)
 
 
 def _unnamed(files: Iterable[str], record: Record | None) -> list[str]:
-    """The files of a trial's folder that its record does not name; none where there is a record, but no whole one."""
+    """The files of a trial's folder that its record does not name; none if the record is damaged: nobody can tell."""
     files = list(files)
     if record is None and any(name_of(path) in (RECORD, COPY) for path in files):
         return []
     named = {entry.file for entry in (*record.weights.values(), *record.previous.values())} if record else set()
     return [path for path in files if name_of(path) not in {RECORD, COPY, *named}]
-
-
-def _names(files: Storage) -> set[str]:
-    return {name for name in (*files.list_files(), *files.list_folders()) if not name.endswith(TEMPORARY)}

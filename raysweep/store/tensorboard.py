@@ -1,4 +1,7 @@
-"""TensorBoard files: a view of a run folder, rebuilt from the records at any time. (tensorboardX imports torch.)"""
+"""TensorBoard files: an export of a run folder, which can be rebuilt from the records at any time.
+
+tensorboardX imports torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from raysweep.store.runfolder import RunFolder
 
 
 def outdated_tensorboard(folder: RunFolder, records: Iterable[Record]) -> list[Record]:
-    """Return the begun trials whose TensorBoard files are not those of these records, whole and alone."""
+    """Return the trials that have begun and whose folder is not exactly the one TensorBoard file of their record."""
     there: dict[str, list[str]] = {}
     for path in folder.files.list_files("tensorboard", recursive=True):
         there.setdefault(path.split("/")[1], []).append(path)
@@ -32,7 +35,7 @@ def outdated_tensorboard(folder: RunFolder, records: Iterable[Record]) -> list[R
 
 
 def write_tensorboard(folder: RunFolder, record: Record) -> None:
-    """Write a trial's scalars, and its hyperparameters with final metrics (the HParams tab), in place of older ones."""
+    """Write a trial's curves, and its settings with final metrics (the HParams tab), in place of older files."""
     target = f"tensorboard/{record.id}"
     old = folder.files.list_files(target)
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,16 +52,16 @@ def write_tensorboard(folder: RunFolder, record: Record) -> None:
 
 
 def _version(record: Record) -> str:
-    """The end of the file's name: a checksum of what is written of a record."""
+    """The end of the file's name: a checksum of what the file takes from the record."""
     written = {"status": record.status, "metrics": record.metrics, "axes": record.axes, "best": record.best}
     return f".{digest(written)[:12]}"
 
 
 def _summaries(record: Record) -> Iterator[tuple[int, Any]]:
-    """A trial's curves, and for the HParams tab its settings and its final metrics.
+    """Yield (step, summary) of a trial's curves, then for the HParams tab of its settings and final metrics.
 
-    That tab's list of columns is not written: TensorBoard then takes those of all trials, where it would take the list
-    of the first, and trials of different cases have different settings.
+    The list of that tab's columns is left out: TensorBoard would use the first trial's list for all, and trials of
+    different cases have different settings.
     """
     for metrics in record.metrics:
         for tag, value in metrics.items():
@@ -74,16 +77,14 @@ def _summaries(record: Record) -> Iterator[tuple[int, Any]]:
 
 
 def _final_metrics(record: Record) -> dict[str, float]:
-    best = record.best
-    final: dict[str, float] = {"epochs": record.epoch}
-    if best:
-        final |= {"score": best.score, "best_epoch": best.epoch}
-        final |= {"val_acc": best.val_acc} if best.val_acc is not None else {}
-    return final
+    final: dict[str, float | None] = {"epochs": record.epoch}
+    if best := record.best:
+        final |= {"score": best.score, "best_epoch": best.epoch, "val_acc": best.val_acc}
+    return {name: value for name, value in final.items() if value is not None}
 
 
 def _failed(ended: Any) -> Any:
-    """The summary that ends a session, with the status of one that did not succeed: tensorboardX knows no other."""
+    """Set the status of a session's last summary to failure; tensorboardX only writes success."""
     metadata = ended.value[0].metadata.plugin_data
     session = HParamsPluginData.FromString(metadata.content)
     session.session_end_info.status = Status.Value("STATUS_FAILURE")

@@ -1,4 +1,4 @@
-"""Commits to an object store beside training, at most one behind."""
+"""Commits a trial while it trains on, at most one commit behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysweep.store.runfolder import RunFolder
 
 
 class Uploads:
-    """Commits a trial's records and weights on a thread, one at a time, in order."""
+    """Makes a trial's commits on another thread, one at a time, in order."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -18,11 +18,9 @@ class Uploads:
         self._pending: Future[Record] | None = None
 
     def begin(self, record: Record, weights: Mapping[str, bytes]) -> None:
-        """Begin a commit, as `RunFolder.commit`; first wait for the one before.
+        """Wait for the commit before, then begin one, as `RunFolder.commit`.
 
-        Args:
-            record: its `weights` and `previous` need not be up to date: they are those of the last commit here.
-            weights: bytes of `last` and `best` that nobody changes any more.
+        The record's own `weights` and `previous` are ignored: those of the commit before are used.
 
         Raises:
             StorageError: the commit before could not be made.
@@ -31,10 +29,10 @@ class Uploads:
         self._pending = self._thread.submit(self._folder.commit, record, weights)
 
     def finish(self, record: Record) -> Record:
-        """Wait for the last commit; return the record with the names of its weights.
+        """Wait for the last commit; return the record with that commit's weights.
 
         Raises:
-            StorageError: it could not be made.
+            StorageError: the commit could not be made.
         """
         pending, self._pending = self._pending, None
         if pending is None:

@@ -79,6 +79,18 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
         Storage(str(tmp_path)).write(name or "a/", b"x")
 
 
+def test_listing_does_not_look_behind_links_to_folders(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/precious").touch()
+    storage = Storage(str(tmp_path / "run"))
+    storage.write("a/b", b"1")
+    (tmp_path / "run/a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "run/loop").symlink_to(tmp_path / "run")
+    assert storage.list_files(recursive=True) == ["a/b"]
+    assert storage.list_sizes() == {"a/b": 1}
+    assert storage.list_folders() == ["a", "loop"]
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(str(tmp_path))
     storage.write("a.json", b"old")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raysweep.vision.augment import Normalize
+from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import DataConfig, TrialConfig
 from raysweep.vision.data import DataSet, mean_std, open_data
 from raysweep.vision.loop import Diverged, Epoch, train

@@ -19,7 +19,7 @@ from _report import emit, parse_arguments
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from raysweep.vision.augment import Normalize
+from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.loop import resolve_device, resolve_precision, train

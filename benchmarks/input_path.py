@@ -24,8 +24,8 @@ import torch
 from _report import emit, parse_arguments
 from torchvision.transforms import v2
 
-from raysweep.vision.augment import Normalize, build_augment
-from raysweep.vision.config import AUGMENT_PRESETS
+from raysweep.vision.augment.batch import Normalize, build_augment
+from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.loop import resolve_device
 from raysweep.vision.randomness import generator
 from raysweep.worker.process import keep_freed_memory

@@ -44,7 +44,7 @@ from torchvision.transforms import v2
 
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.vision.augment import Normalize
+from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
 from raysweep.vision.data import DataSet, open_data
 from raysweep.vision.loop import resolve_device, resolve_precision, train

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from raysweep.config import Config, Fraction01, LoopConfig, Pair, Probability, Triple, check_no_credentials, section
-from raysweep.errors import did_you_mean
-from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
+from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
+from raysweep.registry import DATA_SOURCES, MODELS
+from raysweep.vision.augment.operations import Augment
 
 # ---------------------------------------------------------------------------------------------------------
 # What one trial trains on, and with what
@@ -149,122 +148,6 @@ class EmaConfig(Config):
 
     horizon_epochs: PositiveFloat = 0.75
     """Steps over which the average looks back, in epochs: decay = min((1 + t) / (10 + t), 1 - 1 / steps)."""
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Augmentation
-
-
-class Flip(Config):
-    """Mirror images."""
-
-    p: Probability = 0.5
-    """For each axis of `direction`, on its own."""
-    direction: Literal["horizontal", "vertical", "both"] = "horizontal"
-
-
-class Rotate(Config):
-    """Turn images by an angle drawn from [-degrees, degrees]; bilinear, corners black."""
-
-    degrees: Annotated[float, Field(gt=0, le=180)]
-    p: Probability = 1.0
-
-
-class Blur(Config):
-    """Gaussian blur, sigma drawn from a range."""
-
-    kernel: Annotated[int, Field(ge=3, le=31)]
-    """Odd, in pixels."""
-    sigma: Pair[PositiveFloat] = (0.1, 2.0)
-    p: Probability = 1.0
-
-    @field_validator("kernel")
-    @classmethod
-    def _odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError("must be odd")
-        return kernel
-
-
-class ColorJitter(Config):
-    """Brightness, contrast, saturation and hue by random factors, in random order."""
-
-    brightness: Probability = 0.0
-    contrast: Probability = 0.0
-    saturation: Probability = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    p: Probability = 1.0
-
-
-class Crop(Config):
-    """Pad with black and crop back to the size at a random place: a shift."""
-
-    padding: PositiveInt | None = None
-    """Pixels; default: an eighth of the image, at least 1."""
-
-
-AUGMENT_OPS: dict[str, type[Config]] = {
-    "flip": Flip,
-    "rotate": Rotate,
-    "blur": Blur,
-    "color_jitter": ColorJitter,
-    "crop": Crop,
-}
-
-_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
-_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
-_COLOR: dict[str, Any] = {
-    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
-}
-_JITTER: list[dict[str, Any]] = [
-    {"flip": {"p": 0.25, "direction": "both"}},
-    {"rotate": {"degrees": 15, "p": 0.5}},
-    {"blur": {"kernel": 3, "p": 0.25}},
-    _COLOR,
-]
-
-AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
-    "none": [],
-    "shift": [{"crop": {}}],
-    "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
-    "medium": _MEDIUM,
-    "jitter": _JITTER,
-    "v1augs": [*_MEDIUM, _COLOR],
-    "v2augs": _JITTER,
-}
-"""The source report's, beside `none` and `shift`. It gives the operations, kernels and angles; the probabilities, the
-blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
-
-
-def _check_augment(value: Any) -> Any:
-    """A preset's or registered name, or a list of one-key rows `{operation: {parameter: value}}`."""
-    if isinstance(value, str):
-        if value in AUGMENT_PRESETS or value in AUGMENTATIONS:
-            return value
-        known = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
-        raise ValueError(f"unknown augmentation {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
-    if not isinstance(value, list):
-        raise ValueError("must be a preset's name or a list such as [{flip: {p: 0.5}}, {crop: {padding: 4}}]")
-    return value
-
-
-class AugmentStep(Config):
-    """One row of an augmentation list: exactly one operation and its parameters."""
-
-    flip: Flip | None = None
-    rotate: Rotate | None = None
-    blur: Blur | None = None
-    color_jitter: ColorJitter | None = None
-    crop: Crop | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> AugmentStep:
-        if len(self.model_fields_set) != 1:
-            raise ValueError(f"must name exactly one operation of {', '.join(AUGMENT_OPS)}")
-        return self
-
-
-Augment = Annotated[str | list[AugmentStep], BeforeValidator(_check_augment)]
 
 
 class MeanStd(Config):

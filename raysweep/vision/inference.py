@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from raysweep.vision.augment import Normalize
+from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.data.dataset import Channels, Split
 from raysweep.vision.loop import evaluation_batch_size, resolve_device
 from raysweep.vision.tta import views_of

@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.errors import Diverged, Interrupted, UserError
-from raysweep.vision.augment import Normalize, build_augment
+from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.data.normalize import mean_std

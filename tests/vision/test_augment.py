@@ -8,22 +8,14 @@ from torchvision.transforms.v2 import functional as V
 
 from raysweep.errors import UserError
 from raysweep.registry import AUGMENTATIONS
-from raysweep.vision.augment import (
-    Jitter,
-    Normalize,
-    apply_blur,
-    apply_color_jitter,
-    apply_crop,
-    apply_flip,
-    apply_flip_and_rotate,
-    build_augment,
-    draw_blur,
-    draw_color_jitter,
-    draw_crop,
-    draw_flip,
-    draw_rotate,
-)
-from raysweep.vision.config import AUGMENT_PRESETS, AugmentStep, Blur, ColorJitter, Crop, Flip, Rotate, TrialConfig
+from raysweep.vision.augment.batch import Normalize, build_augment
+from raysweep.vision.augment.blur import Blur
+from raysweep.vision.augment.color_jitter import ColorJitter
+from raysweep.vision.augment.crop import Crop
+from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.operations import AUGMENT_PRESETS, OPERATIONS, AugmentStep
+from raysweep.vision.augment.rotate import FlipAndRotate, Rotate
+from raysweep.vision.config import TrialConfig
 from raysweep.vision.randomness import generator
 
 TOLERANCE = 1e-5  # on the scale 0..1: an 8-bit step is 4e-3
@@ -43,21 +35,21 @@ def byte_images(count=16, size=20):
 
 def test_crop_takes_the_same_window_as_torchvision():
     images, padding = byte_images(), 3
-    corners = draw_crop(len(images), padding, rng())
-    ours = apply_crop(images, corners, padding)
+    corners = Crop(padding=padding).draw(len(images), 20, rng())[0]
+    ours = Crop(padding=padding).apply(images, corners)
     padded = V.pad(images, [padding])
     for i, (top, left) in enumerate(corners.T.tolist()):
         assert torch.equal(ours[i], V.crop(padded[i], top, left, 20, 20))
 
 
 def test_crop_places_cover_the_whole_range():
-    assert draw_crop(2000, 2, rng()).unique().tolist() == [0, 1, 2, 3, 4]
+    assert Crop(padding=2).draw(2000, 20, rng())[0].unique().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_flip_equals_torchvision():
     images = byte_images()
-    flips = draw_flip(len(images), Flip(direction="both"), rng())
-    ours = apply_flip(images, flips)
+    flips = Flip(direction="both").draw(len(images), 20, rng())[0]
+    ours = Flip().apply(images, flips)
     for i, (horizontal, vertical) in enumerate(flips.T.tolist()):
         expected = V.horizontal_flip(images[i]) if horizontal else images[i]
         assert torch.equal(ours[i], V.vertical_flip(expected) if vertical else expected)
@@ -67,7 +59,7 @@ def test_flip_equals_torchvision():
     ("direction", "rates"), [("horizontal", (0.3, 0)), ("vertical", (0, 0.3)), ("both", (0.3, 0.3))]
 )
 def test_flip_rate_is_p_on_each_axis(direction, rates):
-    flips = draw_flip(20_000, Flip(p=0.3, direction=direction), rng())
+    flips = Flip(p=0.3, direction=direction).draw(20_000, 20, rng())[0]
     assert_close(flips.float().mean(1), torch.tensor(rates, dtype=torch.float), atol=0.015, rtol=0)
 
 
@@ -75,16 +67,16 @@ def test_flip_rate_is_p_on_each_axis(direction, rates):
 @pytest.mark.parametrize("seed", range(3))
 def test_flip_and_rotation_in_one_equal_torchvision_one_after_the_other(shape, seed):
     images = float_images(16, *shape, seed)
-    flips = draw_flip(16, Flip(direction="both"), rng(seed))
-    angles = draw_rotate(16, Rotate(degrees=180), rng(seed))
-    ours = apply_flip_and_rotate(images, flips, angles)
-    for i, image in enumerate(apply_flip(images, flips)):
+    flips = Flip(direction="both").draw(16, 20, rng(seed))[0]
+    angles = Rotate(degrees=180).draw(16, 20, rng(seed))[0]
+    ours = FlipAndRotate(flip=Flip(), rotate=Rotate(degrees=180)).apply(images, flips, angles)
+    for i, image in enumerate(Flip().apply(images, flips)):
         expected = V.rotate(image, angles[i].item(), InterpolationMode.BILINEAR)
         assert_close(ours[i], expected, atol=5e-5, rtol=0)
 
 
 def test_angles_spread_evenly_over_the_range():
-    angles = draw_rotate(20_000, Rotate(degrees=30), rng())
+    angles = Rotate(degrees=30).draw(20_000, 20, rng())[0]
     assert angles.abs().max() <= 30
     assert_close(angles.mean().item(), 0.0, atol=0.5, rtol=0)
     assert_close(angles.std().item(), 30 / 3**0.5, atol=0.3, rtol=0)
@@ -93,8 +85,8 @@ def test_angles_spread_evenly_over_the_range():
 @pytest.mark.parametrize("kernel", [3, 5, 9])
 def test_blur_equals_torchvision(kernel):
     images = float_images()
-    sigmas = draw_blur(16, Blur(kernel=kernel), rng())
-    ours = apply_blur(images, sigmas, kernel)
+    sigmas = Blur(kernel=kernel).draw(16, 20, rng())[0]
+    ours = Blur(kernel=kernel).apply(images, sigmas)
     for i in range(16):
         expected = V.gaussian_blur(images[i], [kernel, kernel], [sigmas[i].item()] * 2)
         assert_close(ours[i], expected, atol=TOLERANCE, rtol=0)
@@ -102,9 +94,9 @@ def test_blur_equals_torchvision(kernel):
 
 def test_blur_leaves_images_that_are_not_chosen():
     images = float_images()
-    sigmas = draw_blur(16, Blur(kernel=5, p=0.5), rng())
+    sigmas = Blur(kernel=5, p=0.5).draw(16, 20, rng())[0]
     assert 0 < (sigmas == 0).sum() < 16
-    assert_close(apply_blur(images, sigmas, 5)[sigmas == 0], images[sigmas == 0])
+    assert_close(Blur(kernel=5).apply(images, sigmas)[sigmas == 0], images[sigmas == 0])
 
 
 def test_blur_wider_than_the_image_is_refused():
@@ -119,8 +111,8 @@ CHANGES = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust
 @pytest.mark.parametrize("seed", range(4))
 def test_color_jitter_equals_torchvision_in_every_images_own_order(seed):
     images = float_images(24, seed=seed)
-    jitter = draw_color_jitter(24, STRONG, rng(seed))
-    ours = apply_color_jitter(images, jitter)
+    jitter = STRONG.draw(24, 20, rng(seed))
+    ours = STRONG.apply(images, *jitter)
     values = torch.cat([jitter.factors, jitter.hue[None]])
     for i, expected in enumerate(images):
         for change in jitter.ranks[:, i].argsort().tolist():
@@ -129,7 +121,7 @@ def test_color_jitter_equals_torchvision_in_every_images_own_order(seed):
 
 
 def test_color_jitter_draws_all_orders_equally_often():
-    ranks = draw_color_jitter(24_000, STRONG, rng()).ranks
+    ranks = STRONG.draw(24_000, 20, rng()).ranks
     _, counts = ranks.unique(dim=1, return_counts=True)
     assert len(counts) == 24
     assert counts.min() > 850
@@ -137,7 +129,7 @@ def test_color_jitter_draws_all_orders_equally_often():
 
 
 def test_color_jitter_ranges_are_torchvisions():
-    jitter = draw_color_jitter(20_000, ColorJitter(brightness=0.4, hue=0.1), rng())
+    jitter = ColorJitter(brightness=0.4, hue=0.1).draw(20_000, 20, rng())
     assert_close(jitter.factors[0].aminmax(), (torch.tensor(0.6), torch.tensor(1.4)), atol=1e-3, rtol=0)
     assert (jitter.factors[1:] == 1).all()
     assert_close(jitter.hue.aminmax(), (torch.tensor(-0.1), torch.tensor(0.1)), atol=1e-3, rtol=0)
@@ -146,7 +138,7 @@ def test_color_jitter_ranges_are_torchvisions():
 def test_color_jitter_leaves_gray_gray():
     gray = torch.rand(8, 1, 6, 6, generator=rng()).expand(8, 3, 6, 6)
     ranks = torch.arange(4).view(4, 1).expand(4, 8)
-    ours = apply_color_jitter(gray, Jitter(torch.ones(3, 8), torch.linspace(-0.5, 0.5, 8), ranks))
+    ours = STRONG.apply(gray, torch.ones(3, 8), torch.linspace(-0.5, 0.5, 8), ranks)
     assert_close(ours, gray.contiguous())
 
 
@@ -158,6 +150,22 @@ def test_normalize_equals_torchvision_from_bytes_and_from_floats():
     assert normalize(images).is_contiguous(memory_format=torch.channels_last)
     assert_close(normalize(images), expected, atol=1e-5, rtol=0)
     assert_close(normalize(images / 255), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_changes_each_image_by_its_own_parameters_and_leaves_its_input(name):
+    needed = {"rotate": {"degrees": 30}, "blur": {"kernel": 3}}
+    operation = OPERATIONS[name](**needed.get(name, {}))
+    images = byte_images()
+    before = images.clone()
+    parameters = operation.draw(16, 20, rng())
+    whole = operation.apply(images, *parameters)
+    parts = [
+        operation.apply(images[rows], *(each[..., rows] for each in parameters)) for rows in torch.arange(16).split(5)
+    ]
+    assert whole.shape == images.shape
+    assert torch.equal(images, before)
+    assert_close(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize("preset", AUGMENT_PRESETS)
@@ -177,9 +185,9 @@ def test_every_preset_keeps_shape_range_and_its_input(preset):
 def test_a_list_applies_its_operations_in_order():
     steps = [AugmentStep(flip=Flip(p=1)), AugmentStep(crop=Crop(padding=2)), AugmentStep(flip=Flip(p=1))]
     images, random = byte_images(), rng()
-    draw_flip(16, Flip(p=1), random)
-    corners = draw_crop(16, 2, random)
-    expected = apply_crop(images.flip(3), corners, 2).flip(3)
+    Flip(p=1).draw(16, 20, random)[0]
+    corners = Crop(padding=2).draw(16, 20, random)[0]
+    expected = Crop(padding=2).apply(images.flip(3), corners).flip(3)
     assert torch.equal(build_augment(steps, 20)(images, rng()), expected)
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from raysweep.errors import SweepFileError, UserError
 from raysweep.registry import AUGMENTATIONS, MODELS
 from raysweep.sweepfile import load_sweep
-from raysweep.vision.augment import Normalize, build_augment
+from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.distributed import Group, used_parameters

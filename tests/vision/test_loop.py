@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.registry import MODELS
-from raysweep.vision.augment import Normalize
+from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.ema import AveragedWeights

@@ -1,0 +1,110 @@
+"""Augmentation and normalisation of whole batches, on their device, with parameters of each image's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+
+from raysweep.registry import AUGMENTATIONS
+from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.operation import Operation
+from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
+from raysweep.vision.augment.rotate import FlipAndRotate, Rotate
+from raysweep.vision.data.dataset import Channels
+
+_ROWS_AT_ONCE = 64
+"""Images that all operations pass over before the next ones on a CPU, so that they stay in the core's cache."""
+
+
+def build_augment(config: str | list[AugmentStep], image_size: int) -> Augmentation:
+    """Return the augmentation of a preset, of a registered name, or of a list of operations.
+
+    Raises:
+        UserError: an operation does not fit images of this size.
+    """
+    if isinstance(config, str):
+        if config not in AUGMENT_PRESETS:
+            return _Registered(AUGMENTATIONS.get(config))
+        config = [AugmentStep.model_validate(row) for row in AUGMENT_PRESETS[config]]
+    operations = [row.operation for row in config]
+    for operation in operations:
+        operation.check(image_size)
+    return Augmentation(_fused(operations))
+
+
+def _fused(operations: Sequence[Operation]) -> list[Operation]:
+    """Let a flip right before a rotation share its resampling."""
+    fused = list(operations[:1])
+    for before, operation in pairwise(operations):
+        if isinstance(before, Flip) and isinstance(operation, Rotate):
+            fused[-1] = FlipAndRotate(flip=before, rotate=operation)
+        else:
+            fused.append(operation)
+    return fused
+
+
+class Augmentation:
+    """A row of operations on a batch; the batch as given stays as it is."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._operations = operations
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the batch, augmented, with parameters from a generator on its device."""
+        return self._apply(images, len(images), 0, generator)
+
+    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
+        """Return `self(images[batch], generator)[rows]` at the cost of those rows.
+
+        Args:
+            images: the images from which the batch is taken.
+            batch: indices of the whole batch.
+            rows: which rows of the batch, with both bounds given.
+            generator: a generator on the images' device.
+        """
+        return self._apply(images[batch[rows]], len(batch), rows.start, generator)
+
+    def _apply(self, images: torch.Tensor, count: int, first: int, generator: torch.Generator) -> torch.Tensor:
+        """Augment the images from number `first` on of a batch of `count`."""
+        size = images.shape[-1]
+        drawn = [(operation, operation.draw(count, size, generator)) for operation in self._operations]
+        at_once = _ROWS_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+        parts = []
+        for start in range(0, len(images) if drawn else 0, at_once):
+            part = images[start : start + at_once]
+            for operation, parameters in drawn:
+                rows = slice(first + start, first + start + len(part))
+                part = operation.apply(part, *(each[..., rows] for each in parameters))
+            parts.append(part)
+        return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else images
+
+
+class _Registered(Augmentation):
+    """A function of the user's, which may look at any image of the batch, so all of it is augmented for any part."""
+
+    def __init__(self, function: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> None:
+        self._function = function
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self._function(images, generator)
+
+    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
+        return self._function(images[batch], generator)[rows]
+
+
+class Normalize:
+    """`(images - mean) / std`, mean and std on the scale 0..1, as one multiply-add on the device."""
+
+    def __init__(self, mean: Channels, std: Channels, device: torch.device | str) -> None:
+        self._scale = 1 / torch.tensor(std, device=device).view(3, 1, 1)
+        self._shift = -torch.tensor(mean, device=device).view(3, 1, 1) * self._scale
+        self._scale_of_uint8 = self._scale / 255
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32, channels_last images of uint8 (0..255) or float (0..1) ones."""
+        scale = self._scale_of_uint8 if images.dtype == torch.uint8 else self._scale
+        # In planes first: on a CPU, arithmetic over the short innermost dimension of channels_last is slow.
+        normalized = torch.addcmul(self._shift, images.to(torch.float32), scale)
+        return normalized.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,95 @@
+"""The operations that a sweep file may name, the presets made of them, and the type of the key `augment`.
+
+A new operation is a class in a module of its own here, and a row of OPERATIONS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, create_model, model_validator
+
+from raysweep.config import Config
+from raysweep.errors import did_you_mean
+from raysweep.registry import AUGMENTATIONS
+from raysweep.vision.augment.blur import Blur
+from raysweep.vision.augment.color_jitter import ColorJitter
+from raysweep.vision.augment.crop import Crop
+from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.operation import Operation
+from raysweep.vision.augment.rotate import Rotate
+
+OPERATIONS: dict[str, type[Operation]] = {
+    "flip": Flip,
+    "rotate": Rotate,
+    "blur": Blur,
+    "color_jitter": ColorJitter,
+    "crop": Crop,
+}
+
+_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
+_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
+_COLOR: dict[str, Any] = {
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
+}
+_JITTER: list[dict[str, Any]] = [
+    {"flip": {"p": 0.25, "direction": "both"}},
+    {"rotate": {"degrees": 15, "p": 0.5}},
+    {"blur": {"kernel": 3, "p": 0.25}},
+    _COLOR,
+]
+
+AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "shift": [{"crop": {}}],
+    "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
+    "medium": _MEDIUM,
+    "jitter": _JITTER,
+    "v1augs": [*_MEDIUM, _COLOR],
+    "v2augs": _JITTER,
+}
+"""The source report's, beside `none` and `shift`. It gives the operations, kernels and angles; the probabilities, the
+blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
+
+
+class _Row(Config):
+    """One row of an augmentation list: exactly one operation and its parameters."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> _Row:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"must name exactly one operation of {', '.join(OPERATIONS)}")
+        return self
+
+    @property
+    def operation(self) -> Operation:
+        """The operation that the row names."""
+        (name,) = self.model_fields_set
+        operation: Operation = getattr(self, name)
+        return operation
+
+
+if TYPE_CHECKING:
+    AugmentStep = _Row
+else:
+    AugmentStep = create_model(
+        "AugmentStep",
+        __base__=_Row,
+        __doc__=_Row.__doc__,
+        **{name: (kind | None, None) for name, kind in OPERATIONS.items()},
+    )
+
+
+def _check_augment(value: Any) -> Any:
+    """A preset's or registered name, or a list of one-key rows `{operation: {parameter: value}}`."""
+    if isinstance(value, str):
+        if value in AUGMENT_PRESETS or value in AUGMENTATIONS:
+            return value
+        known = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
+        raise ValueError(f"unknown augmentation {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
+    if not isinstance(value, list):
+        raise ValueError("must be a preset's name or a list such as [{flip: {p: 0.5}}, {crop: {padding: 4}}]")
+    return value
+
+
+Augment = Annotated[str | list[AugmentStep], BeforeValidator(_check_augment)]

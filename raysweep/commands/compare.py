@@ -1,84 +1,23 @@
-"""Runs side by side: settings that differ, trials in common, their scores and curves: `raysweep compare A B ...`.
-
-Trials of two runs are the same config if they agree in every setting but those in which the runs as a whole differ
-(each run has one value, and not the same), such as the epochs of a short and of a long run.
-"""
+"""`raysweep compare A B ...`: runs side by side, as tables or as one JSON document."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_common_flags, add_storage_flag
 from raysweep.errors import UserError
-from raysweep.terminal import say, table_console
+from raysweep.terminal import count_of, points, say, table_console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from raysweep.results.run import SweepResult
-    from raysweep.store import Record
+    from raysweep.results.comparison import Common, Comparison, CurveDifference, Scores
 
 SUMMARY = "hold runs side by side: settings, scores, curves"
-CLOCK = ("seconds", "images_per_s")
-"""Metrics that depend on the machine."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One config in one run, over its seeds."""
-
-    seeds: int
-    mean: float | None
-    spread: float | None
-    """Standard deviation; None for fewer than two seeds."""
-    statuses: dict[str, int]
-
-
-@dataclass(frozen=True)
-class CurveDifference:
-    """The validation accuracies of one seed of one config, in a run against the first run."""
-
-    seed: int
-    epochs: int
-    """That both trained."""
-    largest: float
-    """Difference, in either direction."""
-    at: int
-    """The epoch of it."""
-    identical: bool
-    """Whether all metrics of those epochs are equal, but those of the clock."""
-
-
-@dataclass(frozen=True)
-class Common:
-    """A config that at least two runs have."""
-
-    name: str
-    scores: list[Scores | None]
-    """By run."""
-    curves: list[list[CurveDifference]]
-    """By run; empty for the first."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What runs have in common, and what not."""
-
-    runs: list[dict[str, Any]]
-    metric: str
-    settings: dict[str, list[list[str]]]
-    """Keys whose values differ between the runs; by run, its values."""
-    common: list[Common]
-    pairs: list[dict[str, Any]]
-    """By run but the first: configs in common with the first, their mean difference of score, its standard error,
-    and in how many of them it is ahead."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if len(arguments.runs) < 2:
         raise UserError(f"compare needs at least two runs, got {len(arguments.runs)}")
+    from raysweep.results.comparison import compare
+
     comparison = compare([Context(run, storage=arguments.storage).results(live=True) for run in arguments.runs])
     if arguments.json:
         print(json.dumps(asdict(comparison)))
@@ -105,162 +46,20 @@ def run(arguments: argparse.Namespace) -> int:
     for table in _tables(comparison):
         console.print(table)
         console.print()
-    for line in _lines(comparison):
-        say(line)
+    for pair in comparison.pairs:
+        say(_sentence(pair, comparison.metric))
     return 0
 
 
-def compare(results: Sequence[SweepResult]) -> Comparison:
-    """Compare runs; differences are against the first.
-
-    Raises:
-        UserError: they are ranked by different metrics.
-    """
-    metrics = {result.objective.metric for result in results}
-    if len(metrics) > 1:
-        raise UserError(f"the runs are ranked by different metrics ({', '.join(sorted(metrics))}): no common score")
-    flat = {id(record): dict(_flatten(record.config)) for result in results for record in result.trials}
-    values = [_values(result, flat) for result in results]
-    keys = dict.fromkeys(key for run in values for key in run)
-    settings = {key: [run.get(key, ["-"]) for run in values] for key in keys}
-    settings = {key: sides for key, sides in settings.items() if any(side != sides[0] for side in sides)}
-    apart = {key for key, sides in settings.items() if all(len(side) == 1 for side in sides)}
-    common = _common(results, flat, apart)
-    return Comparison(
-        runs=[_describe(result) for result in results],
-        metric=results[0].objective.metric,
-        settings=settings,
-        common=common,
-        pairs=[_pair(common, place, results[0].objective.maximize) for place in range(1, len(results))],
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------
-# What differs, and what is common
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            yield from _flatten(entry, f"{prefix}{key}.")
-        elif entry is not None:
-            yield f"{prefix}{key}", entry if isinstance(entry, str) else json.dumps(entry, default=str)
-
-
-def _values(result: SweepResult, flat: Mapping[int, Mapping[str, str]]) -> dict[str, list[str]]:
-    keys = dict.fromkeys(key for record in result.trials for key in flat[id(record)])
-    return {key: sorted({flat[id(record)].get(key, "-") for record in result.trials}) for key in keys}
-
-
-def _common(results: Sequence[SweepResult], flat: Mapping[int, Mapping[str, str]], apart: set[str]) -> list[Common]:
-    groups: dict[str, list[list[Record]]] = defaultdict(lambda: [[] for _ in results])
-    for place, result in enumerate(results):
-        for record in result.trials:
-            settings = {key: value for key, value in flat[id(record)].items() if key not in apart}
-            groups[json.dumps(settings, sort_keys=True)][place].append(record)
-    shared = [sides for sides in groups.values() if sum(map(bool, sides)) > 1]
-    return [
-        Common(
-            name=next(side[0].name for side in sides if side),
-            scores=[_scores(side) if side else None for side in sides],
-            curves=[[], *([*_curve_differences(sides[0], side)] for side in sides[1:])],
-        )
-        for sides in shared
-    ]
-
-
-def _scores(records: Sequence[Record]) -> Scores:
-    from raysweep.results.ranking import can_win
-
-    scores = [record.best.score for record in records if can_win(record) and record.best]
-    statuses: dict[str, int] = defaultdict(int)
-    for record in records:
-        statuses[record.status] += 1
-    return Scores(
-        seeds=len(scores),
-        mean=statistics.fmean(scores) if scores else None,
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        statuses=dict(statuses),
-    )
-
-
-def _curve_differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[CurveDifference]:
-    by_seed = {record.seed: record for record in first}
-    for record in other:
-        before = by_seed.get(record.seed)
-        rows = list(zip(before.metrics, record.metrics, strict=False)) if before else []
-        differences = [
-            (abs(a["val_acc"] - b["val_acc"]), int(b["epoch"]))
-            for a, b in rows
-            if _is_number(a.get("val_acc")) and _is_number(b.get("val_acc"))
-        ]
-        if differences:
-            largest, at = max(differences, key=lambda pair: (pair[0], -pair[1]))
-            identical = all(_without_clock(a) == _without_clock(b) for a, b in rows)
-            yield CurveDifference(record.seed, len(rows), largest, at, identical)
-
-
-def _without_clock(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in CLOCK}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _pair(common: Sequence[Common], place: int, maximize: bool) -> dict[str, Any]:
-    """How a run stands against the first, over the configs that both have scores of."""
-    differences = [difference for config in common if (difference := _difference(config, place)) is not None]
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    return {
-        "run": place,
-        "configs": len(differences),
-        "mean_difference": statistics.fmean(differences) if differences else None,
-        "standard_error": error,
-        "ahead": sum(difference > 0 if maximize else difference < 0 for difference in differences),
-    }
-
-
-def _difference(config: Common, place: int) -> float | None:
-    first, other = config.scores[0], config.scores[place]
-    if first is None or other is None or first.mean is None or other.mean is None:
-        return None
-    return other.mean - first.mean
-
-
-def _describe(result: SweepResult) -> dict[str, Any]:
-    best = result.best
-    return {
-        "name": result.name,
-        "path": result.path,
-        "trials": len(result.trials),
-        "finished": sum(record.status == "finished" for record in result.trials),
-        "epochs": sum(record.epoch for record in result.trials),
-        "best": best.id if best else None,
-        "score": best.best.score if best and best.best else None,
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------
-# In words
-
-
 def _tables(comparison: Comparison) -> Iterator[Table]:
-    places = range(len(comparison.runs))
-    letters = [_letter(place) for place in places]
+    letters = [_letter(place) for place in range(len(comparison.runs))]
+    columns = ("name", "trials", "finished", "epochs", "score", "best")
+    runs = [["-" if run[name] is None else run[name] for name in columns] for run in comparison.runs]
     yield _table(
         ["run", "name", "trials", "finished", "epochs", f"best {comparison.metric}", "best trial"],
         [
-            [
-                letter,
-                run["name"],
-                run["trials"],
-                run["finished"],
-                run["epochs"],
-                _number(run["score"]),
-                run["best"] or "-",
-            ]
-            for letter, run in zip(letters, comparison.runs, strict=True)
+            [letter, *(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in run)]
+            for letter, run in zip(letters, runs, strict=True)
         ],
     )
     if comparison.settings:
@@ -269,17 +68,7 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
     if comparison.common:
         head = ["config", *letters, *(f"{letter} - A" for letter in letters[1:])]
         head += [f"curves {letter} / A" for letter in letters[1:]]
-        yield _table(head, [_row(config, places) for config in comparison.common])
-
-
-def _row(config: Common, places: range) -> list[str]:
-    differences = [_difference(config, place) for place in places[1:]]
-    return [
-        config.name,
-        *(_scores_text(scores) for scores in config.scores),
-        *("-" if difference is None else f"{difference:+.4f}" for difference in differences),
-        *(_curves_text(curves) for curves in config.curves[1:]),
-    ]
+        yield _table(head, [_row(config) for config in comparison.common])
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -292,6 +81,17 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     for row in rows:
         table.add_row(*(escape(str(text)) for text in row))
     return table
+
+
+def _row(config: Common) -> list[str]:
+    means = [scores.mean if scores else None for scores in config.scores]
+    first = means[0]
+    return [
+        config.name,
+        *(_scores_text(scores) for scores in config.scores),
+        *("-" if first is None or mean is None else f"{mean - first:+.4f}" for mean in means[1:]),
+        *(_curves_text(curves) for curves in config.curves[1:]),
+    ]
 
 
 def _scores_text(scores: Scores | None) -> str:
@@ -308,27 +108,21 @@ def _curves_text(curves: Sequence[CurveDifference]) -> str:
     if not curves:
         return "-"
     if all(curve.identical for curve in curves):
-        return f"identical, {min(curve.epochs for curve in curves)} epochs"
+        return f"identical, {count_of(min(curve.epochs for curve in curves), 'epoch')}"
     worst = max(curves, key=lambda curve: curve.largest)
-    return f"up to {100 * worst.largest:.1f} points, epoch {worst.at}"
+    return f"up to {points(worst.largest)}, epoch {worst.at}"
 
 
-def _lines(comparison: Comparison) -> Iterator[str]:
-    for pair in comparison.pairs:
-        letter = _letter(pair["run"])
-        if not pair["configs"]:
-            yield f"{letter} and A have no scored config in common."
-            continue
-        error = "" if pair["standard_error"] is None else f" (standard error {pair['standard_error']:.4f})"
-        yield (
-            f"{letter} against A, over {pair['configs']} configs in common: {comparison.metric} "
-            f"{pair['mean_difference']:+.4f} on average{error}, ahead in {pair['ahead']} of {pair['configs']}."
-        )
+def _sentence(pair: dict[str, Any], metric: str) -> str:
+    letter, configs = _letter(pair["run"]), pair["configs"]
+    if not configs:
+        return f"{letter} and A have no scored config in common."
+    error = "" if pair["standard_error"] is None else f" (standard error {pair['standard_error']:.4f})"
+    return (
+        f"{letter} against A, over {count_of(configs, 'config')} in common: {metric} {pair['mean_difference']:+.4f} on "
+        f"average{error}, ahead in {pair['ahead']} of {configs}."
+    )
 
 
 def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"run {place + 1}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -9,7 +9,7 @@ import pytest
 from run_folders import SWEEP, make_run
 
 from raysweep.cli import main
-from raysweep.commands.compare import compare
+from raysweep.results.comparison import compare
 from raysweep.results.run import open_run
 from raysweep.store import Record
 

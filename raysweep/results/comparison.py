@@ -1,0 +1,181 @@
+"""Runs side by side: settings that differ, configs in common, their scores and curves.
+
+Results of runs in, a `Comparison` out. Trials of two runs have the same config if they agree in every setting but
+those in which the runs as a whole differ (each run has one value, and not the same), such as the epochs of a short and
+of a long run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from raysweep.errors import UserError
+from raysweep.results.ranking import can_win
+from raysweep.results.run import SweepResult
+from raysweep.store import Record
+
+CLOCK = ("seconds", "images_per_s")
+"""Metrics that depend on the machine."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One config in one run, over its seeds."""
+
+    seeds: int
+    mean: float | None
+    spread: float | None
+    """Standard deviation; None for fewer than two seeds."""
+    statuses: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CurveDifference:
+    """The validation accuracies of one seed of one config, in a run against the first run."""
+
+    seed: int
+    epochs: int
+    """Epochs that both trained."""
+    largest: float
+    """The largest difference, in either direction."""
+    at: int
+    """The epoch of the largest difference."""
+    identical: bool
+    """Whether all metrics of those epochs are equal, except those of the clock."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """A config that at least two runs have."""
+
+    name: str
+    scores: list[Scores | None]
+    """One entry for each run."""
+    curves: list[list[CurveDifference]]
+    """One entry for each run; empty for the first."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What runs have in common, and what not."""
+
+    runs: list[dict[str, Any]]
+    metric: str
+    settings: dict[str, list[list[str]]]
+    """The settings whose values differ between the runs, with each run's values."""
+    common: list[Common]
+    pairs: list[dict[str, Any]]
+    """For each run but the first: its configs in common with the first, their mean difference of score, its standard
+    error, and in how many of them it is ahead."""
+
+
+def compare(results: Sequence[SweepResult]) -> Comparison:
+    """Compare runs; differences are against the first.
+
+    Raises:
+        UserError: they are ranked by different metrics.
+    """
+    metrics = {result.objective.metric for result in results}
+    if len(metrics) > 1:
+        raise UserError(f"the runs are ranked by different metrics ({', '.join(sorted(metrics))}): no common score")
+    records = [record for result in results for record in result.trials]
+    texts = pd.DataFrame([dict(_flatten(record.config)) for record in records], dtype=object).fillna("-")
+    run = pd.Series([place for place, result in enumerate(results) for _ in result.trials])
+    values = {key: texts[key].groupby(run).agg(lambda run: sorted(set(run))).tolist() for key in texts}
+    settings = {key: sides for key, sides in values.items() if any(side != sides[0] for side in sides)}
+    apart = [key for key, sides in settings.items() if all(len(side) == 1 for side in sides)]
+    trials = pd.DataFrame(
+        {
+            "run": run,
+            "config": [json.dumps(row) for row in texts.drop(columns=apart).to_numpy().tolist()],
+            "record": records,
+            "score": [record.best.score if record.best and can_win(record) else math.nan for record in records],
+        }
+    )
+    means = trials.groupby(["config", "run"]).score.mean().unstack().reindex(columns=range(len(results)))
+    sign = 1 if results[0].objective.maximize else -1
+    return Comparison(
+        runs=[_describe(result) for result in results],
+        metric=metrics.pop(),
+        settings=settings,
+        common=[
+            _common(group, len(results)) for _, group in trials.groupby("config", sort=False) if group.run.nunique() > 1
+        ],
+        pairs=[_pair(place, means[place] - means[0], sign) for place in range(1, len(results))],
+    )
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flatten(entry, f"{prefix}{key}.")
+        elif entry is not None:
+            yield f"{prefix}{key}", entry if isinstance(entry, str) else json.dumps(entry, default=str)
+
+
+def _common(trials: pd.DataFrame, runs: int) -> Common:
+    sides = [trials[trials.run == place] for place in range(runs)]
+    first = {record.seed: record for record in sides[0].record}
+    pairs = [[(first[record.seed], record) for record in side.record if record.seed in first] for side in sides[1:]]
+    return Common(
+        name=trials.record.iloc[0].name,
+        scores=[_scores(side) if len(side) else None for side in sides],
+        curves=[[], *([found for pair in side if (found := _curve_difference(*pair))] for side in pairs)],
+    )
+
+
+def _scores(trials: pd.DataFrame) -> Scores:
+    statuses = dict(Counter(record.status for record in trials.record))
+    return Scores(int(trials.score.count()), _known(trials.score.mean()), _known(trials.score.std()), statuses)
+
+
+def _curve_difference(first: Record, other: Record) -> CurveDifference | None:
+    """Compare the epochs that both trained; None where they have no validation accuracy in common."""
+    rows = list(zip(first.metrics, other.metrics, strict=False))
+    differences = [(abs(_number(a) - _number(b)), -int(b["epoch"])) for a, b in rows]
+    known = [difference for difference in differences if math.isfinite(difference[0])]
+    if not known:
+        return None
+    largest, at = max(known)  # the earliest epoch of several
+    identical = all(a.get(name) == b.get(name) for a, b in rows for name in {*a, *b}.difference(CLOCK))
+    return CurveDifference(other.seed, len(rows), largest, -at, identical)
+
+
+def _number(row: Mapping[str, Any]) -> float:
+    value = row.get("val_acc")
+    return value if isinstance(value, int | float) else math.nan
+
+
+def _pair(place: int, differences: pd.Series, sign: int) -> dict[str, Any]:
+    """Say how a run stands against the first, over the configs that both have scores of."""
+    return {
+        "run": place,
+        "configs": int(differences.count()),
+        "mean_difference": _known(differences.mean()),
+        "standard_error": _known(differences.sem()),
+        "ahead": int((sign * differences > 0).sum()),
+    }
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else float(number)
+
+
+def _describe(result: SweepResult) -> dict[str, Any]:
+    best = result.best
+    return {
+        "name": result.name,
+        "path": result.path,
+        "trials": len(result.trials),
+        "finished": sum(record.status == "finished" for record in result.trials),
+        "epochs": sum(record.epoch for record in result.trials),
+        "best": best.id if best else None,
+        "score": best.best.score if best and best.best else None,
+    }

@@ -1,11 +1,12 @@
 """The report of a run: `report.html`, `report.md` with pictures, `report.csv`, made from the run folder at any time.
 
 * `content`   all that it says, in words and numbers
+* `summary`   the sentences at its top
 * `pictures`  curves, rungs and parallel coordinates, drawn with `svg`
 * `table`     the ranking, as cells and as CSV
-* `page`      one HTML file, from page.html, page.css and page.js
+* `page`      the HTML file, from page.html, page.css and page.js
 * `markdown`  the same as Markdown
-* `write`     into the run folder, or to a file: `raysweep report`
+* `write`     writes all of it into the run folder, or one of them to a file
 """
 
 from raysweep.report.write import write_report, write_report_to

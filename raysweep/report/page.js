@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this script; it adds sorting, filtering, colours by setting, and reading off the curves.
+// The page is complete without this script, which adds sorting, filtering, colours by setting, and values of the curves.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector, root = document) => root.querySelector(selector);
@@ -18,7 +18,7 @@
   document.documentElement.classList.add("scripted");
   one(".controls").hidden = false;
 
-  // Sorting: empty cells stay last either way.
+  // Sorting; empty cells stay last in both directions.
   all("thead th", table).forEach((head, index) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -68,7 +68,7 @@
     filter();
   });
 
-  // Colours by a setting: its values in order, the last colour for all that are too many.
+  // Colours by a setting: its values in order; all values beyond the eighth share the last colour.
   const colour = one("#colour"), legend = one("#colours");
   colour?.addEventListener("change", () => {
     const values = [...new Set(rows.map((row) => value(row, colour.value)))];
@@ -91,7 +91,7 @@
     }));
   });
 
-  // One trial in the light: from its row, or from its curve.
+  // One trial highlighted: by its row, or by its curve.
   let lit = null;
   function light(number) {
     document.body.classList.toggle("lit", number !== null);
@@ -104,13 +104,13 @@
     rowOf.get(number)?.classList.add("on");
     for (const element of marked.get(number) || []) if (element instanceof SVGElement) element.classList.add("on");
   }
-  let kept = null; // the trial that a row's button keeps in the light
+  let kept = null; // the trial that a row's button keeps highlighted
   for (const row of rows) {
     const head = one("th", row), button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
     button.setAttribute("aria-pressed", "false");
-    button.title = "show its curves alone";
+    button.title = "highlight its curves";
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const on = kept !== row.dataset.trial;
@@ -121,11 +121,11 @@
     });
   }
 
-  // Reading off the curves.
+  // Values of the curves, by pointer or by keyboard.
   const tip = one("#tip"), readout = one("#readout");
   let curves = null; // of the picture in use: [{number, kind, places: [[x, y], ...]}]
   let of = null;
-  const labels = { val: "", train: " (training)", averaged: " (averaged weights)" };
+  const labels = { val: "", train: " (training)", averaged: " (EMA weights)" };
   function curvesOf(chart) {
     if (of === chart && curves) return curves;
     of = chart;
@@ -199,7 +199,7 @@
     });
     chart.addEventListener("blur", () => leave(chart));
   }
-  // On paper nothing can be unfolded.
+  // On paper nothing can be unfolded, so everything is before printing.
   const folded = new Set();
   addEventListener("beforeprint", () => {
     for (const details of all("details:not([open])")) {

@@ -1,7 +1,7 @@
 """The report as one HTML page that opens offline: no request leaves it, and its policy forbids any.
 
-The pictures are drawn here, as SVG; the page's script only sorts, filters and reads off. A plotting library was weighed
-and not taken: docs/diagnosis.md says why.
+The pictures are SVG that `pictures` draws; the page's script only sorts, filters and reads values off the curves.
+docs/diagnosis.md says why no plotting library is used.
 """
 
 from __future__ import annotations
@@ -23,33 +23,29 @@ from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import ValueEffect, in_order
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report
-from raysweep.report.pictures import curve_pictures, parallel_picture, rung_picture, shown_rows
-from raysweep.report.table import cells, columns
+from raysweep.report.pictures import Pictures
+from raysweep.report.table import columns
 from raysweep.terminal import format_difference
 
 MOST_CHOICES = 12
-"""A setting of more values is filtered by the search alone."""
+"""A setting with more values is filtered by the search alone."""
 
 
-def as_html(report: Report) -> str:
-    """The page."""
+def as_html(report: Report, pictures: Pictures) -> str:
+    """Return the page."""
     style, script = _part("page.css"), _part("page.js")
-    shown, drawn = columns(report), len(shown_rows(report))
     spread = report.sweep.seed_spread
     page: str = _template().render(
         report=report,
-        charts=curve_pictures(report),
-        parallel=parallel_picture(report),
-        rungs=rung_picture(report),
+        result=report.result,
+        scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
+        pictures=pictures,
         rules=[rule for rule in RULES if rule.verb],
-        columns=shown,
-        table=[(row, cells(report, row, shown)) for row in report.rows],
+        columns=columns(report),
         choices=_choices(report),
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
-        drawn=drawn,
-        undrawn=sum(row.record.epoch > 0 for row in report.rows) - drawn,
         stopped=sum(row.record.status == "stopped" for row in report.rows),
-        seed_spread="" if math.isnan(spread) else format_difference(spread, report.objective.metric),
+        seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.metric),
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=version("raysweep"),
         style=Markup(style),
@@ -61,7 +57,7 @@ def as_html(report: Report) -> str:
 
 
 def _choices(report: Report) -> dict[str, list[str]]:
-    """The values to filter by, of the statuses and of each setting that has few."""
+    """Return the values to filter by, of the statuses and of each setting that has few."""
     choices = {"status": in_order(row.record.status for row in report.rows)}
     choices |= {key: in_order(row.settings[key] for row in report.rows) for key in report.keys}
     return {
@@ -72,7 +68,6 @@ def _choices(report: Report) -> dict[str, list[str]]:
 
 
 def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
-    """A setting's values, as filters and legends have them."""
     by_value = {effect.value: effect for effect in effects}
     return [by_value[value] for value in in_order(by_value)]
 
@@ -90,5 +85,5 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What the page's policy knows a script or style by: no other one runs."""
+    """Return what the page's policy knows a script or style by; no other one runs."""
     return Markup("sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())

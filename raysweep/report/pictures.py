@@ -47,16 +47,31 @@ PANELS = (
 )
 
 
-def shown_rows(report: Report) -> list[Row]:
-    """The trials whose curves are drawn: the best of those that have any."""
-    return [row for row in report.rows if row.record.epoch][:MOST_CURVES]
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures of a run."""
+
+    curves: list[Chart]
+    settings: list[Chart]
+    """Parallel coordinates; empty where nothing varies."""
+    rungs: list[Chart]
+    """Which trials went on; empty without rungs."""
+    left_out: str
+    """Says whose curves are not drawn; empty if all are."""
 
 
-def curve_pictures(report: Report) -> list[Chart]:
-    """One picture a panel that has data."""
-    rows = shown_rows(report)
+def draw(report: Report) -> Pictures:
+    """Draw a run: the curves of its best trials, its settings and its rungs."""
+    begun = [row for row in report.rows if row.record.epoch]
+    rows, others = begun[:MOST_CURVES], len(begun[MOST_CURVES:])
     curves = {row.record.id: Curves.of(row.record.metrics) for row in rows}
-    return [chart for panel in PANELS if (chart := _panel(panel, rows, curves)) is not None]
+    left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
+    return Pictures(
+        curves=[chart for panel in PANELS if (chart := _panel(panel, rows, curves))],
+        settings=_parallel(report),
+        rungs=_rungs(report),
+        left_out=left_out if others else "",
+    )
 
 
 def _panel(panel: Panel, rows: Sequence[Row], curves: dict[str, Curves]) -> Chart | None:
@@ -65,7 +80,7 @@ def _panel(panel: Panel, rows: Sequence[Row], curves: dict[str, Curves]) -> Char
     values = values[np.isfinite(values) & ((values > 0) | (not panel.log))]
     if not len(values):
         return None
-    names = " and ".join({"val": "validation", "train": "training", "averaged": "averaged weights"}[kind]
+    names = " and ".join({"val": "validation", "train": "training", "averaged": "EMA weights"}[kind]
                          for kind in panel.metrics.values()) if len(panel.metrics) > 1 else "by epoch"  # fmt: skip
     description = f"{panel.title} of {len(rows)} trials over the epochs ({names}); the table below has the numbers."
     chart = Chart(panel.title, description, panel.name)
@@ -116,24 +131,24 @@ def _mark(chart: Chart, group: ET.Element, row: Row, curves: Curves, x: Scale, y
 # Who went on
 
 
-def rung_picture(report: Report) -> Chart | None:
-    """Each trial's score at each rung: filled dots went on, hollow ones did not; None without rungs."""
+def _rungs(report: Report) -> list[Chart]:
+    """Draw each trial's score at each rung: filled dots went on, hollow ones did not."""
     rows = [row for row in report.rows if row.rungs]
     scores = [rung.score for row in rows for rung in row.rungs if _finite(rung.score)]
     if not scores:
-        return None
+        return []
     last = max(rung.rung for row in rows for rung in row.rungs)
     went_on = sum(row.rungs[-1].verdict is Verdict.SAFE for row in rows)
     description = (
         f"Scores of {len(rows)} trials at {last + 1} rungs. Filled dots went on, hollow ones were stopped, half-filled "
         f"ones wait. {went_on} trials went on from the last rung that they reached."
     )
-    chart = Chart("Who went on, and who did not", description, "rungs")
+    chart = Chart("Which trials went on, and which did not", description, "rungs")
     x = Scale(0, last + 1, LEFT + 20, WIDTH - RIGHT - 30)
     numbers = [float(score) for score in scores if score is not None]
     ends = [row.record.best.score for row in rows if row.record.status == "finished" and row.record.best]
     y = Scale(min(numbers + ends), max(numbers + ends), HEIGHT - BOTTOM, TOP + 8)
-    percent = "acc" in report.objective.metric
+    percent = "acc" in report.sweep.metric
     chart.axes(Scale(0.25, 0.75, LEFT, WIDTH - RIGHT), y, "", "score", percent)
     for rung in range(last + 2):
         label = f"rung {rung + 1}" if rung <= last else "end"
@@ -141,7 +156,7 @@ def rung_picture(report: Report) -> Chart | None:
     _cutoffs(chart, rows, x, y)
     for row in reversed(rows):
         _way(chart, row, x, y, last)
-    return chart
+    return [chart]
 
 
 def _cutoffs(chart: Chart, rows: Sequence[Row], x: Scale, y: Scale) -> None:
@@ -178,13 +193,13 @@ def _finite(value: float | None) -> bool:
 # Parallel coordinates
 
 
-def parallel_picture(report: Report) -> Chart | None:
-    """One line a scored trial through its settings to its score; None where nothing varies."""
+def _parallel(report: Report) -> list[Chart]:
+    """Draw one line for each scored trial, through its settings to its score."""
     scored = [row for row in report.rows if row.place and row.record.best]
     rows = scored[:MOST_CURVES]
     keys = [key for key in report.keys if len({row.settings[key] for row in rows}) > 1]
     if not rows or not keys:
-        return None
+        return []
     which = f"{len(rows)} trials" if len(rows) == len(scored) else f"the best {len(rows)} of {len(scored)} trials"
     description = f"One line for each of {which}, through its {', '.join(keys)} to its score on the right."
     chart = Chart("Settings and score", description, "parallel", width=max(WIDTH, 110 * (len(keys) + 1)))
@@ -205,8 +220,8 @@ def parallel_picture(report: Report) -> Chart | None:
     for axis, key, (values, _) in zip(axes, keys, places, strict=False):
         _draw_axis(chart, axis, key, values, tops, bottom)
     shown = {report.score_text(value): y(value) for value in y.ticks(4)}
-    _draw_axis(chart, axes[-1], report.objective.metric, shown, tops, bottom)
-    return chart
+    _draw_axis(chart, axes[-1], report.sweep.metric, shown, tops, bottom)
+    return [chart]
 
 
 def _axis_places(rows: Sequence[Row], key: str, bottom: float, top: float) -> tuple[dict[str, float], dict[str, float]]:

@@ -8,6 +8,7 @@ from raysweep.errors import UserError
 from raysweep.report.content import gather
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
+from raysweep.report.pictures import draw
 from raysweep.report.table import as_csv
 from raysweep.results.run import SweepResult
 from raysweep.sweepfile.named import Named
@@ -24,13 +25,14 @@ def write_report(result: SweepResult, named: Named | None = None, has_ended: boo
         has_ended: whether the run is over, though its driver, which writes its report, still holds the run folder.
     """
     report = gather(result, named, has_ended)
-    text, pictures = as_markdown(report, "report")
+    pictures = draw(report)
+    text, images = as_markdown(report, pictures, "report")
     files = result.folder.files
-    for name, data in pictures.items():
+    for name, data in images.items():
         files.write(f"report/{name}", data)
     files.write("report.md", text.encode())
     files.write("report.csv", as_csv(report).encode())
-    files.write("report.html", as_html(report).encode())
+    files.write("report.html", as_html(report, pictures).encode())
     return f"{result.path}/report.html"
 
 
@@ -43,17 +45,17 @@ def write_report_to(path: Path, result: SweepResult, named: Named | None = None)
     if path.suffix not in SUFFIXES:
         raise UserError(f"--to {path}: must end in one of {', '.join(SUFFIXES)}")
     report = gather(result, named)
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     match path.suffix:
         case ".html":
-            text = as_html(report)
+            text = as_html(report, draw(report))
         case ".csv":
             text = as_csv(report)
         case _:
-            text, pictures = as_markdown(report, f"{path.stem}_files")
+            text, images = as_markdown(report, draw(report), f"{path.stem}_files")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    for name, data in pictures.items():
+    for name, data in images.items():
         target = path.parent / f"{path.stem}_files" / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(data)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from raysweep.store.record import Record
+from raysweep.store.spent import Spent
 
 
 def trained_hours(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -21,3 +25,34 @@ def saved_hours(metrics: Sequence[Mapping[str, Any]], epochs: int) -> float:
 def _seconds(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
     known = (row.get("seconds") for row in metrics)
     return [value for value in known if isinstance(value, int | float) and math.isfinite(value)]
+
+
+@dataclass(frozen=True)
+class Hours:
+    """What the trials of a run took, and what ending some of them early saved."""
+
+    trained: float
+    """Hours of all trials' epochs, added up."""
+    gpu: float
+    """GPU-hours as the driver counted them; 0 where there was no GPU."""
+    saved: float
+    """Hours that the epochs which stopped trials did not train would have taken, at each trial's own pace."""
+    epochs: int
+    epochs_saved: int
+
+    @property
+    def gpu_saved(self) -> float:
+        """GPU-hours saved: each trial held the same share of GPUs."""
+        return self.gpu * self.saved / self.trained if self.trained else 0.0
+
+
+def hours_of(records: Sequence[Record], spent: Spent) -> Hours:
+    """Add up what the trials of a run took."""
+    stopped = [record for record in records if record.status == "stopped"]
+    return Hours(
+        trained=math.fsum(trained_hours(record.metrics) for record in records),
+        gpu=spent.gpu_s / 3600,
+        saved=math.fsum(saved_hours(record.metrics, record.epochs) for record in stopped),
+        epochs=sum(record.epoch for record in records),
+        epochs_saved=sum(record.epochs - record.epoch for record in stopped),
+    )

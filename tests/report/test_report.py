@@ -22,9 +22,10 @@ import raysweep.report.markdown as markdown_module
 import raysweep.report.pictures as pictures_module
 from raysweep.cli import main
 from raysweep.report import write_report
-from raysweep.report.content import gather
+from raysweep.report.content import Report, gather
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
+from raysweep.report.pictures import draw
 from raysweep.report.svg import Scale, points
 from raysweep.report.table import as_csv
 from raysweep.results.ranking import trial_as_json
@@ -32,6 +33,10 @@ from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.sweepfile.named import Named
+
+
+def page_of(report: Report) -> str:
+    return as_html(report, draw(report))
 
 
 def opened(folder: Path, name: str = "made") -> SweepResult:
@@ -109,7 +114,7 @@ def test_rungs_say_who_went_on_and_why_not(tmp_path: Path) -> None:
     for row in report.rows:
         assert len(row.rungs) == 1
         assert row.why.startswith("rung 1 (epoch 10)")
-    page = as_html(report)
+    page = page_of(report)
     assert page.count('class="stop went-on"') + page.count('class="stop out"') >= 12
     assert page.count('class="stop out"') >= 4
     assert 'class="cutoff"' in page
@@ -127,16 +132,16 @@ def test_a_run_folder_is_read_and_reported_without_torch_or_ray() -> None:
 def test_commands_to_run_and_pull_again_are_told_with_their_overrides(tmp_path: Path) -> None:
     path = make_run(tmp_path)
     report = gather(opened(tmp_path), Named(str(path), ("epochs=30",)))
-    assert report.reproduce == f"python -m raysweep {path} epochs=30 --storage {tmp_path}/runs"
+    assert report.command == f"{path} epochs=30 --storage {tmp_path}/runs"
     assert all(row.pull is None for row in report.rows), "no trial keeps weights"
 
 
 def test_a_run_that_goes_on_has_a_report_that_says_so(tmp_path: Path) -> None:
     make_run(tmp_path, end=mixed)
     result = opened(tmp_path)
-    assert "Still running" not in as_html(gather(result))
+    assert "Still running" not in page_of(gather(result))
     with result.folder.lease():
-        assert "Still running" in as_html(gather(opened(tmp_path)))
+        assert "Still running" in page_of(gather(opened(tmp_path)))
         write_report(result, has_ended=True)
         assert "Still running" not in (tmp_path / "runs/made/report.html").read_text()
 
@@ -193,14 +198,15 @@ def test_html_in_names_descriptions_settings_errors_and_sweep_files_stays_text(t
     resolved = result.folder.files.local / "resolved.yaml"
     record = result.trials[0]
     assert HTML in json.dumps(record.config)
-    page = as_html(gather(result, Named(str(path), (HTML,))))
+    page = page_of(gather(result, Named(str(path), (HTML,))))
     parsed = Elements()
     parsed.feed(page)
     assert parsed.tags["script"] == 1
     assert "img" not in parsed.tags
     assert parsed.outside == []
     assert HTML in resolved.read_text()
-    text, pictures = as_markdown(gather(result), "report")
+    report = gather(result)
+    text, pictures = as_markdown(report, draw(report), "report")
     outside_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert "<" not in outside_code
     for picture in pictures.values():
@@ -211,7 +217,7 @@ def test_html_in_names_descriptions_settings_errors_and_sweep_files_stays_text(t
 
 def test_the_page_forbids_requests_and_every_script_but_its_own(tmp_path: Path) -> None:
     make_run(tmp_path)
-    page = as_html(gather(opened(tmp_path)))
+    page = page_of(gather(opened(tmp_path)))
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
     assert policy
     assert policy[1].startswith("default-src 'none'; style-src 'sha256-")
@@ -237,7 +243,7 @@ def test_a_torn_record_is_told(tmp_path: Path) -> None:
     report = gather(opened(tmp_path))
     assert f"trials/{torn.name}/record.json: " in "\n".join(report.notes)
     assert [row.record.status for row in report.rows if row.record.id == torn.name] == ["planned"]
-    assert torn.name in as_html(report)
+    assert torn.name in page_of(report)
 
 
 def make_newer(folder: Path, ids: list[str]) -> None:
@@ -293,7 +299,7 @@ def test_a_run_without_a_single_epoch_still_has_a_report(tmp_path: Path, status:
     write_report(result)
     summary = " ".join(gather(result).summary)
     assert "No trial has a score yet." in summary
-    assert "Without a whole epoch: 12 trials." in gather(result).notes
+    assert "Trials without a whole epoch: 12." in gather(result).notes
 
 
 def test_metrics_that_are_no_numbers_leave_gaps(tmp_path: Path) -> None:
@@ -305,15 +311,15 @@ def test_metrics_that_are_no_numbers_leave_gaps(tmp_path: Path) -> None:
 
     make_run(tmp_path, end=nan)
     report = gather(opened(tmp_path))
-    assert "With metrics that are no finite numbers, so that curves have gaps: 12 trials." in report.notes
-    assert "nan" not in "".join(re.findall(r'points="[^"]*"', as_html(report)))
+    assert "Curves with gaps, where metrics are not finite numbers: 12 trials." in report.notes
+    assert "nan" not in "".join(re.findall(r'points="[^"]*"', page_of(report)))
 
 
 def test_a_trial_of_one_epoch_and_one_of_thousands_are_drawn(tmp_path: Path) -> None:
     make_run(tmp_path, epochs=1)
-    assert "chart accuracy" in as_html(gather(opened(tmp_path)))
+    assert "chart accuracy" in page_of(gather(opened(tmp_path)))
     make_run(tmp_path, epochs=2000, text=SWEEP.replace("[0.5, 0.1, 0.01]", "[0.5]").replace("[0, 1]", "[0]"))
-    assert "chart accuracy" in as_html(gather(opened(tmp_path)))
+    assert "chart accuracy" in page_of(gather(opened(tmp_path)))
 
 
 def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +327,8 @@ def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pictures_module, "MOST_CURVES", 5)
     monkeypatch.setattr(markdown_module, "MOST_ROWS", 2)
     report = gather(opened(tmp_path))
-    text, pictures = as_markdown(report, "report")
-    for whole in (as_html(report), text):
+    text, pictures = as_markdown(report, draw(report), "report")
+    for whole in (page_of(report), text):
         assert "Curves of the best 5 trials; those of the other 7 are in results.parquet." in whole
         assert "One line for each of the best 5 of 12 trials" in whole
     assert pictures["accuracy.svg"].count(b'<g class="trial') == pictures["parallel.svg"].count(b'<g class="trial') == 5

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ class Registry:
         self.kind = kind
         self._table = builtin
         self._registered: dict[str, Callable[..., Any]] = {}
+        self._accepted: set[str] = set()
 
     @functools.cached_property
     def builtin(self) -> Mapping[str, str]:
@@ -43,7 +45,7 @@ class Registry:
         return [*self.builtin, *self._registered]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.builtin or name in self._registered
+        return name in self.builtin or name in self._registered or name in self._accepted
 
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
@@ -77,6 +79,21 @@ class Registry:
             return factory
 
         return decorate
+
+
+@contextmanager
+def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+    """Accept in sweep files what these trials' configs name, though no module that registers it was imported."""
+    listed = list(configs)
+    for registry, section in ((MODELS, "model"), (DATA_SOURCES, "data"), (AUGMENTATIONS, "augment")):
+        named = [config.get(section) for config in listed]
+        names = {value.get("name") if isinstance(value, Mapping) else value for value in named if value}
+        registry._accepted = {name for name in names if isinstance(name, str)}
+    try:
+        yield
+    finally:
+        for registry in (MODELS, DATA_SOURCES, AUGMENTATIONS):
+            registry._accepted = set()
 
 
 def _attribute(path: str) -> Any:

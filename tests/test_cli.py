@@ -43,7 +43,7 @@ def test_options_and_overrides_stand_in_any_order(words: list[str], capsys: pyte
 def test_a_wrong_file_ends_with_2_and_one_line_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: a\nbase:\n  epochs: 0\n  modle: x\n")
-    for words in (["plan", str(path)], [str(path)], ["run", str(path)], ["status", str(path)], ["pull", str(path)]):
+    for words in (["plan", str(path)], [str(path)], ["run", str(path)], ["data", str(path)], ["submit", str(path)]):
         assert main(words) == 2
         printed = capsys.readouterr()
         assert printed.out == ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import StorageError
+from raysweep.registry import accepting_names_of
 from raysweep.terminal import count_of, format_bytes, say
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         StorageError: there is no run folder, or a driver holds it.
     """
     context = Context.of(arguments)
-    planned = {trial.id for trial in context.trials}
     folder, removed, dry_run = context.folder, arguments.removed, arguments.dry_run
     if not folder.exists():
         folder.files.check_bucket()
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if dry_run and folder.is_driven():
         raise StorageError(f"{folder.path}: a raysweep drives this run; clean it once that has ended")
     with nullcontext() if dry_run else folder.lease():
-        rubbish = find_rubbish(folder, planned)
+        rubbish = find_rubbish(folder, _planned(context))
         if not dry_run:
             _delete(folder, rubbish, removed)
     for path, why in folder.damaged.items():
@@ -74,6 +74,25 @@ def run(arguments: argparse.Namespace) -> int:
         for line in _lines(folder, rubbish, removed, dry_run):
             say(line)
     return 0
+
+
+def _planned(context: Context) -> set[str]:
+    """Return the ids of the trials that stay: those of the sweep file or, for a run folder, of its last run.
+
+    The sweep file may name what the last run used, although the modules that registered it are not imported now.
+    """
+    from raysweep.store.resolved import read_resolved
+
+    try:
+        last = read_resolved(context.folder, lenient=True).plan
+    except StorageError:
+        if context.is_run_folder:
+            raise
+        last = []  # resolved.yaml is damaged; the sweep file alone says what stays
+    if context.is_run_folder:
+        return {record.id for record in last}
+    with accepting_names_of(record.config for record in last):
+        return {trial.id for trial in context.trials}
 
 
 def find_rubbish(folder: RunFolder, planned: set[str]) -> Rubbish:

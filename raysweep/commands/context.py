@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raysweep.errors import UserError
+from raysweep.registry import accepting_names_of
+
 if TYPE_CHECKING:
     from raysweep.results.run import SweepResult
     from raysweep.store import RunFolder
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
     from raysweep.sweepfile.plan import Trial
 
 
-def add_sweep_flags(parser: argparse.ArgumentParser, storage: bool = True) -> None:
-    """Add the sweep file with its overrides, and the flags that nearly every command has."""
-    parser.add_argument("sweep", metavar="SWEEP.yaml")
+def add_sweep_flags(parser: argparse.ArgumentParser, or_run: bool = True, storage: bool = True) -> None:
+    """Add the sweep file with its overrides, and the flags that nearly every command has.
+
+    Args:
+        parser: the command's.
+        or_run: whether a run folder may stand for the sweep file.
+        storage: whether the command has to do with run folders.
+    """
+    what = "the sweep file, or a run folder (a path or URI)" if or_run else "the sweep file"
+    parser.add_argument("sweep", metavar="SWEEP.yaml", help=what)
     add_overrides(parser)
     add_common_flags(parser)
     if storage:
@@ -63,16 +73,44 @@ class Context:
         self.is_run_folder = not path.endswith((".yaml", ".yml")) and not Path(path).is_file()
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Context:
-        """Return the context of a command line that has the flags of `add_sweep_flags`."""
-        return cls(arguments.sweep, arguments.overrides, getattr(arguments, "storage", None))
+    def of(cls, arguments: argparse.Namespace, or_run: bool = True) -> Context:
+        """Return the context of a command line that has the flags of `add_sweep_flags`.
+
+        Args:
+            arguments: the command line.
+            or_run: whether a run folder may stand for the sweep file. Its copy of that file lacks the overrides, and
+                relative paths in it no longer lead to the data.
+
+        Raises:
+            UserError: a run folder is named where it may not be, or is patched as only a sweep file can be.
+        """
+        context = cls(arguments.sweep, arguments.overrides, getattr(arguments, "storage", None))
+        if context.is_run_folder:
+            if not or_run:
+                raise UserError(f"{arguments.sweep} is a run folder; name the sweep file that it was run from")
+            if context.named.overrides or context.named.storage:
+                raise UserError(f"{arguments.sweep} is a run folder; only a sweep file takes overrides and --storage")
+        return context
+
+    @property
+    def file(self) -> Path:
+        """The sweep file, if one was named."""
+        return Path(self.named.path)
 
     @cached_property
     def sweep(self) -> Sweep:
-        """The sweep, checked together with its trials."""
-        from raysweep.sweepfile import load_sweep
+        """The sweep, checked together with its trials; of a run folder, that of its last run."""
+        from raysweep.sweepfile.load import load_sweep, restore_sweep
 
-        return load_sweep(self.named.path, self.named.overrides)
+        if not self.is_run_folder:
+            return load_sweep(self.named.path, self.named.overrides)
+        from raysweep.store.resolved import read_resolved
+
+        resolved = read_resolved(self.folder)
+        with accepting_names_of(record.config for record in resolved.plan):
+            return restore_sweep(
+                {**resolved.document["sweep"], "name": self.folder.name}, f"{self.folder.path}/resolved.yaml"
+            )
 
     @property
     def trials(self) -> list[Trial]:
@@ -81,25 +119,24 @@ class Context:
 
         return plan_trials(self.sweep)
 
-    @property
-    def data_folder(self) -> Path:
-        """The folder that the data's paths are relative to."""
-        return Path(self.named.path).absolute().parent
+    @cached_property
+    def place(self) -> tuple[str, str]:
+        """The path or URI that the run folder lies in, and its name; no more of the sweep file is read for these."""
+        from raysweep.store.runfolder import split_path
+        from raysweep.sweepfile.load import load_name_and_storage, storage_of
 
-    @property
-    def storage(self) -> str:
-        """The path or URI that the run folder lies in."""
-        from raysweep.sweepfile import storage_of
-
-        return storage_of(self.sweep, self.named.path, self.named.storage)
+        path, overrides, storage = self.named.path, self.named.overrides, self.named.storage
+        if self.is_run_folder:
+            return split_path(path)
+        sweep = vars(self).get("sweep") or load_name_and_storage(path, overrides)  # the whole sweep, once it is loaded
+        return storage_of(sweep, path, storage), sweep.name
 
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder, which need not exist."""
-        from raysweep.results.run import folder_at
         from raysweep.store import RunFolder
 
-        return folder_at(self.named.path) if self.is_run_folder else RunFolder(self.storage, self.sweep.name)
+        return RunFolder(*self.place)
 
     def results(self, live: bool = False, lenient: bool = False) -> SweepResult:
         """Read the run folder; see `read_results`."""

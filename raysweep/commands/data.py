@@ -19,7 +19,7 @@ SUMMARY = "prepare a sweep's data sets on this machine, and say what they hold"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_sweep_flags(parser, storage=False)
+    add_sweep_flags(parser, or_run=False, storage=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,13 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from raysweep.vision.config import TrialConfig
 
-    context = Context.of(arguments)
+    context = Context.of(arguments, or_run=False)
+    folder = context.file.absolute().parent
     found: list[dict[str, Any]] = []
     problems: list[str] = []
     configs = (trial.config for trial in context.trials)
     for config in dict.fromkeys(config.data for config in configs if isinstance(config, TrialConfig)):
         try:
-            about = _prepare(config, context.data_folder)
+            about = _prepare(config, folder)
         except DataError as error:
             problems += error.problems
             continue

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ClusterError: the cluster cannot be reached.
     """
-    context = Context.of(arguments) if arguments.sweep else None
+    context = Context.of(arguments, or_run=False) if arguments.sweep else None
     storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (context.sweep.storage if context else None)
     from raysweep.cluster.jobs import is_url
 
@@ -61,7 +61,7 @@ def _from_here(address: str | None, context: Context | None, storage: str | None
     connect(address)
     try:
         resources = context.sweep.resources if context else None
-        place = context.storage if context else storage
+        place = context.place[0] if context else storage
         facts, findings = examine(place, resources, bool(storage) and is_relative(str(storage)))
     finally:
         ray.shutdown()
@@ -84,9 +84,8 @@ def _through_dashboard(
     words += [word for module in imports for word in ("--import", module)]
     with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
         if context:
-            path = Path(context.named.path)
-            words[4:4] = [path.name, *context.named.overrides]
-            gather(Path(staging), path, imports)
+            words[4:4] = [context.file.name, *context.named.overrides]
+            gather(Path(staging), context.file, imports)
         job = server.submit(words, Path(staging), {"raysweep": "doctor"})
     lines: list[str] = []
     server.follow(job, lines.append)

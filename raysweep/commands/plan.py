@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     from raysweep.halving.cost import cost_of
     from raysweep.results.rerun import edits_of
 
-    context = Context.of(arguments)
+    context = Context.of(arguments, or_run=not arguments.time)
     sweep, trials = context.sweep, context.trials
     cost = cost_of(sweep, trials)
     timings = _time(trials, context) if arguments.time else None
-    edits = edits_of(sweep, trials, context.storage)
+    edits = edits_of(sweep, trials, context.place[0])
     if arguments.json:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _time(trials: Sequence[Trial], context: Context) -> list[Timing]:
     from raysweep.vision.timing import time_trials
 
-    return time_trials([trial.config for trial in trials], context.data_folder)
+    return time_trials([trial.config for trial in trials], context.file.absolute().parent)
 
 
 def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing] | None) -> dict[str, Any]:

@@ -28,11 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     context = Context.of(arguments)
     result = context.results(live=True, lenient=True)
+    named = None if context.is_run_folder else context.named
     if arguments.to is None:
-        place = write_report(result, context.named)
+        place = write_report(result, named)
     else:
         place = arguments.to
-        write_report_to(Path(place), result, context.named)
+        write_report_to(Path(place), result, named)
     if arguments.json:
         print(json.dumps({"name": result.name, "path": place}))
     else:

@@ -11,14 +11,14 @@ SUMMARY = "run a sweep, or go on with it (the default command)"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_sweep_flags(parser)
+    add_sweep_flags(parser, or_run=False)
     parser.add_argument("--address", help="of a Ray cluster; default: $RAY_ADDRESS, else one is started here")
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
-    context = Context.of(arguments)
+    context = Context.of(arguments, or_run=False)
     sweep = context.sweep  # a wrong file is told before the seconds that importing Ray takes
     from raysweep.driver import run_sweep
 

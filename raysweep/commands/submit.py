@@ -24,7 +24,7 @@ SUMMARY = "run a sweep on a cluster through its dashboard, and follow it"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_sweep_flags(parser)
+    add_sweep_flags(parser, or_run=False)
     parser.add_argument("--address", metavar="URL", help="of the cluster's dashboard; default: http://127.0.0.1:8265")
     parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
 
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the sweep, its storage or its data cannot be used on that cluster, or the cluster cannot be reached.
         Interrupted: the user left; the job goes on.
     """
-    context = Context.of(arguments)
-    sweep, path, imports = context.sweep, Path(context.named.path), arguments.imports
+    context = Context.of(arguments, or_run=False)
+    sweep, path, imports = context.sweep, context.file, arguments.imports
     from raysweep.cluster.jobs import JobServer
     from raysweep.cluster.places import describe_job
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if job is not None:
         print(f"{sweep.name} runs already, as job {job}", file=sys.stderr)
     else:
-        words = ["python", "-m", "raysweep", "run", path.name, *context.named.overrides, "--storage", context.storage]
+        words = ["python", "-m", "raysweep", "run", path.name, *context.named.overrides, "--storage", context.place[0]]
         words += [word for module in imports for word in ("--import", module)]
         with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
             gather(Path(staging), path, imports)

@@ -20,6 +20,7 @@ from raysweep.results.ranking import can_win, rank, trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.exports import results_table, running_metrics, shown_trials
 from raysweep.store.resolved import read_resolved
+from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
 
@@ -95,14 +96,7 @@ def open_run(path: str) -> SweepResult:
     Raises:
         StorageError: it is not a run folder.
     """
-    return read_results(folder_at(path), live=True)
-
-
-def folder_at(path: str) -> RunFolder:
-    """Return the run folder at a path or URI; it need not exist."""
-    base, question, options = path.partition("?") if "://" in path else (path, "", "")
-    storage, _, name = base.rstrip("/").rpartition("/")
-    return RunFolder((storage or ".") + question + options, name)
+    return read_results(RunFolder(*split_path(path)), live=True)
 
 
 def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -> SweepResult:

@@ -32,6 +32,13 @@ BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
 """What a run that was cut off at its start may leave: the folder still counts as a run folder."""
 
 
+def split_path(path: str) -> tuple[str, str]:
+    """Split the path or URI of a run folder into that of its storage and the run's name."""
+    base, question, options = path.partition("?") if "://" in path else (path, "", "")
+    storage, _, name = base.rstrip("/").rpartition("/")
+    return (storage or ".") + question + options, name
+
+
 class RunFolder:
     """`<storage>/<name>`, the folder of one sweep.
 

@@ -3,7 +3,11 @@
 * `document`     YAML to plain values with lines
 * `patch`        dotted keys
 * `schema`       the sections, as pydantic models
-* `load`         all of it together; errors in words
+* `overrides`    what the command line patches
+* `messages`     pydantic's errors in our words
+* `plan`         a sweep to its trials
+* `load`         all of it together
+* `named`        how the user named a sweep
 * `json_schema`  for editors
 """
 

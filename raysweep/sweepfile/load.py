@@ -15,7 +15,7 @@ from raysweep.sweepfile.document import Keys, Source, read_document
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors, format_problem
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import plan_problems
-from raysweep.sweepfile.schema import AXES, Sweep
+from raysweep.sweepfile.schema import AXES, Sweep, known_key
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -25,22 +25,46 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         SweepFileError: something is wrong, in the planned trials too; one message a fault, all of them.
     """
     source = read_document(str(path))
-    wrong_overrides = apply_overrides(source, overrides)
-    sweep, problems = _validate(source)
-    problems = wrong_overrides + problems
-    problems += [
-        format_problem(source, (axis,), "is empty; it must have at least one key with a list")
-        for axis in AXES
-        if source.values.get(axis) == {}
-    ]
-    if sweep is not None:
-        faults_so_far = bool(problems)
-        for problem in plan_problems(sweep):
-            if problem not in problems and not (faults_so_far and problem.endswith(IS_MISSING)):
-                problems.append(problem)  # what is missing may be what was left out for another fault
-    if problems or sweep is None:
-        raise SweepFileError(*problems)
+    return _checked(source, apply_overrides(source, overrides))
+
+
+def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read no more of a sweep file than what finds its run folder, whatever else is wrong in it.
+
+    Raises:
+        SweepFileError: `name` or `storage` is wrong, the file is not YAML, or an override sets a key that there is not.
+    """
+    source = read_document(str(path))
+    problems = apply_overrides(source, overrides)
+    for way in source.overridden:
+        if way[0] == "base" and len(way) > 1:
+            try:
+                known_key(str(way[1]))
+            except ValueError as error:
+                problems.append(format_problem(source, way, str(error)))
+    source.values = {key: source.values[key] for key in ("name", "storage") if key in source.values}
+    sweep, more = _validate(source)
+    if problems or more or sweep is None:
+        raise SweepFileError(*problems, *more)
     return sweep
+
+
+def restore_sweep(document: Mapping[str, Any], place: str) -> Sweep:
+    """Check the sweep of a run folder's resolved.yaml again.
+
+    Args:
+        document: a sweep with every default; in `random`, a draw has all its kinds, those not chosen as None.
+        place: the file's place, for messages.
+
+    Raises:
+        SweepFileError: it is not a sweep that this raysweep knows.
+    """
+    draws = {
+        key: {kind: value for kind, value in draw.items() if value is not None} if isinstance(draw, Mapping) else draw
+        for key, draw in document.get("random", {}).items()
+    }
+    values = {**document, "random": draws}
+    return _checked(Source(place, values={key: value for key, value in values.items() if value or key not in AXES}))
 
 
 def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None) -> str:
@@ -59,6 +83,24 @@ def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None
     if "://" in sweep.storage:
         return sweep.storage
     return str(Path(os.path.normpath(Path(sweep_path).absolute().parent / Path(sweep.storage).expanduser())))
+
+
+def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
+    sweep, problems = _validate(source)
+    problems = [*wrong_overrides, *problems]
+    problems += [
+        format_problem(source, (axis,), "is empty; it must have at least one key with a list")
+        for axis in AXES
+        if source.values.get(axis) == {}
+    ]
+    if sweep is not None:
+        faults_so_far = bool(problems)
+        for problem in plan_problems(sweep):
+            if problem not in problems and not (faults_so_far and problem.endswith(IS_MISSING)):
+                problems.append(problem)  # what is missing may be what was left out for another fault
+    if problems or sweep is None:
+        raise SweepFileError(*problems)
+    return sweep
 
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:

@@ -1,7 +1,7 @@
 """How well a cluster's slots are used: trials that sleep, on one, two and three worker hosts of two slots each.
 
 The hosts are Ray nodes of this machine, beside a head that runs no trials; a sleeping trial needs no processor, so two
-cores are enough. All that a sweep does is done: the plan through Ray Tune, records and weights committed, views.
+cores are enough. All that a sweep does is done: the plan through Ray Tune, records and weights committed, exports.
 
 The share of the slots' time that is used is (trials x seconds that one sleeps) / (slots x seconds from the first
 trial's first line to the last one's last). What is missing are the trials' beginnings and ends, the driver's

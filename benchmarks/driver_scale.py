@@ -1,7 +1,7 @@
 """What the driver costs as a sweep grows: thousands of trials that train nothing, two at a time, three epochs each.
 
 * raysweep, with `asha` (most trials pause at a rung and are stopped there) and with `none` (all run to their end), with
-  all its records and views; each decision of `asha` at a rung is timed in the driver.
+  all its records and exports; each decision of `asha` at a rung is timed in the driver.
 * Ray Tune as it comes: a function trainable, Tune's own ASHA, default settings. It is so much slower that it gets fewer
   trials.
 

@@ -2,7 +2,7 @@
 
 The same tiny trials (32 synthetic images, the smallest network) are run two at a time by
 (a) the pattern of Ray's documentation: TorchTrainer(num_workers=1) inside a Tune function, TuneReportCallback;
-(b) raysweep, with all its records and views;
+(b) raysweep, with all its records and exports;
 (c) a multiprocessing pool that trains in-process: the floor.
 A cost is a difference: (wall time of many - wall time of few) / (many - few), so that starting up does not count.
 """

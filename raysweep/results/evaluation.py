@@ -1,7 +1,7 @@
 """The winner's evaluation at the end of a run: test accuracy, and accuracies under test-time augmentation.
 
-Choosing among trials by validation accuracy flatters it; so the winner alone, once, is measured on the test split where
-the data has one. Kept in the run folder as `evaluation.json`, beside the checksum of the weights it speaks of.
+The validation accuracy of the chosen trial is too good, since it was chosen by it. So the winner alone, once, is
+measured on the test split, if the data has one. `evaluation.json` holds the result and the checksum of the weights.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Of one number of views (see `tta`), each 0..1."""
+    """Accuracies (0..1) under one number of views (see `tta`)."""
 
     tta: int
-    """Views; 0: the image alone."""
+    """The number of views; 0: the image alone."""
     val_acc: float
     test_acc: float | None
-    """None: the data has no test split."""
+    """None if the data has no test split."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one trial's best weights."""
+    """The evaluation of one trial's best weights."""
 
     id: str
     epoch: int
     averaged: bool
+    """Whether they are the EMA weights."""
     weights: str
-    """Their sha256."""
+    """The sha256 of the weights."""
     accuracies: list[Accuracies]
-    """By views, fewest first."""
+    """Sorted by the number of views."""
 
     @property
     def test_acc(self) -> float | None:
@@ -45,14 +46,13 @@ class Evaluation:
         return next((row.test_acc for row in self.accuracies if row.tta == 0), None)
 
     def is_of(self, record: Record) -> bool:
-        """Whether it speaks of the weights that are the trial's best now."""
+        """Whether the evaluated weights are now the trial's best."""
         best = record.weights.get("best")
         return record.id == self.id and best is not None and best.sha256 == self.weights
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in `status --json` and in a pulled folder's metrics.json."""
-        document = asdict(self)
-        return {**document, "test_acc": self.test_acc}
+        """The document of `status --json` and of a pulled folder's metrics.json."""
+        return {**asdict(self), "test_acc": self.test_acc}
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation | None:
@@ -68,18 +68,18 @@ def _parse(data: bytes) -> Evaluation:
 
 
 def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
-    """Write it into the run folder, in place of an older one."""
+    """Write evaluation.json."""
     folder.files.write(FILE, to_bytes(seal(evaluation.as_json())))
 
 
 def views_to_evaluate(record: Record, asked: list[int]) -> list[int]:
-    """Numbers of views: those the sweep file asks for, and 0 where there is a test split."""
+    """The numbers of views that the sweep file asks for, and 0 if there is a test split."""
     has_test = bool(record.conditions.get("test_images"))
     return sorted({*asked, *([0] if has_test else [])})
 
 
 def is_wanted(folder: RunFolder, best: Record | None, asked: list[int]) -> bool:
-    """Whether the winner has weights and accuracies to be measured that no evaluation has yet."""
+    """Whether the winner has weights, and accuracies are missing from the run folder's evaluation of them."""
     if best is None or "best" not in best.weights:
         return False
     done = read_evaluation(folder)

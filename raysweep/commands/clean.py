@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder, removed, dry_run = context.folder, arguments.removed, arguments.dry_run
     if not folder.exists():
         folder.files.check_bucket()
-        raise StorageError(f"{folder.path}: not a run folder (no resolved.yaml); there is nothing to clean")
+        raise StorageError(f"{folder.path}: not a run folder (no resolved.yaml), so there is nothing to clean")
     if dry_run and folder.is_driven():
-        raise StorageError(f"{folder.path}: a raysweep drives this run; clean it once that has ended")
+        raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that has ended")
     with nullcontext() if dry_run else folder.lease():
         rubbish = find_rubbish(folder, _planned(context))
         if not dry_run:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from raysweep.results.comparison import Common, Comparison, CurveDifference, Scores
 
-SUMMARY = "hold runs side by side: settings, scores, curves"
+SUMMARY = "compare runs: settings, scores, curves"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

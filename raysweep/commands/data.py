@@ -1,4 +1,4 @@
-"""`raysweep data`: prepares a sweep's data sets on this machine and says what is in each."""
+"""`raysweep data`: prepares a sweep's data sets on this machine and describes each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raysweep.errors import DataError
 if TYPE_CHECKING:
     from raysweep.vision.config import DataConfig
 
-SUMMARY = "prepare a sweep's data sets on this machine, and say what they hold"
+SUMMARY = "prepare a sweep's data sets on this machine and describe them"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     add_common_flags(parser)
     add_storage_flag(parser)
-    parser.add_argument("--address", help="of Ray, or the dashboard's URL; default: $RAY_ADDRESS, else this machine")
+    parser.add_argument(
+        "--address", help="Ray's address, or the dashboard's URL; default: $RAY_ADDRESS, else this machine"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,7 +97,7 @@ def _through_dashboard(
             document: dict[str, Any] = json.loads(line)
             return document
     print(said, file=sys.stderr, end="")
-    raise ClusterError(f"{address}: job {job} did not end with findings; what it said is above")
+    raise ClusterError(f"{address}: job {job} did not end with findings; its output is above")
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "list networks: parameters, FLOPs, receptive field, stage sizes"
 SMALLEST, LARGEST = 4, 1024
-"""The smallest and the largest images that data can have, in pixels."""
+"""The smallest and the largest image size that data can have, in pixels."""
 PAPER_RECEPTIVE_FIELDS = {"receptive_resnet50": 46, "v2_receptive_resnet50": 72}
 WHY_THEY_DIFFER = (
     "The source paper counted 46, 39 and 72 and does not say for which networks. Counted without the stem's stride of "
@@ -32,7 +32,9 @@ WHY_THEY_DIFFER = (
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="torchvision/<name> too; default: all")
-    parser.add_argument("--image-size", type=int, default=40, metavar="PIXELS", help="default: 40")
+    parser.add_argument(
+        "--image-size", type=int, default=40, metavar="PIXELS", help="height and width of the images; default: 40"
+    )
     parser.add_argument("--classes", type=int, default=200, metavar="N", help="outputs of the classifier; default: 200")
     add_common_flags(parser)
 

@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
     parser.add_argument(
-        "--time", action="store_true", help="train a few steps of each network here, and say hours and bytes"
+        "--time", action="store_true", help="train a few steps of each network here, and estimate hours and bytes"
     )
 
 
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         totals = _totals(sweep, trials, cost, timings)
         say(
             f"on this machine: {totals['slot_hours']:.3g} slot-hours expected ({totals['slot_hours_in_full']:.3g} in "
-            f"full); disk: at most {format_bytes(totals['disk_bytes_at_most'])} meanwhile, "
-            f"{format_bytes(totals['disk_bytes'])} then"
+            f"full); disk: at most {format_bytes(totals['disk_bytes_at_most'])} during the run, "
+            f"{format_bytes(totals['disk_bytes'])} in the end"
         )
     return 0
 
@@ -98,7 +98,7 @@ def _table(trials: Sequence[Trial], cost: Cost) -> tuple[list[str], list[list[st
 
 
 def _in_words(trial: Trial, key: str) -> str:
-    """The value of an axis; a section as its name and what differs from its defaults."""
+    """Return the value of an axis; that of a section as its name and what differs from the defaults."""
     if key not in trial.axes:
         return "-"
     value = trial.axes[key]
@@ -136,7 +136,7 @@ def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
 
 
 def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing]) -> Mapping[str, float]:
-    """Hours and bytes of the whole sweep; `disk_bytes_at_most`: all trials wait at a rung at once, or all are done."""
+    """Return hours and bytes of the whole sweep; at most, all trials wait at a rung at once, or all are done."""
     pairs = list(zip(trials, timings, strict=True))
     best = sorted((timing.best_bytes for timing in timings), reverse=True)
     return {

@@ -39,7 +39,7 @@ class Prediction:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("folder", metavar="DIR", help="that `raysweep pull` made")
+    parser.add_argument("folder", metavar="DIR", help="a folder that `raysweep pull` made")
     parser.add_argument("images", metavar="IMAGES", help="a folder or zip archive, a CSV or a Parquet file")
     parser.add_argument(
         "--tta",
@@ -48,8 +48,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="average over N views of each image, up to 10 (2: the mirror image too)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write file,class,probability there; default: stdout")
-    parser.add_argument("--on-corrupt", choices=("error", "skip"), default="error", help="default: error")
+    parser.add_argument("--csv", metavar="FILE", help="write file,class,probability to this file; default: stdout")
+    parser.add_argument(
+        "--on-corrupt",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do with an image that cannot be decoded: stop, or leave it out; default: error",
+    )
     add_common_flags(parser)
 
 

@@ -16,7 +16,7 @@ SUMMARY = "copy the best checkpoint into a folder"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
-    parser.add_argument("--to", metavar="DIR", help="default: pulled/<sweep>/<trial>")
+    parser.add_argument("--to", metavar="DIR", help="the folder to write; default: pulled/<sweep>/<trial>")
     parser.add_argument("--rank", type=int, default=1, metavar="N", help="which trial of the ranking; default: 1")
 
 

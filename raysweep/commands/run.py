@@ -12,7 +12,7 @@ SUMMARY = "run a sweep, or go on with it (the default command)"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, or_run=False)
-    parser.add_argument("--address", help="of a Ray cluster; default: $RAY_ADDRESS, else one is started here")
+    parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
 

@@ -8,7 +8,7 @@ import json
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.terminal import say
 
-SUMMARY = "how far a run is, from its run folder alone"
+SUMMARY = "show how far a run is, from its run folder alone"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ SUMMARY = "run a sweep on a cluster through its dashboard, and follow it"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, or_run=False)
-    parser.add_argument("--address", metavar="URL", help="of the cluster's dashboard; default: http://127.0.0.1:8265")
+    parser.add_argument("--address", metavar="URL", help="the cluster's dashboard; default: http://127.0.0.1:8265")
     parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_places(context: Context, nodes: Sequence[str]) -> None:
-    """Refuse places that mean another folder on each machine, unless this machine is the whole cluster.
+    """Refuse places that mean a different folder on each machine, unless this machine is the whole cluster.
 
     Raises:
         UserError: `storage` or a `data.path` is relative; one message each.
@@ -96,11 +96,11 @@ def gather(staging: Path, sweep_path: Path, imports: Sequence[str] = ()) -> None
         elif module.__file__:
             shutil.copyfile(module.__file__, staging / Path(module.__file__).name)
         else:
-            raise UserError(f"--import {name}: has no file that could be sent to the cluster")
+            raise UserError(f"--import {name}: the module has no file that could be sent to the cluster")
 
 
 def _is_here(address: str) -> bool:
-    """Whether an address is one of this machine's own."""
+    """Return whether an address belongs to this machine."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.bind((address, 0))

@@ -1,4 +1,4 @@
-"""Why a trial was stopped, waits or goes on, rung by rung, from the records alone: `raysweep status --why TRIAL`."""
+"""`raysweep status --why TRIAL`: why a trial was stopped, waits or goes on, rung by rung, from the records alone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from raysweep.errors import UserError, did_you_mean
-from raysweep.halving.replay import replay
 from raysweep.halving.rules import member_of
 from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig, SchedulerConfig
-from raysweep.terminal import say
+from raysweep.terminal import count_of, say
 
 RIVALS = 5
-"""So many of those ahead are named."""
+"""How many of the trials ahead are named."""
 VERDICTS = {Verdict.SAFE: "goes on", Verdict.OUT: "is out", Verdict.UNDECIDED: "waits"}
 
 
@@ -37,8 +34,7 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         UserError: there is no such trial, or there are several.
     """
     record = find_trial(result, trial)
-    scheduler: SchedulerConfig = TypeAdapter(SchedulerConfig).validate_python(result.resolved["sweep"]["scheduler"])
-    halving = replay(result.trials, scheduler, result.objective)
+    scheduler, halving = result.scheduler, result.halving()
     reports = halving.explain(record.id, RIVALS)
     if as_json:
         print(json.dumps(_document(record, scheduler, halving, reports)))
@@ -49,7 +45,7 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     for report in reports:
         lines.append(f"  {in_words(report)}: {VERDICTS[report.verdict]}")
         if report.beaten_by:
-            lines.append(f"    right ahead of it: {', '.join(report.beaten_by)}")
+            lines.append(f"    just ahead of it: {', '.join(report.beaten_by)}")
     lines.append(f"  {_conclusion(record, scheduler, halving, reports)}")
     for line in lines:
         say(line)
@@ -69,12 +65,12 @@ def find_trial(result: SweepResult, given: str) -> Record:
         return found[0]
     ids = [record.id for record in found or result.trials]
     if found:
-        raise UserError(f"--why {given}: {len(found)} trials are called so: {_some(ids)}")
+        raise UserError(f"--why {given}: {len(found)} trials match: {_some(ids)}")
     raise UserError(f"--why {given}: no such trial{did_you_mean(given, ids)}; there are: {_some(ids)}")
 
 
 def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:
-    """Say with whom a trial is compared."""
+    """Say which trials a trial is compared with."""
     members = [member_of(each.id, each.config, each.epochs, scheduler) for each in records]
     own = next(member for member in members if member.id == record.id)
     configs = {member.config_key for member in members if member.group == own.group}
@@ -82,15 +78,15 @@ def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> 
     values = zip(scheduler.group_by, group_of(record.config, scheduler.group_by), strict=True)
     group = ", ".join(f"{key} {value or 'not set'}" for key, value in values)
     among = f"compared among {len(configs)} configs" + (f" with {group}" if group else "")
-    return among + (f", together with the other {seeds - 1} seeds of its own" if seeds > 1 else "")
+    return among + (f", together with {count_of(seeds - 1, 'other seed')} of its config" if seeds > 1 else "")
 
 
 def _conclusion(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
-    """Say in one line what comes of it."""
+    """Say in one line what the rungs mean for the trial."""
     if record.status in ("diverged", "failed"):
         return f"{record.status}: {(record.error or {}).get('message', 'no reason was recorded')}"
     if isinstance(scheduler, RayAshaConfig):
-        return "ray_asha: Tune decides, by who came first; that cannot be told from the records"
+        return "ray_asha: Tune decides by the order of arrival, which the records do not have"
     if not isinstance(scheduler, AshaConfig):
         return f"scheduler {scheduler.name}: every trial runs to its end"
     report = decisive(reports)
@@ -102,10 +98,10 @@ def _conclusion(record: Record, scheduler: SchedulerConfig, halving: Halving, re
             "finished: its place was sure at every rung" if is_sure else "finished under an earlier plan or scheduler"
         )
     if report.verdict is Verdict.OUT:
-        return f"stopped at rung {report.rung + 1}: all places there ({report.places}) are taken by better ones"
+        return f"stopped at rung {report.rung + 1}: all places there ({report.places}) are taken by better configs"
     if report.verdict is Verdict.UNDECIDED:
-        return f"waits at rung {report.rung + 1}: others may still be better, or one ahead of it may fail"
-    return f"goes on from rung {report.rung + 1}: it is among the best {report.places}, whoever may still come"
+        return f"waits at rung {report.rung + 1}: others may still beat it, or one ahead of it may fail"
+    return f"goes on from rung {report.rung + 1}: it is among the best {report.places}, whatever the others reach"
 
 
 def _document(

@@ -1,4 +1,4 @@
-"""YAML 1.2 text to plain values with the line of each; nothing in it can build an object or run code."""
+"""Reads YAML 1.2 text. Out: plain values and the line of each; nothing in the text can build an object or run code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from raysweep.errors import SweepFileError
 
 Keys = tuple[str | int, ...]
-"""The way to a value: keys of mappings, indices of lists."""
+"""The way to a value: the keys of mappings and indices of lists that lead there."""
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 50_000
-"""After aliases are followed: an anchor bomb ends here."""
+"""The most values that a file may have, counted after aliases are followed, which stops an anchor bomb."""
 MAX_DEPTH = 30
 
 
@@ -32,10 +32,10 @@ class Source:
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
     overridden: dict[Keys, str] = field(default_factory=dict)
-    """Ways that an override of the command line decided, and its text."""
+    """The override that decided a value, by the way to it."""
 
     def place(self, keys: Sequence[str | int]) -> str:
-        """Where a value stands, or the nearest thing around it: `file:line`, or the override."""
+        """Return where a value, or else what surrounds it, was set: `file:line`, or the override."""
         way = tuple(keys)
         while way and way not in self.lines and way not in self.overridden:
             way = way[:-1]
@@ -89,7 +89,7 @@ class _Reader:
 
     def read(self, text: str) -> Any:
         try:
-            with warnings.catch_warnings():  # an anchor given anew holds from there on, as YAML has it
+            with warnings.catch_warnings():  # YAML allows an anchor to be defined again; the new one holds from there
                 warnings.simplefilter("ignore", ReusedAnchorWarning)
                 node = YAML(typ="safe", pure=True).compose(text)
         except RecursionError as error:
@@ -134,7 +134,7 @@ class _Reader:
                 self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
                 continue
             if key in values:
-                self._problems.append(f"{self._source.path}:{line}: key {key!r} stands here a second time")
+                self._problems.append(f"{self._source.path}:{line}: key {key!r} is given a second time")
             self._source.lines[(*way, key)] = line
             values[key] = self._value(value_node, (*way, key))
         return values

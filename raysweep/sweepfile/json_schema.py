@@ -1,4 +1,4 @@
-"""The JSON Schema of a sweep file, so that editors complete it."""
+"""The JSON Schema of sweep files, with which editors complete and check them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep file and overrides to a checked `Sweep`; all faults at once, each with its place."""
+"""Loads a sweep. In: a sweep file and overrides. Out: a checked `Sweep`, or all faults at once, each with its place."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def restore_sweep(document: Mapping[str, Any], place: str) -> Sweep:
 
 
 def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None) -> str:
-    """Where the sweep's run folder lies: `override`, else $RAYSWEEP_STORAGE, else the sweep file's, relative to it.
+    """Return where the run folder lies: `override`, else $RAYSWEEP_STORAGE, else the sweep file's, relative to it.
 
     Raises:
-        SweepFileError: a URL that holds credentials.
+        SweepFileError: it is a URL that holds credentials.
     """
     chosen = override or os.environ.get("RAYSWEEP_STORAGE")
     if chosen:
@@ -97,14 +97,14 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
         faults_so_far = bool(problems)
         for problem in plan_problems(sweep):
             if problem not in problems and not (faults_so_far and problem.endswith(IS_MISSING)):
-                problems.append(problem)  # what is missing may be what was left out for another fault
+                problems.append(problem)  # what is missing may have been left out above because of another fault
     if problems or sweep is None:
         raise SweepFileError(*problems)
     return sweep
 
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
-    """Validate the sections; with faults in some, return the sweep without these, for what else can be said."""
+    """Validate the sections; if some are wrong, return the sweep without them, so that its plan is checked as well."""
     try:
         sweep = Sweep.model_validate(source.values)
         sweep._source = source
@@ -121,7 +121,7 @@ def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
 
 
 def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any]:
-    """The file's values without those at fault: single axes and cases, else whole sections."""
+    """Return the file's values without the wrong ones: single axes and cases, otherwise whole sections."""
     rest = dict(values)
     for section, *inner in faulty:
         table = rest.get(str(section))

@@ -1,4 +1,4 @@
-"""What is wrong with a sweep file, in words: pydantic's errors, each as the way to a value and a message."""
+"""What is wrong with a sweep file, in words. In: pydantic's errors. Out: for each, the way to a value and a message."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ IS_MISSING = "is missing"
 
 
 def format_problem(source: Source | None, way: Sequence[str | int], message: str) -> str:
-    """One line: place, key, what is wrong."""
+    """Return one line: place, key, and what is wrong."""
     key = ".".join(map(str, way))
     place = source.place(way) if source else "sweep"
     return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], values: Any) -> list[tuple[Keys, str]]:
-    """Turn pydantic's errors into (way to the value, message) pairs.
-
-    Args:
-        error: of validating `values` as `model`.
-        model: the section's class.
-        values: as given.
-    """
+    """Turn the error of validating `values` as `model` into (way to the value, message) pairs."""
     problems = []
     for detail in error.errors(include_url=False):
         way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
@@ -49,7 +43,7 @@ def describe_errors(error: ValidationError, model: type[BaseModel], values: Any)
 
 
 def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
-    """Pydantic's location without the union tags that it puts between; `is_key`: its last part is a key for sure."""
+    """Return pydantic's location without its union tags; `is_key` says that the last part cannot be one."""
     way: list[str | int] = []
     *inner, last = loc
     for part in inner:
@@ -103,7 +97,7 @@ SHORTER = (
 
 
 def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
-    """One problem a value: pydantic reports each branch of `list | name`; a fault deeper in says more than these."""
+    """Keep one problem for each value: pydantic reports every branch of `list | name`, and the deepest says most."""
     joined: dict[Keys, str] = {}
     for way, message in problems:
         if any(other != way and other[: len(way)] == way for other, _ in problems):
@@ -115,7 +109,7 @@ def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
 
 
 def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
-    """The keys allowed in the section at `way`."""
+    """Return the keys allowed in the section at `way`."""
     for part in way:
         values = values.get(part) if isinstance(values, Mapping) else values[int(part)]
         field = model.model_fields.get(str(part))
@@ -127,12 +121,12 @@ def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
 
 
 def kinds_of(model: type[BaseModel], section: str) -> list[type[Config]]:
-    """The classes that a section may be, such as one for each optimizer."""
+    """Return the classes that a section may have, such as one for each optimizer."""
     field = model.model_fields.get(section)
     return classes_of(field.annotation) if field else []
 
 
 def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
-    """The `name`s that choose this class; none for a section of one kind."""
+    """Return the values of `name` that choose this class; none if its section has one class only."""
     field = model.model_fields.get("name")
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

@@ -1,4 +1,4 @@
-"""Overrides of the command line, such as `lr=0.1`, patched into a sweep file's values."""
+"""Patches overrides of the command line, such as `lr=0.1`, into a sweep file's values, in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raysweep.sweepfile.schema import AXES, Sweep
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
-    """Patch the file's values; return the problems of the overrides that say nothing."""
+    """Patch the file's values; return what is wrong with overrides that are not `key=value`."""
     problems: list[str] = []
     for override in overrides:
         try:
@@ -45,11 +45,11 @@ def _override(source: Source, override: str) -> None:
         table = table[part]
     for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
         del table[other]
-    table[str(last)] = value  # last, so that it is over what the file says of the same section
+    table[str(last)] = value  # inserted last, so that it prevails over the file's settings in the same section
 
 
 def _way_to(head: str, inner: str) -> Keys:
-    """The way to an override's place: what is below `base`, an axis table or a case is one key, dots and all."""
+    """Return the way to an override's place; in `base`, an axis table or a case, a dotted key is one key."""
     if not inner:
         return (head,)
     if head in (*AXES, "base"):
@@ -64,8 +64,9 @@ def _way_to(head: str, inner: str) -> Keys:
 
 
 def _pin(values: dict[str, Any], key: str, value: Any) -> None:
-    """Remove the axis of that name, so that the override alone decides; where an axis replaces the section around
-    the key, set the key in each of its values.
+    """Remove the axis of that name, so that the override alone decides.
+
+    Where an axis has values for the whole section around the key, the key is set in each of them.
     """
     cases = values.get("cases")
     rows = [row for row in cases.values() if isinstance(row, dict)] if isinstance(cases, dict) else []

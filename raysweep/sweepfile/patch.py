@@ -1,4 +1,4 @@
-"""Dotted keys: reading, writing and removing values inside nested mappings."""
+"""Dotted keys: reads and writes values inside nested mappings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def get(config: Mapping[str, Any], key: str) -> Any:
 
 
 def contains(config: Any, partial: Any) -> bool:
-    """Whether a config agrees with a partial one in all that the latter says (a name stands for its section)."""
+    """Whether a config has every value of a partial one, in which a name may stand for its section."""
     if isinstance(partial, Mapping):
         return isinstance(config, Mapping) and all(contains(get(config, key), value) for key, value in partial.items())
     if isinstance(config, Mapping) and isinstance(partial, str):

@@ -1,4 +1,7 @@
-"""`Sweep` to its list of trials: base -> cases -> grid x zip x random x seeds -> exclude -> duplicates dropped."""
+"""Plans a sweep. In: a `Sweep`. Out: its list of trials, in order.
+
+base -> cases -> grid x zip x random x seeds -> without what `exclude` names -> without duplicates
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Trial:
     """One trial of a plan."""
 
     id: str
-    """Readable name and a hash of config and seed."""
+    """A readable name, and a hash of config and seed."""
     name: str
     config: LoopConfig
     seed: int
@@ -57,7 +60,7 @@ def plan_problems(sweep: Sweep) -> list[str]:
 
 
 def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
-    """The document of `plan --json`."""
+    """Return the document of `plan --json`, as far as the trials themselves tell it."""
     return {
         "name": sweep.name,
         "epochs": sum(trial.config.epochs for trial in trials),
@@ -82,7 +85,7 @@ def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Setting:
-    """One key set, and where in the file."""
+    """A key, its value, and where the file sets it."""
 
     key: str
     value: Any
@@ -91,7 +94,7 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Row:
-    """A case (or the whole sweep, if it has none): its own settings, and its axes as lists of joint settings."""
+    """A case, or the whole sweep if it has no cases: its own settings, and its axes as lists of joint settings."""
 
     settings: list[_Setting]
     axes: list[list[list[_Setting]]]
@@ -166,7 +169,7 @@ def _rows(sweep: Sweep) -> list[_Row]:
 
 
 def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
-    """Problems: keys that stand in two of a row's axes, or in a case and an axis: one would silently win."""
+    """Return problems: keys set by two axes of a row, or by a case and an axis, of which one would silently win."""
     problems: dict[str, None] = {}
     for row in rows:
         first: dict[str, Keys] = {}
@@ -174,13 +177,13 @@ def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
             way = setting.way[:-1] if isinstance(setting.way[-1], int) else setting.way
             if setting.key in first:
                 before = ".".join(map(str, first[setting.key][:-1]))
-                problems[format_problem(sweep.source, way, f"stands in {before} too; set it in one place")] = None
+                problems[format_problem(sweep.source, way, f"is set in {before} too; set it in one place")] = None
             first.setdefault(setting.key, way)
     return list(problems)
 
 
 def _exclude_problems(sweep: Sweep) -> list[str]:
-    """Problems: what no config can have, so that a misspelt exclusion is not silently none."""
+    """Return problems: values that no config can have, since a misspelt exclusion would silently exclude nothing."""
     problems = []
     for index, partial in enumerate(sweep.exclude):
         merged: dict[str, Any] = {}
@@ -235,7 +238,7 @@ def _random_axis(sweep: Sweep) -> list[list[list[_Setting]]]:
 
 
 def _draw(draw: Draw, seed: str) -> Any:
-    """Draw i of a key depends on nothing but (seed, key, i): adding keys or samples changes no other draw."""
+    """Draw a value from (sweep seed, key, index) alone, so that adding keys or samples changes no other draw."""
     generator = random.Random(seed)
     if draw.choice is not None:
         return generator.choice(draw.choice)
@@ -253,7 +256,7 @@ def _base_settings(sweep: Sweep) -> Iterator[_Setting]:
 
 
 def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None]) -> LoopConfig | None:
-    """Merge settings into a config; faults go to `problems`, each at the place that decided the value."""
+    """Merge settings into a config; its faults go to `problems`, each with the place that set the value."""
     merged: dict[str, Any] = {}
     for setting in settings:
         patch(merged, setting.key, setting.value)
@@ -268,7 +271,7 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None
 
 
 def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
-    """Drop the keys that a section's new kind does not have: `optimizer.name: adamw` over sgd's momentum."""
+    """Drop the keys that a section's new kind does not have, such as sgd's momentum after `optimizer.name: adamw`."""
     kind = next((each for each in kinds_of(loop().config, section) if merged[section]["name"] in names_of(each)), None)
     if kind is not None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
@@ -296,14 +299,14 @@ def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, messa
 
 
 def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
-    """Name a trial after its config alone, so that edits of the sweep around it never change its id."""
+    """Name a trial after its config alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
     return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
 
 
 def _hash(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
-    """Hash what differs from the defaults, so that a key added to raysweep later changes no id."""
+    """Hash what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
         if key not in axes:

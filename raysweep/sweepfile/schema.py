@@ -1,4 +1,7 @@
-"""The sections of a sweep file around its trials, as frozen pydantic models. `Sweep` is the whole file."""
+"""The sections of a sweep file, as frozen pydantic models. In: plain values. Out: `Sweep`, the whole file, checked.
+
+The keys of a trial's config are the training loop's (`registry.loop`); all other keys, with their defaults, are here.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,6 @@ from raysweep.errors import did_you_mean
 from raysweep.registry import loop
 from raysweep.sweepfile.document import Source
 
-# ---------------------------------------------------------------------------------------------------------
-# The sweep around the trials
-
 
 class Objective(Config):
     """What trials are ranked by; `objective: val_loss` alone names the metric."""
@@ -51,7 +51,7 @@ class NoneConfig(Config):
 
 
 def _as_fraction(value: Any) -> Any:
-    """`1/9` as the fraction that it is, 0.07 as 7/100 (the float is a little more)."""
+    """Read `1/9` exactly, and 0.07 as 7/100, which the float slightly exceeds."""
     try:
         share = Fraction(str(value).replace(" ", ""))
     except (ValueError, ZeroDivisionError):
@@ -94,22 +94,22 @@ def known_key(key: str) -> str:
 
 
 class AshaConfig(Config):
-    """Order-proof ASHA: at rungs the best go on; who they are depends on no order of arrival (docs/scheduling.md)."""
+    """ASHA whose decisions do not depend on the order of arrival (docs/scheduling.md): at rungs the best go on."""
 
     name: Literal["asha"]
     eta: Annotated[int, Field(ge=2)] = 3
     """One in eta goes on at each rung."""
     rungs: Annotated[list[Share], Field(min_length=1)] = [Fraction(1, 9), Fraction(2, 9)]
-    """Where trials are compared: fractions of each one's own epochs, rounded up."""
+    """The rungs, where trials are compared: fractions of each trial's own epochs, rounded up."""
     group_by: list[Annotated[str, AfterValidator(known_key)]] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
     min_survivors: PositiveInt = 4
-    """At least this many configs go on at every rung, of each group."""
+    """At least this many configs of each group go on at every rung."""
     tolerance: NonNegativeFloat = 0.0
-    """A config goes on, too, if it is behind the last that does by no more than this."""
+    """A config also goes on if its score is at most this far behind the last one that does."""
     rank_by: RankBy = "trend"
-    """The score at a rung. trend: the averaged weights' at that epoch plus half of its rise over the last third of the
-    epochs; ema: the averaged weights' best so far; best: the best so far of plain and averaged weights; last: the
+    """The score at a rung. trend: that of the EMA weights at that epoch, plus half of its rise over the last third of
+    the epochs; ema: the best of the EMA weights so far; best: the best of plain and EMA weights so far; last: the
     better of the two at that epoch."""
 
     @field_validator("rungs")
@@ -121,11 +121,11 @@ class AshaConfig(Config):
 
 
 class RayAshaConfig(Config):
-    """Ray Tune's own ASHA, to compare with: stops at equal epochs, in order of arrival."""
+    """Ray Tune's own ASHA, for comparison: it compares trials at equal epochs, in order of arrival."""
 
     name: Literal["ray_asha"]
     grace_period: PositiveInt = 1
-    """Epochs no trial is stopped before."""
+    """The epochs that every trial trains before it may be stopped."""
     eta: Annotated[float, Field(gt=1)] = 4
     """One in eta goes on at each rung (Tune: reduction_factor)."""
     brackets: PositiveInt = 1
@@ -138,18 +138,18 @@ class Resources(Config):
     """The slot of one trial."""
 
     workers: PositiveInt = 1
-    """Processes (ranks) that train one trial together; each takes its part of every batch."""
+    """The processes (ranks) that train one trial together; each takes its part of every batch."""
     gpus: NonNegativeFloat | Literal["auto"] = "auto"
-    """GPUs a worker; auto: one if the cluster has any."""
+    """GPUs for each worker; auto: one if the cluster has any."""
     cpus: PositiveFloat | Literal["auto"] = "auto"
-    """CPUs a worker; auto: the node's CPUs a GPU, or one where there is no GPU."""
+    """CPUs for each worker; auto: the node's CPUs divided by its GPUs, or one where there is no GPU."""
 
     @model_validator(mode="after")
     def _workers_share_no_gpu(self) -> Resources:
         if self.workers > 1 and self.gpus != "auto" and self.gpus % 1:
             raise ValueError(
-                f"gpus: got {self.gpus:g}, must be whole with workers: {self.workers}: each needs GPUs of its own; "
-                "for more trials on a GPU leave workers at 1"
+                f"gpus: got {self.gpus:g}, must be whole with workers: {self.workers}, since each needs its own GPUs; "
+                "for several trials on one GPU leave workers at 1"
             )
         return self
 
@@ -158,15 +158,16 @@ class Checkpoints(Config):
     """How often weights are committed, and whose are kept."""
 
     every_minutes: PositiveFloat = 5.0
+    """Minutes between two commits of a running trial."""
     keep_best: PositiveInt = 3
-    """Trials, best first, whose best weights are kept once finished."""
+    """How many finished trials, best first, keep their best weights."""
 
 
 class Evaluate(Config):
-    """What is measured of the winner at the end, beside its accuracy on the test split where there is one."""
+    """What is measured of the winner at the end, beside its accuracy on the test split if there is one."""
 
     tta: list[Annotated[int, Field(ge=0, le=10)]] = []
-    """Numbers of views of test-time augmentation (docs/models.md); 0: none."""
+    """Numbers of views for test-time augmentation (docs/models.md); 0: the image alone."""
 
 
 class Limits(Config):
@@ -175,28 +176,30 @@ class Limits(Config):
     trials: PositiveInt = 1000
     """A plan of more trials is refused."""
     max_concurrent: PositiveInt | None = None
-    """Trials that run at the same time; default: as many as the cluster has slots."""
+    """How many trials run at the same time; default: as many as the cluster has slots."""
     gpu_hours: PositiveFloat | None = None
-    """GPUs times hours that the trials' epochs may take, over all reruns; then the run ends with exit code 3."""
+    """GPU-hours that the trials' epochs may take, over all reruns; then the run ends with exit code 3."""
     wall_hours: PositiveFloat | None = None
     """Hours that the run may last, over all reruns; then it ends with exit code 3."""
     stall_minutes: PositiveFloat | None = None
-    """A trial that reports nothing for so long hangs: its process is ended and started again from its last commit, at
-    most `retries` times. More than its longest epoch takes, the first with its compilation; default: waited for."""
+    """A trial that reports nothing for this long is taken to hang: its process is ended and started again from its last
+    commit, at most `retries` times. It must exceed the longest epoch, compilation included; default: no limit."""
 
 
 Whole = int
 
 
 class Draw(Config):
-    """How `random` draws one key: exactly one of these. Bounds are real ones, never exponents."""
+    """How `random` draws one key: exactly one of these. Bounds are the values themselves, not exponents."""
 
     uniform: Pair[float] | None = None
+    """A real number between two bounds."""
     log_uniform: Pair[PositiveFloat] | None = None
-    """A real number whose logarithm is even between two bounds."""
+    """A real number between two bounds, uniform in its logarithm."""
     int: Pair[Whole] | None = None
     """A whole number, both bounds included."""
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    """One of these values."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Draw:
@@ -219,12 +222,13 @@ class Sweep(Config):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """The run folder's name."""
     description: str = ""
+    """What the sweep is to find out; the report quotes it."""
     base: dict[str, Any] = {}
-    """What every trial starts from: the keys of a trial's config."""
+    """What every trial starts from: keys of a trial's config."""
     grid: dict[str, Axis] = {}
     """Lists by key; the trials are their cartesian product. Dotted keys reach inside (`model.width`)."""
     zip: dict[str, Axis] = {}
-    """Lists by key, of one length, that advance together."""
+    """Lists of one length by key, which advance together."""
     random: dict[
         str,
         Annotated[
@@ -234,22 +238,22 @@ class Sweep(Config):
     ] = {}
     """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""
     cases: dict[str, dict[str, Any]] = {}
-    """Named rows of overrides, each optionally with a `grid` and `zip` of its own."""
+    """Named settings, each optionally with a `grid` and `zip` of its own."""
     exclude: list[dict[str, Any]] = []
     """Partial configs; a trial that matches one is left out."""
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
-    """Each config is repeated with each of these; default: once, with `seed`."""
+    """Each config is trained with each of these seeds; default: once, with `seed`."""
     seed: Seed = 0
-    """Of the random draws, and of the trials where `seeds` is not given."""
+    """The seed of the random draws, and of the trials if `seeds` is not given."""
     objective: Annotated[Objective, section("val_acc", key="metric")] = Objective()
     scheduler: SchedulerConfig = NoneConfig()
-    """Who is stopped early; `asha` for sweeps that seek a winner, `none` for those that compare findings."""
+    """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     checkpoints: Checkpoints = Checkpoints()
     storage: str = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a trial that raised is tried again, from its last commit."""
+    """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
     evaluate: Evaluate = Evaluate()
 
@@ -259,7 +263,7 @@ class Sweep(Config):
 
     @property
     def source(self) -> Source | None:
-        """Where it was read from, for messages; None if it was made in Python."""
+        """The file that the sweep was read from, for messages; None if it was made in Python."""
         return self._source
 
     @field_validator("name")
@@ -291,7 +295,7 @@ class Sweep(Config):
 
 
 def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Raise ValueError if the lists of a `zip` differ in length."""
+    """Return a `zip`; raise ValueError if its lists differ in length."""
     if len({len(values) for values in zipped.values()}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
         raise ValueError(f"its lists must be of one length: {lengths}")

@@ -159,5 +159,5 @@ def test_lr_stability_in_small_pauses_promotes_and_finishes_and_tells_why_it_sto
         (winner,) = (each for each in records if each != id and records[each]["config"]["lr"] == record["config"]["lr"])
         assert (last["verdict"], last["rank"], last["places"], last["beaten_by"]) == ("out", 2, 1, [winner])
         assert f"compared among 2 configs with lr {record['config']['lr']}" in words
-        assert f"right ahead of it: {winner}" in words
+        assert f"just ahead of it: {winner}" in words
         assert f"stopped at rung {last['rung']}" in words

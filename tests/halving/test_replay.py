@@ -145,8 +145,8 @@ def test_why_names_score_rank_places_and_who_is_ahead(run: Path, capsys: pytest.
     assert f"{ids[0.3]}: stopped after 3 of 9 epochs" in said
     assert "compared among 6 configs" in said
     assert "rung 1 (epoch 3): score 0.3000 is number 4 of 5 so far, at most 1 to come; 3 go on: is out" in said
-    assert f"right ahead of it: {ids[0.4]}, {ids[0.5]}, {ids[0.6]}" in said
-    assert "stopped at rung 1: all places there (3) are taken by better ones" in said
+    assert f"just ahead of it: {ids[0.4]}, {ids[0.5]}, {ids[0.6]}" in said
+    assert "stopped at rung 1: all places there (3) are taken by better configs" in said
     assert "its place was sure at every rung" in why(capsys, run, ids[0.6])
     assert "its first rung is after epoch 3" in why(capsys, run, ids[0.1])
 
@@ -167,11 +167,11 @@ def test_a_trial_that_is_not_there_or_not_the_only_one_is_a_users_error(
     assert main(["status", str(run), "--why", "nothing"]) == 2
     assert "--why nothing: no such trial" in capsys.readouterr().err
     assert main(["status", str(run), "--why", "baseline"]) == 2
-    assert "--why baseline: 6 trials are called so" in capsys.readouterr().err
+    assert "--why baseline: 6 trials match" in capsys.readouterr().err
 
 
 def test_without_halving_why_says_who_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for scheduler, text in (("none", "every trial runs to its end"), ("ray_asha", "by who came first")):
+    for scheduler, text in (("none", "every trial runs to its end"), ("ray_asha", "by the order of arrival")):
         path = make_run(tmp_path, name=scheduler, epochs=9, scheduler=scheduler, text=SWEEP)
         assert text in why(capsys, path, records_of(path)[0].id)
 

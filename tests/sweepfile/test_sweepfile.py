@@ -77,7 +77,7 @@ def test_a_python_tag_runs_nothing(folder: Path) -> None:
 
 
 def test_duplicate_keys_are_an_error_at_the_second(folder: Path) -> None:
-    assert problems("base:\n  lr: 1\n  lr: 2\n") == ("s.yaml:4: key 'lr' stands here a second time",)
+    assert problems("base:\n  lr: 1\n  lr: 2\n") == ("s.yaml:4: key 'lr' is given a second time",)
 
 
 def test_anchors_may_be_used(folder: Path) -> None:

@@ -17,10 +17,12 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from raysweep.config import Config
-from raysweep.diagnose.curves import level, median, noise_level
+from raysweep.diagnose.curves import Array, level, median, noise_level
 from raysweep.diagnose.findings import Cause, Finding, Trial
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Weighed = tuple[bool, str] | None
+"""Whether an observation speaks for a cause or against it, and the observation in words; None where there is none."""
 USUAL_EPOCHS = 10
 """Epochs before a dip that tell what is usual."""
 
@@ -50,65 +52,74 @@ class CauseRule:
     cause: Cause
     words: str
     """The cause as sentences name it."""
-    weigh: Callable[[Finding, Trial, CauseThresholds], Finding]
-    """Takes a finding, its trial and the thresholds; returns the finding with the evidence for or against, if any."""
+    weigh: Callable[[Finding, Trial, int, CauseThresholds], Weighed]
+    """Takes a finding, its trial, the place of its first epoch and the thresholds."""
 
 
-def _weigh_exploding_gradients(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
-    """Compare the largest gradient norm of that epoch and the one before with the usual one."""
-    ratio = _gradient_ratio(trial, _place(finding, trial))
-    if math.isnan(ratio):
-        return finding
-    finding = replace(finding, numbers={**finding.numbers, "gradient_ratio": ratio})
-    if limits.gradient_calm <= ratio < limits.gradient_spike:
-        return finding
+def with_causes(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+    """Return a finding with what speaks for and against each cause."""
+    place = int(np.searchsorted(trial.curves.epochs, finding.first))  # after the last epoch where that one was lost
+    ratio = _gradient_ratio(trial, place)
+    if not math.isnan(ratio):
+        finding = replace(finding, numbers={**finding.numbers, "gradient_ratio": ratio})
+    for rule in CAUSES:
+        weighed = rule.weigh(finding, trial, place, limits)
+        finding = finding.with_evidence(rule.cause, *weighed) if weighed else finding
+    return finding
+
+
+def with_lower_lrs(finding: Finding, falls: int, trials: int) -> Finding:
+    """Return a finding with whether trials that differ by a lower lr alone dip or diverge, too."""
+    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
+    return finding.with_evidence("high_lr", falls == 0, text)
+
+
+def _weigh_exploding_gradients(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
+    ratio = finding.numbers.get("gradient_ratio", math.nan)
+    if math.isnan(ratio) or limits.gradient_calm <= ratio < limits.gradient_spike:
+        return None
     text = f"the largest gradient norm up to epoch {finding.first} was {ratio:.1f} times the usual one"
-    return finding.with_evidence("exploding_gradients", ratio >= limits.gradient_spike, text)
+    return ratio >= limits.gradient_spike, text
 
 
 def _gradient_ratio(trial: Trial, place: int) -> float:
     """Return the largest gradient norm of this epoch and the one before over the usual; NaN where either is unknown."""
     norms = trial.curves["grad_norm_max" if trial.curves.has("grad_norm_max") else "grad_norm"]
     since = max(0, place - 1)
-    near = [*norms[since : place + 1], *([_lost(trial, "grad_norm")] if place >= len(norms) else [])]
-    largest = max((math.inf if math.isinf(norm) else norm for norm in near if not math.isnan(norm)), default=math.nan)
+    near = _and_lost(norms, trial, "grad_norm")[since : place + 1]
     usual = norms[max(0, since - USUAL_EPOCHS) : since]
     if np.isfinite(usual).sum() < 3:
-        usual = np.delete(norms, np.arange(since, min(place + 1, len(norms))))
-    usual = usual[np.isfinite(usual)]
+        usual = np.delete(norms, slice(since, place + 1))
+    near, usual = near[~np.isnan(near)], usual[np.isfinite(usual)]
     typical = median(usual) if len(usual) else math.nan
-    return float(largest / typical) if typical > 0 else math.nan
+    return float(near.max() / typical) if len(near) and typical > 0 else math.nan
 
 
-def _weigh_rising_lr(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+def _weigh_rising_lr(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
     """See whether the learning rate was rising, as in a cyclic schedule or a warm-up."""
-    place, rates = _place(finding, trial), trial.curves["lr"]
-    now = float(rates[place]) if place < len(rates) else _lost(trial, "lr")
-    earlier = rates[max(0, place - 3) : place]
+    rates = _and_lost(trial.curves["lr"], trial, "lr")
+    now, earlier = float(rates[place]), rates[max(0, place - 3) : place]
     if math.isnan(now) or not np.isfinite(earlier).any():
-        return finding
+        return None
     lowest = float(np.nanmin(earlier))
     if now >= limits.lr_rise * lowest:
-        text = f"lr was rising: from {lowest:.3g} to {now:.3g} within three epochs"
-        return finding.with_evidence("rising_lr", True, text)
+        return True, f"lr was rising: from {lowest:.3g} to {now:.3g} within three epochs"
     how = "constant" if math.isclose(now, float(earlier[-1])) else "falling"
-    return finding.with_evidence("rising_lr", False, f"lr was {how}, at {now:.3g}")
+    return False, f"lr was {how}, at {now:.3g}"
 
 
-def _weigh_validation_only(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+def _weigh_validation_only(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
     """See whether training went on undisturbed, so that only the evaluation saw the dip."""
-    place, losses = _place(finding, trial), trial.curves["train_loss"]
+    losses = trial.curves["train_loss"]
     before, after = losses[max(0, place - 3) : place], losses[place : place + 2]
     if finding.kind != "dip" or not (np.isfinite(before).any() and np.isfinite(after).any()):
-        return finding
+        return None
     usual, worst = level(before), float(np.nanmax(after))
     noise = median(noise_level(losses[np.isfinite(losses)]))
-    jump = max(limits.train_loss_jump * abs(usual), limits.noise_factor * noise)
     losses_then = f"{usual:.3g} before the dip, {worst:.3g} during it"
-    if worst - usual > jump:
-        return finding.with_evidence("validation_only", False, f"training loss rose too: {losses_then}")
-    text = f"training loss was undisturbed: {losses_then}{_ema_beside(finding, trial, place)}"
-    return finding.with_evidence("validation_only", True, text)
+    if worst - usual > max(limits.train_loss_jump * abs(usual), limits.noise_factor * noise):
+        return False, f"training loss rose too: {losses_then}"
+    return True, f"training loss was undisturbed: {losses_then}{_ema_beside(finding, trial, place)}"
 
 
 def _ema_beside(dip: Finding, trial: Trial, place: int) -> str:
@@ -121,39 +132,26 @@ def _ema_beside(dip: Finding, trial: Trial, place: int) -> str:
     return "; the EMA weights held" if fall < dip.numbers["depth"] / 3 else "; the EMA weights fell too"
 
 
-def _weigh_high_lr(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+def _weigh_high_lr(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
     """See whether a trial was lost in its first epochs, at a learning rate near its peak."""
-    place, known = _place(finding, trial), [*trial.curves["lr"], _lost(trial, "lr")]
-    finite = [rate for rate in known if math.isfinite(rate)]
-    if finding.kind != "divergence" or not finite or max(finite) <= 0:
-        return finding
-    rate = known[place] if place < len(known) and math.isfinite(known[place]) else finite[-1]
-    if rate < 0.5 * max(finite):
-        text = f"lr was {rate:.3g}, {100 * rate / max(finite):.0f} % of its peak"
-        return finding.with_evidence("high_lr", False, text)
+    rates = _and_lost(trial.curves["lr"], trial, "lr")
+    finite = rates[np.isfinite(rates)]
+    if finding.kind != "divergence" or not len(finite) or finite.max() <= 0:
+        return None
+    rate = float(rates[place] if math.isfinite(rates[place]) else finite[-1])
+    if rate < 0.5 * finite.max():
+        return False, f"lr was {rate:.3g}, {100 * rate / finite.max():.0f} % of its peak"
     if place >= max(2, limits.early_share * trial.epochs):
-        return finding
-    text = f"the trial was lost in epoch {place + 1} of {trial.epochs}, at lr {rate:.3g}, near its peak"
-    return finding.with_evidence("high_lr", True, text)
+        return None
+    return True, f"the trial was lost in epoch {place + 1} of {trial.epochs}, at lr {rate:.3g}, near its peak"
 
 
-def weigh_lower_lrs(finding: Finding, falls: int, trials: int) -> Finding:
-    """Add whether trials that differ by a lower lr alone dip or diverge, too."""
-    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
-    return finding.with_evidence("high_lr", falls == 0, text)
-
-
-def _place(finding: Finding, trial: Trial) -> int:
-    """Return the place of the finding's first epoch; after the last where that epoch was lost."""
-    return int(np.searchsorted(trial.curves.epochs, finding.first))
-
-
-def _lost(trial: Trial, name: str) -> float:
-    """Return a number of the epoch that was lost. Records hold it as text, since JSON has no infinity."""
+def _and_lost(values: Array, trial: Trial, name: str) -> Array:
+    """Append the number of the epoch that was lost, or NaN. Records hold it as text, since JSON has no infinity."""
     try:
-        return float(trial.error[name])
+        return np.append(values, float(trial.error[name]))
     except (KeyError, TypeError, ValueError):
-        return math.nan
+        return np.append(values, math.nan)
 
 
 CAUSES = (

@@ -56,9 +56,6 @@ class Diagnosis:
     """All findings of one trial, in order of epochs."""
 
     findings: tuple[Finding, ...] = ()
-    epochs: int = 0
-    noise: float = 0.0
-    """The standard deviation of val_acc's noise from epoch to epoch (the median over the epochs)."""
 
     def of(self, kind: Kind) -> tuple[Finding, ...]:
         """Return the findings of one kind."""
@@ -66,7 +63,7 @@ class Diagnosis:
 
     def has(self, kind: Kind) -> bool:
         """Return whether there is a finding of that kind."""
-        return any(finding.kind == kind for finding in self.findings)
+        return bool(self.of(kind))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raysweep.diagnose.causes import weigh_lower_lrs
+from raysweep.diagnose.causes import with_lower_lrs
 from raysweep.diagnose.findings import Cause, Diagnosis, Kind
 from raysweep.diagnose.rules import RULES, Thresholds
 from raysweep.diagnose.trial import diagnose_record
@@ -156,7 +156,7 @@ def _with_lower_lrs(
         for record in family:
             lower = bisect_left(rates, record.config["lr"])
             findings = tuple(
-                weigh_lower_lrs(finding, falls[lower], lower) if lower and finding.kind in WITH_CAUSES else finding
+                with_lower_lrs(finding, falls[lower], lower) if lower and finding.kind in WITH_CAUSES else finding
                 for finding in alone[record.id].findings
             )
             diagnoses[record.id] = replace(alone[record.id], findings=findings)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from raysweep.diagnose.causes import CAUSES
-from raysweep.diagnose.curves import Curves, median, noise_level
+from raysweep.diagnose.causes import with_causes
+from raysweep.diagnose.curves import Curves
 from raysweep.diagnose.findings import Diagnosis, Finding, Trial
 from raysweep.diagnose.rules import RULES, Thresholds
 from raysweep.store.record import Record
@@ -39,18 +38,8 @@ def diagnose(
     """
     curves, limits = Curves.of(metrics), thresholds or Thresholds()
     trial = Trial(curves, epochs or len(curves), status, error or {}, classes)
-    _, accuracies = curves.finite("val_acc")
-    found = Diagnosis((), len(curves), median(noise_level(accuracies)) if len(accuracies) else 0.0)
+    found: list[Finding] = []
     for rule in RULES:
-        findings = rule.find(trial, found, limits)
-        if rule.has_causes:
-            findings = [_with_causes(finding, trial, limits) for finding in findings]
-        found = replace(found, findings=(*found.findings, *findings))
-    in_order = sorted(found.findings, key=lambda finding: (finding.first, finding.kind))
-    return replace(found, findings=tuple(in_order))
-
-
-def _with_causes(finding: Finding, trial: Trial, limits: Thresholds) -> Finding:
-    for cause in CAUSES:
-        finding = cause.weigh(finding, trial, limits)
-    return finding
+        findings = rule.find(trial, Diagnosis(tuple(found)), limits)
+        found += [with_causes(finding, trial, limits) for finding in findings] if rule.has_causes else findings
+    return Diagnosis(tuple(sorted(found, key=lambda finding: (finding.first, finding.kind))))

@@ -75,28 +75,19 @@ class SweepDiagnosis:
     axes: tuple[AxisEffect, ...]
     seed_spread: float
     """Standard deviation of the score over the seeds of a config, pooled; NaN where no config has two seeds."""
-    maximize: bool
-    """Whether a larger score is better."""
-    metric: str
-    """What the score is: the objective's metric."""
+    objective: Objective
 
 
 def diagnose_sweep(
     records: Sequence[Record], objective: Objective, thresholds: Thresholds | None = None
 ) -> SweepDiagnosis:
-    """Diagnose every trial, and look for settings that go with findings and scores.
-
-    Args:
-        records: of all trials of the plan.
-        objective: tells which score is better.
-        thresholds: what counts as a finding.
-    """
+    """Diagnose all trials of a plan, and look for settings that go with findings and scores."""
     alone = {record.id: diagnose_record(record, thresholds) for record in records}
     keys = varied_settings(records)
     diagnoses = _with_lower_lrs(records, alone, keys)
     begun = [record for record in records if record.epoch or alone[record.id].findings]
     frame = _frame(begun, diagnoses)
-    sweep = SweepDiagnosis(diagnoses, (), _seed_spread(frame), objective.maximize, objective.metric)
+    sweep = SweepDiagnosis(diagnoses, (), _seed_spread(frame), objective)
     return replace(sweep, axes=tuple(_axis(key, begun, keys, frame, sweep) for key in keys))
 
 
@@ -151,20 +142,25 @@ def _with_lower_lrs(
         families[tuple(setting_text(record, key) for key in keys if key != "lr")].append(record)
     diagnoses = {}
     for family in families.values():
-        ended = sorted((other.config["lr"], _fell(alone[other.id])) for other in family if other.status in ENDED)
-        rates, falls = [rate for rate, _ in ended], [0, *accumulate(int(fell) for _, fell in ended)]
+        ended = sorted((record.config["lr"], _fell(alone[record.id])) for record in family if record.status in ENDED)
+        rates, falls = [lr for lr, _ in ended], list(accumulate((fell for _, fell in ended), initial=0))
         for record in family:
             lower = bisect_left(rates, record.config["lr"])
-            findings = tuple(
-                with_lower_lrs(finding, falls[lower], lower) if lower and finding.kind in WITH_CAUSES else finding
-                for finding in alone[record.id].findings
-            )
-            diagnoses[record.id] = replace(alone[record.id], findings=findings)
+            diagnoses[record.id] = _beside_lower_lrs(alone[record.id], falls[lower], lower)
     return diagnoses
 
 
+def _beside_lower_lrs(diagnosis: Diagnosis, falls: int, trials: int) -> Diagnosis:
+    return Diagnosis(
+        tuple(
+            with_lower_lrs(finding, falls, trials) if trials and finding.kind in WITH_CAUSES else finding
+            for finding in diagnosis.findings
+        )
+    )
+
+
 def _fell(diagnosis: Diagnosis) -> bool:
-    return any(finding.kind in WITH_CAUSES for finding in diagnosis.findings)
+    return any(map(diagnosis.has, WITH_CAUSES))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -172,19 +168,17 @@ def _fell(diagnosis: Diagnosis) -> bool:
 
 
 def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.DataFrame:
-    """Return one row a trial: its config, each kind of finding as 0 or 1, and its score if it trained to its end.
+    """Return one row a trial: its config, its dips, each kind of finding as 0 or 1, and its score if it is finished.
 
     Scores of trials that were stopped early cannot be compared with those of the others.
     """
-    rows = [
-        {
-            "config": json.dumps(record.config, sort_keys=True, default=str),
-            "score": record.best.score if record.status == "finished" and record.best else math.nan,
-            **{rule.kind: float(diagnoses[record.id].has(rule.kind)) for rule in RULES},
-        }
-        for record in records
-    ]
-    return pd.DataFrame(rows, columns=["config", "score", *(rule.kind for rule in RULES)])
+    columns = {
+        "config": [json.dumps(record.config, sort_keys=True, default=str) for record in records],
+        "score": [record.best.score if record.status == "finished" and record.best else math.nan for record in records],
+        "dips": [diagnoses[record.id].of("dip") for record in records],
+        **{rule.kind: [float(diagnoses[record.id].has(rule.kind)) for record in records] for rule in RULES},
+    }
+    return pd.DataFrame(columns)
 
 
 def _seed_spread(frame: pd.DataFrame) -> float:
@@ -194,41 +188,40 @@ def _seed_spread(frame: pd.DataFrame) -> float:
 
 
 def _axis(
-    key: str,
-    records: Sequence[Record],
-    keys: Sequence[str],
-    frame: pd.DataFrame,
-    sweep: SweepDiagnosis,
+    key: str, records: Sequence[Record], keys: Sequence[str], frame: pd.DataFrame, sweep: SweepDiagnosis
 ) -> AxisEffect:
-    value = pd.Series(_values(key, records), index=frame.index, dtype=object)
-    others = [json.dumps([setting_text(record, other) for other in keys if other != key]) for record in records]
-    block = pd.Series(others, index=frame.index, dtype=object)
-    means = frame.score.groupby([block, value]).mean().unstack()
-    means = means[means.notna().sum(axis=1) > 1]
-    best = means.max(axis=1) if sweep.maximize else means.min(axis=1)
-    ahead, comparisons = means.eq(best, axis=0).sum(), means.notna().sum()
-    values = []
-    for text, group in frame.groupby(value, sort=False):
-        configs = group.groupby("config").score.agg(["mean", "count"]).query("count > 0")
-        dips = [sweep.trials[records[place].id].of("dip") for place in group.index]
-        first_causes = Counter(cause for found in dips for cause in {(*dip.causes, None)[0] for dip in found})
-        ratios = [dip.numbers["gradient_ratio"] for found in dips for dip in found if "gradient_ratio" in dip.numbers]
-        values.append(
-            ValueEffect(
-                value=text,
-                trials=len(group),
-                counts={rule.kind: int(group[rule.kind].sum()) for rule in RULES},
-                dip_causes=dict(first_causes),
-                gradient_ratio=max(ratios, default=math.nan),
-                configs=len(configs),
-                score=float(configs["mean"].mean()),
-                standard_error=sweep.seed_spread * math.sqrt((1 / configs["count"]).sum()) / max(1, len(configs)),
-                ahead=int(ahead.get(text, 0)),
-                comparisons=int(comparisons.get(text, 0)),
-            )
-        )
-    chance = {rule.kind: _chance(frame[rule.kind].groupby(value, sort=False)) for rule in RULES}
-    return AxisEffect(key, tuple(values), chance, bool((value.groupby(block).nunique() > 1).any()))
+    others = [[setting_text(record, other) for other in keys if other != key] for record in records]
+    frame = frame.assign(value=_values(key, records), others=list(map(json.dumps, others)))
+    scores = frame.groupby(["others", "value"]).score.mean().unstack()
+    scores = scores[scores.notna().sum(axis=1) > 1]
+    best = scores.max(axis=1) if sweep.objective.maximize else scores.min(axis=1)
+    ahead, comparisons = scores.eq(best, axis=0).sum(), scores.notna().sum()
+    by_value = frame.groupby("value", sort=False)
+    values = (
+        _value_effect(value, group, sweep.seed_spread, int(ahead[value]), int(comparisons[value]))
+        for value, group in by_value
+    )
+    chance = {rule.kind: _chance(by_value[rule.kind]) for rule in RULES}
+    changed_alone = bool((frame.groupby("others")["value"].nunique() > 1).any())
+    return AxisEffect(key, tuple(values), chance, changed_alone)
+
+
+def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: int, comparisons: int) -> ValueEffect:
+    configs = trials.groupby("config").score.agg(["mean", "count"]).query("count > 0")
+    first_causes = Counter(cause for dips in trials.dips for cause in {(*dip.causes, None)[0] for dip in dips})
+    ratios = [dip.numbers.get("gradient_ratio", math.nan) for dips in trials.dips for dip in dips]
+    return ValueEffect(
+        value=value,
+        trials=len(trials),
+        counts={rule.kind: int(trials[rule.kind].sum()) for rule in RULES},
+        dip_causes=dict(first_causes),
+        gradient_ratio=max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan),
+        configs=len(configs),
+        score=float(configs["mean"].mean()),
+        standard_error=seed_spread * math.sqrt((1 / configs["count"]).sum()) / max(1, len(configs)),
+        ahead=ahead,
+        comparisons=comparisons,
+    )
 
 
 def _values(key: str, records: Sequence[Record]) -> list[str]:
@@ -239,25 +232,19 @@ def _values(key: str, records: Sequence[Record]) -> list[str]:
         return [setting_text(record, key) for record in records]
     ordered = sorted(values)
     cuts = [ordered[len(ordered) // 3], ordered[2 * len(ordered) // 3]]
-    thirds = np.searchsorted(cuts, values, side="right")
-    parts = [[value for value, third in zip(values, thirds, strict=True) if third == part] for part in range(3)]
-    names = [f"{min(part):.3g} to {max(part):.3g}" if part else "" for part in parts]
-    return [names[third] for third in thirds]
+    thirds = pd.Series(values).groupby(np.searchsorted(cuts, values, side="right"))
+    names: list[str] = thirds.transform(lambda third: f"{third.min():.3g} to {third.max():.3g}").tolist()
+    return names
 
 
-def _chance(groups: Any) -> float:
+def _chance(groups: Iterable[tuple[Any, pd.Series]]) -> float:
     """Return the share of shuffles in which the rates of the groups differ at least as much; NaN if they cannot."""
     parts = [group.to_numpy() for _, group in groups]
-    everything = np.concatenate(parts) if parts else np.array([])
+    everything = np.concatenate([*parts, []])
     if len(parts) < 2 or not 0 < everything.sum() < len(everything):
         return math.nan
     sizes = np.array([len(part) for part in parts])
-    ends = np.cumsum(sizes) - 1
     shuffled = np.random.default_rng(0).permuted(np.tile(everything, (SHUFFLES, 1)), axis=1)
-
-    def spread(rows: np.ndarray[Any, Any]) -> Any:
-        counts = np.diff(np.cumsum(rows, axis=1)[:, ends], axis=1, prepend=0)
-        return ((counts / sizes - everything.mean()) ** 2 * sizes).sum(axis=1)
-
-    actual = spread(everything[None])[0]
-    return float((1 + (spread(shuffled) >= actual - 1e-12).sum()) / (1 + SHUFFLES))
+    counts = np.add.reduceat(np.vstack([everything, shuffled]), np.cumsum(sizes) - sizes, axis=1)
+    spreads = ((counts / sizes - everything.mean()) ** 2 * sizes).sum(axis=1)
+    return float((spreads >= spreads[0] - 1e-12).mean())

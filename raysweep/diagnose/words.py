@@ -90,13 +90,13 @@ def _scores(axis: AxisEffect, sweep: SweepDiagnosis) -> str:
     scored = [value for value in axis.values if value.configs]
     if sum(value.comparisons > 0 for value in scored) < 2:  # else the means are of quite different configs
         return ""
-    scored.sort(key=lambda value: value.score, reverse=sweep.maximize)
-    parts = "; ".join(_mean(value, sweep.metric) for value in scored[:MOST_VALUES])
+    scored.sort(key=lambda value: value.score, reverse=sweep.objective.maximize)
+    parts = "; ".join(_mean(value, sweep.objective.metric) for value in scored[:MOST_VALUES])
     more = f"; and {len(scored) - MOST_VALUES} more below" if len(scored) > MOST_VALUES else ""
     sentence = f"Mean score by {axis.key}: {parts}{more}."
     by_seeds = 2 * math.hypot(scored[0].standard_error, scored[-1].standard_error)
     if _is_like_with_like(axis) and abs(scored[0].score - scored[-1].score) < by_seeds:
-        errors = format_difference(by_seeds, sweep.metric)
+        errors = format_difference(by_seeds, sweep.objective.metric)
         sentence += f" Seeds alone could make differences of this size (two standard errors: {errors})."
     return sentence
 

@@ -45,7 +45,7 @@ def as_html(report: Report, pictures: Pictures) -> str:
         choices=_choices(report),
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         stopped=sum(row.record.status == "stopped" for row in report.rows),
-        seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.metric),
+        seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=version("raysweep"),
         style=Markup(style),

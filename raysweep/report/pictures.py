@@ -148,7 +148,7 @@ def _rungs(report: Report) -> list[Chart]:
     numbers = [float(score) for score in scores if score is not None]
     ends = [row.record.best.score for row in rows if row.record.status == "finished" and row.record.best]
     y = Scale(min(numbers + ends), max(numbers + ends), HEIGHT - BOTTOM, TOP + 8)
-    percent = "acc" in report.sweep.metric
+    percent = "acc" in report.sweep.objective.metric
     chart.axes(Scale(0.25, 0.75, LEFT, WIDTH - RIGHT), y, "", "score", percent)
     for rung in range(last + 2):
         label = f"rung {rung + 1}" if rung <= last else "end"
@@ -220,7 +220,7 @@ def _parallel(report: Report) -> list[Chart]:
     for axis, key, (values, _) in zip(axes, keys, places, strict=False):
         _draw_axis(chart, axis, key, values, tops, bottom)
     shown = {report.score_text(value): y(value) for value in y.ticks(4)}
-    _draw_axis(chart, axes[-1], report.sweep.metric, shown, tops, bottom)
+    _draw_axis(chart, axes[-1], report.sweep.objective.metric, shown, tops, bottom)
     return [chart]
 
 

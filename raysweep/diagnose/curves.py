@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Epochs = npt.NDArray[np.int64]
 LOCAL_EPOCHS = 15
 """Epochs in the window of the local noise estimate."""
 LONG = 30
@@ -24,7 +25,7 @@ NORMAL_MAD = 1.4826
 class Curves:
     """Arrays over the epochs of one trial; a metric that was not recorded is NaN throughout."""
 
-    epochs: npt.NDArray[np.int64]
+    epochs: Epochs
     metrics: Mapping[str, Array]
 
     @classmethod
@@ -44,11 +45,10 @@ class Curves:
         """Return whether any epoch has a finite value."""
         return bool(np.isfinite(self[name]).any())
 
-    def finite(self, name: str) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return the epochs that have a finite value of a metric, and the values."""
-        values = self[name]
-        known = np.isfinite(values)
-        return self.epochs[known], values[known]
+    def finite(self, *names: str) -> tuple[npt.NDArray[Any], ...]:
+        """Return the epochs in which these metrics all are finite, and the values of each."""
+        known = np.all([np.isfinite(self[name]) for name in names], axis=0)
+        return self.epochs[known], *(self[name][known] for name in names)
 
 
 def number(value: Any) -> float:

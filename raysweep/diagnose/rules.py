@@ -6,14 +6,14 @@ A new rule is two functions here, with their entry in `RULES` and their numbers,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from raysweep.diagnose.causes import CauseThresholds, Share
-from raysweep.diagnose.curves import Array, ending, level, median, noise_level, smoothed
+from raysweep.diagnose.curves import Array, Epochs, ending, level, median, noise_level, smoothed
 from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
 from raysweep.terminal import count_of, percent, points
 
@@ -85,21 +85,19 @@ class Rule:
 def _find_divergence(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a loss that is not finite, progress that is lost for good, or a loss that ends above that of guessing."""
     curves = trial.curves
-    broken = np.flatnonzero(~np.isfinite(curves["train_loss"])) if curves.has("train_loss") else np.array([], int)
+    broken = curves.epochs[~np.isfinite(curves["train_loss"]) & curves.has("train_loss")]
     if trial.status == "diverged" or len(broken):
-        after = int(curves.epochs[-1]) + 1 if len(curves) else 1
-        epoch = int(curves.epochs[broken[0]]) if len(broken) else after
+        epoch = int(broken[0]) if len(broken) else int(curves.epochs.max(initial=0)) + 1
         return [Finding("divergence", epoch, epoch, {"train_loss": math.inf})]
     epochs, losses = curves.finite("train_loss")
     if not len(losses):
         return []
-    end, noise = min(level(losses), float(losses[-1])), float(noise_level(losses)[-1])
-    lowest, first = float(smoothed(losses).min()), float(losses[0])
+    end, lowest, first = min(level(losses), float(losses[-1])), float(smoothed(losses).min()), float(losses[0])
     numbers = {"train_loss": end, "lowest": lowest, "first": first, "guessing": trial.guessing_loss}
-    threshold = lowest + max(limits.progress_lost * (first - lowest), limits.noise_factor * noise)
+    threshold = lowest + max(limits.progress_lost * (first - lowest), limits.noise_factor * noise_level(losses)[-1])
     if len(losses) >= 4 and first > lowest and end > max(threshold, 1.1 * lowest):
-        since = int(np.flatnonzero(losses <= threshold)[-1]) + 1
-        return [Finding("divergence", int(epochs[min(since, len(epochs) - 1)]), int(epochs[-1]), numbers)]
+        lost = epochs[np.flatnonzero(losses <= threshold)[-1] + 1 :]
+        return [Finding("divergence", int([*lost, epochs[-1]][0]), int(epochs[-1]), numbers)]
     if end > limits.above_guessing * trial.guessing_loss and trial.is_guessing:
         return [Finding("divergence", int(epochs[0]), int(epochs[-1]), numbers)]
     return []
@@ -121,46 +119,47 @@ def _describe_divergence(finding: Finding) -> str:
 
 
 def _find_dips(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
-    """Find where validation accuracy falls below its running best by more than its noise, before a divergence.
+    """Find where validation accuracy falls below its running best by more than its noise, before a divergence."""
+    lost = found.of("divergence")
+    dips = [_dip(trial, *fall, limits) for fall in _falls(trial.curves.finite("val_acc")[1], limits)]
+    return [dip for dip in dips if dip and not (lost and dip.last >= lost[0].first)]
+
+
+def _falls(values: Array, limits: Thresholds) -> Iterator[tuple[int, int, float, float]]:
+    """Yield each fall's first and last place, the running best before it, and by how much it may be missed.
 
     The running best is that of the running median: the largest of n noisy values grows with n by luck alone.
     """
-    _, values = trial.curves.finite("val_acc")
     if len(values) < 4:
-        return []
-    noise = noise_level(values)
+        return
     best = np.maximum.accumulate(smoothed(values))
-    dips, i = [], 2
-    while i < len(values):
-        reference = float(best[i - 2])  # the last of the medians that do not see this epoch
-        allowed = max(limits.min_dip, limits.noise_factor * float(noise[i]))
-        if reference - values[i] <= allowed:
-            i += 1
-            continue
-        end = _end(values, i, reference - limits.recovered_share * allowed)
-        dips += _dip(trial, i, end, reference, allowed, limits)
-        i = end + 1
-    lost = found.of("divergence")
-    return [dip for dip in dips if not lost or dip.last < lost[0].first]
+    best = np.array([-math.inf, -math.inf, *best[:-2]])  # of the medians that do not see the epoch itself
+    allowed = np.maximum(limits.min_dip, limits.noise_factor * noise_level(values))
+    end = -1
+    for start in np.flatnonzero(best - values > allowed).tolist():
+        if start > end:
+            back = np.flatnonzero(values[start:] >= best[start] - limits.recovered_share * allowed[start])
+            end = start + int(back[0]) - 1 if len(back) else len(values) - 1
+            yield start, end, float(best[start]), float(allowed[start])
 
 
-def _dip(trial: Trial, start: int, end: int, reference: float, allowed: float, limits: Thresholds) -> list[Finding]:
-    """Return the dip, or nothing where validation only sinks slowly, as in overfitting."""
+def _dip(trial: Trial, start: int, end: int, best: float, allowed: float, limits: Thresholds) -> Finding | None:
+    """Return the dip, or None where validation only sinks slowly, as in overfitting."""
     epochs, values = trial.curves.finite("val_acc")
     first, last = int(epochs[start]), int(epochs[end])
     bottom = start + int(np.argmin(values[start : end + 1]))
     recovered = end < len(values) - 1
     is_sudden = median(values[max(0, start - 5) : start]) - float(values[start : start + 2].min()) > allowed
     if not is_sudden and not _training_suffers(trial, first, last, recovered, limits):
-        return []
+        return None
     numbers = {
-        "depth": reference - float(values[bottom]),
+        "depth": best - float(values[bottom]),
         "length": float(end - start + 1),
-        "from": reference,
+        "from": best,
         "to": float(values[bottom]),
         "bottom": float(epochs[bottom]),
     }
-    return [Finding("dip", first, last, numbers, recovered=recovered)]
+    return Finding("dip", first, last, numbers, recovered=recovered)
 
 
 def _describe_dip(finding: Finding) -> str:
@@ -169,12 +168,6 @@ def _describe_dip(finding: Finding) -> str:
         f"dip of {points(n['depth'])} at epoch {finding.first} ({percent(n['from'])} to {percent(n['to'])}), "
         f"{count_of(int(n['length']), 'epoch')}, {'recovered' if finding.recovered else 'not recovered'}"
     )
-
-
-def _end(values: Array, start: int, recovered_at: float) -> int:
-    """Return the last place of a dip: before the first value that is good enough again, or the end."""
-    back = np.flatnonzero(values[start:] >= recovered_at)
-    return start + int(back[0]) - 1 if len(back) else len(values) - 1
 
 
 def _training_suffers(trial: Trial, first: int, last: int, otherwise: bool, limits: Thresholds) -> bool:
@@ -195,28 +188,19 @@ def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> lis
 
     Overfitting begins where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
     """
-    both = np.isfinite(trial.curves["val_acc"]) & np.isfinite(trial.curves["train_acc"])
-    if found.has("divergence") or both.sum() < 4:
+    epochs, val, train = trial.curves.finite("val_acc", "train_acc")
+    if found.has("divergence") or len(val) < 4:
         return []
-    epochs, val, train = trial.curves.epochs[both], trial.curves["val_acc"][both], trial.curves["train_acc"][both]
-    gap, smooth = ending(train) - ending(val), smoothed(val)
-    peak = _peak(val, smooth)
-    fall = float(val[peak]) - ending(val)
-    numbers = {"gap": gap, "train_acc": ending(train), "val_acc": ending(val), "fall": fall}
-    falls = fall > max(limits.overfit_fall, noise_level(val)[-1] * limits.noise_factor / 2)
-    falls = falls and ending(train) >= train[peak]
-    if falls:
-        numbers |= {"peak": float(epochs[peak]), "peak_val_acc": float(val[peak])}
-    loss_rise, lowest = _loss_rise(trial, limits)
-    rises = loss_rise > limits.overfit_loss_rise
-    if rises:
-        numbers |= {"loss_rise": loss_rise, "lowest_loss": float(lowest)}
-    if gap < limits.memorised_gap and not (gap >= limits.overfit_gap and (falls or rises)):
+    gap = ending(train) - ending(val)
+    numbers = {"gap": gap, "train_acc": ending(train), "val_acc": ending(val)}
+    numbers |= _fall_from_peak(epochs, val, train, limits) | _loss_rise(trial, limits)
+    gets_worse = "peak" in numbers or "loss_rise" in numbers
+    if gap < limits.memorised_gap and not (gap >= limits.overfit_gap and gets_worse):
         return []
-    narrow = np.flatnonzero(smoothed(train) - smooth < limits.overfit_gap)
-    wide_from = int(epochs[min(narrow[-1] + 1, len(epochs) - 1)]) if len(narrow) else int(epochs[0])
-    first = lowest if rises else int(epochs[peak]) if falls else wide_from
-    return [Finding("overfitting", first, int(epochs[-1]), numbers | {"gap_since": float(wide_from)})]
+    narrow = np.flatnonzero(smoothed(train) - smoothed(val) < limits.overfit_gap)
+    numbers["gap_since"] = float(epochs[min(narrow[-1] + 1, len(epochs) - 1) if len(narrow) else 0])
+    first = numbers.get("lowest_loss", numbers.get("peak", numbers["gap_since"]))
+    return [Finding("overfitting", int(first), int(epochs[-1]), numbers)]
 
 
 def _describe_overfitting(finding: Finding) -> str:
@@ -231,27 +215,30 @@ def _describe_overfitting(finding: Finding) -> str:
     return f"overfits from epoch {finding.first}: {', '.join(parts)}"
 
 
-def _peak(values: Array, smooth: Array) -> int:
-    """Return the place of the largest running median; not at the very end, where nothing can have fallen from it."""
-    place = int(smooth[:-2].argmax())
-    around = range(max(0, place - 1), place + 2)
-    return min(around, key=lambda near: abs(float(values[near] - smooth[place])))
+def _fall_from_peak(epochs: Epochs, val: Array, train: Array, limits: Thresholds) -> dict[str, float]:
+    """Return how far validation accuracy ends below its peak; and the peak, if that is a fall and training went on."""
+    smooth = smoothed(val)
+    place = int(smooth[:-2].argmax())  # not at the very end, where nothing can have fallen from it
+    peak = min(range(max(0, place - 1), place + 2), key=lambda near: abs(float(val[near] - smooth[place])))
+    fall = float(val[peak]) - ending(val)
+    if fall <= max(limits.overfit_fall, noise_level(val)[-1] * limits.noise_factor / 2) or ending(train) < train[peak]:
+        return {"fall": fall}
+    return {"fall": fall, "peak": float(epochs[peak]), "peak_val_acc": float(val[peak])}
 
 
-def _loss_rise(trial: Trial, limits: Thresholds) -> tuple[float, int]:
-    """Return how far the validation loss ends above its lowest while training loss fell, as a share; and that epoch."""
+def _loss_rise(trial: Trial, limits: Thresholds) -> dict[str, float]:
+    """Return how far the validation loss ends above its lowest, as a share, if training loss fell; and that epoch."""
     epochs, losses = trial.curves.finite("val_loss")
     if len(losses) < 4:
-        return 0.0, 0
-    smooth = smoothed(losses)
+        return {}
+    smooth, train = smoothed(losses), trial.curves["train_loss"]
     place = int(smooth.argmin())
-    lowest = float(smooth[place])
+    lowest, at_lowest = float(smooth[place]), train[trial.curves.epochs == epochs[place]][0]
     rise, noise = ending(losses) - lowest, float(noise_level(losses)[-1])
-    train = trial.curves["train_loss"]
-    at_lowest = train[np.flatnonzero(trial.curves.epochs == epochs[place])[0]]
-    if rise <= limits.noise_factor / 2 * noise or not ending(train) < at_lowest or lowest <= 0:
-        return 0.0, 0
-    return rise / lowest, int(epochs[place])
+    needed = max(limits.noise_factor / 2 * noise, limits.overfit_loss_rise * lowest)
+    if rise <= needed or lowest <= 0 or not ending(train) < at_lowest:
+        return {}
+    return {"loss_rise": rise / lowest, "lowest_loss": float(epochs[place])}
 
 
 # ---------------------------------------------------------------------------------------------------------

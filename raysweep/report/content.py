@@ -48,6 +48,11 @@ class Row:
     """The command that pulls it; None where no weights are kept."""
 
     @property
+    def final_score(self) -> float | None:
+        """Its score if it trained to its end."""
+        return self.record.best.score if self.record.status == "finished" and self.record.best else None
+
+    @property
     def why(self) -> str:
         """How it stands at the rung that decided, or why it failed."""
         if self.record.status in ("failed", "diverged"):

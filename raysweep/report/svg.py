@@ -1,17 +1,19 @@
-"""Charts as SVG elements: scales, axes, lines. Colours and fonts are CSS classes, so that one picture suits light,
-dark and print. Text goes through ElementTree, which escapes it.
+"""Charts as SVG elements: scales, axes, lines.
+
+Colours and fonts are CSS classes, so that one picture suits light, dark and print. ElementTree escapes all text.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from xml.etree import ElementTree as ET
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
-INVISIBLE = {ord(char): None for char in map(chr, (*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF))}
+INVISIBLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF))
 """Control characters that XML does not allow."""
 
 
@@ -36,19 +38,23 @@ class Scale:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values for the axis's labels."""
-        if self.log:
-            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            step = max(1, math.ceil(len(exponents) / (count + 1)))
-            decades = self._within([10.0**exponent for exponent in exponents[::step]])
-            return decades if len(decades) > 2 else self._within([f * 10.0**e for e in exponents for f in (1, 2, 5)])
+        """Return round values for the axis's labels."""
+        return self._log_ticks(count) if self.log else self._linear_ticks(count)
+
+    def _log_ticks(self, count: int) -> list[float]:
+        exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        step = max(1, math.ceil(len(exponents) / (count + 1)))
+        decades = self._within(10.0**exponent for exponent in exponents[::step])
+        return decades if len(decades) > 2 else self._within(f * 10.0**e for e in exponents for f in (1, 2, 5))
+
+    def _linear_ticks(self, count: int) -> list[float]:
         raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw))
-        step_size = power * next(factor for factor in (1, 2, 5, 10, 20) if factor * power >= raw)
-        first, last = math.ceil(self.low / step_size - 1e-9), math.floor(self.high / step_size + 1e-9)
-        return [i * step_size for i in range(first, last + 1)]
+        step = power * next(factor for factor in (1, 2, 5, 10, 20) if factor * power >= raw)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [i * step for i in range(first, last + 1)]
 
-    def _within(self, values: list[float]) -> list[float]:
+    def _within(self, values: Iterable[float]) -> list[float]:
         return [value for value in values if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
 
 
@@ -61,32 +67,23 @@ class Chart:
     name: str
     """Its class, and the stem of its ids."""
     width: int = WIDTH
-    height: int = HEIGHT
     root: ET.Element = field(init=False)
 
     def __post_init__(self) -> None:
-        self.root = ET.Element(
-            "svg",
-            {
-                "xmlns": "http://www.w3.org/2000/svg",
-                "viewBox": f"0 0 {self.width} {self.height}",
-                "class": f"chart {self.name}",
-                "role": "img",
-                "aria-labelledby": f"{self.name}-title {self.name}-desc",
-            },
-        )
-        self.text_element("title", self.title, id=f"{self.name}-title")
-        self.text_element("desc", self.description, id=f"{self.name}-desc")
+        self.root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {self.width} {HEIGHT}")
+        labels = f"{self.name}-title {self.name}-desc"
+        self.root.attrib |= {"class": f"chart {self.name}", "role": "img", "aria-labelledby": labels}
+        self.add("title", text=self.title, id=f"{self.name}-title")
+        self.add("desc", text=self.description, id=f"{self.name}-desc")
 
-    def text_element(self, tag: str, text: str, parent: ET.Element | None = None, **attributes: str) -> ET.Element:
-        """Add an element that holds a text."""
-        element = ET.SubElement(self.root if parent is None else parent, tag, _attributes(attributes))
+    def add(self, tag: str, parent: ET.Element | None = None, text: str = "", **attributes: str | float) -> ET.Element:
+        """Add an element; `class_` and `data_x` become class and data-x, floats are rounded."""
+        element = ET.SubElement(self.root if parent is None else parent, tag)
         element.text = text.translate(INVISIBLE)
+        for key, value in attributes.items():
+            shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+            element.set(key.rstrip("_").replace("_", "-"), shown.translate(INVISIBLE))
         return element
-
-    def add(self, tag: str, parent: ET.Element | None = None, **attributes: str | float) -> ET.Element:
-        """Add an element; `class_` and `data_x` become class and data-x, numbers are rounded."""
-        return ET.SubElement(self.root if parent is None else parent, tag, _attributes(attributes))
 
     def axes(self, x: Scale, y: Scale, x_label: str, y_label: str, percent: bool = False) -> None:
         """Draw grid, labels and names of both axes, and note the scales for the page's script."""
@@ -97,37 +94,26 @@ class Chart:
         for value in y.ticks():
             self.add("line", group, x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid")
             text = f"{100 * value:.4g} %" if percent else f"{value:.4g}"
-            self.text_element("text", text, group, x=f"{x.start - 6}", y=f"{y(value) + 4:.1f}", class_="tick end")
+            self.add("text", group, text, x=f"{x.start - 6}", y=f"{y(value) + 4:.1f}", class_="tick end")
         for value in x.ticks(6):
             if value == int(value):
-                place = {"x": f"{x(value):.1f}", "y": f"{y.start + 17}"}
-                self.text_element("text", f"{value:.0f}", group, class_="tick middle", **place)
+                self.add("text", group, f"{value:.0f}", class_="tick middle", x=f"{x(value):.1f}", y=f"{y.start + 17}")
         middle = f"{(x.start + x.end) / 2:.0f}"
-        self.text_element("text", x_label, group, x=middle, y=f"{y.start + 34}", class_="tick middle")
+        self.add("text", group, x_label, x=middle, y=f"{y.start + 34}", class_="tick middle")
         if y_label:
-            self.text_element("text", y_label, group, x=f"{x.start}", y=f"{y.end - 2}", class_="tick")
+            self.add("text", group, y_label, x=f"{x.start}", y=f"{y.end - 2}", class_="tick")
 
     def to_string(self) -> str:
-        """The picture as text, to stand in a page."""
+        """Return the picture as text that can stand in a page."""
         return ET.tostring(self.root, encoding="unicode")
 
 
-def points(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale) -> list[str]:
-    """The stretches of a curve as `points` of polylines: it is broken where a value is missing or cannot be shown."""
-    stretches: list[list[str]] = [[]]
-    for place, value in zip(xs, ys, strict=True):
-        if not math.isfinite(value) or (y.log and value <= 0):
-            stretches.append([])
-            continue
-        shown = min(max(value, y.low), y.high)
-        stretches[-1].append(f"{x(place):.1f},{y(shown):.2f}")
-    return [" ".join(stretch) for stretch in stretches if stretch]
-
-
-def _attributes(attributes: dict[str, str] | dict[str, str | float]) -> dict[str, str]:
-    return {
-        key.rstrip("_").replace("_", "-"): (f"{value:.2f}" if isinstance(value, float) else str(value)).translate(
-            INVISIBLE
-        )
-        for key, value in attributes.items()
-    }
+def points(xs: Iterable[float], ys: Iterable[float], x: Scale, y: Scale) -> list[str]:
+    """Return a curve as `points` of polylines, broken where a value is missing or cannot be shown."""
+    places = [
+        f"{x(place):.1f},{y(min(max(value, y.low), y.high)):.2f}"
+        if math.isfinite(value) and not (y.log and value <= 0)
+        else ""
+        for place, value in zip(xs, ys, strict=True)
+    ]
+    return [" ".join(stretch) for is_there, stretch in groupby(places, bool) if is_there]

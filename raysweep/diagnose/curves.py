@@ -33,7 +33,7 @@ class Curves:
         """Gather recorded rows, one an epoch; rows without `epoch` are numbered from 1."""
         names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
         epochs = np.array([int(row.get("epoch") or place) for place, row in enumerate(rows, 1)], np.int64)
-        return cls(epochs, {name: np.array([number(row.get(name)) for row in rows]) for name in names})
+        return cls(epochs, {name: np.array([as_number(row.get(name)) for row in rows]) for name in names})
 
     def __getitem__(self, name: str) -> Array:
         return self.metrics.get(name, np.full(len(self.epochs), np.nan))
@@ -51,7 +51,7 @@ class Curves:
         return self.epochs[known], *(self[name][known] for name in names)
 
 
-def number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """Return a recorded value as a float, or NaN if it is no number."""
     return float(value) if isinstance(value, int | float) else math.nan
 

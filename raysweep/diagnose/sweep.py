@@ -120,11 +120,17 @@ def setting_text(record: Record, key: str) -> str:
 
 def in_order(values: Iterable[str]) -> list[str]:
     """Return the different values of a setting, numbers by size."""
-    different = list(dict.fromkeys(values))
+    different = set(values)
+    return sorted(different, key=float if are_numbers(different) else None)
+
+
+def are_numbers(texts: Iterable[str]) -> bool:
+    """Return whether all texts are numbers."""
     try:
-        return sorted(different, key=float)
+        list(map(float, texts))
     except ValueError:
-        return sorted(different)
+        return False
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------------

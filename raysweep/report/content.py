@@ -7,10 +7,9 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Any
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
+from raysweep.diagnose.curves import as_number
 from raysweep.diagnose.sweep import AxisEffect, in_order, setting_text, varied_settings
 from raysweep.diagnose.words import describe
 from raysweep.halving.rungs import RungReport
@@ -123,13 +122,7 @@ class Report:
 
 
 def gather(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> Report:
-    """Gather a report.
-
-    Args:
-        result: what the run folder holds; the run may go on.
-        named: how the run was named, for the commands; default: by the run folder's sweep.yaml.
-        has_ended: whether the run is over, though its driver still holds the run folder.
-    """
+    """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
     words = [named.path, *named.overrides] if named else [f"{result.path}/sweep.yaml"]
     command = shlex.join([*words, "--storage", result.folder.parent.uri])
@@ -150,12 +143,13 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:
-    def range_of_scores(axis: AxisEffect) -> float:
-        scores = [value.score for value in axis.values if value.configs and value.comparisons]
-        return max(scores) - min(scores) if scores else 0.0
-
     few = [axis for axis in sweep.axes if len({setting_text(record, axis.key) for record in records}) <= COLOURS]
-    return max(few, key=range_of_scores).key if few else None
+    return max(few, key=_range_of_scores).key if few else None
+
+
+def _range_of_scores(axis: AxisEffect) -> float:
+    scores = [value.score for value in axis.values if value.configs and value.comparisons]
+    return max(scores, default=0.0) - min(scores, default=0.0)
 
 
 def _rungs(result: SweepResult) -> tuple[dict[str, list[RungReport]], list[str]]:
@@ -177,9 +171,9 @@ def _rows(
     command: str,
 ) -> list[Row]:
     colours = in_order(setting_text(record, colour_key) for record in records) if colour_key else []
-    rows, places = [], count(1)
+    rows = []
     for number, record in enumerate(records):
-        place = next(places) if can_win(record) else None
+        place = number + 1 if can_win(record) else None
         pull = f"python -m raysweep pull {command} --rank {place}" if place and "best" in record.weights else None
         settings = {key: setting_text(record, key) for key in keys}
         colour = colours.index(settings[colour_key]) if colour_key else 0
@@ -196,14 +190,9 @@ def _damaged(result: SweepResult) -> list[str]:
 
 def _gaps(records: Sequence[Record]) -> list[str]:
     empty = sum(not record.epoch for record in records)
-    broken = sum(any(not _is_number(value) for row in record.metrics for value in row.values()) for record in records)
-    notes = []
-    if empty:
-        notes.append(f"Trials without a whole epoch: {empty}.")
-    if broken:
-        notes.append(f"Curves with gaps, where metrics are not finite numbers: {count_of(broken, 'trial')}.")
-    return notes
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    broken = sum(
+        any(not math.isfinite(as_number(value)) for row in record.metrics for value in row.values())
+        for record in records
+    )
+    gaps = f"Curves with gaps, where metrics are not finite numbers: {count_of(broken, 'trial')}."
+    return [*([f"Trials without a whole epoch: {empty}."] if empty else []), *([gaps] if broken else [])]

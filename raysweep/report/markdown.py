@@ -60,7 +60,7 @@ def escape(text: str) -> str:
 def _table(report: Report) -> list[str]:
     shown = columns(report)
     rows = [[column.name for column in shown]]
-    rows += [[column.cell(row).text for column in shown] for row in report.rows[:MOST_ROWS]]
+    rows += [[column.cell(row)[0] for column in shown] for row in report.rows[:MOST_ROWS]]
     lines = ["| " + " | ".join(map(escape, cells)) + " |" for cells in rows]
     lines.insert(1, "|" + "|".join(" ---: " if column.number else " --- " for column in shown) + "|")
     if len(report.rows) > MOST_ROWS:

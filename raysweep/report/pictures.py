@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from raysweep.diagnose.curves import Curves
+from raysweep.diagnose.sweep import are_numbers
 from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
@@ -221,12 +222,11 @@ def _parallel(report: Report) -> list[Chart]:
 
 def _labels(texts: Sequence[str]) -> dict[str, float]:
     """Return where a setting's values lie on their axis: numbers by size, others evenly."""
-    try:
-        numbers = {text: float(text) for text in texts}
-    except ValueError:
+    if not are_numbers(texts):
         names = sorted(set(texts))
         step = (AXIS_BOTTOM - AXIS_TOP) / max(1, len(names) - 1)
         return {name: AXIS_BOTTOM - step * place for place, name in enumerate(names)}
+    numbers = {text: float(text) for text in texts}
     low, high = min(numbers.values()), max(numbers.values())
     scale = Scale(low, high, AXIS_BOTTOM, AXIS_TOP, log=low > 0 and high / low > 20)
     return {text: scale(number) for text, number in numbers.items()}

@@ -6,18 +6,15 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from raysweep.diagnose.sweep import are_numbers
 from raysweep.report.content import Report, Row
 from raysweep.results.hours import trained_hours
 from raysweep.store.record import Score
 
-
-class Cell(NamedTuple):
-    """What is shown, and what it is sorted by and written to the CSV."""
-
-    text: str
-    value: str
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Characters that make a spreadsheet take a cell for a formula (OWASP, "CSV injection")."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +28,10 @@ class Column:
     shown: Callable[[Any], str] = str
     """Writes a value for people."""
 
-    def cell(self, row: Row) -> Cell:
-        """Return a trial's cell."""
+    def cell(self, row: Row) -> tuple[str, str]:
+        """Return a trial's value as it is shown, and as it is sorted by and written to the CSV."""
         value = self.value(row)
-        return Cell("-", "") if value is None else Cell(self.shown(value), str(value))
+        return ("-", "") if value is None else (self.shown(value), str(value))
 
 
 def columns(report: Report) -> list[Column]:
@@ -45,7 +42,7 @@ def columns(report: Report) -> list[Column]:
         Column(report.result.objective.metric, _best(lambda best: best.score), True, report.score_text),
         Column("status", lambda row: row.record.status),
     ]
-    varied = [Column(key, _setting(key), _all_numbers(report, key)) for key in report.keys]
+    varied = [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in report.keys]
     rest = [
         Column("seed", lambda row: row.record.seed, True),
         Column("best epoch", _best(lambda best: best.epoch), True),
@@ -68,13 +65,6 @@ def _setting(key: str) -> Callable[[Row], Any]:
     return lambda row: None if row.settings[key] == "-" else row.settings[key]
 
 
-def _all_numbers(report: Report, key: str) -> bool:
-    try:
-        return all(float(row.settings[key]) is not None for row in report.rows)
-    except ValueError:
-        return False
-
-
 def as_csv(report: Report) -> str:
     """Return one row a trial, best first: the table, every finding in words, the error or the rung that decided."""
     shown = columns(report)
@@ -82,17 +72,11 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*(column.name for column in shown), "found", "why"])
     for row in report.rows:
-        values = [column.cell(row).value for column in shown]
-        writer.writerow([_harmless(value) for value in (*values, "; ".join(row.findings), row.why)])
+        values = [*(column.cell(row)[1] for column in shown), "; ".join(row.findings), row.why]
+        writer.writerow(map(_harmless, values))
     return buffer.getvalue()
 
 
 def _harmless(value: str) -> str:
-    """Return a cell that a spreadsheet does not take for a formula (OWASP, "CSV injection")."""
-    if value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+    """Return a cell that a spreadsheet does not take for a formula."""
+    return f"'{value}" if value.startswith(FORMULA) and not are_numbers([value]) else value

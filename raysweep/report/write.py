@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raysweep.errors import UserError
-from raysweep.report.content import gather
+from raysweep.report.content import Report, gather
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
 from raysweep.report.pictures import draw
@@ -24,15 +24,8 @@ def write_report(result: SweepResult, named: Named | None = None, has_ended: boo
         named: how the run was named, for the commands that the report tells; default: by the run folder's sweep.yaml.
         has_ended: whether the run is over, though its driver, which writes its report, still holds the run folder.
     """
-    report = gather(result, named, has_ended)
-    pictures = draw(report)
-    text, images = as_markdown(report, pictures, "report")
-    files = result.folder.files
-    for name, data in images.items():
-        files.write(f"report/{name}", data)
-    files.write("report.md", text.encode())
-    files.write("report.csv", as_csv(report).encode())
-    files.write("report.html", as_html(report, pictures).encode())
+    for name, data in _files(gather(result, named, has_ended), "report", "report").items():
+        result.folder.files.write(name, data)
     return f"{result.path}/report.html"
 
 
@@ -44,18 +37,21 @@ def write_report_to(path: Path, result: SweepResult, named: Named | None = None)
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"--to {path}: must end in one of {', '.join(SUFFIXES)}")
-    report = gather(result, named)
-    images: dict[str, bytes] = {}
-    match path.suffix:
-        case ".html":
-            text = as_html(report, draw(report))
-        case ".csv":
-            text = as_csv(report)
-        case _:
-            text, images = as_markdown(report, draw(report), f"{path.stem}_files")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    for name, data in images.items():
-        target = path.parent / f"{path.stem}_files" / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(data)
+    wanted = (".md", ".svg") if path.suffix == ".md" else (path.suffix,)
+    for name, data in _files(gather(result, named), path.stem, f"{path.stem}_files").items():
+        if name.endswith(wanted):
+            target = path.parent / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+
+def _files(report: Report, stem: str, folder: str) -> dict[str, bytes]:
+    """Return the report's files by name, pictures in a folder first, since the Markdown shows them; the page last."""
+    pictures = draw(report)
+    text, images = as_markdown(report, pictures, folder)
+    return {
+        **{f"{folder}/{name}": data for name, data in images.items()},
+        f"{stem}.md": text.encode(),
+        f"{stem}.csv": as_csv(report).encode(),
+        f"{stem}.html": as_html(report, pictures).encode(),
+    }

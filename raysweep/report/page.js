@@ -6,15 +6,11 @@
   const table = one("#trials"), body = one("#trials tbody"), panels = one("#panels");
   const rows = all("tr", body);
   const names = all("thead th", table).map((cell) => cell.textContent.trim());
-  const column = (name) => names.indexOf(name);
-  const value = (row, name) => row.cells[column(name)].dataset.value;
+  const value = (row, name) => row.cells[names.indexOf(name)].dataset.value;
   const rowOf = new Map(rows.map((row) => [row.dataset.trial, row]));
-  const marked = new Map(); // a trial's number to its curves and sentences
-  for (const element of all("main [data-trial]:not(tr)")) {
-    const number = element.dataset.trial;
-    if (!marked.has(number)) marked.set(number, []);
-    marked.get(number).push(element);
-  }
+  const marked = {}; // a trial's number to its curves and sentences
+  for (const element of all("main [data-trial]:not(tr)")) (marked[element.dataset.trial] ??= []).push(element);
+  const drawn = (number) => (marked[number] || []).filter((element) => element instanceof SVGElement);
   document.documentElement.classList.add("scripted");
   one(".controls").hidden = false;
 
@@ -48,7 +44,7 @@
       const stays = words.every((word) => text.includes(word)) && allowed.every(([name, values]) => values.has(value(row, name)));
       row.classList.toggle("gone", !stays);
       count += stays;
-      for (const element of marked.get(row.dataset.trial) || [])
+      for (const element of marked[row.dataset.trial] || [])
         element instanceof SVGElement ? element.classList.toggle("gone", !stays) : (element.hidden = !stays);
     }
     shown.textContent = `${count} of ${rows.length} trials shown`;
@@ -77,9 +73,8 @@
     if (numbers) values.sort((a, b) => a - b);
     const place = new Map(values.map((text, index) => [text, Math.min(index, 7)]));
     for (const row of rows)
-      for (const element of marked.get(row.dataset.trial) || [])
-        if (element instanceof SVGElement)
-          element.setAttribute("class", element.getAttribute("class").replace(/\bc\d\b/, `c${place.get(value(row, colour.value))}`));
+      for (const element of drawn(row.dataset.trial))
+        element.setAttribute("class", element.getAttribute("class").replace(/\bc\d\b/, `c${place.get(value(row, colour.value))}`));
     if (!legend) return;
     one("#coloured").textContent = `${colour.value}:`;
     legend.replaceChildren(...values.slice(0, 8).map((text, index) => {
@@ -95,14 +90,9 @@
   let lit = null;
   function light(number) {
     document.body.classList.toggle("lit", number !== null);
-    if (lit !== null) {
-      rowOf.get(lit)?.classList.remove("on");
-      for (const element of marked.get(lit) || []) if (element instanceof SVGElement) element.classList.remove("on");
-    }
+    for (const [trial, on] of [[lit, false], [number, true]])
+      for (const element of [rowOf.get(trial), ...drawn(trial)]) element?.classList.toggle("on", on);
     lit = number;
-    if (number === null) return;
-    rowOf.get(number)?.classList.add("on");
-    for (const element of marked.get(number) || []) if (element instanceof SVGElement) element.classList.add("on");
   }
   let kept = null; // the trial that a row's button keeps highlighted
   for (const row of rows) {

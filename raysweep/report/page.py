@@ -10,13 +10,12 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
-from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from raysweep.diagnose.rules import RULES
@@ -24,7 +23,7 @@ from raysweep.diagnose.sweep import ValueEffect, in_order
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report
 from raysweep.report.pictures import Pictures
-from raysweep.report.table import columns
+from raysweep.report.table import Column, columns
 from raysweep.terminal import format_difference
 
 MOST_CHOICES = 12
@@ -33,16 +32,16 @@ MOST_CHOICES = 12
 
 def as_html(report: Report, pictures: Pictures) -> str:
     """Return the page."""
-    style, script = _part("page.css"), _part("page.js")
+    shown, style, script = columns(report), _part("page.css"), _part("page.js")
     spread = report.sweep.seed_spread
-    page: str = _template().render(
+    return _template().render(
         report=report,
         result=report.result,
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
         pictures=pictures,
         rules=[rule for rule in RULES if rule.verb],
-        columns=columns(report),
-        choices=_choices(report),
+        columns=shown,
+        choices=_choices(report, shown),
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
@@ -53,18 +52,13 @@ def as_html(report: Report, pictures: Pictures) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
-    return page
 
 
-def _choices(report: Report) -> dict[str, list[str]]:
+def _choices(report: Report, shown: Sequence[Column]) -> dict[str, list[str]]:
     """Return the values to filter by, of the statuses and of each setting that has few."""
-    choices = {"status": in_order(row.record.status for row in report.rows)}
-    choices |= {key: in_order(row.settings[key] for row in report.rows) for key in report.keys}
-    return {
-        name: ["" if value == "-" else value for value in values]
-        for name, values in choices.items()
-        if 1 < len(values) <= MOST_CHOICES
-    }
+    filters = [column for column in shown if column.name in ("status", *report.keys)]
+    values = {column.name: in_order(column.cell(row)[1] for row in report.rows) for column in filters}
+    return {name: texts for name, texts in values.items() if 1 < len(texts) <= MOST_CHOICES}
 
 
 def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
@@ -73,7 +67,7 @@ def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
 
 
 @cache
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip}
     return environment.from_string(_part("page.html"))

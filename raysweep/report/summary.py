@@ -29,6 +29,7 @@ def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours) -> list
 
 
 def _winner(result: SweepResult, sweep: SweepDiagnosis) -> list[str]:
+    """Say which trial is best, how far ahead it is, and what its curves show."""
     (winner, score), *rest = [(record, record.best) for record in result.trials if can_win(record) and record.best]
     metric = result.objective.metric
     settings = ", ".join(f"{key} {setting_text(winner, key)}" for key in varied_settings(result.trials))
@@ -38,19 +39,19 @@ def _winner(result: SweepResult, sweep: SweepDiagnosis) -> list[str]:
     ]
     rival = next(((record, best) for record, best in rest if record.config != winner.config), None)
     if rival:
-        lead, spread = abs(score.score - rival[1].score), sweep.seed_spread
+        lead = abs(score.score - rival[1].score)
         behind = f"The next config, {rival[0].id}, is {format_difference(lead, metric)} behind"
-        if math.isnan(spread):
-            seeds = "how much seeds alone differ is not known (no config was repeated)"
-        else:
-            seeds = f"seeds of one config differ by {format_difference(spread, metric)} (standard deviation)"
-            if lead < 2 * math.sqrt(2) * spread:
-                seeds += ", so with other seeds the order could be reversed"
-        sentences.append(f"{behind}; {seeds}.")
+        sentences.append(f"{behind}; {_beside_seeds(lead, sweep.seed_spread, metric)}.")
     findings = sweep.trials[winner.id].findings
-    if findings:
-        sentences.append(f"The best trial itself: {'; '.join(map(describe, findings))}.")
-    return sentences
+    return [*sentences, *([f"The best trial itself: {'; '.join(map(describe, findings))}."] if findings else [])]
+
+
+def _beside_seeds(lead: float, spread: float, metric: str) -> str:
+    """Say whether other seeds could make up the lead."""
+    if math.isnan(spread):
+        return "how much seeds alone differ is not known (no config was repeated)"
+    could = ", so with other seeds the order could be reversed" if lead < 2 * math.sqrt(2) * spread else ""
+    return f"seeds of one config differ by {format_difference(spread, metric)} (standard deviation){could}"
 
 
 def _costs(hours: Hours) -> list[str]:

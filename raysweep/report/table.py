@@ -23,7 +23,7 @@ class Column:
 
     name: str
     value: Callable[[Row], Any]
-    """Returns a trial's value; None where it has none."""
+    """Returns a trial's value; None or "-" where it has none."""
     number: bool = False
     shown: Callable[[Any], str] = str
     """Writes a value for people."""
@@ -31,7 +31,7 @@ class Column:
     def cell(self, row: Row) -> tuple[str, str]:
         """Return a trial's value as it is shown, and as it is sorted by and written to the CSV."""
         value = self.value(row)
-        return ("-", "") if value is None else (self.shown(value), str(value))
+        return ("-", "") if value in (None, "-") else (self.shown(value), str(value))
 
 
 def columns(report: Report) -> list[Column]:
@@ -50,7 +50,7 @@ def columns(report: Report) -> list[Column]:
         Column("epoch", lambda row: row.record.epoch, True),
         Column("epochs", lambda row: row.record.epochs, True),
         Column(
-            "hours", lambda row: f"{trained_hours(row.record.metrics):.6f}", True, lambda value: f"{float(value):.2f}"
+            "hours", lambda row: f"{trained_hours(row.record.metrics):.6f}", True, lambda text: f"{float(text):.2f}"
         ),
         Column("findings", lambda row: ", ".join(row.badges) or None),
     ]
@@ -61,8 +61,8 @@ def _best(value: Callable[[Score], Any]) -> Callable[[Row], Any]:
     return lambda row: value(row.record.best) if row.record.best else None
 
 
-def _setting(key: str) -> Callable[[Row], Any]:
-    return lambda row: None if row.settings[key] == "-" else row.settings[key]
+def _setting(key: str) -> Callable[[Row], str]:
+    return lambda row: row.settings[key]
 
 
 def as_csv(report: Report) -> str:

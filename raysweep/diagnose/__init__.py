@@ -2,11 +2,11 @@
 
 In: recorded metrics alone (`raysweep.store.Record`). Out: findings in numbers and words.
 
-* `thresholds`  what counts as a finding; every number can be set
-* `findings`    what a diagnosis consists of
-* `curves`      metrics as arrays; the noise of a curve
-* `trial`       the findings of one trial: `diagnose`
-* `causes`      evidence for and against each cause of a dip or divergence
+* `curves`    metrics as arrays; the noise of a curve
+* `findings`  what a diagnosis consists of
+* `rules`     the kinds of findings: their thresholds, how each is found and put into words
+* `causes`    evidence for and against each cause of a dip or divergence
+* `trial`     the findings of one trial: `diagnose`
 * `sweep`       which settings go with which findings and with the score: `diagnose_sweep`
 * `words`       both as sentences
 """

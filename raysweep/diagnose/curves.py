@@ -16,7 +16,7 @@ Epochs = npt.NDArray[np.int64]
 LOCAL_EPOCHS = 15
 """Epochs in the window of the local noise estimate."""
 LONG = 30
-"""Epochs from which a curve is so long that its last three are its end, and not a good part of its way."""
+"""Epochs from which a curve's last three are its end; of a shorter curve they are a good part."""
 NORMAL_MAD = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation."""
 
@@ -52,7 +52,7 @@ class Curves:
 
 
 def as_number(value: Any) -> float:
-    """Return a recorded value as a float, or NaN if it is no number."""
+    """Return a recorded value as a float, or NaN if it is not a number."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -73,9 +73,9 @@ def noise_level(values: Array) -> Array:
     return np.maximum(overall, np.pad(local, 1, mode="edge"))
 
 
-def smoothed(values: Array, window: int = 3) -> Array:
-    """Return the running median; the first and last values stand for those beyond the ends."""
-    return _running_median(np.pad(values, window // 2, mode="edge"), window)
+def smoothed(values: Array) -> Array:
+    """Return the running median of three; the first and last values stand for those beyond the ends."""
+    return _running_median(np.pad(values, 1, mode="edge"), 3)
 
 
 def _running_median(values: Array, window: int) -> Array:

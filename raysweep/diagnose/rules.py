@@ -19,6 +19,8 @@ from raysweep.terminal import count_of, percent, points
 
 TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
+LOW_LR, HIGH_LR = 0.1, 0.5
+"""Shares of the peak learning rate: a plateau below the low one is the schedule's doing, one above the high a stall."""
 
 
 class Thresholds(CauseThresholds):
@@ -35,7 +37,7 @@ class Thresholds(CauseThresholds):
     min_dip: NonNegativeFloat = 0.02
     """Validation accuracy that a dip must cost, however quiet the curve."""
     recovered_share: Share = 0.5
-    """A dip is over once validation is back to within this share of the fall that made it one."""
+    """Share of the fall that made a dip; the dip is over once validation is back to within it."""
 
     overfit_gap: NonNegativeFloat = 0.1
     """Training accuracy above validation accuracy, at the end, for overfitting to be looked for."""
@@ -47,9 +49,9 @@ class Thresholds(CauseThresholds):
     """A gap that is overfitting by itself, even where validation does not fall."""
 
     underfit_train_acc: Share = 0.5
-    """A finished trial underfits if its training accuracy ends below this ..."""
+    """Training accuracy at the end, below which a finished trial may underfit."""
     underfit_gap: NonNegativeFloat = 0.05
-    """... and above its validation accuracy by no more than this."""
+    """Training accuracy above validation accuracy, at the end, up to which such a trial underfits."""
     near_guessing: Share = 0.98
     """A finished trial has learned nothing if its training loss ends above this share of that of guessing."""
 
@@ -59,8 +61,6 @@ class Thresholds(CauseThresholds):
     """Epochs that a plateau must last, however short the trial."""
     plateau_gain: NonNegativeFloat = 0.02
     """Validation accuracy that a plateau may gain or lose over its length, the uncertainty of that included."""
-    low_lr: Share = 0.1
-    """Share of the trial's peak learning rate, below which a plateau is the schedule's doing."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Rule:
     describe: Callable[[Finding], str]
     """Returns one sentence, without the trial and the cause."""
     verb: str = ""
-    """What trials with this finding do, for sentences about a sweep; empty: none is written."""
+    """The verb for trials with this finding in sentences about a sweep; if it is empty, none is written."""
     has_causes: bool = False
     """Whether the causes are weighed for it."""
 
@@ -262,10 +262,8 @@ def _find_underfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> li
 def _describe_underfitting(finding: Finding) -> str:
     n = finding.numbers
     if "guessing" in n:
-        return (
-            f"learns next to nothing: training loss ends at {n['train_loss']:.2f}; guessing would cost "
-            f"{n['guessing']:.2f}"
-        )
+        loss, guessing = n["train_loss"], n["guessing"]
+        return f"learns next to nothing: training loss ends at {loss:.2f}; guessing would cost {guessing:.2f}"
     more = ", still gaining at the end" if n["still_gaining"] > 0.01 else ""
     ends = f"training accuracy ends at {percent(n['train_acc'])}, validation at {percent(n['val_acc'])}"
     return f"underfits: {ends}{more}"
@@ -314,11 +312,11 @@ def _describe_plateau(finding: Finding) -> str:
     beside = f", while training accuracy rose by {points(n['train_gain'])}" if n["train_gain"] > TRAIN_GAIN else ""
     if math.isnan(n["lr_share"]):
         return text + beside
-    if n["lr_share"] < 0.1:
+    if n["lr_share"] < LOW_LR:
         low = "lr was below a tenth of its peak for half of it"
         return f"{text}{beside}; {low}" if beside else f"{text}: {low}, so the schedule ended it"
     share = f"lr at {100 * n['lr_share']:.0f} % of its peak"
-    return f"{text}, {'stalled ' if n['lr_share'] >= 0.5 else ''}with {share}{beside}"
+    return f"{text}, {'stalled ' if n['lr_share'] >= HIGH_LR else ''}with {share}{beside}"
 
 
 def _longest_flat(values: Array, epochs: int, limits: Thresholds) -> tuple[int, int]:

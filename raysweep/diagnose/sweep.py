@@ -37,9 +37,9 @@ class ValueEffect:
     trials: int
     """Trials that trained at least one epoch, or diverged in their first."""
     counts: Mapping[Kind, int]
-    """How many of them have a finding of each kind."""
+    """Those of them that have a finding, by its kind."""
     dip_causes: Mapping[Cause | None, int]
-    """How many trials' dips have each first cause; None: unexplained."""
+    """Trials by the first cause of their dips; None stands for unexplained ones."""
     gradient_ratio: float
     """Largest gradient norm before their dips, in multiples of the usual; NaN where not known."""
     configs: int
@@ -49,7 +49,7 @@ class ValueEffect:
     standard_error: float
     """Standard error of that mean, by seeds alone; NaN where no config of the sweep was repeated."""
     ahead: int
-    """In how many of `comparisons` its config scored best."""
+    """Those of the `comparisons` in which its config scored best."""
     comparisons: int
     """Sets of configs that differ in this setting alone."""
 
@@ -61,7 +61,7 @@ class AxisEffect:
     key: str
     values: tuple[ValueEffect, ...]
     chance: Mapping[Kind, float]
-    """How often shuffled trials would differ as much between the values (a permutation test); small: not by chance."""
+    """Share of shuffles in which the values differ as much (a permutation test); a small one rules out chance."""
     changed_alone: bool
     """Whether any trials differ in this setting with all else equal."""
 
@@ -106,13 +106,12 @@ def setting(record: Record, key: str) -> Any:
 
 
 def setting_text(record: Record, key: str) -> str:
-    """Return the same for people; of a section its name and what is not off, zero or empty."""
+    """Return a trial's value for people; of a section, its name and whatever is not off, zero or empty."""
     value = record.axes[key] if key in record.axes else setting(record, key)
     if isinstance(value, Mapping) and "name" in value:
-        others = [
-            f"{name}={json.dumps(entry, default=str)}" for name, entry in value.items() if name != "name" and entry
-        ]
-        return str(value["name"]) + (f"({', '.join(others)})" if others else "")
+        others = {name: entry for name, entry in value.items() if name != "name" and entry}
+        texts = ", ".join(f"{name}={json.dumps(entry, default=str)}" for name, entry in others.items())
+        return f"{value['name']}({texts})" if others else str(value["name"])
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else "-" if value is None else json.dumps(value, default=str)

@@ -14,7 +14,7 @@ RULE_OF = {rule.kind: rule for rule in RULES}
 CAUSE_WORDS = {cause.cause: cause.words for cause in CAUSES}
 NOT_BY_CHANCE = 0.05
 FEW = 2
-"""Up to so many trials are named; what they share could be anything."""
+"""Up to this many trials are named, since what so few share could be anything."""
 
 
 def describe(finding: Finding) -> str:
@@ -30,9 +30,8 @@ def describe(finding: Finding) -> str:
 
 def evidence_lines(finding: Finding) -> list[str]:
     """Say what speaks for and against each cause."""
-    return [
-        f"{'for' if item.supports else 'against'} {CAUSE_WORDS[item.cause]}: {item.text}" for item in finding.evidence
-    ]
+    sides = {True: "for", False: "against"}
+    return [f"{sides[item.supports]} {CAUSE_WORDS[item.cause]}: {item.text}" for item in finding.evidence]
 
 
 def sweep_sentences(sweep: SweepDiagnosis) -> list[str]:

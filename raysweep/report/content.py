@@ -53,7 +53,7 @@ class Row:
 
     @property
     def why(self) -> str:
-        """How it stands at the rung that decided, or why it failed."""
+        """How it stood at the rung that decided, or why it failed."""
         if self.record.status in ("failed", "diverged"):
             return str((self.record.error or {}).get("message") or "")
         standing = decisive(self.rungs)
@@ -81,7 +81,7 @@ class Report:
     keys: list[str]
     """Settings that the sweep varies."""
     colour_key: str | None
-    """The setting that colours stand for: of those with few values the one that the score differs most by."""
+    """The setting that colours show: of those with few values, the one by which the mean scores differ most."""
     sweep: SweepDiagnosis
     hours: Hours
     is_running: bool
@@ -158,7 +158,7 @@ def _rungs(result: SweepResult) -> tuple[dict[str, list[RungReport]], list[str]]
         halving = result.halving()
     except (ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
-        return {}, [f"It cannot be told from these records which trials went on at the rungs: {first}"]
+        return {}, [f"These records do not tell which trials went on at the rungs: {first}"]
     return {record.id: halving.explain(record.id) for record in result.trials}, []
 
 

@@ -79,5 +79,5 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what the page's policy knows a script or style by; no other one runs."""
+    """Return the hash by which the page's policy allows a script or style; it allows no other."""
     return Markup("sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())

@@ -19,7 +19,7 @@ INVISIBLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFF
 
 @dataclass
 class Scale:
-    """From values to pixels of a span, linear or logarithmic."""
+    """Maps values to pixels, linearly or by their logarithm."""
 
     low: float
     high: float

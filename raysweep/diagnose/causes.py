@@ -68,12 +68,6 @@ def with_causes(finding: Finding, trial: Trial, limits: CauseThresholds) -> Find
     return finding
 
 
-def with_lower_lrs(finding: Finding, falls: int, trials: int) -> Finding:
-    """Return a finding with whether trials that differ by a lower lr alone dip or diverge, too."""
-    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
-    return finding.with_evidence("high_lr", falls == 0, text)
-
-
 def _weigh_exploding_gradients(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
     ratio = finding.numbers.get("gradient_ratio", math.nan)
     if math.isnan(ratio) or limits.gradient_calm <= ratio < limits.gradient_spike:

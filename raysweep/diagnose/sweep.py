@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raysweep.diagnose.causes import with_lower_lrs
 from raysweep.diagnose.findings import Cause, Diagnosis, Kind
 from raysweep.diagnose.rules import RULES, Thresholds
 from raysweep.diagnose.trial import diagnose_record
@@ -119,7 +118,7 @@ def setting_text(record: Record, key: str) -> str:
 
 def in_order(values: Iterable[str]) -> list[str]:
     """Return the different values of a setting, numbers by size."""
-    different = set(values)
+    different = dict.fromkeys(values)
     return sorted(different, key=float if are_numbers(different) else None)
 
 
@@ -130,10 +129,6 @@ def are_numbers(texts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Trials with all else equal
 
 
 def _with_lower_lrs(
@@ -156,20 +151,17 @@ def _with_lower_lrs(
 
 
 def _beside_lower_lrs(diagnosis: Diagnosis, falls: int, trials: int) -> Diagnosis:
-    return Diagnosis(
-        tuple(
-            with_lower_lrs(finding, falls, trials) if trials and finding.kind in WITH_CAUSES else finding
-            for finding in diagnosis.findings
-        )
+    """Return a diagnosis with whether the trials that differ by a lower lr alone dip or diverge, too."""
+    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
+    weighed = (
+        finding.with_evidence("high_lr", falls == 0, text) if trials and finding.kind in WITH_CAUSES else finding
+        for finding in diagnosis.findings
     )
+    return Diagnosis(tuple(weighed))
 
 
 def _fell(diagnosis: Diagnosis) -> bool:
     return any(map(diagnosis.has, WITH_CAUSES))
-
-
-# ---------------------------------------------------------------------------------------------------------
-# One setting
 
 
 def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.DataFrame:

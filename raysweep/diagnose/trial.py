@@ -29,7 +29,7 @@ def diagnose(
     """Say what a trial's epochs show.
 
     Args:
-        metrics: one row an epoch, oldest first, as in a record; any metric may be missing or not finite.
+        metrics: one row an epoch, oldest first; any metric may be missing or not finite.
         epochs: how many the trial was to train; default: as many as there are.
         status: the record's; `diverged` is a finding by itself.
         error: the record's; for a diverged trial it has the last epoch's numbers.

@@ -194,5 +194,8 @@ def _gaps(records: Sequence[Record]) -> list[str]:
         any(not math.isfinite(as_number(value)) for row in record.metrics for value in row.values())
         for record in records
     )
-    gaps = f"Curves with gaps, where metrics are not finite numbers: {count_of(broken, 'trial')}."
-    return [*([f"Trials without a whole epoch: {empty}."] if empty else []), *([gaps] if broken else [])]
+    notes = {
+        f"Trials without a whole epoch: {empty}.": empty,
+        f"Curves with gaps, where metrics are not finite numbers: {count_of(broken, 'trial')}.": broken,
+    }
+    return [note for note, count in notes.items() if count]

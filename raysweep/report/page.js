@@ -113,6 +113,9 @@
 
   // Values of the curves, by pointer or by keyboard.
   const tip = one("#tip"), readout = one("#readout");
+  const point = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  point.setAttribute("class", "point");
+  point.setAttribute("r", "4");
   let curves = null; // of the picture in use: [{number, kind, places: [[x, y], ...]}]
   let of = null;
   const labels = { val: "", train: " (training)", averaged: " (EMA weights)" };
@@ -141,20 +144,14 @@
     const title = chart.closest("figure").querySelector("figcaption").textContent.toLowerCase();
     const trial = rowOf.get(curve.number).querySelector("th").textContent.trim();
     light(curve.number);
-    let point = one(".point", chart);
-    if (!point) {
-      point = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-      point.setAttribute("class", "point");
-      point.setAttribute("r", "4");
-      chart.append(point);
-    }
+    chart.append(point);
     point.setAttribute("cx", x);
     point.setAttribute("cy", y);
     return `${trial}, epoch ${epoch}: ${title}${labels[curve.kind] ?? ""} ${text}`;
   }
-  function leave(chart) {
+  function leave() {
     tip.hidden = true;
-    one(".point", chart)?.remove();
+    point.remove();
     light(kept);
   }
   for (const chart of all("#panels .chart")) {
@@ -167,18 +164,18 @@
           const away = (place[0] - x) ** 2 + (place[1] - y) ** 2;
           if (away < distance) [nearest, distance] = [[curve, place], away];
         }
-      if (!nearest) return leave(chart);
+      if (!nearest) return leave();
       tip.textContent = say(chart, ...nearest);
       tip.hidden = false;
       tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8))}px`;
       tip.style.top = `${event.clientY + 16 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 8 : event.clientY + 16}px`;
     });
-    chart.addEventListener("pointerleave", () => leave(chart));
+    chart.addEventListener("pointerleave", leave);
     chart.tabIndex = 0;
     let curve = 0, place = 0;
     chart.addEventListener("keydown", (event) => {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -1e9], End: [0, 1e9] }[event.key];
-      if (event.key === "Escape") return leave(chart);
+      if (event.key === "Escape") return leave();
       // The best trials are drawn last, on top, and come first here.
       const known = curvesOf(chart).filter(({ kind }) => kind === "val").reverse();
       if (!step || !known.length) return;
@@ -187,19 +184,16 @@
       place = Math.max(0, Math.min(known[curve].places.length - 1, place + step[1]));
       readout.textContent = say(chart, known[curve], known[curve].places[place]);
     });
-    chart.addEventListener("blur", () => leave(chart));
+    chart.addEventListener("blur", leave);
   }
   // On paper nothing can be unfolded, so everything is before printing.
-  const folded = new Set();
+  let folded = [];
   addEventListener("beforeprint", () => {
-    for (const details of all("details:not([open])")) {
-      folded.add(details);
-      details.open = true;
-    }
+    folded = all("details:not([open])");
+    for (const details of folded) details.open = true;
   });
   addEventListener("afterprint", () => {
     for (const details of folded) details.open = false;
-    folded.clear();
   });
   kinds();
   filter();

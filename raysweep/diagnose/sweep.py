@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -137,24 +135,25 @@ def _with_lower_lrs(
     """Add to each dip and divergence what trials at a lower learning rate, with all else equal, did."""
     if "lr" not in keys:
         return dict(alone)
-    families: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    others = [key for key in keys if key != "lr"]
+    families = {record.id: tuple(setting_text(record, key) for key in others) for record in records}
+    ended: dict[tuple[str, ...], list[tuple[float, bool]]] = defaultdict(list)
     for record in records:
-        families[tuple(setting_text(record, key) for key in keys if key != "lr")].append(record)
-    diagnoses = {}
-    for family in families.values():
-        ended = sorted((record.config["lr"], _fell(alone[record.id])) for record in family if record.status in ENDED)
-        rates, falls = [lr for lr, _ in ended], list(accumulate((fell for _, fell in ended), initial=0))
-        for record in family:
-            lower = bisect_left(rates, record.config["lr"])
-            diagnoses[record.id] = _beside_lower_lrs(alone[record.id], falls[lower], lower)
-    return diagnoses
+        if record.status in ENDED:
+            ended[families[record.id]].append((record.config["lr"], _fell(alone[record.id])))
+    lower = {
+        record.id: [fell for lr, fell in ended[families[record.id]] if lr < record.config["lr"]]
+        for record in records
+        if _fell(alone[record.id])
+    }
+    return {**alone, **{trial: _beside_lower_lrs(alone[trial], falls) for trial, falls in lower.items() if falls}}
 
 
-def _beside_lower_lrs(diagnosis: Diagnosis, falls: int, trials: int) -> Diagnosis:
+def _beside_lower_lrs(diagnosis: Diagnosis, falls: Sequence[bool]) -> Diagnosis:
     """Return a diagnosis with whether the trials that differ by a lower lr alone dip or diverge, too."""
-    text = f"at a lower lr, all else equal, {falls} of {trials} trials dip or diverge"
+    text = f"at a lower lr, all else equal, {sum(falls)} of {len(falls)} trials dip or diverge"
     weighed = (
-        finding.with_evidence("high_lr", falls == 0, text) if trials and finding.kind in WITH_CAUSES else finding
+        finding.with_evidence("high_lr", not any(falls), text) if finding.kind in WITH_CAUSES else finding
         for finding in diagnosis.findings
     )
     return Diagnosis(tuple(weighed))

@@ -124,8 +124,7 @@ class Report:
 def gather(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> Report:
     """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
-    words = [named.path, *named.overrides] if named else [f"{result.path}/sweep.yaml"]
-    command = shlex.join([*words, "--storage", result.folder.parent.uri])
+    command = _command(result, named)
     keys = varied_settings(result.trials)
     colour_key = _colour_key(result.trials, sweep)
     rungs, notes = _rungs(result)
@@ -140,6 +139,11 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         command=command,
     )
+
+
+def _command(result: SweepResult, named: Named | None) -> str:
+    words = [named.path, *named.overrides] if named else [f"{result.path}/sweep.yaml"]
+    return shlex.join([*words, "--storage", result.folder.parent.uri])
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:

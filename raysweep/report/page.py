@@ -32,25 +32,18 @@ MOST_CHOICES = 12
 
 def as_html(report: Report, pictures: Pictures) -> str:
     """Return the page."""
-    shown, style, script = columns(report), _part("page.css"), _part("page.js")
-    spread = report.sweep.seed_spread
+    shown, spread = columns(report), report.sweep.seed_spread
     return _template().render(
         report=report,
         result=report.result,
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
         pictures=pictures,
-        rules=[rule for rule in RULES if rule.verb],
         columns=shown,
         choices=_choices(report, shown),
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
         made=time.strftime("%Y-%m-%d %H:%M"),
-        version=version("raysweep"),
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
     )
 
 
@@ -70,14 +63,14 @@ def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip}
+    environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
+    for name, file in (("style", "page.css"), ("script", "page.js")):
+        text = _part(file)
+        # The page's policy allows a style or script by its hash, and no other.
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        environment.globals |= {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
     return environment.from_string(_part("page.html"))
 
 
-@cache
 def _part(name: str) -> str:
     return resources.files("raysweep.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """Return the hash by which the page's policy allows a script or style; it allows no other."""
-    return Markup("sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())

@@ -39,17 +39,13 @@ class Panel:
     metrics: Mapping[str, str]
     percent: bool = False
     log: bool = False
-    marks: bool = False
-    """Whether dips, overfitting and divergence are marked."""
     cut: bool = False
     """Whether the few values far above the others are drawn at the edge, so that they do not flatten the rest."""
 
 
-ACCURACIES = {"val_acc": "val", "train_acc": "train", "val_acc_ema": "averaged"}
-LOSSES = {"val_loss": "val", "train_loss": "train", "val_loss_ema": "averaged"}
 PANELS = (
-    Panel("accuracy", "Accuracy", ACCURACIES, percent=True, marks=True),
-    Panel("loss", "Loss", LOSSES, log=True, cut=True),
+    Panel("accuracy", "Accuracy", {"val_acc": "val", "train_acc": "train", "val_acc_ema": "averaged"}, percent=True),
+    Panel("loss", "Loss", {"val_loss": "val", "train_loss": "train", "val_loss_ema": "averaged"}, log=True, cut=True),
     Panel("lr", "Learning rate", {"lr": "val"}, log=True),
     Panel("gradient", "Largest gradient norm of an epoch", {"grad_norm_max": "val"}, log=True),
 )
@@ -100,7 +96,7 @@ def _panel(panel: Panel, rows: Sequence[tuple[Row, Curves]]) -> Chart | None:
         group = _group(chart, row, row.record.id)
         for metric, kind in panel.metrics.items():
             _curve(chart, group, kind, points(curves.epochs.tolist(), curves[metric].tolist(), x, y))
-        if panel.marks:
+        if "val_acc" in panel.metrics:
             _mark(chart, group, row, curves, x, y)
     return chart
 

@@ -13,7 +13,8 @@ from raysweep.report.table import as_csv
 from raysweep.results.run import SweepResult
 from raysweep.sweepfile.named import Named
 
-SUFFIXES = (".html", ".md", ".csv")
+KINDS = {".html": (".html",), ".md": (".md", ".svg"), ".csv": (".csv",)}
+"""The kinds of report by their suffix, with the suffixes of all their files."""
 
 
 def write_report(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> str:
@@ -35,11 +36,10 @@ def write_report_to(path: Path, result: SweepResult, named: Named | None = None)
     Raises:
         UserError: the suffix is another one.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--to {path}: must end in one of {', '.join(SUFFIXES)}")
-    wanted = (".md", ".svg") if path.suffix == ".md" else (path.suffix,)
+    if path.suffix not in KINDS:
+        raise UserError(f"--to {path}: must end in one of {', '.join(KINDS)}")
     for name, data in _files(gather(result, named), path.stem, f"{path.stem}_files").items():
-        if name.endswith(wanted):
+        if name.endswith(KINDS[path.suffix]):
             target = path.parent / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The rules: for each kind of finding its thresholds, how it is found, and how it is put into words.
+"""The rules, and `diagnose`, which applies them: for each kind of finding its thresholds, how it is found, its words.
 
 A new rule is two functions here, with their entry in `RULES` and their numbers, if any, in `Thresholds`.
 """
@@ -6,15 +6,17 @@ A new rule is two functions here, with their entry in `RULES` and their numbers,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from raysweep.diagnose.causes import CauseThresholds, Share
-from raysweep.diagnose.curves import Array, Epochs, ending, level, median, noise_level, smoothed
+from raysweep.diagnose.causes import CauseThresholds, Share, with_causes
+from raysweep.diagnose.curves import Array, Curves, Epochs, ending, level, median, noise_level, smoothed
 from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
+from raysweep.store.record import Record
 from raysweep.terminal import count_of, percent, points
 
 TRAIN_GAIN = 0.02
@@ -356,7 +358,7 @@ def _gain(values: Array) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# All of them
+# All of them together
 
 RULES = (
     Rule("divergence", _find_divergence, _describe_divergence, "diverge", has_causes=True),
@@ -366,3 +368,36 @@ RULES = (
     Rule("plateau", _find_plateau, _describe_plateau),
 )
 """The rules in the order in which they look at a trial."""
+
+
+def diagnose_record(record: Record, thresholds: Thresholds | None = None) -> Diagnosis:
+    """Diagnose a trial's record."""
+    classes = len(record.conditions.get("classes") or ()) or None
+    return diagnose(record.metrics, record.epochs, record.status, record.error, classes, thresholds)
+
+
+def diagnose(
+    metrics: Sequence[Mapping[str, Any]],
+    epochs: int | None = None,
+    status: str = "finished",
+    error: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+    thresholds: Thresholds | None = None,
+) -> Diagnosis:
+    """Say what a trial's epochs show.
+
+    Args:
+        metrics: one row an epoch, oldest first; any metric may be missing or not finite.
+        epochs: how many the trial was to train; default: as many as there are.
+        status: the record's; `diverged` is a finding by itself.
+        error: the record's; for a diverged trial it has the last epoch's numbers.
+        classes: how many the data has, which tells what guessing would cost.
+        thresholds: what counts as a finding.
+    """
+    curves, limits = Curves.of(metrics), thresholds or Thresholds()
+    trial = Trial(curves, epochs or len(curves), status, error or {}, classes)
+    found: list[Finding] = []
+    for rule in RULES:
+        findings = rule.find(trial, Diagnosis(tuple(found)), limits)
+        found += [with_causes(finding, trial, limits) for finding in findings] if rule.has_causes else findings
+    return Diagnosis(tuple(sorted(found, key=lambda finding: (finding.first, finding.kind))))

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from raysweep.diagnose.findings import Cause, Diagnosis, Kind
-from raysweep.diagnose.rules import RULES, Thresholds
-from raysweep.diagnose.trial import diagnose_record
+from raysweep.diagnose.rules import RULES, Thresholds, diagnose_record
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import Objective
 
@@ -137,14 +136,15 @@ def _with_lower_lrs(
         return dict(alone)
     others = [key for key in keys if key != "lr"]
     families = {record.id: tuple(setting_text(record, key) for key in others) for record in records}
+    fell = {trial: any(map(diagnosis.has, WITH_CAUSES)) for trial, diagnosis in alone.items()}
     ended: dict[tuple[str, ...], list[tuple[float, bool]]] = defaultdict(list)
     for record in records:
         if record.status in ENDED:
-            ended[families[record.id]].append((record.config["lr"], _fell(alone[record.id])))
+            ended[families[record.id]].append((record.config["lr"], fell[record.id]))
     lower = {
-        record.id: [fell for lr, fell in ended[families[record.id]] if lr < record.config["lr"]]
+        record.id: [falls for lr, falls in ended[families[record.id]] if lr < record.config["lr"]]
         for record in records
-        if _fell(alone[record.id])
+        if fell[record.id]
     }
     return {**alone, **{trial: _beside_lower_lrs(alone[trial], falls) for trial, falls in lower.items() if falls}}
 
@@ -157,10 +157,6 @@ def _beside_lower_lrs(diagnosis: Diagnosis, falls: Sequence[bool]) -> Diagnosis:
         for finding in diagnosis.findings
     )
     return Diagnosis(tuple(weighed))
-
-
-def _fell(diagnosis: Diagnosis) -> bool:
-    return any(map(diagnosis.has, WITH_CAUSES))
 
 
 def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.DataFrame:

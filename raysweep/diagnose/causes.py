@@ -34,7 +34,6 @@ class CauseThresholds(Config):
     """Standard deviations of a curve's own noise that a change must exceed."""
     train_loss_jump: NonNegativeFloat = 0.05
     """Rise of the training loss during a dip, as a share of it, from which training suffers too."""
-
     gradient_spike: PositiveFloat = 5.0
     """Largest gradient norm before a dip that speaks for exploding gradients, in multiples of the usual one."""
     gradient_calm: PositiveFloat = 2.0

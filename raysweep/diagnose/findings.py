@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The causes that have evidence for them and none against, strongest first; empty: unexplained."""
+        """The causes that have evidence for them and none against, in its order; none if the finding is unexplained."""
         refuted = {item.cause for item in self.evidence if not item.supports}
         supported = dict.fromkeys(item.cause for item in self.evidence if item.supports)
         return tuple(cause for cause in supported if cause not in refuted)

@@ -109,7 +109,7 @@ def faulty_curve(fault: str, noise: float, rng: np.random.Generator, cause: str 
 
 
 def all_curves(seed: int = 0) -> list[Faulty]:
-    """Every fault at every noise, `PER_FAULT` times; dips with each cause in turn."""
+    """Draw every fault at every noise, `PER_FAULT` times; dips have each cause in turn."""
     rng = np.random.default_rng(seed)
     return [
         faulty_curve(fault, noise, rng, CAUSES[i % len(CAUSES)] if fault == "dip" else None)
@@ -141,7 +141,7 @@ def precision_and_recall(curves: list[tuple[Faulty, Diagnosis]]) -> dict[tuple[s
 
 
 def causes_right(curves: list[tuple[Faulty, Diagnosis]]) -> dict[str, tuple[int, int]]:
-    """By true cause: of the dips found where they are, how many were given it, and how many there are."""
+    """Return by true cause how many dips that were found in their place were given it, and how many there are."""
     right: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for curve, found in curves:
         for dip in found.of("dip"):

@@ -21,7 +21,7 @@ METRICS = {
     *("train_loss", "train_acc", "val_loss", "val_acc", "val_loss_ema", "val_acc_ema"),
     *("lr", "grad_norm", "grad_norm_max", "images_per_s", "seconds"),
 }
-"""That every epoch of the loop reports."""
+"""The metrics that every epoch of the loop reports."""
 CONDITIONS = {"workers": 1, "precision": "fp32", "data": "0123abcd", "classes": [f"class{i}" for i in range(20)]}
 SWEEP = """
 name: {name}
@@ -73,7 +73,7 @@ def make_run(
 
 
 def mixed(record: Record, place: int) -> Record:
-    """Of twelve trials one each diverged, failed, stopped, planned and half-written."""
+    """Make one each of twelve trials diverged, failed, stopped, planned and half-written."""
     match place:
         case 3:
             error = {"type": "Diverged", "message": f"not finite {HTML}", "epoch": "8", "lr": "0.1", "grad_norm": "inf"}

@@ -3,26 +3,29 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector, root = document) => root.querySelector(selector);
-  const table = one("#trials"), body = one("#trials tbody"), panels = one("#panels");
+  const body = one("#trials tbody"), panels = one("#panels");
   const rows = all("tr", body);
-  const names = all("thead th", table).map((cell) => cell.textContent.trim());
+  const heads = all("#trials thead th"), names = heads.map((cell) => cell.textContent.trim());
   const value = (row, name) => row.cells[names.indexOf(name)].dataset.value;
   const rowOf = new Map(rows.map((row) => [row.dataset.trial, row]));
   const marked = {}; // a trial's number to its curves and sentences
   for (const element of all("main [data-trial]:not(tr)")) (marked[element.dataset.trial] ??= []).push(element);
   const drawn = (number) => (marked[number] || []).filter((element) => element instanceof SVGElement);
+  function buttonIn(cell) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = cell.textContent;
+    cell.replaceChildren(button);
+    return button;
+  }
   document.documentElement.classList.add("scripted");
   one(".controls").hidden = false;
 
   // Sorting; empty cells stay last in both directions.
-  all("thead th", table).forEach((head, index) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
+  heads.forEach((head, index) => {
+    buttonIn(head).addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") !== "ascending";
-      all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const key = (row) => row.cells[index].dataset.value;
       const isNumber = rows.every((row) => key(row) === "" || !isNaN(key(row)));
@@ -44,8 +47,7 @@
       const stays = words.every((word) => text.includes(word)) && allowed.every(([name, values]) => values.has(value(row, name)));
       row.classList.toggle("gone", !stays);
       count += stays;
-      for (const element of marked[row.dataset.trial] || [])
-        element instanceof SVGElement ? element.classList.toggle("gone", !stays) : (element.hidden = !stays);
+      for (const element of marked[row.dataset.trial] || []) element.classList.toggle("gone", !stays);
     }
     shown.textContent = `${count} of ${rows.length} trials shown`;
     curves = null;
@@ -96,12 +98,9 @@
   }
   let kept = null; // the trial that a row's button keeps highlighted
   for (const row of rows) {
-    const head = one("th", row), button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
+    const button = buttonIn(one("th", row));
     button.setAttribute("aria-pressed", "false");
     button.title = "highlight its curves";
-    head.replaceChildren(button);
     button.addEventListener("click", () => {
       const on = kept !== row.dataset.trial;
       if (kept !== null) one("th button", rowOf.get(kept)).setAttribute("aria-pressed", "false");

@@ -9,16 +9,18 @@ from pathlib import Path
 # One thread a process, theirs that the tests start included: where more run than there are cores, OpenMP's threads
 # spin while they wait for each other, and a second of training becomes minutes. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}  # Ray reads them when it is imported
 
 import pytest
 from running import Command, ray_cluster
 
-from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
+from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS, loop
 
 
 @pytest.fixture(autouse=True)
 def _registers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers, through `--import` say, is not there for the next."""
+    loop.cache_clear()
     for registry in (MODELS, DATA_SOURCES, AUGMENTATIONS):
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
@@ -41,6 +43,13 @@ def shared() -> Path:
 def cluster() -> Iterator[str]:
     """The address of a Ray cluster of two CPUs that the tests' commands share."""
     with ray_cluster(num_cpus=2) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def four_cpus() -> Iterator[str]:
+    """The address of a Ray cluster of four CPUs, for trials of several workers or several at once."""
+    with ray_cluster(num_cpus=4) as address:
         yield address
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from raysweep.cli import main
 
 SMALL = """
 name: small
@@ -67,12 +75,22 @@ def ray_cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
 
 
 class Command:
-    """The raysweep command in a folder of its own, against the tests' cluster."""
+    """The raysweep command in a folder of its own, against the tests' cluster.
 
-    def __init__(self, cluster: str, folder: Path) -> None:
+    A call runs it in this process, which has imported Ray and torch already; `start` runs it in one of its own, for a
+    test that kills it or reads its terminal.
+
+    Args:
+        cluster: Ray's address.
+        folder: the working directory; run folders go below it.
+        apart: whether calls run in processes of their own, too: where the environment must be another from the start,
+            or what a module changes would outlive the call.
+    """
+
+    def __init__(self, cluster: str, folder: Path, apart: bool = False) -> None:
         self.folder = folder
+        self.apart = apart
         self.environment = {**os.environ, "RAY_ADDRESS": cluster, "RAYSWEEP_STORAGE": str(folder / "runs")}
-        self.environment |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -86,11 +104,40 @@ class Command:
 
     def __call__(self, *words: str | Path, code: int = 0) -> tuple[str, str]:
         """Run it; return (stdout, stderr)."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        if self.apart:
+            process = self.start(*words)
+            out, err = process.communicate(timeout=300)
+            ended = process.returncode
+        else:
+            ended, out, err = self._here(*words)
+        assert ended == code, f"exit {ended}\n{out}\n{err}"
         assert code != 2 or "Traceback" not in err
         return out, err
+
+    def _here(self, *words: str | Path) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("default")
+            for name in ("RAY_ADDRESS", "RAYSWEEP_STORAGE", "RAYSWEEP_DATA"):
+                if name in self.environment:
+                    patch.setenv(name, self.environment[name])
+            patch.chdir(self.folder)
+            patch.setattr(sys, "path", list(sys.path))
+            try:
+                ended = main([*map(str, words)])
+            except Exception:
+                traceback.print_exc(file=err)
+                ended = 1
+            finally:
+                for name, module in list(sys.modules.items()):  # another test has a module of that name
+                    if Path(getattr(module, "__file__", None) or "/").is_relative_to(self.folder):
+                        del sys.modules[name]
+        return ended, out.getvalue(), err.getvalue()
 
     def records(self, name: str) -> dict[str, dict[str, Any]]:
         paths = (self.folder / "runs" / name / "trials").glob("*/record.json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import noop_loop
@@ -24,12 +23,6 @@ random: {samples: 60, lr: {log_uniform: [0.001, 1]}, epochs: {choice: [9, 18]}}
 scheduler: {name: asha, eta: 3, rungs: [1/9, 1/3], min_survivors: 2, rank_by: ema}
 resources: {gpus: 0}
 """
-
-
-@pytest.fixture(scope="module")
-def four_cpus() -> Iterator[str]:
-    with ray_cluster(num_cpus=4) as address:
-        yield address
 
 
 @pytest.fixture

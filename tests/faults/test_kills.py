@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Command, curves, ray_cluster, wait_for
+from running import Command, curves, wait_for
 from s3_server import BUCKET, S3Server, s3_server
 from sizes import IN_FULL
 
@@ -146,20 +146,19 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def make_sweep(
-    cluster: str, server: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Sweep]]:
+    cluster: str, four_cpus: str, server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Sweep]:
     """Make a sweep for a victim, or of a kind; those that kill Ray's node or need the server get a Ray of their own."""
-    with ray_cluster(num_cpus=4) as of_four_cpus:
 
-        def make(kind: str, own_cluster: bool = False) -> Sweep:
-            own = own_cluster or kind == "object store"
-            address = "local" if own else of_four_cpus if kind == "ranks" else cluster
-            sweep = Sweep(kind, address, tmp_path_factory.mktemp("killed"))
-            if kind == "object store":
-                sweep.command.environment |= server.environment()
-            return sweep
+    def make(kind: str, own_cluster: bool = False) -> Sweep:
+        own = own_cluster or kind == "object store"
+        address = "local" if own else four_cpus if kind == "ranks" else cluster
+        sweep = Sweep(kind, address, tmp_path_factory.mktemp("killed"))
+        if kind == "object store":
+            sweep.command.environment |= server.environment()
+        return sweep
 
-        yield make
+    return make
 
 
 @pytest.fixture(scope="module")

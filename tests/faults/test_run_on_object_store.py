@@ -41,7 +41,7 @@ def server() -> Iterator[S3Server]:
 @pytest.fixture
 def on_s3(server: S3Server, tmp_path: Path) -> Command:
     """The command with a local cluster of its own, since the shared one has another environment."""
-    command = Command("local", tmp_path)
+    command = Command("local", tmp_path, apart=True)
     command.environment |= server.environment()
     command.environment |= {"RAYSWEEP_STORAGE": f"s3://{BUCKET}/runs", "DATABASE_PASSWORD": PASSWORD}
     return command

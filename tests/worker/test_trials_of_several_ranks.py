@@ -8,12 +8,11 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from running import Command, curves, ray_cluster, wait_for
+from running import Command, curves, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -59,12 +58,6 @@ ray.init(logging_level="ERROR", log_to_driver=False)
 groups = [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
 print(json.dumps([len(groups), ray.available_resources().get("CPU", 0)]))
 """
-
-
-@pytest.fixture(scope="module")
-def four_cpus() -> Iterator[str]:
-    with ray_cluster(num_cpus=4) as address:
-        yield address
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
-# make venv    .venv with everything installed          make demo    run the quickstart sweep, pull its best checkpoint
-# make check   format, lint, types, fast tests (< 1 min) make test    all tests that fit 45 minutes on two cores
-# make bench   the benchmarks behind docs/performance.md   make faults  the damage of docs/reliability.md, in full
-# make cluster-test  clusters of several hosts on this machine (needs root), each test under ten minutes
+# make venv      .venv with everything installed        make demo   run the quickstart sweep, pull its best checkpoint
+# make check     format, lint, types, imports, fast tests (a minute)
+# make test      tests of every behaviour, within 12 minutes on two cores       make test-all  every test, for an hour
+# make faults    the damage of docs/reliability.md, in full                     make bench     docs/performance.md's figures
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
-# Ends a process that does not answer to pytest's own time limit, because it hangs in C, and says where it was.
+# pytest's own time limit cannot end a test that hangs in C; this ends its process after 15 minutes, and says where it was.
 HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
+PYTEST := $(BIN)/python -m pytest $(HANGS)
 
-.PHONY: venv demo test cluster-test check faults bench clean
+.PHONY: venv demo check test test-all faults bench clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,19 +23,19 @@ demo: venv
 	$(BIN)/python -m raysweep sweeps/quickstart.yaml
 	$(BIN)/python -m raysweep pull sweeps/quickstart.yaml
 
-test: venv
-	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cluster' $(HANGS) $(ARGS)
-	$(BIN)/python -m pytest -m 'slow and not cluster' $(HANGS) $(ARGS)
-
-cluster-test: venv
-	$(BIN)/python -m pytest tests/hosts $(ARGS)
-
 check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cluster' $(ARGS)
+	$(PYTEST) --numprocesses auto -m 'not slow and not long' $(ARGS)
+
+test: venv
+	$(PYTEST) --numprocesses auto -m 'not slow and not long' $(ARGS)
+	$(PYTEST) -m 'slow and not long' $(ARGS)
+
+test-all: test
+	$(PYTEST) -m long $(ARGS)
 
 faults: venv
 	RAYSWEEP_FAULTS=1 $(BIN)/python -m pytest tests/faults --timeout 3600 $(ARGS)

@@ -62,7 +62,7 @@ class Ec2:
         return config
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_spot_machines_come_from_zero_are_replaced_and_leave(
     make_hosts: Callable[..., Hosts], shared: Path, tmp_path: Path

@@ -206,7 +206,7 @@ def test_a_sweep_outlives_the_laptop_and_a_killed_host_and_ends_as_if_undisturbe
     proof.pull_and_take_down(alone)
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sweep_outlives_a_killed_and_an_unplugged_host(
     make_hosts: Callable[..., Hosts], shared: Path, tmp_path: Path
@@ -237,7 +237,7 @@ except urllib.error.HTTPError as error:
     return int(hosts.run("python", "-c", ask))
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_tokens_are_asked_for_and_a_second_ray_up_changes_nothing(
     make_hosts: Callable[..., Hosts], shared: Path
@@ -269,7 +269,7 @@ def test_tokens_are_asked_for_and_a_second_ray_up_changes_nothing(
     assert cluster.doctor()["ok"]
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_doctor_notices_broken_start_commands(make_hosts: Callable[..., Hosts], shared: Path) -> None:
     hosts = make_hosts(2)

@@ -141,6 +141,7 @@ def nodes() -> Iterator[Nodes]:
         cluster.stdout.close()
 
 
+@pytest.mark.long
 def test_a_node_that_joins_takes_trials_at_once_and_one_that_goes_leaves_the_sweep_whole(tmp_path: Path) -> None:
     with nodes() as cluster:
         command = Command(cluster.address, tmp_path)

@@ -58,7 +58,7 @@ def synchronous(sweep: Path, *overrides: str) -> dict[str, tuple[str, int]]:
     return ends
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(4, marks=pytest.mark.long)])
 def test_trials_end_where_synchronous_halving_ends_them_on_any_number_of_slots(noop: Command, slots: int) -> None:
     sweep = noop.folder / "noop.yaml"
     noop(sweep, f"resources.cpus={4 // slots}", "--import", "noop_loop")
@@ -66,6 +66,7 @@ def test_trials_end_where_synchronous_halving_ends_them_on_any_number_of_slots(n
     assert {status for status, _ in outcome(noop).values()} == {"finished", "stopped", "diverged"}
 
 
+@pytest.mark.long
 def test_after_a_killed_driver_the_rerun_decides_from_the_records_what_an_undisturbed_run_decides(
     noop: Command,
 ) -> None:
@@ -108,6 +109,7 @@ def test_spent_gpu_hours_make_running_trials_commit_and_the_command_end_with_3(t
         assert command.records("noop") == records, "it trained on though the limit was spent before"
 
 
+@pytest.mark.long
 def test_wall_hours_count_over_reruns_and_what_they_cut_short_is_said(noop: Command) -> None:
     sweep = noop.folder / "noop.yaml"
     words = ("random.samples=4", "epochs=20000", "--import", "noop_loop")

@@ -65,6 +65,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_commit_to_the_same_numbers(
     assert died == curves(command.records("small"))
 
 
+@pytest.mark.long
 def test_a_trial_whose_process_always_dies_is_failed_and_the_others_finish(command: Command) -> None:
     sweep = mortal_sweep(command, once=False)
     _, err = command(sweep, "--import", "my_nets", code=1)

@@ -160,7 +160,7 @@ def series_at(url: str) -> list[tuple[str, dict[str, str], float]]:
 def test_the_dashboard_names_the_job_and_prometheus_gets_the_metrics_of_the_trials_that_run(
     reporting: dict[str, str], tmp_path: Path
 ) -> None:
-    command = Command(reporting["gcs_address"], tmp_path)
+    command = Command(reporting["gcs_address"], tmp_path, apart=True)  # a driver's series end with its process
     (tmp_path / "my_nets.py").write_text(UNHURRIED)
     sweep = tmp_path / "small.yaml"
     sweep.write_text(SMALL.format(lrs="[0.1, 0.05]", model="unhurried"))

@@ -66,6 +66,7 @@ def load_sweep_data() -> Any:
     return plan_trials(load_sweep(QUICKSTART))[0].config.data
 
 
+@pytest.mark.long
 def test_a_driver_killed_halfway_and_run_again_ends_with_the_numbers_of_an_undisturbed_run(command: Command) -> None:
     often = "checkpoints.every_minutes=0.0001"
     undisturbed = json.loads(command(QUICKSTART, often, "--json", "--storage", command.folder / "whole")[0])
@@ -184,6 +185,7 @@ def test_more_gpus_than_any_node_has_is_said_before_anything_starts(command: Com
     assert not command.records("small")
 
 
+@pytest.mark.long
 def test_precision_that_changed_since_the_run_began_is_refused(command: Command) -> None:
     sweep = command.sweep("[0.1]")
     process = command.start(sweep, "epochs=500", "checkpoints.every_minutes=0.0001", "precision=fp32")
@@ -222,6 +224,7 @@ def test_a_network_that_cannot_take_the_images_ends_with_exit_2_and_the_least_si
     assert "the least that works" in err
 
 
+@pytest.mark.long
 def test_two_trials_on_20_classes_of_tiny_imagenet_train_and_finish(command: Command, shared: Path) -> None:
     sweep = command.folder / "tiny.yaml"
     sweep.write_text(

@@ -55,9 +55,9 @@ that runs there."""
 KINDS = {"rank": "ranks", "uploads": "object store"}
 """Of the sweep, by a victim's last word; else "local": trials of one worker, in a local folder."""
 
-KILLS = range(60) if IN_FULL else (0, 1, 2, 3, 4, 6)
+KILLS = range(60) if IN_FULL else (0, 2, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 3, 4, 6)))
 """Each is the seed of its moment and, counted through VICTIMS, names its victim. A killed rank is among those of
-`make faults` alone: tests/test_trials_of_several_ranks.py has one in any case."""
+`make faults` alone: tests/worker/test_trials_of_several_ranks.py has one in any case."""
 
 DRIVER_WRITES = 18
 """That the driver makes in any case; more where the run takes so long that it refreshes the views meanwhile."""

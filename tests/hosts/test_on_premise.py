@@ -188,7 +188,7 @@ class Proof:
 SUBMIT = ("python", "-m", "raysweep", "submit", "/tmp/shared/sweep.yaml", "--storage", STORAGE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sweep_outlives_the_laptop_and_a_killed_host_and_ends_as_if_undisturbed(
     make_hosts: Callable[..., Hosts], shared: Path, tmp_path: Path

@@ -185,7 +185,7 @@ def test_a_test_split_is_measured_unasked_and_an_evaluation_that_fails_is_said_a
     assert json.loads(command(path, "--json")[0])["evaluation"] == evaluation
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_without_a_test_split_or_views_asked_for_nothing_is_evaluated(command):
     assert json.loads(command(command.sweep("[0.1]"), "--json")[0])["evaluation"] is None

@@ -132,6 +132,7 @@ def waits_for_the_next_trial(noted: list[tuple[str, str, int, float]]) -> list[f
     ]
 
 
+@pytest.mark.long
 def test_trials_that_find_no_room_beside_each_other_take_turns(command: Command) -> None:
     out, _ = command(*sweep(command, [0.1, 0.05, 0.02]), "resources.workers=3", "epochs=2", "--json")
     trials = json.loads(out)["trials"]

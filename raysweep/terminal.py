@@ -1,21 +1,22 @@
-"""What commands print: lines, and steps that take a while; bytes in words. rich is imported on first use."""
+"""What commands print: lines, tables, steps that take a while, numbers for people. rich is imported on first use."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 WIDTH_IN_A_PIPE = 120
 
 
 def say(line: str, stderr: bool = False, style: str | None = None) -> None:
-    """Print a line as it is: whatever looks like markup stays, and it is wrapped nowhere."""
+    """Print a line as it is: what looks like markup stays, and nothing is wrapped."""
     from rich.console import Console
 
     Console(stderr=stderr).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -29,8 +30,22 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("\n".join(lines))
 
 
+def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:
+    """Return a table without lines; the columns named in `right` end at the right and are never wrapped."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in head:
+        is_right = name in right
+        table.add_column(name, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table
+
+
 def table_console() -> Console:
-    """Return a console for tables, as wide as the terminal; in a pipe it has a width of its own."""
+    """Return a console for tables, as wide as the terminal, or WIDTH_IN_A_PIPE at least where there is none."""
     from rich.console import Console
 
     console = Console()
@@ -40,12 +55,12 @@ def table_console() -> Console:
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether it is a terminal that takes back what was written: a dumb one (TERM=dumb) gets plain lines."""
+    """Whether the console can overwrite what it shows; a pipe or a dumb terminal (TERM=dumb) gets plain lines."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def moving_bars(console: Console) -> Progress:
-    """Bars of steps whose length is not known; on the console once started, or part of what else is shown there."""
+    """Return moving bars for steps of unknown length, to start on the console or to show within something else."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn())
@@ -54,7 +69,7 @@ def moving_bars(console: Console) -> Progress:
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Show a step on stderr for as long as it takes: a moving bar on a terminal, which leaves nothing; else a line."""
+    """Show a step on stderr while it lasts: on a terminal a moving bar that leaves no trace, elsewhere a line."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -73,16 +88,20 @@ def format_acc(value: float | None) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes with three digits and a decimal prefix."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    """Return bytes with three digits and a decimal prefix."""
+    return format_large(count, "B")
+
+
+def format_large(count: float, unit: str = "") -> str:
+    """Return a count with three digits and a decimal prefix, such as 23.9 M."""
+    from rich.filesize import pick_unit_and_suffix
+
+    size, prefix = pick_unit_and_suffix(int(count), ["", "k", "M", "G", "T"], 1000)
+    return f"{count / size:.3g} {prefix}{unit}".rstrip()
 
 
 def count_of(count: float, noun: str) -> str:
-    """A count with its noun: 1 node, 2 nodes, 0.5 GPUs."""
+    """Return a count with its noun: 1 node, 2 nodes, 0.5 GPUs."""
     number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
     return f"{number} {noun}{'' if count == 1 else 's'}"
 

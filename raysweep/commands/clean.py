@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_sweep_flags
@@ -25,23 +23,6 @@ SUMMARY = "delete the files that interrupted commands left in a run folder"
 LINES_SHOWN = 40
 
 
-@dataclass(frozen=True)
-class Rubbish:
-    """What may be deleted from a run folder."""
-
-    files: dict[str, str]
-    """Why each leftover file is one, by path."""
-    removed_trials: dict[str, int]
-    """Trials that are no longer planned, by id, with their bytes."""
-    sizes: Mapping[str, int]
-    """The bytes of every file in the run folder."""
-
-    @property
-    def file_bytes(self) -> int:
-        """The bytes of the leftover files."""
-        return sum(self.sizes[path] for path in self.files)
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
@@ -50,11 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete the leftover files and say which they were; return the exit code.
-
-    Raises:
-        StorageError: there is no run folder, or a driver holds it.
-    """
+    """Delete the leftover files and say which they were; return the exit code."""
     context = Context.of(arguments)
     folder, removed, dry_run = context.folder, arguments.removed, arguments.dry_run
     if not folder.exists():
@@ -63,16 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     if dry_run and folder.is_driven():
         raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that has ended")
     with nullcontext() if dry_run else folder.lease():
-        rubbish = find_rubbish(folder, _planned(context))
+        found = _find(folder, _planned(context))
         if not dry_run:
-            _delete(folder, rubbish, removed)
+            _delete(folder, found, removed)
     for path, why in folder.damaged.items():
         say(f"{path}: {why}", stderr=True)
     if arguments.json:
-        print(json.dumps(_document(folder, rubbish, removed, dry_run)))
+        print(json.dumps({**found, "dry_run": dry_run, "removed": removed and not dry_run}))
     else:
-        for line in _lines(folder, rubbish, removed, dry_run):
-            say(line)
+        say("\n".join(_lines(found, removed, "would be deleted" if dry_run else "deleted")))
     return 0
 
 
@@ -95,45 +71,40 @@ def _planned(context: Context) -> set[str]:
         return {trial.id for trial in context.trials}
 
 
-def find_rubbish(folder: RunFolder, planned: set[str]) -> Rubbish:
-    """Look for what may be deleted from a run folder that no driver but the caller holds."""
+def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
+    """Look for what may be deleted from a run folder that no other process drives; it becomes the JSON document."""
     sizes = folder.files.list_sizes()
-    gone: dict[str, int] = {}
-    for trial_id in folder.trial_ids():
-        if trial_id not in planned:
-            own = (f"trials/{trial_id}/", f"tensorboard/{trial_id}/")
-            gone[trial_id] = sum(size for path, size in sizes.items() if path.startswith(own))
-    return Rubbish(folder.rubbish(sizes), gone, sizes)
-
-
-def _delete(folder: RunFolder, rubbish: Rubbish, removed: bool) -> None:
-    for path in rubbish.files:
-        folder.files.delete(path)
-    for trial_id in rubbish.removed_trials if removed else ():
-        folder.remove(trial_id)
-
-
-def _document(folder: RunFolder, rubbish: Rubbish, removed: bool, dry_run: bool) -> dict[str, Any]:
+    files: list[dict[str, Any]] = [
+        {"path": path, "bytes": sizes[path], "why": why} for path, why in folder.rubbish(sizes).items()
+    ]
+    gone = {id: (f"trials/{id}/", f"tensorboard/{id}/") for id in folder.trial_ids() if id not in planned}
     return {
         "name": folder.name,
         "path": folder.path,
-        "dry_run": dry_run,
-        "files": [{"path": path, "bytes": rubbish.sizes[path], "why": why} for path, why in rubbish.files.items()],
-        "bytes": rubbish.file_bytes,
-        "no_longer_planned": [{"id": id, "bytes": size} for id, size in rubbish.removed_trials.items()],
-        "removed": removed and not dry_run,
+        "files": files,
+        "bytes": sum(sizes[file["path"]] for file in files),
+        "no_longer_planned": [
+            {"id": id, "bytes": sum(size for path, size in sizes.items() if path.startswith(own))}
+            for id, own in gone.items()
+        ],
     }
 
 
-def _lines(folder: RunFolder, rubbish: Rubbish, removed: bool, dry_run: bool) -> list[str]:
-    rows = [f"{path}: {why}, {format_bytes(rubbish.sizes[path])}" for path, why in rubbish.files.items()]
-    lines = rows[:LINES_SHOWN] + ([f"... and {len(rows) - LINES_SHOWN} more"] if len(rows) > LINES_SHOWN else [])
-    done = "would be deleted" if dry_run else "deleted"
-    lines.append(f"{count_of(len(rows), 'leftover file')} {done}, {format_bytes(rubbish.file_bytes)}")
-    if gone := rubbish.removed_trials:
+def _delete(folder: RunFolder, found: dict[str, Any], removed: bool) -> None:
+    for file in found["files"]:
+        folder.files.delete(file["path"])
+    for trial in found["no_longer_planned"] if removed else ():
+        folder.remove(trial["id"])
+
+
+def _lines(found: dict[str, Any], removed: bool, done: str) -> list[str]:
+    files, gone = found["files"], found["no_longer_planned"]
+    lines = [f"{file['path']}: {file['why']}, {format_bytes(file['bytes'])}" for file in files[:LINES_SHOWN]]
+    lines += [f"... and {len(files) - LINES_SHOWN} more"] if len(files) > LINES_SHOWN else []
+    lines.append(f"{count_of(len(files), 'leftover file')} {done}, {format_bytes(found['bytes'])}")
+    if gone:
         what = f"{count_of(len(gone), 'trial')} that the sweep file no longer has"
-        size = format_bytes(sum(gone.values()))
-        lines += [f"{id}: {format_bytes(count)}" for id, count in list(gone.items())[:LINES_SHOWN] if removed]
+        size = format_bytes(sum(trial["bytes"] for trial in gone))
+        lines += [f"{trial['id']}: {format_bytes(trial['bytes'])}" for trial in gone[:LINES_SHOWN] if removed]
         lines.append(f"{what} {done}, {size}" if removed else f"{what} kept, {size}; --removed deletes them")
-    lines.append(f"run folder: {folder.path}")
-    return lines
+    return [*lines, f"run folder: {found['path']}"]

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from raysweep.commands.context import Context, add_common_flags, add_storage_flag
+from raysweep.commands.context import Context, add_common_flags
 from raysweep.errors import UserError
-from raysweep.terminal import count_of, points, say, table_console
+from raysweep.terminal import count_of, points, say, table_console, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,16 +24,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a sweep file that was run")
     add_common_flags(parser)
-    add_storage_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print runs side by side; return the exit code.
-
-    Raises:
-        UserError: there are fewer than two runs, or they have no common score.
-        StorageError: one of them is no run folder.
-    """
+    """Print runs side by side; return the exit code."""
     if len(arguments.runs) < 2:
         raise UserError(f"compare needs at least two runs, got {len(arguments.runs)}")
     from raysweep.results.comparison import compare
@@ -53,34 +47,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
     letters = [_letter(place) for place in range(len(comparison.runs))]
+    head = ["run", "name", "trials", "finished", "epochs", f"best {comparison.metric}", "best trial"]
     columns = ("name", "trials", "finished", "epochs", "score", "best")
-    runs = [["-" if run[name] is None else run[name] for name in columns] for run in comparison.runs]
-    yield _table(
-        ["run", "name", "trials", "finished", "epochs", f"best {comparison.metric}", "best trial"],
-        [
-            [letter, *(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in run)]
-            for letter, run in zip(letters, runs, strict=True)
-        ],
-    )
+    runs = [[_cell(run[name]) for name in columns] for run in comparison.runs]
+    yield table_of(head, [[letter, *run] for letter, run in zip(letters, runs, strict=True)])
     if comparison.settings:
         rows = [[key, *(", ".join(side) for side in sides)] for key, sides in comparison.settings.items()]
-        yield _table(["setting", *letters], rows)
+        yield table_of(["setting", *letters], rows)
     if comparison.common:
         head = ["config", *letters, *(f"{letter} - A" for letter in letters[1:])]
         head += [f"curves {letter} / A" for letter in letters[1:]]
-        yield _table(head, [_row(config) for config in comparison.common])
+        yield table_of(head, map(_row, comparison.common))
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(text)) for text in row))
-    return table
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _row(config: Common) -> list[str]:

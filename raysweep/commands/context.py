@@ -7,6 +7,7 @@ if the command asks for it.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,31 +23,26 @@ if TYPE_CHECKING:
     from raysweep.sweepfile.plan import Trial
 
 
-def add_sweep_flags(parser: argparse.ArgumentParser, or_run: bool = True, storage: bool = True) -> None:
-    """Add the sweep file with its overrides, and the flags that nearly every command has.
-
-    Args:
-        parser: the command's.
-        or_run: whether a run folder may stand for the sweep file.
-        storage: whether the command has to do with run folders.
-    """
-    what = "the sweep file, or a run folder (a path or URI)" if or_run else "the sweep file"
-    parser.add_argument("sweep", metavar="SWEEP.yaml", help=what)
-    add_overrides(parser)
-    add_common_flags(parser)
-    if storage:
-        add_storage_flag(parser)
+DATA_LIES_BESIDE_IT = "paths to data are relative to that file"
+"""Why a command that reads images needs the sweep file itself."""
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the words that patch the sweep file."""
+def add_sweep_flags(
+    parser: argparse.ArgumentParser,
+    what: str = "the sweep file, or a run folder (a path or URI)",
+    storage: bool = True,
+    optional: bool = False,
+) -> None:
+    """Add the sweep, which `what` describes, with its overrides and the flags that nearly every command has."""
+    parser.add_argument("sweep", metavar="SWEEP.yaml", nargs="?" if optional else None, help=what)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="patch the sweep file: epochs=2, scheduler.eta=2"
     )
+    add_common_flags(parser, storage)
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--json` and `--import`."""
+def add_common_flags(parser: argparse.ArgumentParser, storage: bool = True) -> None:
+    """Add `--json`, `--import` and, for commands that look for a run folder, `--storage`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument(
         "--import",
@@ -56,11 +52,8 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="a module that registers networks, data or augmentations of your own",
     )
-
-
-def add_storage_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--storage`."""
-    parser.add_argument("--storage", metavar="PATH|URI", help="where run folders lie, instead of the sweep file's")
+    if storage:
+        parser.add_argument("--storage", metavar="PATH|URI", help="where run folders lie, instead of the sweep file's")
 
 
 class Context:
@@ -73,24 +66,24 @@ class Context:
         self.is_run_folder = not path.endswith((".yaml", ".yml")) and not Path(path).is_file()
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace, or_run: bool = True) -> Context:
-        """Return the context of a command line that has the flags of `add_sweep_flags`.
-
-        Args:
-            arguments: the command line.
-            or_run: whether a run folder may stand for the sweep file. Its copy of that file lacks the overrides, and
-                relative paths in it no longer lead to the data.
+    def of(cls, arguments: argparse.Namespace, only_file: str | None = None) -> Context:
+        """Return the context of a command line; `only_file` says why a run folder cannot stand for the sweep file.
 
         Raises:
-            UserError: a run folder is named where it may not be, or is patched as only a sweep file can be.
+            UserError: a run folder is named where it cannot be, or is patched as only a sweep file can be.
         """
-        context = cls(arguments.sweep, arguments.overrides, getattr(arguments, "storage", None))
-        if context.is_run_folder:
-            if not or_run:
-                raise UserError(f"{arguments.sweep} is a run folder; name the sweep file that it was run from")
-            if context.named.overrides or context.named.storage:
-                raise UserError(f"{arguments.sweep} is a run folder; only a sweep file takes overrides and --storage")
+        path, overrides, storage = arguments.sweep, arguments.overrides, getattr(arguments, "storage", None)
+        context = cls(path, overrides, storage)
+        if context.is_run_folder and only_file:
+            raise UserError(f"{path} is a run folder; name the sweep file that it was run from, since {only_file}")
+        if context.is_run_folder and (overrides or storage):
+            raise UserError(f"{path} is a run folder; only a sweep file takes overrides and --storage")
         return context
+
+    @property
+    def run_path(self) -> str:
+        """The run folder that was named, as an absolute path or a URI."""
+        return self.named.path if "://" in self.named.path else os.path.abspath(self.named.path)
 
     @property
     def file(self) -> Path:
@@ -106,11 +99,9 @@ class Context:
             return load_sweep(self.named.path, self.named.overrides)
         from raysweep.store.resolved import read_resolved
 
-        resolved = read_resolved(self.folder)
+        folder, resolved = self.folder, read_resolved(self.folder)
         with accepting_names_of(record.config for record in resolved.plan):
-            return restore_sweep(
-                {**resolved.document["sweep"], "name": self.folder.name}, f"{self.folder.path}/resolved.yaml"
-            )
+            return restore_sweep({**resolved.document["sweep"], "name": folder.name}, f"{folder.path}/resolved.yaml")
 
     @property
     def trials(self) -> list[Trial]:
@@ -121,15 +112,17 @@ class Context:
 
     @cached_property
     def place(self) -> tuple[str, str]:
-        """The path or URI that the run folder lies in, and its name; no more of the sweep file is read for these."""
-        from raysweep.store.runfolder import split_path
+        """The path or URI that the run folder lies in, and its name; other faults in the sweep file do not matter."""
+        named = self.named
+        if self.is_run_folder:
+            from raysweep.store.runfolder import split_path
+
+            return split_path(self.run_path)
         from raysweep.sweepfile.load import load_name_and_storage, storage_of
 
-        path, overrides, storage = self.named.path, self.named.overrides, self.named.storage
-        if self.is_run_folder:
-            return split_path(path)
-        sweep = vars(self).get("sweep") or load_name_and_storage(path, overrides)  # the whole sweep, once it is loaded
-        return storage_of(sweep, path, storage), sweep.name
+        loaded: Sweep | None = vars(self).get("sweep")
+        sweep = loaded or load_name_and_storage(named.path, named.overrides)
+        return storage_of(sweep, named.path, named.storage), sweep.name
 
     @cached_property
     def folder(self) -> RunFolder:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
 from raysweep.errors import DataError
+from raysweep.terminal import count_of
 
 if TYPE_CHECKING:
     from raysweep.vision.config import DataConfig
@@ -19,25 +20,23 @@ SUMMARY = "prepare a sweep's data sets on this machine and describe them"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_sweep_flags(parser, or_run=False, storage=False)
+    add_sweep_flags(parser, "the sweep file", storage=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare each data set that the trials use into the cache, and print what it holds; return the exit code.
 
-    Raises:
-        DataError: data sets cannot be read as asked; the others are prepared and printed.
+    Data sets with faults do not keep the others from being prepared and printed.
     """
     from raysweep.vision.config import TrialConfig
 
-    context = Context.of(arguments, or_run=False)
-    folder = context.file.absolute().parent
+    context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     found: list[dict[str, Any]] = []
     problems: list[str] = []
     configs = (trial.config for trial in context.trials)
     for config in dict.fromkeys(config.data for config in configs if isinstance(config, TrialConfig)):
         try:
-            about = _prepare(config, folder)
+            about = _prepare(config, context.file.absolute().parent)
         except DataError as error:
             problems += error.problems
             continue
@@ -60,18 +59,15 @@ def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
     prepared = prepare(config, root=root, raw=raw)
     dataset = load(prepared)
     splits = {name: getattr(dataset, name) for name in SPLITS}
+    plain = {name: getattr(dataset, name) for name in ("num_classes", "image_size", "fingerprint", "skipped")}
+    listed = {name: list(getattr(dataset, name)) for name in ("classes", "mean", "std")}
     return {
         "source": config.name,
         "settings": config.model_dump(mode="json", exclude={"name", "path"}, exclude_defaults=True),
         "path": str(raw.place) if raw.place is not None else None,
         "images": {name: len(split) for name, split in splits.items() if split is not None},
-        "num_classes": dataset.num_classes,
-        "classes": list(dataset.classes),
-        "image_size": dataset.image_size,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "fingerprint": dataset.fingerprint,
-        "skipped": dataset.skipped,
+        **plain,
+        **listed,
         "skipped_images": json.loads((prepared / "data.json").read_text())["skipped_rows"],
         "prepared": str(prepared),
     }
@@ -88,7 +84,7 @@ def _lines(about: dict[str, Any]) -> Iterable[str]:
         "mean": " ".join(f"{value:.4f}" for value in about["mean"]),
         "std": " ".join(f"{value:.4f}" for value in about["std"]),
         "fingerprint": about["fingerprint"],
-        "skipped": f"{about['skipped']:,} images that cannot be decoded",
+        "skipped": f"{count_of(about['skipped'], 'image')} that cannot be decoded",
         "prepared": about["prepared"],
     }
     yield about["source"] + (f" ({settings})" if settings else "")

@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from raysweep.commands.context import Context, add_common_flags, add_overrides, add_storage_flag
+from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.commands.submit import send
 from raysweep.errors import ClusterError
 from raysweep.terminal import count_of, say
 
@@ -22,25 +21,19 @@ STYLE = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("sweep", metavar="SWEEP.yaml", nargs="?", help="check its storage and slots as well")
-    add_overrides(parser)
-    add_common_flags(parser)
-    add_storage_flag(parser)
+    add_sweep_flags(parser, "a sweep file or a run folder; its storage and slots are checked as well", optional=True)
     parser.add_argument(
         "--address", help="Ray's address, or the dashboard's URL; default: $RAY_ADDRESS, else this machine"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine a cluster and print what was found; return 0 if sweeps can run there, 1 if not.
-
-    Raises:
-        ClusterError: the cluster cannot be reached.
-    """
-    context = Context.of(arguments, or_run=False) if arguments.sweep else None
-    storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (context.sweep.storage if context else None)
+    """Examine a cluster and print what was found; return 0 if sweeps can run there, 1 if not."""
+    context = Context.of(arguments) if arguments.sweep else None
+    sweep = context.sweep if context else None  # reports a wrong file at once: importing Ray takes seconds
     from raysweep.cluster.jobs import is_url
 
+    storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (sweep.storage if sweep else None)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     if address and is_url(address):
         document = _through_dashboard(address, context, storage, arguments.imports)
@@ -62,33 +55,31 @@ def _from_here(address: str | None, context: Context | None, storage: str | None
 
     connect(address)
     try:
-        resources = context.sweep.resources if context else None
-        place = context.place[0] if context else storage
-        facts, findings = examine(place, resources, bool(storage) and is_relative(str(storage)))
+        given = context.named.path if context and context.is_run_folder else storage
+        place, resources = (context.place[0], context.sweep.resources) if context else (storage, None)
+        facts, findings = examine(place, resources, given is not None and is_relative(given))
     finally:
         ray.shutdown()
-    return {
-        "ok": all(finding.level != "error" for finding in findings),
-        "nodes": [asdict(each) for each in facts],
-        "findings": [asdict(each) for each in findings],
-    }
+    document = {"nodes": list(map(asdict, facts)), "findings": list(map(asdict, findings))}
+    return {"ok": all(finding.level != "error" for finding in findings), **document}
 
 
 def _through_dashboard(
-    address: str, context: Context | None, storage: str | None, imports: list[str]
+    address: str, context: Context | None, storage: str | None, imports: Sequence[str]
 ) -> dict[str, Any]:
+    """Run the same command as a job on the head, and return the document that it prints."""
     from raysweep.cluster.jobs import JobServer
-    from raysweep.commands.submit import gather
 
     server = JobServer(address)
-    words = ["python", "-m", "raysweep", "doctor", "--json"]
-    words += ["--storage", storage] if storage else []
-    words += [word for module in imports for word in ("--import", module)]
-    with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
-        if context:
-            words[4:4] = [context.file.name, *context.named.overrides]
-            gather(Path(staging), context.file, imports)
-        job = server.submit(words, Path(staging), {"raysweep": "doctor"})
+    words, file = ["doctor", "--json"], None
+    if context and context.is_run_folder:
+        words.append(context.run_path)
+    else:
+        words += ["--storage", storage] if storage else []
+    if context and not context.is_run_folder:
+        file = context.file
+        words += [file.name, *context.named.overrides]
+    job = send(server, words, file, imports, {"raysweep": "doctor"})
     lines: list[str] = []
     server.follow(job, lines.append)
     said = "".join(lines)
@@ -97,18 +88,17 @@ def _through_dashboard(
             document: dict[str, Any] = json.loads(line)
             return document
     print(said, file=sys.stderr, end="")
-    raise ClusterError(f"{address}: job {job} did not end with findings; its output is above")
+    raise ClusterError(f"{address}: job {job} ended without findings; its output is above")
 
 
 def _print(document: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
     for finding in document["findings"]:
         level = finding["level"]
         line = Text.assemble((f"{level:<8}", STYLE[level]), f"{finding['check']}: {finding['message']}")
-        console.print(line, soft_wrap=True)
+        Console().print(line, soft_wrap=True)
         if finding["remedy"]:
             say(f"{'':<8}-> {finding['remedy']}")
     wrong = sum(finding["level"] == "error" for finding in document["findings"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from raysweep.commands.context import add_common_flags
 from raysweep.errors import UserError
 from raysweep.registry import MODELS
-from raysweep.terminal import say, table_console
+from raysweep.terminal import format_large, say, table_console, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,9 +23,9 @@ SMALLEST, LARGEST = 4, 1024
 """The smallest and the largest image size that data can have, in pixels."""
 PAPER_RECEPTIVE_FIELDS = {"receptive_resnet50": 46, "v2_receptive_resnet50": 72}
 WHY_THEY_DIFFER = (
-    "The source paper counted 46, 39 and 72 and does not say for which networks. Counted without the stem's stride of "
-    "2, the networks come to just that: 46 for receptive, 72 for v2, 39 for either without its max-pools. The stride "
-    "doubles every later step, so what was built sees 85 and 137. v4's stem has no stride: its 72 is exact."
+    "The source paper counted 46, 39 and 72 and does not say for which networks. These are the fields without the "
+    "stem's stride of 2: 46 for receptive, 72 for v2, and 39 for either without its max-pools. The stride doubles "
+    "every later step, so the networks as built see 85 and 137 pixels. v4's stem has no stride: its 72 is exact."
 )
 
 
@@ -36,27 +36,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, default=40, metavar="PIXELS", help="height and width of the images; default: 40"
     )
     parser.add_argument("--classes", type=int, default=200, metavar="N", help="outputs of the classifier; default: 200")
-    add_common_flags(parser)
+    add_common_flags(parser, storage=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one row for each network; return the exit code.
-
-    Raises:
-        UserError: there is no such network, or no network takes such images.
-    """
+    """Print one row for each network; return the exit code."""
     from raysweep.vision.config import ModelConfig
-    from raysweep.vision.models.build import TORCHVISION_PREFIX
     from raysweep.vision.models.summary import summarize
 
     size, classes = arguments.image_size, arguments.classes
-    if not SMALLEST <= size <= LARGEST:
-        raise UserError(f"--image-size {size}: must be {SMALLEST} to {LARGEST} pixels")
-    if classes < 2:
-        raise UserError(f"--classes {classes}: must be at least 2")
-    for name in arguments.names:
-        if name not in MODELS and not name.startswith(TORCHVISION_PREFIX):
-            raise UserError(f"{MODELS.problem(name)}, {TORCHVISION_PREFIX}<name>")
+    _check(arguments.names, size, classes)
     summaries = [summarize(ModelConfig(name=name), classes, size) for name in arguments.names or MODELS.names()]
     if arguments.json:
         rows = [{**asdict(each), "report_receptive_field": PAPER_RECEPTIVE_FIELDS.get(each.name)} for each in summaries]
@@ -69,34 +58,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(names: Sequence[str], size: int, classes: int) -> None:
+    from raysweep.vision.models.build import TORCHVISION_PREFIX
+
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"--image-size {size}: must be {SMALLEST} to {LARGEST} pixels")
+    if classes < 2:
+        raise UserError(f"--classes {classes}: must be at least 2")
+    for name in names:
+        if name not in MODELS and not name.startswith(TORCHVISION_PREFIX):
+            raise UserError(f"{MODELS.problem(name)}, {TORCHVISION_PREFIX}<name>")
+
+
 def _table(summaries: Sequence[ModelSummary]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("network", no_wrap=True)
-    for name in ("params", "FLOPs", "receptive field", "the paper's"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("stage sizes", no_wrap=True)
-    if any(each.note for each in summaries):
-        table.add_column("note")
-    for each in summaries:
-        table.add_row(
+    right = ("params", "FLOPs", "receptive field", "the paper's")
+    notes = ["note"] if any(each.note for each in summaries) else []
+    rows = [
+        (
             each.name,
-            _short(each.params),
-            _short(each.flops),
-            str(each.receptive_field or "-"),
-            str(PAPER_RECEPTIVE_FIELDS.get(each.name, "-")),
+            format_large(each.params),
+            "-" if each.flops is None else format_large(each.flops),
+            each.receptive_field or "-",
+            PAPER_RECEPTIVE_FIELDS.get(each.name, "-"),
             ", ".join(map(str, each.stage_sizes)) or "-",
-            each.note,
+            *(each.note or "" for _ in notes),
         )
-    return table
-
-
-def _short(count: int | None) -> str:
-    """Write a count with three significant digits, such as 23.9 M."""
-    if count is None:
-        return "-"
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
+        for each in summaries
+    ]
+    return table_of(["network", *right, "stage sizes", *notes], rows, right)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.terminal import format_bytes, print_columns, say
+from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
+from raysweep.terminal import count_of, format_bytes, print_columns, say
 
 if TYPE_CHECKING:
     from raysweep.halving.cost import Cohort, Cost
+    from raysweep.results.rerun import Edits
     from raysweep.sweepfile import Sweep
     from raysweep.sweepfile.plan import Trial
     from raysweep.vision.timing import Timing
@@ -32,40 +34,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code.
-
-    Raises:
-        UserError: something about the input is wrong.
-    """
+    """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code."""
     from raysweep.halving.cost import cost_of
-    from raysweep.results.rerun import edits_of
 
-    context = Context.of(arguments, or_run=not arguments.time)
+    context = Context.of(arguments, DATA_LIES_BESIDE_IT if arguments.time else None)
     sweep, trials = context.sweep, context.trials
     cost = cost_of(sweep, trials)
-    timings = _time(trials, context) if arguments.time else None
-    edits = edits_of(sweep, trials, context.place[0])
+    timings = _time(context) if arguments.time else None
+    edits = _edits(context)
     if arguments.json:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     print_columns(*_table(trials, cost))
-    for line in [*_cohort_lines(cost), _epochs_line(trials, cost), *(edits.in_words() if edits else [])]:
-        say(line)
-    if timings:
-        totals = _totals(sweep, trials, cost, timings)
-        say(
-            f"on this machine: {totals['slot_hours']:.3g} slot-hours expected ({totals['slot_hours_in_full']:.3g} in "
-            f"full); disk: at most {format_bytes(totals['disk_bytes_at_most'])} during the run, "
-            f"{format_bytes(totals['disk_bytes'])} in the end"
-        )
+    lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *(edits.in_words() if edits else [])]
+    lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
+    say("\n".join(lines))
     return 0
 
 
-def _time(trials: Sequence[Trial], context: Context) -> list[Timing]:
+def _time(context: Context) -> list[Timing]:
     from raysweep.vision.timing import time_trials
 
-    return time_trials([trial.config for trial in trials], context.file.absolute().parent)
+    return time_trials([trial.config for trial in context.trials], context.file.absolute().parent)
+
+
+def _edits(context: Context) -> Edits | None:
+    """Return what a rerun makes of the run folder, if there is one on this machine."""
+    if not os.path.isfile(os.path.join(*context.place, "resolved.yaml")):
+        return None  # the modules that read a run folder take as long to import as a small plan to print
+    from raysweep.results.rerun import edits_of
+
+    return edits_of(context.sweep, context.trials, context.place[0])
 
 
 def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing] | None) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def _table(trials: Sequence[Trial], cost: Cost) -> tuple[list[str], list[list[st
     head = ["#", "trial", *axes, "seed", "epochs", *(["rungs"] if cost.rungs else [])]
     rows = []
     for number, trial in enumerate(trials, 1):
-        values = (_in_words(trial, key) for key in axes)
         rungs = [", ".join(map(str, cost.rung_epochs[trial.id]))] if cost.rungs else []
+        values = [_in_words(trial, key) for key in axes]
         rows.append([str(number), trial.id, *values, str(trial.seed), str(trial.config.epochs), *rungs])
     return head, rows
 
@@ -114,14 +114,13 @@ def _cohort_lines(cost: Cost) -> list[str]:
     if not cost.rungs:
         return []
     lines = [_cohort_line(cohort, cost) for cohort in cost.cohorts[:COHORTS_SHOWN]]
-    if hidden := len(cost.cohorts) - COHORTS_SHOWN:
-        lines += [f"... and {hidden} more groups"] if hidden > 0 else []
-    return lines
+    hidden = len(cost.cohorts) - len(lines)
+    return [*lines, f"... and {count_of(hidden, 'more group')}"] if hidden else lines
 
 
 def _cohort_line(cohort: Cohort, cost: Cost) -> str:
     group = ", ".join(f"{key} {value or 'not set'}" for key, value in cohort.group.items())
-    who = f"{cohort.configs} configs" + (f" ({cohort.trials} trials)" if cohort.trials != cohort.configs else "")
+    who = count_of(cohort.configs, "config") + (f" ({cohort.trials} trials)" if cohort.trials != cohort.configs else "")
     steps = (
         f"{count} go on from rung {r} ({share})"
         for r, (count, share) in enumerate(zip(cohort.goes_on, cost.rungs, strict=True), 1)
@@ -130,7 +129,7 @@ def _cohort_line(cohort: Cohort, cost: Cost) -> str:
 
 
 def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
-    line = f"{len(trials)} trials, {cost.epochs:,} epochs asked for"
+    line = f"{count_of(len(trials), 'trial')}, {count_of(cost.epochs, 'epoch')} asked for"
     expected = sum(cost.expected_epochs.values())
     return line + (f", {expected:,.0f} ({expected / cost.epochs:.0%}) expected" if cost.rungs else "")
 
@@ -145,3 +144,9 @@ def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence
         "disk_bytes_at_most": sum(timing.last_bytes + timing.best_bytes for timing in timings),
         "disk_bytes": sum(best[: sweep.checkpoints.keep_best]),
     }
+
+
+def _totals_line(totals: Mapping[str, float]) -> str:
+    hours = f"{totals['slot_hours']:.3g} slot-hours expected ({totals['slot_hours_in_full']:.3g} in full)"
+    most, least = format_bytes(totals["disk_bytes_at_most"]), format_bytes(totals["disk_bytes"])
+    return f"on this machine: {hours}; disk: at most {most} during the run, {least} in the end"

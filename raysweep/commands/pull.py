@@ -21,11 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copy a trial's best weights, and what is needed to use them; return the exit code.
-
-    Raises:
-        UserError: there is no such trial, or the folder holds something else.
-    """
+    """Copy a trial's best weights, and what is needed to use them; return the exit code."""
     from raysweep.results.checkpoint import write_checkpoint
     from raysweep.results.ranking import can_win
 

@@ -1,4 +1,4 @@
-"""`raysweep report`: writes the report of a run, which may still go on."""
+"""`raysweep report`: writes the report of a run, which may still be under way."""
 
 from __future__ import annotations
 
@@ -19,23 +19,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report and say where it is; return the exit code.
-
-    Raises:
-        UserError: there is no run folder, or `--to` names a file that is no report.
-    """
+    """Write the report and say where it is; return the exit code."""
     from raysweep.report import write_report, write_report_to
 
     context = Context.of(arguments)
     result = context.results(live=True, lenient=True)
     named = None if context.is_run_folder else context.named
-    if arguments.to is None:
-        place = write_report(result, named)
-    else:
-        place = arguments.to
+    if place := arguments.to:
         write_report_to(Path(place), result, named)
-    if arguments.json:
-        print(json.dumps({"name": result.name, "path": place}))
     else:
-        say(place)
+        place = write_report(result, named)
+    say(json.dumps({"name": result.name, "path": place}) if arguments.json else place)
     return 0

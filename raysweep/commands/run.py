@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
 
 SUMMARY = "run a sweep, or go on with it (the default command)"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_sweep_flags(parser, or_run=False)
+    add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
-    context = Context.of(arguments, or_run=False)
-    sweep = context.sweep  # a wrong file is told before the seconds that importing Ray takes
+    context = Context.of(arguments, DATA_LIES_BESIDE_IT)
+    sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
     from raysweep.driver import run_sweep
 
     return run_sweep(

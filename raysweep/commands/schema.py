@@ -9,7 +9,7 @@ SUMMARY = "print the JSON Schema of sweep files, for editors"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags: it has none."""
+    """Add no flags: the command has none."""
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -18,11 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the trials of the last run, best first; return the exit code.
-
-    Raises:
-        StorageError: there is no run folder.
-    """
+    """Print the trials of the last run, best first; return the exit code."""
     context = Context.of(arguments)
     if arguments.why is not None:
         from raysweep.commands.why import print_why

@@ -23,12 +23,7 @@ VERDICTS = {Verdict.SAFE: "goes on", Verdict.OUT: "is out", Verdict.UNDECIDED: "
 
 
 def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
-    """Print how a trial stands at each rung that it has reached; return the exit code.
-
-    Args:
-        result: what the run folder holds.
-        trial: the trial's id, or the beginning or end of it that no other trial has.
-        as_json: whether to print one JSON document.
+    """Print how a trial, named as `find_trial` takes it, stands at each rung that it has reached; return the exit code.
 
     Raises:
         UserError: there is no such trial, or there are several.
@@ -36,37 +31,33 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     record = find_trial(result, trial)
     scheduler, halving = result.scheduler, result.halving()
     reports = halving.explain(record.id, RIVALS)
+    reason = _reason(record, scheduler, halving, reports)
     if as_json:
-        print(json.dumps(_document(record, scheduler, halving, reports)))
+        known = {"id": record.id, "status": record.status, "epoch": record.epoch, "epochs": record.epochs}
+        print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
-    if isinstance(scheduler, AshaConfig):
-        lines.append(f"  {_peers(record, result.trials, scheduler)}")
+    lines += [_peers(record, result.trials, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
-        lines.append(f"  {in_words(report)}: {VERDICTS[report.verdict]}")
-        if report.beaten_by:
-            lines.append(f"    just ahead of it: {', '.join(report.beaten_by)}")
-    lines.append(f"  {_conclusion(record, scheduler, halving, reports)}")
-    for line in lines:
-        say(line)
+        lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
+        lines += [f"  just ahead of it: {', '.join(report.beaten_by)}"] if report.beaten_by else []
+    say("\n  ".join([*lines, reason]))
     return 0
 
 
 def find_trial(result: SweepResult, given: str) -> Record:
-    """Return the trial that an id, or its beginning or end, names.
+    """Return the trial with this id, or the only one whose id begins or ends so.
 
     Raises:
         UserError: there is none, or several.
     """
-    found = [record for record in result.trials if given == record.id] or [
-        record for record in result.trials if given and (record.id.startswith(given) or record.id.endswith(given))
-    ]
-    if len(found) == 1:
-        return found[0]
-    ids = [record.id for record in found or result.trials]
+    by_id = {record.id: record for record in result.trials}
+    found = [id for id in by_id if given and (id.startswith(given) or id.endswith(given))]
+    if given in by_id or len(found) == 1:
+        return by_id[given if given in by_id else found[0]]
     if found:
-        raise UserError(f"--why {given}: {len(found)} trials match: {_some(ids)}")
-    raise UserError(f"--why {given}: no such trial{did_you_mean(given, ids)}; there are: {_some(ids)}")
+        raise UserError(f"--why {given}: {len(found)} trials match: {_some(found)}")
+    raise UserError(f"--why {given}: no such trial{did_you_mean(given, by_id)}; there are: {_some(list(by_id))}")
 
 
 def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:
@@ -81,7 +72,7 @@ def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> 
     return among + (f", together with {count_of(seeds - 1, 'other seed')} of its config" if seeds > 1 else "")
 
 
-def _conclusion(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
+def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
     """Say in one line what the rungs mean for the trial."""
     if record.status in ("diverged", "failed"):
         return f"{record.status}: {(record.error or {}).get('message', 'no reason was recorded')}"
@@ -94,27 +85,12 @@ def _conclusion(record: Record, scheduler: SchedulerConfig, halving: Halving, re
         return f"{record.status}: its first rung is after epoch {halving.rules.rung_epochs(record.epochs)[0]}"
     if record.status == "finished":
         is_sure = report.verdict is Verdict.SAFE
-        return (
-            "finished: its place was sure at every rung" if is_sure else "finished under an earlier plan or scheduler"
-        )
+        return f"finished{': its place was sure at every rung' if is_sure else ' under an earlier plan or scheduler'}"
     if report.verdict is Verdict.OUT:
         return f"stopped at rung {report.rung + 1}: all places there ({report.places}) are taken by better configs"
     if report.verdict is Verdict.UNDECIDED:
         return f"waits at rung {report.rung + 1}: others may still beat it, or one ahead of it may fail"
     return f"goes on from rung {report.rung + 1}: it is among the best {report.places}, whatever the others reach"
-
-
-def _document(
-    record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]
-) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "status": record.status,
-        "epoch": record.epoch,
-        "epochs": record.epochs,
-        "reason": _conclusion(record, scheduler, halving, reports),
-        "rungs": [_rung_document(report, halving) for report in reports],
-    }
 
 
 def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:

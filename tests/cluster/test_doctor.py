@@ -6,12 +6,15 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from run_folders import make_run
 from running import Command
 
+from raysweep.cli import main
 from raysweep.cluster.autoscaler import find_config, parse_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes
 from raysweep.cluster.doctor.facts import NodeFacts, Probe
@@ -200,3 +203,27 @@ def test_doctor_passes_a_cluster_that_is_well_and_fails_a_sweep_that_does_not_fi
     out, _ = command("doctor", command.sweep(), "resources.cpus=5", code=1)
     assert "error   slots: resources: a worker asks for 5 CPUs" in out
     assert "-> ask for less" in out
+
+
+def test_doctor_checks_the_storage_and_slots_of_a_run_folder_through_the_dashboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, epochs=2)
+    sent: list[str] = []
+
+    class Server:
+        def __init__(self, address: str) -> None: ...
+
+        def submit(self, words: list[str], folder: Path, metadata: dict[str, str]) -> str:
+            sent.extend(words)
+            assert list(folder.iterdir()) == []
+            return "1"
+
+        def follow(self, job: str, write: Callable[[str], None]) -> None:
+            write('a warning\n{"ok": true, "nodes": [], "findings": []}\n')
+
+    monkeypatch.setattr("raysweep.cluster.jobs.JobServer", Server)
+    run = str(tmp_path / "runs" / "made")
+    assert main(["doctor", run, "--address", "http://127.0.0.1:1"]) == 0
+    assert capsys.readouterr().out == "the cluster can run sweeps\n"
+    assert sent == ["python", "-m", "raysweep", "doctor", "--json", run]

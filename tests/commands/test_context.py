@@ -83,13 +83,21 @@ def test_a_folder_that_is_no_run_folder_is_named(
     assert f"{tmp_path}: not a run folder" in refusal(capsys, command, tmp_path)
 
 
-@pytest.mark.parametrize("words", [["run"], ["data"], ["submit"], ["plan", "--time"], ["doctor"]])
-def test_what_needs_the_sweep_file_itself_refuses_a_run_folder(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["run"], "paths to data are relative to that file"),
+        (["data"], "paths to data are relative to that file"),
+        (["plan", "--time"], "paths to data are relative to that file"),
+        (["submit"], "that file is sent to the cluster"),
+    ],
+)
+def test_what_needs_the_sweep_file_itself_refuses_a_run_folder_and_says_why(
+    words: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_run(tmp_path, epochs=2)
     message = refusal(capsys, words[0], tmp_path / "runs" / "made", *words[1:])
-    assert message == f"{tmp_path}/runs/made is a run folder; name the sweep file that it was run from\n"
+    assert message == f"{tmp_path}/runs/made is a run folder; name the sweep file that it was run from, since {why}\n"
 
 
 @pytest.mark.parametrize("word", ["epochs=3", "--storage=elsewhere"])

@@ -60,7 +60,7 @@ def test_data_prepares_each_set_once_and_says_what_it_holds(
     assert (small["fingerprint"], small["mean"], small["std"]) == (data.fingerprint, list(data.mean), list(data.std))
     assert main(["data", sweep]) == 0
     printed = capsys.readouterr()
-    for part in (str(root), "train 15, val 4", "2: ant; bee", "4 x 4", data.fingerprint, "1 images", "ant/3.png"):
+    for part in (str(root), "train 15, val 4", "2: ant; bee", "4 x 4", data.fingerprint, "1 image that", "ant/3.png"):
         assert part in printed.out
     assert printed.err == "", "prepared already"
 

@@ -42,11 +42,11 @@ class Autoscaler:
 
     @property
     def min_workers(self) -> int:
-        """Workers that the cluster always has once they have joined."""
+        """How many workers the cluster is meant to have at all times."""
         return sum(node_type.min_workers for node_type in self.node_types)
 
     def missing(self, alive: Iterable[str]) -> str | None:
-        """Name the workers that should have joined and have not, given the addresses that have; None if all have."""
+        """Return, in words, the workers that should have joined but are not among the live addresses, or None."""
         alive = set(alive)
         absent = [host for host in self.hosts if host not in alive]
         if absent and len(self.hosts) - len(absent) < self.min_workers:
@@ -55,11 +55,15 @@ class Autoscaler:
         return f"{lacking} of {self.min_workers} workers" if not self.hosts and lacking > 0 else None
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """Return the live nodes of the connected cluster, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def read_autoscaler() -> Autoscaler | None:
     """Return what the autoscaler of the connected cluster may add; None if it has no autoscaler."""
     gcs = ray.get_runtime_context().gcs_address
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    head = next((node["NodeID"] for node in nodes if node["Alive"] and HEAD in node["Resources"]), None)
+    head = next((node["NodeID"] for node in alive_nodes() if HEAD in node["Resources"]), None)
     if head is None:
         return None
     if head == ray.get_runtime_context().get_node_id():
@@ -72,11 +76,7 @@ def read_autoscaler() -> Autoscaler | None:
 
 
 def find_config(gcs_address: str) -> dict[str, Any] | None:
-    """Return the completed `cluster.yaml` of a cluster's autoscaler, if that runs on this machine.
-
-    Args:
-        gcs_address: host:port of the cluster's head.
-    """
+    """Return the completed `cluster.yaml` of the autoscaler of the cluster at host:port, if it runs on this machine."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         given = [word.removeprefix(OPTION) for word in words if word.startswith(OPTION)]

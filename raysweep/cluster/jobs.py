@@ -19,6 +19,7 @@ import ray.exceptions
 import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from raysweep.cluster.places import is_url
 from raysweep.errors import ClusterError, Interrupted, TokenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -30,10 +31,7 @@ STOP_WITHIN_S = 60
 
 
 class JobServer:
-    """The job server at a dashboard's URL.
-
-    Args:
-        address: the URL; default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS if it is one, else DEFAULT_ADDRESS.
+    """The job server at a dashboard's URL: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS or DEFAULT_ADDRESS if none is given.
 
     Raises:
         ClusterError: nothing answers there, or it refuses our token.
@@ -41,9 +39,8 @@ class JobServer:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = _url(address).rstrip("/")
-        for name in ("ray.dashboard", "ray._private.runtime_env"):  # they log uploads and closed connections
-            logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        for name in ("ray.dashboard", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they log uploads and closed connections
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray prefers it to its argument
         try:
             self.client = JobSubmissionClient(self.address)
@@ -57,7 +54,7 @@ class JobServer:
             ) from error
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The live nodes, as Ray's state API describes them (`node_ip`, `is_head_node`, `resources_total`)."""
+        """Return the live nodes, as Ray's state API describes them (`node_ip`, `is_head_node`, `resources_total`)."""
         answer = self.client._do_request("GET", "/api/v0/nodes?limit=10000&detail=1")
         answer.raise_for_status()
         nodes: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
@@ -72,14 +69,10 @@ class JobServer:
 
     def submit(self, words: Sequence[str], folder: Path, metadata: Mapping[str, str]) -> str:
         """Run a command on the head, in a copy of the folder, which every node gets; return the job's id."""
-        environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), "PYTHONUNBUFFERED": "1"}
-        return str(
-            self.client.submit_job(
-                entrypoint=shlex.join(words),
-                runtime_env={"working_dir": str(folder), "env_vars": environment},
-                metadata=dict(metadata),
-            )
-        )
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), "PYTHONUNBUFFERED": "1"}
+        environment = {"working_dir": str(folder), "env_vars": variables}
+        command = shlex.join(words)
+        return str(self.client.submit_job(entrypoint=command, runtime_env=environment, metadata=dict(metadata)))
 
     def follow(self, job: str, write: Callable[[str], object]) -> int:
         """Call `write` with what a job prints until it ends; return its exit code.
@@ -139,8 +132,3 @@ def _url(address: str | None) -> str:
     if not is_url(chosen):
         raise ClusterError(f"--address {chosen}: must be the dashboard's URL, such as {DEFAULT_ADDRESS}")
     return chosen
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is a dashboard's URL, and not one of Ray's own."""
-    return address.startswith(("http://", "https://"))

@@ -36,6 +36,11 @@ def is_relative(place: str) -> bool:
     return "://" not in place and not Path(place).expanduser().is_absolute()
 
 
+def is_url(address: str) -> bool:
+    """Whether an address is a dashboard's URL, and not one of Ray's own."""
+    return address.startswith(("http://", "https://"))
+
+
 def describe_job(sweep: str, run_folder: str) -> dict[str, str]:
-    """The name and metadata that Ray's dashboard shows beside a run's job."""
+    """Return the name and metadata that Ray's dashboard shows beside a run's job."""
     return {"job_name": sweep, "raysweep": sweep, "raysweep_run_folder": run_folder}

@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
-from raysweep.cluster.autoscaler import Autoscaler, NodeType, read_autoscaler
+from raysweep.cluster.autoscaler import Autoscaler, NodeType, alive_nodes, read_autoscaler
+from raysweep.cluster.places import is_url
 from raysweep.errors import ClusterError, TokenError
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
@@ -34,12 +35,12 @@ class Slot:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """One worker's resources, as Ray names them."""
+        """One worker's resources, by Ray's names."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker's loop."""
+        """How many CPU threads one worker's loop uses."""
         return max(1, math.floor(self.cpus))
 
     def fits(self, node: Mapping[str, float]) -> int:
@@ -59,16 +60,14 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith(("http://", "https://")):
+    if is_url(address):
         raise ClusterError(
             f"--address {address}: is a dashboard's URL, but a run connects to Ray itself, on a node of the cluster: "
             "auto or HOST:6379. From another machine, use `raysweep submit`"
         )
     job = JobConfig(metadata=dict(metadata or {}))
     try:
-        ray.init(
-            address=address, job_config=job, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
-        )
+        ray.init(address, job_config=job, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
     except ray.exceptions.AuthenticationError as error:
         raise TokenError(address, str(error)) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -76,37 +75,32 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
 
 
 def find_slot(resources: Resources, say: Callable[[str], None] = lambda text: None) -> Slot:
-    """Work out a trial's slot on the connected cluster, counting what its autoscaler may add.
-
-    Args:
-        resources: what the sweep file asks for.
-        say: called with what the run has to wait for, in words.
+    """Work out a trial's slot on the connected cluster, counting what its autoscaler may add; `say` why a run waits.
 
     Raises:
         ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
     autoscaler = read_autoscaler()
-    if autoscaler:
-        _wait_for_workers(resources, autoscaler, say)
+    missing = _wait_for_workers(resources, autoscaler, say) if autoscaler else None
     nodes = node_resources()
     slot = resolve_slot(resources, nodes, autoscaler)
-    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
     if waiting := check_slot(slot, nodes, autoscaler, missing):
         say(waiting)
     return slot
 
 
-def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> None:
-    """Wait until a trial fits somewhere, or all expected workers have joined, or JOIN_WITHIN_S is over."""
+def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> str | None:
+    """Wait until a trial fits somewhere or JOIN_WITHIN_S is over; return which workers have not joined by then."""
     said = False
     end = time.monotonic() + JOIN_WITHIN_S
     while (missing := autoscaler.missing(alive_hosts())) and time.monotonic() < end:
         if count_slots(resolve_slot(resources, node_resources(), autoscaler)):
-            return
+            break
         if not said:
             say(f"waiting: {missing} have not joined the cluster yet")
             said = True
         time.sleep(0.5)
+    return missing
 
 
 def check_slot(
@@ -114,11 +108,7 @@ def check_slot(
 ) -> str | None:
     """Return what a run with this slot has to wait for, in words; None if it can begin.
 
-    Args:
-        slot: a trial's.
-        nodes: the resources of each node, by Ray's names.
-        autoscaler: the cluster's, if it has one.
-        missing: the nodes that should have joined and have not, in words.
+    The nodes' resources have Ray's names; `missing` says in words which nodes should have joined and have not.
 
     Raises:
         ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
@@ -126,24 +116,33 @@ def check_slot(
     types = [each for each in autoscaler.node_types if each.resources] if autoscaler else []
     able = [each for each in types if slot.fits(each.resources)]
     there = sum(map(slot.fits, nodes))
-    has = f"the cluster has {_cluster_words(nodes)}"
-    if types:
-        has += "; its autoscaler may add " + ", ".join(_type_words(each) for each in types)
-    if missing:
-        has += f"; {missing} have not joined: see `raysweep doctor`"
+    need, has = _words(slot.bundle), _supply(nodes, types, missing)
     if not there and not able:
-        raise ClusterError(f"resources: a worker asks for {_words(slot.bundle)}, more than any node has; {has}")
+        raise ClusterError(f"resources: a worker asks for {need}, more than any node has; the cluster has {has}")
     if there + sum(slot.fits(each.resources) * each.max_workers for each in able) < slot.workers:
-        raise ClusterError(
-            f"resources: a trial asks for {slot.workers} workers of {_words(slot.bundle)} each, more than the whole "
-            f"cluster has: {has.removeprefix('the cluster has ')}"
-        )
+        of_each = f"{slot.workers} workers of {need} each"
+        raise ClusterError(f"resources: a trial asks for {of_each}, more than the whole cluster has: {has}")
     if there >= slot.workers:
         return None
-    return (
-        f"waiting: no node holds a trial yet ({slot.workers} x {_words(slot.bundle)}); the autoscaler should add "
-        f"{' or '.join(each.name for each in able)}"
-    )
+    names = " or ".join(each.name for each in able)
+    return f"waiting: no node holds a trial yet ({slot.workers} x {need}); the autoscaler should add {names}"
+
+
+def _supply(nodes: Sequence[Mapping[str, float]], types: Sequence[NodeType], missing: str | None) -> str:
+    """Say what the cluster has, what may still come, and what should have come."""
+    has = "; ".join(map(_computing, nodes)) or "no nodes"
+    if types:
+        added = (f"{each.max_workers} {each.name} ({_computing(each.resources)})" for each in types)
+        has += f"; its autoscaler may add {', '.join(added)}"
+    return has + (f"; {missing} have not joined: see `raysweep doctor`" if missing else "")
+
+
+def _computing(resources: Mapping[str, float]) -> str:
+    return _words({name: resources.get(name, 0) for name in ("CPU", "GPU")})
+
+
+def _words(bundle: Mapping[str, float]) -> str:
+    return " and ".join(count_of(count, name) for name, count in bundle.items())
 
 
 def resolve_slot(
@@ -167,18 +166,13 @@ def count_slots(slot: Slot) -> int:
 def wait_for(
     reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool], say_every_s: float = 30.0
 ) -> bool:
-    """Wait for a task that needs a trial's slot, and say so now and then while no node has one.
-
-    Returns:
-        False if `is_stopped` came true first; then the task is cancelled.
-    """
+    """Wait for a task that needs a trial's slot, and say so now and then; once stopped, cancel it and return False."""
     began = said_at = time.monotonic()
     while not ray.wait([reference], timeout=0.25)[0]:
         if is_stopped():
             ray.cancel(reference, force=True)
             return False
-        now = time.monotonic()
-        if now - said_at >= say_every_s:
+        if (now := time.monotonic()) - said_at >= say_every_s:
             said_at = now
             if not count_slots(slot):
                 say(
@@ -189,32 +183,16 @@ def wait_for(
 
 
 def alive_hosts() -> list[str]:
-    """The addresses of the cluster's nodes."""
-    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    """Return the addresses of the cluster's nodes."""
+    return [node["NodeManagerAddress"] for node in alive_nodes()]
 
 
 def node_resources() -> list[dict[str, float]]:
-    """The resources of each of the cluster's nodes, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _computing(resources: Mapping[str, float]) -> dict[str, float]:
-    return {name: resources.get(name, 0) for name in ("CPU", "GPU")}
-
-
-def _type_words(node_type: NodeType) -> str:
-    return f"{node_type.max_workers} {node_type.name} ({_words(_computing(node_type.resources))})"
-
-
-def _words(bundle: Mapping[str, float]) -> str:
-    return " and ".join(count_of(count, name) for name, count in bundle.items())
-
-
-def _cluster_words(nodes: Sequence[Mapping[str, float]]) -> str:
-    return "; ".join(_words(_computing(node)) for node in nodes) or "no nodes"
+    """Return the resources of each of the cluster's nodes, by Ray's names."""
+    return [node["Resources"] for node in alive_nodes()]
 
 
 def dashboard_url() -> str | None:
-    """Where the Ray dashboard answers, if it runs."""
+    """Return where the Ray dashboard answers, if it runs."""
     url: Any = ray.get_runtime_context().worker.node.webui_url if ray.is_initialized() else None
     return f"http://{url}" if url else None

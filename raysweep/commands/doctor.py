@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine a cluster and print what was found; return 0 if sweeps can run there, 1 if not."""
     context = Context.of(arguments) if arguments.sweep else None
     sweep = context.sweep if context else None  # reports a wrong file at once: importing Ray takes seconds
-    from raysweep.cluster.jobs import is_url
+    from raysweep.cluster.places import is_url
 
     storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (sweep.storage if sweep else None)
     address = arguments.address or os.environ.get("RAY_ADDRESS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,10 @@ DISK_SHARE = 0.05
 """Ray spills no objects onto a disk with a smaller free share (`local_fs_capacity_threshold`)."""
 DISK_BYTES = 5 * 2**30
 OPEN_FILES = 8192
+MAKE_A_TOKEN = (
+    "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node and start Ray "
+    "with RAY_AUTH_MODE=token, as cluster.yaml does"
+)
 
 
 @dataclass(frozen=True)
@@ -32,27 +35,27 @@ class Finding:
 
 def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Check what the nodes say of themselves; if there are any, each check makes at least one finding."""
-    checks = (check_versions, check_gpus, check_token, check_clocks, check_shared_memory, check_disk, check_open_files)
+    checks = (_versions, _gpus, _token, _clocks, _shared_memory, _disk, _open_files)
     return [finding for check in checks if nodes for finding in check(nodes)]
 
 
-def check_versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Python, Ray, torch, CUDA and raysweep are installed, in the same versions on all nodes."""
     faults = []
     remedy = "install the same version on every node: setup_commands with constraints.txt, then `ray up cluster.yaml`"
     names = list(dict.fromkeys(name for node in nodes for name in node.versions))
     for name in names:
-        hosts = defaultdict(list)
+        hosts: dict[str, list[str]] = {}
         for node in nodes:
-            hosts[node.versions.get(name) or "absent"].append(node.host)
+            hosts.setdefault(node.versions.get(name) or "absent", []).append(node.host)
         if len(hosts) > 1 or "absent" in hosts:
             where = "; ".join(f"{value} on {', '.join(found)}" for value, found in hosts.items())
             faults.append((f"{name}: {where}", remedy))
     same = ", ".join(f"{name} {nodes[0].versions.get(name)}" for name in names)
-    return _findings("versions", "error", faults, f"{same} on {_all(nodes)}")
+    return findings("versions", "error", faults, f"{same} on {_all(nodes)}")
 
 
-def check_gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Torch sees as many GPUs on each node as Ray schedules there."""
     faults = [
         (
@@ -65,20 +68,14 @@ def check_gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
     ]
     total = sum(node.gpus for node in nodes)
     well = f"{count_of(total, 'GPU')} on {_all(nodes)}" if total else "none; trials run on CPUs"
-    return _findings("gpus", "error", faults, well)
+    return findings("gpus", "error", faults, well)
 
 
-def check_token(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _token(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Ray asks for a token, and only the token file's owner can read it."""
-    faults = []
-    if unprotected := [node.host for node in nodes if not node.has_token_mode]:
-        faults.append(
-            (
-                f"no authentication on {', '.join(unprotected)}: anyone who can reach Ray's ports can run code there",
-                "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node "
-                "and start Ray with RAY_AUTH_MODE=token, as cluster.yaml does",
-            )
-        )
+    unprotected = ", ".join(node.host for node in nodes if not node.has_token_mode)
+    no_token = f"no authentication on {unprotected}: anyone who can reach Ray's ports can run code there"
+    faults = [(no_token, MAKE_A_TOKEN)] if unprotected else []
     faults += [
         (
             f"{node.host}: other users can read ~/.ray/auth_token (mode {node.token_file_mode:o})",
@@ -88,28 +85,28 @@ def check_token(nodes: Sequence[NodeFacts]) -> list[Finding]:
         if node.token_file_mode is not None and node.token_file_mode & 0o077
     ]
     level: Level = "error" if len(nodes) > 1 else "warning"  # on a single machine Ray listens on loopback alone
-    return _findings("token", level, faults, f"required on {_all(nodes)}; only its owner can read the file")
+    return findings("token", level, faults, f"required on {_all(nodes)}; only its owner can read the file")
 
 
-def check_clocks(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _clocks(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """The clocks agree, as far as that could be measured."""
     remedy = "synchronise it with chrony or systemd-timesyncd"
-    apart = [node for node in nodes if abs(node.clock_ahead_s) - node.clock_error_s > CLOCK_S]
     way = {True: "ahead", False: "behind"}
     faults = [
         (f"{node.host}: its clock is {abs(node.clock_ahead_s):.1f} s {way[node.clock_ahead_s > 0]}", remedy)
-        for node in apart
+        for node in nodes
+        if abs(node.clock_ahead_s) - node.clock_error_s > CLOCK_S
     ]
     most = max(abs(node.clock_ahead_s) for node in nodes)
     error = max(node.clock_error_s for node in nodes)
-    return _findings("clocks", "warning", faults, f"at most {most:.2f} s apart (measured to {error:.2f} s)")
+    return findings("clocks", "warning", faults, f"at most {most:.2f} s apart (measured to {error:.2f} s)")
 
 
-def check_shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """/dev/shm has room for the object store, through which trials share the prepared data."""
     faults = [
         (
-            f"{node.host}: /dev/shm has {format_bytes(node.shm_bytes)}, but the object store wants "
+            f"{node.host}: /dev/shm has {format_bytes(node.shm_bytes)}, but the object store needs "
             f"{format_bytes(node.object_store_bytes)}, so Ray puts it on the disk, which is slow",
             "make /dev/shm larger (docker run --shm-size), or give `ray start` a smaller --object-store-memory",
         )
@@ -118,39 +115,37 @@ def check_shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
     ]
     least = format_bytes(min(node.object_store_bytes for node in nodes))
     well = f"/dev/shm holds each node's object store (the smallest: {least})"
-    return _findings("shared memory", "warning", faults, well)
+    return findings("shared memory", "warning", faults, well)
 
 
-def check_disk(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _disk(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Ray can spill objects and write logs on each node."""
     remedy = "delete old /tmp/ray/session_* there, or start Ray with --temp-dir on a larger disk"
-    findings = []
+    found = []
     for node in nodes:
         refuses = node.disk_free_share < DISK_SHARE
         if refuses or node.disk_free_bytes < DISK_BYTES:
             free = f"{format_bytes(node.disk_free_bytes)} ({node.disk_free_share:.0%}) free under Ray's folder"
             message = f"{node.host}: {free}{'; Ray spills no objects there' if refuses else ''}"
-            findings.append(Finding("disk", "error" if refuses else "warning", message, remedy))
+            found.append(Finding("disk", "error" if refuses else "warning", message, remedy))
     least = format_bytes(min(node.disk_free_bytes for node in nodes))
-    return findings or [Finding("disk", "ok", f"at least {least} free on {_all(nodes)}")]
+    return found or [Finding("disk", "ok", f"at least {least} free on {_all(nodes)}")]
 
 
-def check_open_files(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """A process may open as many files as those of a large sweep do."""
+def _open_files(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Each process may open as many files as a large sweep needs."""
+    remedy = "put `ulimit -n 65536` before `ray start`, as cluster.yaml does"
     faults = [
-        (
-            f"{node.host}: Ray's processes may open only {node.open_files} files",
-            "put `ulimit -n 65536` before `ray start`, as cluster.yaml does",
-        )
+        (f"{node.host}: Ray's processes may open only {node.open_files} files", remedy)
         for node in nodes
         if node.open_files < OPEN_FILES
     ]
     least = min(node.open_files for node in nodes)
-    return _findings("open files", "warning", faults, f"at least {least:,} for each process")
+    return findings("open files", "warning", faults, f"at least {least:,} for each process")
 
 
-def _findings(check: str, level: Level, faults: Iterable[tuple[str, str]], well: str) -> list[Finding]:
-    """A finding for each fault, given as its message and remedy; without faults, one that all is well."""
+def findings(check: str, level: Level, faults: Iterable[tuple[str, str]], well: str) -> list[Finding]:
+    """Return a finding for each fault, given as its message and remedy, or one that all is well."""
     return [Finding(check, level, *fault) for fault in faults] or [Finding(check, "ok", well)]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysweep.cluster.autoscaler import Autoscaler, read_autoscaler
-from raysweep.cluster.doctor.checks import Finding, check_nodes
+from raysweep.cluster.autoscaler import Autoscaler, alive_nodes, read_autoscaler
+from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
 from raysweep.cluster.doctor.facts import NodeFacts, Probe
 from raysweep.cluster.slots import alive_hosts, check_slot, dashboard_url, node_resources, resolve_slot
 from raysweep.errors import ClusterError
@@ -37,16 +37,16 @@ def examine(
     Returns:
         The facts of each node that answered, and the findings in the order of the checks.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    autoscaler = read_autoscaler()
-    answers, findings = _ask(nodes)
+    nodes, autoscaler = alive_nodes(), read_autoscaler()
+    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
+    answers, found = _ask(nodes)
     facts = [each for each, _ in answers]
-    findings += [*_check_joined(nodes, autoscaler), *check_nodes(facts), *_check_dashboard()]
+    found += [_check_joined(nodes, autoscaler, missing), *check_nodes(facts), _check_dashboard()]
     if storage is not None and answers:
-        findings += _check_storage(storage, storage_is_relative, answers)
+        found += _check_storage(storage, storage_is_relative, answers)
     if resources is not None:
-        findings += _check_slots(resources, autoscaler)
-    return facts, findings
+        found += _check_slots(resources, autoscaler, missing)
+    return facts, found
 
 
 def _ask(nodes: list[dict[str, Any]]) -> tuple[list[tuple[NodeFacts, Any]], list[Finding]]:
@@ -59,16 +59,20 @@ def _ask(nodes: list[dict[str, Any]]) -> tuple[list[tuple[NodeFacts, Any]], list
         probe = remote.options(scheduling_strategy=on_node).remote()
         asked[probe.facts.remote(node["NodeManagerAddress"], node["Resources"], session)] = node, probe
     ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
-    answers, findings = [], []
+    answers, found = [], []
     for reference, (node, probe) in asked.items():
         try:
             answers.append((_with_clock(ray.get(reference, timeout=0.1), probe), probe))
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            where = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            remedy = "check that the host is up and has raysweep: `ray status`, /tmp/ray/session_latest/logs"
-            findings.append(Finding("nodes", "error", f"{where}: a process there did not answer: {reason}", remedy))
-    return answers, findings
+            found.append(_no_answer(node, error))
+    return answers, found
+
+
+def _no_answer(node: Mapping[str, Any], error: Exception) -> Finding:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    where = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    remedy = "check that the host is up and has raysweep: `ray status`, /tmp/ray/session_latest/logs"
+    return Finding("nodes", "error", f"{where}: a process there did not answer: {reason}", remedy)
 
 
 def _with_clock(facts: NodeFacts, probe: Any) -> NodeFacts:
@@ -82,81 +86,66 @@ def _with_clock(facts: NodeFacts, probe: Any) -> NodeFacts:
     return replace(facts, clock_ahead_s=best[1], clock_error_s=best[0] / 2)
 
 
-def _check_joined(nodes: list[dict[str, Any]], autoscaler: Autoscaler | None) -> Iterator[Finding]:
-    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
+def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler | None, missing: str | None) -> Finding:
     if missing:
-        yield Finding(
-            "nodes",
-            "error",
-            f"{missing} have not joined the cluster",
+        remedy = (
             "`ray monitor cluster.yaml` shows what the autoscaler does; a setup or start command may fail (`ray up` "
-            "succeeds all the same), the host may be down, or it cannot reach port 6379 of the head",
+            "succeeds all the same), the host may be down, or it cannot reach port 6379 of the head"
         )
-    else:
-        may_grow = f"; the autoscaler may start up to {autoscaler.max_workers} workers" if autoscaler else ""
-        yield Finding(
-            "nodes", "ok", f"{len(nodes)}: {', '.join(node['NodeManagerHostname'] for node in nodes)}{may_grow}"
-        )
+        return Finding("nodes", "error", f"{missing} have not joined the cluster", remedy)
+    hosts = ", ".join(node["NodeManagerHostname"] for node in nodes)
+    may_grow = f"; the autoscaler may start up to {autoscaler.max_workers} workers" if autoscaler else ""
+    return Finding("nodes", "ok", f"{len(nodes)}: {hosts}{may_grow}")
 
 
-def _check_dashboard() -> Iterator[Finding]:
+def _check_dashboard() -> Finding:
     url = (dashboard_url() or "").removeprefix("http://")
     if not url:
-        yield Finding("dashboard", "warning", "it does not run", "install ray[default]; `raysweep submit` needs it")
-    elif not url.startswith(LOOPBACK):
-        remedy = "start the head with --dashboard-host=127.0.0.1 and reach it through `ray dashboard cluster.yaml`"
-        yield Finding("dashboard", "warning", f"it listens on {url}, open to anyone who can reach that address", remedy)
-    else:
-        yield Finding("dashboard", "ok", f"on loopback only, {url}")
+        return Finding("dashboard", "warning", "it is not running", "install ray[default]; `raysweep submit` needs it")
+    if url.startswith(LOOPBACK):
+        return Finding("dashboard", "ok", f"on loopback only, {url}")
+    remedy = "start the head with --dashboard-host=127.0.0.1 and reach it through `ray dashboard cluster.yaml`"
+    return Finding("dashboard", "warning", f"it listens on {url}, open to anyone who can reach that address", remedy)
 
 
-def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFacts, Any]]) -> Iterator[Finding]:
+def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFacts, Any]]) -> list[Finding]:
     """Write a file from one node, a worker where there is one, and read it on every other."""
     if is_relative and len(answers) > 1:
         remedy = "give --storage (or RAYSWEEP_STORAGE) an s3:// or gs:// URI, or the absolute path of a shared folder"
-        yield Finding("storage", "error", "it is a relative path, which means another folder on each node", remedy)
-        return
+        return [Finding("storage", "error", "it is a relative path, which means another folder on each node", remedy)]
     (writer, on_writer), *readers = sorted(answers, key=lambda answer: answer[0].is_head)
     name, data = f"raysweep-doctor-{uuid.uuid4().hex}", uuid.uuid4().bytes
     if fault := ray.get(on_writer.write.remote(storage, name, data)):
-        yield Finding("storage", "error", f"{writer.host} cannot write {storage}: {fault}", _remedy(storage))
-        return
-    read = {reader.host: probe.read.remote(storage, name, data) for reader, probe in readers}
-    faults = [
-        f"{host} cannot read in {storage} what {writer.host} wrote: {fault}"
-        for host, answer in read.items()
-        if (fault := ray.get(answer))
-    ]
-    if fault := ray.get(on_writer.delete.remote(storage, name)):
-        faults.append(f"{writer.host} cannot delete in {storage}: {fault}")
-    for message in faults:
-        yield Finding("storage", "error", message, _remedy(storage))
-    if not faults:
-        on_others = f" and read on {count_of(len(readers), 'other node')}" if readers else ""
-        yield Finding("storage", "ok", f"{storage}: written on {writer.host}{on_others}")
-
-
-def _remedy(storage: str) -> str:
+        faults = [f"{writer.host} cannot write {storage}: {fault}"]
+    else:
+        asked = {reader.host: probe.read.remote(storage, name, data) for reader, probe in readers}
+        read = dict(zip(asked, ray.get(list(asked.values())), strict=True))
+        wrote = f"cannot read in {storage} what {writer.host} wrote"
+        faults = [f"{host} {wrote}: {fault}" for host, fault in read.items() if fault]
+        if fault := ray.get(on_writer.delete.remote(storage, name)):
+            faults.append(f"{writer.host} cannot delete in {storage}: {fault}")
+    on_others = f" and read on {count_of(len(readers), 'other node')}" if readers else ""
+    well = f"{storage}: written on {writer.host}{on_others}"
+    remedy = "mount the same writable folder on every node, or use s3:// or gs://"
     if "://" in storage:
-        return "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
-    return "mount the same writable folder on every node, or use s3:// or gs://"
+        remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
+    return findings("storage", "error", [(fault, remedy) for fault in faults], well)
 
 
-def _check_slots(resources: Resources, autoscaler: Autoscaler | None) -> Iterator[Finding]:
+def _check_slots(resources: Resources, autoscaler: Autoscaler | None, missing: str | None) -> Iterator[Finding]:
     """Check that a trial of the sweep fits, now or later, and leaves no GPU idle."""
     nodes = node_resources()
     slot = resolve_slot(resources, nodes, autoscaler)
-    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
     try:
         waiting = check_slot(slot, nodes, autoscaler, missing)
     except ClusterError as error:
         yield Finding("slots", "error", str(error), "ask for less under `resources`, or add larger nodes")
         return
-    if waiting:
-        yield Finding("slots", "warning", waiting, "none if the autoscaler may launch that node: see `ray status`")
-    else:
-        at_a_time = count_of(sum(map(slot.fits, nodes)) // slot.workers, "trial")
-        yield Finding("slots", "ok", f"{at_a_time} at a time, {slot.workers} x {slot.bundle}")
+    at_a_time = count_of(sum(map(slot.fits, nodes)) // slot.workers, "trial")
+    wait = (
+        [(waiting, "no action is needed if the autoscaler may launch that node: see `ray status`")] if waiting else []
+    )
+    yield from findings("slots", "warning", wait, f"{at_a_time} at a time, {slot.workers} x {slot.bundle}")
     for node in nodes:
         gpus = node.get("GPU", 0)
         if slot.gpus and (idle := gpus - slot.fits(node) * slot.gpus) >= slot.gpus:

@@ -1,4 +1,4 @@
-"""Facts of one node, gathered by a process there. No torch, which would cost seconds and GPU memory."""
+"""Facts of one node, gathered by a process there, without torch, which would cost seconds and GPU memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,7 +41,7 @@ class NodeFacts:
     gpus_seen: int | None
     """GPUs that torch sees; None where Ray schedules none."""
     versions: Mapping[str, str]
-    """Versions of python, ray, torch, cuda (which torch was built for), raysweep; empty where not installed."""
+    """Versions of Python, Ray, torch, CUDA (which torch was built for) and raysweep; empty where not installed."""
     has_token_mode: bool
     """Whether Ray asks for an authentication token."""
     token_file_mode: int | None
@@ -56,7 +56,7 @@ class NodeFacts:
     clock_ahead_s: float = 0.0
     """How far the clock is ahead of that of the node that asked."""
     clock_error_s: float = 0.0
-    """How far that measurement may be off: half of the time that the answer took."""
+    """How far off that measurement may be: half of the time that the answer took."""
 
 
 class Probe:
@@ -84,46 +84,43 @@ class Probe:
         )
 
     def clock(self) -> float:
-        """The time here, in seconds."""
+        """Return the time here, in seconds."""
         return time.time()
 
     def write(self, storage: str, name: str, data: bytes) -> str | None:
         """Write a file into the storage; return what went wrong, or None."""
-        try:
-            Storage(storage).write(name, data)
-        except (OSError, StorageError) as error:
-            return _words(error)
-        return None
+        return _fault(lambda: Storage(storage).write(name, data))
 
     def read(self, storage: str, name: str, data: bytes) -> str | None:
         """Read a file that another node wrote; return what went wrong, or None."""
-        end = time.monotonic() + READ_WITHIN_S
-        while True:
-            try:
-                return None if Storage(storage).read(name) == data else "it reads other bytes than were written"
-            except FileNotFoundError:
-                if time.monotonic() > end:
-                    return "the file is not there"
-                time.sleep(0.5)
-            except (OSError, StorageError) as error:
-                return _words(error)
+        return _fault(lambda: _read(storage, name, data))
 
     def delete(self, storage: str, name: str) -> str | None:
         """Delete the file again; return what went wrong, or None."""
-        try:
-            Storage(storage).delete(name)
-        except (OSError, StorageError) as error:
-            return _words(error)
-        return None
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        return _fault(lambda: Storage(storage).delete(name))
 
 
 def _existing(path: Path) -> Path:
-    """The folder itself or, where this node keeps its session elsewhere, the nearest existing folder above it."""
+    """Return the folder itself or, where this node keeps its session elsewhere, the nearest existing one above it."""
     return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _fault(action: Callable[[], str | None]) -> str | None:
+    try:
+        return action()
+    except (OSError, StorageError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _read(storage: str, name: str, data: bytes) -> str | None:
+    end = time.monotonic() + READ_WITHIN_S
+    while True:
+        try:
+            return None if Storage(storage).read(name) == data else "the bytes read differ from those written"
+        except FileNotFoundError:
+            if time.monotonic() > end:
+                return "the file is not there"
+            time.sleep(0.5)
 
 
 def _versions() -> dict[str, str]:

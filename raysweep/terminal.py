@@ -44,11 +44,11 @@ def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Colle
     return table
 
 
-def table_console() -> Console:
+def table_console(stderr: bool = False) -> Console:
     """Return a console for tables, as wide as the terminal, or WIDTH_IN_A_PIPE at least where there is none."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_IN_A_PIPE)
     return console

@@ -121,14 +121,13 @@ class JobServer:
             return Interrupted.exit_code
         if info.driver_exit_code is not None and info.driver_exit_code >= 0:
             return int(info.driver_exit_code)
-        raise ClusterError(
-            f"job {info.submission_id} failed: {info.message}; what is committed is safe: submit it again to go on"
-        )
+        committed = "what is committed is safe: submit it again to go on"
+        raise ClusterError(f"job {info.submission_id} failed: {info.message}; {committed}")
 
 
 def _url(address: str | None) -> str:
-    candidates = (os.environ.get("RAY_API_SERVER_ADDRESS"), os.environ.get("RAY_ADDRESS"))
-    chosen = address or next((each for each in candidates if each and is_url(each)), DEFAULT_ADDRESS)
+    set_here = (os.environ.get(name, "") for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
+    chosen = address or next(filter(is_url, set_here), DEFAULT_ADDRESS)
     if not is_url(chosen):
         raise ClusterError(f"--address {chosen}: must be the dashboard's URL, such as {DEFAULT_ADDRESS}")
     return chosen

@@ -22,6 +22,9 @@ from raysweep.terminal import count_of
 JOIN_WITHIN_S = 120.0
 """How long a run waits for the workers that `ray up` has begun to start, while no other node can hold a trial."""
 
+SAY_EVERY_S = 30.0
+"""How often a run says that it still waits for a node."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -74,7 +77,7 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
         raise ClusterError(f"--address {address}: cannot connect to a Ray cluster there: {error}") from error
 
 
-def find_slot(resources: Resources, say: Callable[[str], None] = lambda text: None) -> Slot:
+def find_slot(resources: Resources, say: Callable[[str], None]) -> Slot:
     """Work out a trial's slot on the connected cluster, counting what its autoscaler may add; `say` why a run waits.
 
     Raises:
@@ -163,16 +166,14 @@ def count_slots(slot: Slot) -> int:
     return sum(map(slot.fits, node_resources())) // slot.workers
 
 
-def wait_for(
-    reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool], say_every_s: float = 30.0
-) -> bool:
+def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> bool:
     """Wait for a task that needs a trial's slot, and say so now and then; once stopped, cancel it and return False."""
     began = said_at = time.monotonic()
     while not ray.wait([reference], timeout=0.25)[0]:
         if is_stopped():
             ray.cancel(reference, force=True)
             return False
-        if (now := time.monotonic()) - said_at >= say_every_s:
+        if (now := time.monotonic()) - said_at >= SAY_EVERY_S:
             said_at = now
             if not count_slots(slot):
                 say(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -77,17 +78,13 @@ def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
     files: list[dict[str, Any]] = [
         {"path": path, "bytes": sizes[path], "why": why} for path, why in folder.rubbish(sizes).items()
     ]
-    gone = {id: (f"trials/{id}/", f"tensorboard/{id}/") for id in folder.trial_ids() if id not in planned}
-    return {
-        "name": folder.name,
-        "path": folder.path,
-        "files": files,
-        "bytes": sum(sizes[file["path"]] for file in files),
-        "no_longer_planned": [
-            {"id": id, "bytes": sum(size for path, size in sizes.items() if path.startswith(own))}
-            for id, own in gone.items()
-        ],
-    }
+    owned = Counter[str]()
+    for path, size in sizes.items():
+        if path.startswith(("trials/", "tensorboard/")):
+            owned[path.split("/")[1]] += size
+    gone = [{"id": id, "bytes": owned[id]} for id in folder.trial_ids() if id not in planned]
+    total = sum(file["bytes"] for file in files)
+    return {"name": folder.name, "path": folder.path, "files": files, "bytes": total, "no_longer_planned": gone}
 
 
 def _delete(folder: RunFolder, found: dict[str, Any], removed: bool) -> None:

@@ -1,4 +1,4 @@
-"""Facts of the nodes to findings, each with its remedy. Pure: no Ray, no clock, no files."""
+"""Turns the facts of nodes into findings, each with its remedy, without asking Ray, the clock or any file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Python, Ray, torch, CUDA and raysweep are installed, in the same versions on all nodes."""
+    """Check that Python, Ray, torch, CUDA and raysweep are installed, in the same versions on all nodes."""
     faults = []
     remedy = "install the same version on every node: setup_commands with constraints.txt, then `ray up cluster.yaml`"
     names = list(dict.fromkeys(name for node in nodes for name in node.versions))
@@ -56,7 +56,7 @@ def _versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Torch sees as many GPUs on each node as Ray schedules there."""
+    """Check that torch sees as many GPUs on each node as Ray schedules there."""
     faults = [
         (
             f"{node.host}: Ray schedules {count_of(node.gpus, 'GPU')}, but torch sees {node.gpus_seen}",
@@ -72,7 +72,7 @@ def _gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _token(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Ray asks for a token, and only the token file's owner can read it."""
+    """Check that Ray asks for a token, and that only the token file's owner can read it."""
     unprotected = ", ".join(node.host for node in nodes if not node.has_token_mode)
     no_token = f"no authentication on {unprotected}: anyone who can reach Ray's ports can run code there"
     faults = [(no_token, MAKE_A_TOKEN)] if unprotected else []
@@ -89,7 +89,7 @@ def _token(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _clocks(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """The clocks agree, as far as that could be measured."""
+    """Check that the clocks agree, as far as that could be measured."""
     remedy = "synchronise it with chrony or systemd-timesyncd"
     way = {True: "ahead", False: "behind"}
     faults = [
@@ -103,7 +103,7 @@ def _clocks(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """/dev/shm has room for the object store, through which trials share the prepared data."""
+    """Check that /dev/shm has room for the object store, through which trials share the prepared data."""
     faults = [
         (
             f"{node.host}: /dev/shm has {format_bytes(node.shm_bytes)}, but the object store needs "
@@ -119,7 +119,7 @@ def _shared_memory(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _disk(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Ray can spill objects and write logs on each node."""
+    """Check that Ray can spill objects and write logs on each node."""
     remedy = "delete old /tmp/ray/session_* there, or start Ray with --temp-dir on a larger disk"
     found = []
     for node in nodes:
@@ -133,7 +133,7 @@ def _disk(nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 
 def _open_files(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Each process may open as many files as a large sweep needs."""
+    """Check that each process may open as many files as a large sweep needs."""
     remedy = "put `ulimit -n 65536` before `ray start`, as cluster.yaml does"
     faults = [
         (f"{node.host}: Ray's processes may open only {node.open_files} files", remedy)

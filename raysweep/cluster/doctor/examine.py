@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysweep.cluster.autoscaler import Autoscaler, alive_nodes, read_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
 from raysweep.cluster.doctor.facts import NodeFacts, Probe
-from raysweep.cluster.slots import alive_hosts, check_slot, dashboard_url, node_resources, resolve_slot
+from raysweep.cluster.slots import alive_hosts, check_slot, count_slots, dashboard_url, node_resources, resolve_slot
 from raysweep.errors import ClusterError
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
@@ -118,10 +118,9 @@ def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFact
     if fault := ray.get(on_writer.write.remote(storage, name, data)):
         faults = [f"{writer.host} cannot write {storage}: {fault}"]
     else:
-        asked = {reader.host: probe.read.remote(storage, name, data) for reader, probe in readers}
-        read = dict(zip(asked, ray.get(list(asked.values())), strict=True))
-        wrote = f"cannot read in {storage} what {writer.host} wrote"
-        faults = [f"{host} {wrote}: {fault}" for host, fault in read.items() if fault]
+        read = ray.get([probe.read.remote(storage, name, data) for _, probe in readers])
+        cannot = f"cannot read in {storage} what {writer.host} wrote"
+        faults = [f"{facts.host} {cannot}: {fault}" for (facts, _), fault in zip(readers, read, strict=True) if fault]
         if fault := ray.get(on_writer.delete.remote(storage, name)):
             faults.append(f"{writer.host} cannot delete in {storage}: {fault}")
     on_others = f" and read on {count_of(len(readers), 'other node')}" if readers else ""
@@ -141,7 +140,7 @@ def _check_slots(resources: Resources, autoscaler: Autoscaler | None, missing: s
     except ClusterError as error:
         yield Finding("slots", "error", str(error), "ask for less under `resources`, or add larger nodes")
         return
-    at_a_time = count_of(sum(map(slot.fits, nodes)) // slot.workers, "trial")
+    at_a_time = count_of(count_slots(slot), "trial")
     wait = (
         [(waiting, "no action is needed if the autoscaler may launch that node: see `ray status`")] if waiting else []
     )

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
 from raysweep.cluster.autoscaler import HEAD
 from raysweep.errors import StorageError
 from raysweep.store.filesystem import Storage
@@ -74,7 +76,7 @@ class Probe:
             gpus=gpus,
             gpus_seen=_gpus_seen() if gpus else None,
             versions=_versions(),
-            has_token_mode=_has_token_mode(),
+            has_token_mode=is_token_auth_enabled(),
             token_file_mode=_token_file_mode(),
             shm_bytes=shm.total,
             object_store_bytes=int(resources.get("object_store_memory", 0)),
@@ -139,24 +141,13 @@ def _versions() -> dict[str, str]:
 def _gpus_seen() -> int:
     """Count the GPUs in a separate process, which sees all of them and leaves no memory in use."""
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    command = [sys.executable, "-c", GPUS_SEEN]
     try:
-        answer = subprocess.run(
-            [sys.executable, "-c", GPUS_SEEN], capture_output=True, text=True, timeout=90, env=environment
-        )
-    except subprocess.TimeoutExpired:
+        return int(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=90, env=environment))
+    except (subprocess.SubprocessError, ValueError):
         return 0
-    return int(answer.stdout) if answer.stdout.strip().isdigit() else 0
-
-
-def _has_token_mode() -> bool:
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-
-    return bool(is_token_auth_enabled())
 
 
 def _token_file_mode() -> int | None:
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return None
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None

@@ -19,7 +19,7 @@ def say(line: str, stderr: bool = False, style: str | None = None) -> None:
     """Print a line as it is: what looks like markup stays, and nothing is wrapped."""
     from rich.console import Console
 
-    Console(stderr=stderr).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=stderr).print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -32,15 +32,15 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:
     """Return a table without lines; the columns named in `right` end at the right and are never wrapped."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in head:
         is_right = name in right
         table.add_column(name, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 
@@ -74,7 +74,7 @@ def step(what: str) -> Iterator[None]:
 
     console = Console(stderr=True)
     if not can_redraw(console):
-        console.print(what, highlight=False, markup=False, soft_wrap=True)
+        say(what, stderr=True)
         yield
         return
     with moving_bars(console) as bars:

@@ -52,9 +52,7 @@ class Slot:
 
 
 def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> None:
-    """Connect to the cluster at `address` or $RAY_ADDRESS, or start one on this machine.
-
-    Ray's dashboard shows the metadata beside the job.
+    """Connect to the cluster at `address` or $RAY_ADDRESS, or start one here; the dashboard shows the metadata.
 
     Raises:
         ClusterError: there is no cluster at that address, or it refuses our token.

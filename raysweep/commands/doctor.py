@@ -75,20 +75,18 @@ def _through_dashboard(
     if context and context.is_run_folder:
         words.append(context.run_path)
     else:
+        file = context.file if context else None
+        words += [file.name, *context.named.overrides] if context and file else []
         words += ["--storage", storage] if storage else []
-    if context and not context.is_run_folder:
-        file = context.file
-        words += [file.name, *context.named.overrides]
     job = send(server, words, file, imports, {"raysweep": "doctor"})
-    lines: list[str] = []
-    server.follow(job, lines.append)
-    said = "".join(lines)
-    for line in reversed(said.splitlines()):
-        if line.startswith('{"ok":'):
-            document: dict[str, Any] = json.loads(line)
-            return document
-    print(said, file=sys.stderr, end="")
-    raise ClusterError(f"{address}: job {job} ended without findings; its output is above")
+    said: list[str] = []
+    server.follow(job, said.append)
+    found = [line for line in "".join(said).splitlines() if line.startswith('{"ok":')]
+    if not found:
+        print(*said, sep="", end="", file=sys.stderr)
+        raise ClusterError(f"{address}: job {job} ended without findings; its output is above")
+    document: dict[str, Any] = json.loads(found[-1])
+    return document
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
-from raysweep.terminal import format_bytes, say, step
+from raysweep.terminal import format_bytes, step
 
 SUMMARY = "copy the best checkpoint into a folder"
 
@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     with step(f"pulling {record.id}, {format_bytes(size)}"):
         write_checkpoint(target, result.folder, record, result.evaluation)
     val_acc = record.best.val_acc if record.best else None
-    if arguments.json:
-        print(json.dumps({"id": record.id, "val_acc": val_acc, "path": str(target.absolute())}))
-    else:
-        say(f"{target}: {record.id}" + (f", val_acc {val_acc:.4f}" if val_acc is not None else ""))
+    in_words = f"{target}: {record.id}" + (f", val_acc {val_acc:.4f}" if val_acc is not None else "")
+    document = {"id": record.id, "val_acc": val_acc, "path": str(target.absolute())}
+    print(json.dumps(document) if arguments.json else in_words)
     return 0

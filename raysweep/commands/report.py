@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.terminal import say
 
 SUMMARY = "write the report of a run: report.html, report.md and report.csv"
 
@@ -29,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
         write_report_to(Path(place), result, named)
     else:
         place = write_report(result, named)
-    say(json.dumps({"name": result.name, "path": place}) if arguments.json else place)
+    print(json.dumps({"name": result.name, "path": place}) if arguments.json else place)
     return 0

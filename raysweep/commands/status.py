@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.terminal import say
+from raysweep.terminal import count_of, say
+
+if TYPE_CHECKING:
+    from raysweep.results.run import SweepResult
 
 SUMMARY = "show how far a run is, from its run folder alone"
 
@@ -25,19 +29,24 @@ def run(arguments: argparse.Namespace) -> int:
 
         return print_why(context.results(live=True), arguments.why, arguments.json)
     from raysweep.results.run import as_json
-    from raysweep.results.table import print_evaluation, print_trials
 
     result = context.results(live=True, lenient=True)
     for path, why in result.folder.damaged.items():
         say(f"{path}: {why}", stderr=True)
     if arguments.json:
         print(json.dumps(as_json(result)))
-        return 0
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: SweepResult) -> None:
+    from raysweep.results.table import print_evaluation, print_trials
+
     print_trials(result.trials)
     print_evaluation(result.evaluation)
     if result.cut_short:
         say(f"{result.cut_short}: the ranking is that of trials cut short")
     done = sum(record.is_final for record in result.trials)
     state = "running" if result.folder.is_driven() else "not running"
-    say(f"{done} of {len(result.trials)} trials done, {state}; run folder: {result.path}")
-    return 0
+    say(f"{done} of {count_of(len(result.trials), 'trial')} done, {state}; run folder: {result.path}")

@@ -117,7 +117,7 @@ def check_slot(
     types = [each for each in autoscaler.node_types if each.resources] if autoscaler else []
     able = [each for each in types if slot.fits(each.resources)]
     there = sum(map(slot.fits, nodes))
-    need, has = _words(slot.bundle), _supply(nodes, types, missing)
+    need, has = resource_words(slot.bundle), _supply(nodes, types, missing)
     if not there and not able:
         raise ClusterError(f"resources: a worker asks for {need}, more than any node has; the cluster has {has}")
     if there + sum(slot.fits(each.resources) * each.max_workers for each in able) < slot.workers:
@@ -139,10 +139,11 @@ def _supply(nodes: Sequence[Mapping[str, float]], types: Sequence[NodeType], mis
 
 
 def _computing(resources: Mapping[str, float]) -> str:
-    return _words({name: resources.get(name, 0) for name in ("CPU", "GPU")})
+    return resource_words({name: resources.get(name, 0) for name in ("CPU", "GPU")})
 
 
-def _words(bundle: Mapping[str, float]) -> str:
+def resource_words(bundle: Mapping[str, float]) -> str:
+    """Return resources in words: 4 CPUs and 1 GPU."""
     return " and ".join(count_of(count, name) for name, count in bundle.items())
 
 
@@ -175,7 +176,7 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
             said_at = now
             if not count_slots(slot):
                 say(
-                    f"still waiting for a node with {_words(slot.bundle)}, for {now - began:.0f} s so far; "
+                    f"still waiting for a node with {resource_words(slot.bundle)}, for {now - began:.0f} s so far; "
                     "`ray status` on the head, or the dashboard, shows what the autoscaler does"
                 )
     return True

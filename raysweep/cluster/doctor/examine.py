@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import Autoscaler, alive_nodes, read_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
 from raysweep.cluster.doctor.facts import NodeFacts, Probe
-from raysweep.cluster.slots import alive_hosts, check_slot, count_slots, dashboard_url, node_resources, resolve_slot
 from raysweep.errors import ClusterError
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
@@ -38,7 +38,7 @@ def examine(
         The facts of each node that answered, and the findings in the order of the checks.
     """
     nodes, autoscaler = alive_nodes(), read_autoscaler()
-    missing = autoscaler.missing(alive_hosts()) if autoscaler else None
+    missing = autoscaler.missing(slots.alive_hosts()) if autoscaler else None
     answers, found = _ask(nodes)
     facts = [each for each, _ in answers]
     found += [_check_joined(nodes, autoscaler, missing), *check_nodes(facts), _check_dashboard()]
@@ -99,7 +99,7 @@ def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler | N
 
 
 def _check_dashboard() -> Finding:
-    url = (dashboard_url() or "").removeprefix("http://")
+    url = (slots.dashboard_url() or "").removeprefix("http://")
     if not url:
         return Finding("dashboard", "warning", "it is not running", "install ray[default]; `raysweep submit` needs it")
     if url.startswith(LOOPBACK):
@@ -133,18 +133,17 @@ def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFact
 
 def _check_slots(resources: Resources, autoscaler: Autoscaler | None, missing: str | None) -> Iterator[Finding]:
     """Check that a trial of the sweep fits, now or later, and leaves no GPU idle."""
-    nodes = node_resources()
-    slot = resolve_slot(resources, nodes, autoscaler)
+    nodes = slots.node_resources()
+    slot = slots.resolve_slot(resources, nodes, autoscaler)
     try:
-        waiting = check_slot(slot, nodes, autoscaler, missing)
+        waiting = slots.check_slot(slot, nodes, autoscaler, missing)
     except ClusterError as error:
         yield Finding("slots", "error", str(error), "ask for less under `resources`, or add larger nodes")
         return
-    at_a_time = count_of(count_slots(slot), "trial")
-    wait = (
-        [(waiting, "no action is needed if the autoscaler may launch that node: see `ray status`")] if waiting else []
-    )
-    yield from findings("slots", "warning", wait, f"{at_a_time} at a time, {slot.workers} x {slot.bundle}")
+    at_a_time = count_of(slots.count_slots(slot), "trial")
+    fits = f"{at_a_time} at a time, {slot.workers} x {slots.resource_words(slot.bundle)}"
+    nothing = "no action is needed if the autoscaler may launch that node: see `ray status`"
+    yield from findings("slots", "warning", [(waiting, nothing)] if waiting else [], fits)
     for node in nodes:
         gpus = node.get("GPU", 0)
         if slot.gpus and (idle := gpus - slot.fits(node) * slot.gpus) >= slot.gpus:

@@ -1,4 +1,4 @@
-"""The command line: which command the words choose, and how errors end it.
+"""The command line: which command the words choose, and how it ends when there are errors.
 
 In: the words after `raysweep`. Out: an exit code. A command is a module of `raysweep.commands` with a `SUMMARY`, its
 `add_flags(parser)` and its `run(arguments)`. Only the chosen one is imported, so that `plan` answers at once.
@@ -13,25 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from raysweep import __version__
 from raysweep.errors import RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
-    "run",
-    "plan",
-    "data",
-    "status",
-    "report",
-    "compare",
-    "pull",
-    "clean",
-    "predict",
-    "models",
-    "submit",
-    "doctor",
-    "schema",
+    *("run", "plan", "data", "status", "report", "compare", "pull"),
+    *("clean", "predict", "models", "submit", "doctor", "schema"),
 )
-"""The commands, in the order of `--help`; each is the module of that name in `raysweep.commands`."""
+"""The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""
 
 DESCRIPTION = "One YAML file and one command run a grid of image-classifier experiments on a cluster of GPUs."
 EPILOG = """\
@@ -56,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if modules := getattr(arguments, "imports", ()):
             sys.path.insert(0, os.getcwd())
             import_modules(modules)
-        code: int = arguments.run(arguments)
-        return code
+        return int(arguments.run(arguments))
     except RaysweepError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -99,7 +88,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument("--version", action="version", version=f"raysweep {__version__}", help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [chosen] if chosen else COMMANDS:
         module = importlib.import_module(f"raysweep.commands.{name}")
@@ -107,11 +96,3 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         module.add_flags(command)
         command.set_defaults(run=module.run)
     return parser
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from raysweep import __version__
-
-        print(f"raysweep {__version__}")
-        parser.exit()

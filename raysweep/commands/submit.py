@@ -73,8 +73,7 @@ def _check_places(context: Context, nodes: Sequence[str]) -> None:
         return
     named = context.named
     of_storage = storage_problem(context.sweep, named.path, named.storage)
-    problems = [*([of_storage] if of_storage else []), *data_problems(context.sweep, named.path)]
-    if problems:
+    if problems := [*filter(None, [of_storage]), *data_problems(context.sweep, named.path)]:
         raise UserError(*problems)
 
 

@@ -23,12 +23,8 @@ VERDICTS = {Verdict.SAFE: "goes on", Verdict.OUT: "is out", Verdict.UNDECIDED: "
 
 
 def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
-    """Print how a trial, named as `find_trial` takes it, stands at each rung that it has reached; return the exit code.
-
-    Raises:
-        UserError: there is no such trial, or there are several.
-    """
-    record = find_trial(result, trial)
+    """Print how a trial stands at each rung that it has reached; return the exit code."""
+    record = _find(result, trial)
     scheduler, halving = result.scheduler, result.halving()
     reports = halving.explain(record.id, RIVALS)
     reason = _reason(record, scheduler, halving, reports)
@@ -45,12 +41,8 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     return 0
 
 
-def find_trial(result: SweepResult, given: str) -> Record:
-    """Return the trial with this id, or the only one whose id begins or ends so.
-
-    Raises:
-        UserError: there is none, or several.
-    """
+def _find(result: SweepResult, given: str) -> Record:
+    """Return the trial with this id, or the only one whose id begins or ends so."""
     by_id = {record.id: record for record in result.trials}
     found = [id for id in by_id if given and (id.startswith(given) or id.endswith(given))]
     if given in by_id or len(found) == 1:

@@ -33,9 +33,9 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """The workers that the cluster may have beside its head."""
+    """The workers that the cluster may have beside its head; a cluster without an autoscaler adds none."""
 
-    node_types: tuple[NodeType, ...]
+    node_types: tuple[NodeType, ...] = ()
     hosts: tuple[str, ...] = ()
     """Addresses of an on-premise cluster's workers."""
     max_workers: int = 0
@@ -45,14 +45,14 @@ class Autoscaler:
         """How many workers the cluster is meant to have at all times."""
         return sum(node_type.min_workers for node_type in self.node_types)
 
-    def missing(self, alive: Iterable[str]) -> str | None:
-        """Return, in words, the workers that should have joined but are not among the live addresses, or None."""
+    def missing(self, alive: Iterable[str]) -> str:
+        """Return, in words, the workers that should have joined but are not among the live addresses; empty if none."""
         alive = set(alive)
         absent = [host for host in self.hosts if host not in alive]
         if absent and len(self.hosts) - len(absent) < self.min_workers:
             return f"{', '.join(absent)} of {len(self.hosts)} hosts"
         lacking = self.min_workers - (len(alive) - 1)
-        return f"{lacking} of {self.min_workers} workers" if not self.hosts and lacking > 0 else None
+        return f"{lacking} of {self.min_workers} workers" if not self.hosts and lacking > 0 else ""
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -60,19 +60,22 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def read_autoscaler() -> Autoscaler | None:
-    """Return what the autoscaler of the connected cluster may add; None if it has no autoscaler."""
+NO_AUTOSCALER = Autoscaler()
+
+
+def read_autoscaler() -> Autoscaler:
+    """Return what the autoscaler of the connected cluster may add."""
     gcs = ray.get_runtime_context().gcs_address
     head = next((node["NodeID"] for node in alive_nodes() if HEAD in node["Resources"]), None)
     if head is None:
-        return None
+        return NO_AUTOSCALER
     if head == ray.get_runtime_context().get_node_id():
         config = find_config(gcs)
     else:
         find: Any = ray.remote(num_cpus=0)(find_config)
         on_head = NodeAffinitySchedulingStrategy(head, soft=False)
         config = ray.get(find.options(scheduling_strategy=on_head).remote(gcs))
-    return parse_autoscaler(config) if config else None
+    return parse_autoscaler(config) if config else NO_AUTOSCALER
 
 
 def find_config(gcs_address: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
-from raysweep.cluster.autoscaler import Autoscaler, NodeType, alive_nodes, read_autoscaler
+from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, NodeType, alive_nodes, read_autoscaler
 from raysweep.cluster.places import is_url
 from raysweep.errors import ClusterError, TokenError
 from raysweep.sweepfile.schema import Resources
@@ -21,9 +21,10 @@ from raysweep.terminal import count_of
 
 JOIN_WITHIN_S = 120.0
 """How long a run waits for the workers that `ray up` has begun to start, while no other node can hold a trial."""
-
 SAY_EVERY_S = 30.0
 """How often a run says that it still waits for a node."""
+Nodes = Sequence[Mapping[str, float]]
+"""The resources of each node, by Ray's names."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def find_slot(resources: Resources, say: Callable[[str], None]) -> Slot:
         ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
     autoscaler = read_autoscaler()
-    missing = _wait_for_workers(resources, autoscaler, say) if autoscaler else None
+    missing = _wait_for_workers(resources, autoscaler, say)
     nodes = node_resources()
     slot = resolve_slot(resources, nodes, autoscaler)
     if waiting := check_slot(slot, nodes, autoscaler, missing):
@@ -90,7 +91,7 @@ def find_slot(resources: Resources, say: Callable[[str], None]) -> Slot:
     return slot
 
 
-def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> str | None:
+def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> str:
     """Wait until a trial fits somewhere or JOIN_WITHIN_S is over; return which workers have not joined by then."""
     said = False
     end = time.monotonic() + JOIN_WITHIN_S
@@ -104,17 +105,15 @@ def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callabl
     return missing
 
 
-def check_slot(
-    slot: Slot, nodes: Sequence[Mapping[str, float]], autoscaler: Autoscaler | None = None, missing: str | None = None
-) -> str | None:
+def check_slot(slot: Slot, nodes: Nodes, autoscaler: Autoscaler = NO_AUTOSCALER, missing: str = "") -> str | None:
     """Return what a run with this slot has to wait for, in words; None if it can begin.
 
-    The nodes' resources have Ray's names; `missing` says in words which nodes should have joined and have not.
+    `missing` says in words which nodes should have joined and have not.
 
     Raises:
         ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
-    types = [each for each in autoscaler.node_types if each.resources] if autoscaler else []
+    types = [each for each in autoscaler.node_types if each.resources]
     able = [each for each in types if slot.fits(each.resources)]
     there = sum(map(slot.fits, nodes))
     need, has = resource_words(slot.bundle), _supply(nodes, types, missing)
@@ -129,7 +128,7 @@ def check_slot(
     return f"waiting: no node holds a trial yet ({slot.workers} x {need}); the autoscaler should add {names}"
 
 
-def _supply(nodes: Sequence[Mapping[str, float]], types: Sequence[NodeType], missing: str | None) -> str:
+def _supply(nodes: Nodes, types: Sequence[NodeType], missing: str) -> str:
     """Say what the cluster has, what may still come, and what should have come."""
     has = "; ".join(map(_computing, nodes)) or "no nodes"
     if types:
@@ -147,11 +146,9 @@ def resource_words(bundle: Mapping[str, float]) -> str:
     return " and ".join(count_of(count, name) for name, count in bundle.items())
 
 
-def resolve_slot(
-    resources: Resources, nodes: Sequence[Mapping[str, float]], autoscaler: Autoscaler | None = None
-) -> Slot:
+def resolve_slot(resources: Resources, nodes: Nodes, autoscaler: Autoscaler = NO_AUTOSCALER) -> Slot:
     """Replace `auto` in the sweep file's resources by numbers, from the nodes and what the autoscaler may add."""
-    to_come = [node_type.resources for node_type in autoscaler.node_types] if autoscaler else []
+    to_come = [node_type.resources for node_type in autoscaler.node_types]
     with_gpus = [node for node in [*nodes, *to_come] if node.get("GPU", 0) > 0]
     gpus = (1.0 if with_gpus else 0.0) if resources.gpus == "auto" else float(resources.gpus)
     if resources.cpus != "auto":

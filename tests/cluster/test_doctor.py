@@ -15,7 +15,7 @@ from run_folders import make_run
 from running import Command
 
 from raysweep.cli import main
-from raysweep.cluster.autoscaler import find_config, parse_autoscaler
+from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, find_config, parse_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes
 from raysweep.cluster.doctor.facts import NodeFacts, Probe
 from raysweep.cluster.slots import Slot, check_slot, resolve_slot
@@ -127,10 +127,10 @@ def test_a_slot_that_only_the_autoscaler_can_give_waits_with_a_message() -> None
     assert "the autoscaler should add spot" in waiting
 
 
-@pytest.mark.parametrize("autoscaler", [None, parse_autoscaler(AWS), parse_autoscaler(ON_PREMISE)])
-def test_a_slot_that_nothing_can_give_is_an_error_now(autoscaler: object) -> None:
+@pytest.mark.parametrize("autoscaler", [NO_AUTOSCALER, parse_autoscaler(AWS), parse_autoscaler(ON_PREMISE)])
+def test_a_slot_that_nothing_can_give_is_an_error_now(autoscaler: Autoscaler) -> None:
     with pytest.raises(ClusterError, match="more than any node has"):
-        check_slot(Slot(1, 3.0, 1.0), [HEAD, GPU_NODE], autoscaler)  # type: ignore[arg-type]
+        check_slot(Slot(1, 3.0, 1.0), [HEAD, GPU_NODE], autoscaler)
 
 
 def test_more_workers_than_all_nodes_to_come_is_an_error_that_says_what_may_come() -> None:
@@ -141,7 +141,7 @@ def test_more_workers_than_all_nodes_to_come_is_an_error_that_says_what_may_come
 
 def test_auto_counts_the_nodes_that_may_come() -> None:
     assert resolve_slot(Resources(), [HEAD], parse_autoscaler(AWS)) == Slot(1, 1.0, 4.0)
-    assert resolve_slot(Resources(), [HEAD], None) == Slot(1, 0.0, 1.0)
+    assert resolve_slot(Resources(), [HEAD]) == Slot(1, 0.0, 1.0)
 
 
 def test_fractions_of_a_gpu_pack() -> None:
@@ -152,8 +152,8 @@ def test_fractions_of_a_gpu_pack() -> None:
 def test_hosts_that_have_not_joined_are_named() -> None:
     autoscaler = parse_autoscaler(ON_PREMISE)
     assert autoscaler.missing(["10.0.0.1", "10.0.0.2"]) == "10.0.0.3 of 2 hosts"
-    assert autoscaler.missing(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) is None
-    assert parse_autoscaler(AWS).missing(["10.0.0.1"]) is None
+    assert autoscaler.missing(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) == ""
+    assert parse_autoscaler(AWS).missing(["10.0.0.1"]) == NO_AUTOSCALER.missing(["10.0.0.1"]) == ""
 
 
 def test_the_autoscalers_file_is_that_of_the_clusters_own_monitor(tmp_path: Path) -> None:

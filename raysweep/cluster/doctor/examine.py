@@ -38,7 +38,7 @@ def examine(
         The facts of each node that answered, and the findings in the order of the checks.
     """
     nodes, autoscaler = alive_nodes(), read_autoscaler()
-    missing = autoscaler.missing(slots.alive_hosts()) if autoscaler else None
+    missing = autoscaler.missing(slots.alive_hosts())
     answers, found = _ask(nodes)
     facts = [each for each, _ in answers]
     found += [_check_joined(nodes, autoscaler, missing), *check_nodes(facts), _check_dashboard()]
@@ -86,7 +86,7 @@ def _with_clock(facts: NodeFacts, probe: Any) -> NodeFacts:
     return replace(facts, clock_ahead_s=best[1], clock_error_s=best[0] / 2)
 
 
-def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler | None, missing: str | None) -> Finding:
+def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler, missing: str) -> Finding:
     if missing:
         remedy = (
             "`ray monitor cluster.yaml` shows what the autoscaler does; a setup or start command may fail (`ray up` "
@@ -94,7 +94,7 @@ def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler | N
         )
         return Finding("nodes", "error", f"{missing} have not joined the cluster", remedy)
     hosts = ", ".join(node["NodeManagerHostname"] for node in nodes)
-    may_grow = f"; the autoscaler may start up to {autoscaler.max_workers} workers" if autoscaler else ""
+    may_grow = f"; the autoscaler may start up to {most} workers" if (most := autoscaler.max_workers) else ""
     return Finding("nodes", "ok", f"{len(nodes)}: {hosts}{may_grow}")
 
 
@@ -131,7 +131,7 @@ def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFact
     return findings("storage", "error", [(fault, remedy) for fault in faults], well)
 
 
-def _check_slots(resources: Resources, autoscaler: Autoscaler | None, missing: str | None) -> Iterator[Finding]:
+def _check_slots(resources: Resources, autoscaler: Autoscaler, missing: str) -> Iterator[Finding]:
     """Check that a trial of the sweep fits, now or later, and leaves no GPU idle."""
     nodes = slots.node_resources()
     slot = slots.resolve_slot(resources, nodes, autoscaler)

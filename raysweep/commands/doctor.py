@@ -71,14 +71,8 @@ def _through_dashboard(
     from raysweep.cluster.jobs import JobServer
 
     server = JobServer(address)
-    words, file = ["doctor", "--json"], None
-    if context and context.is_run_folder:
-        words.append(context.run_path)
-    else:
-        file = context.file if context else None
-        words += [file.name, *context.named.overrides] if context and file else []
-        words += ["--storage", storage] if storage else []
-    job = send(server, words, file, imports, {"raysweep": "doctor"})
+    file = context.file if context and not context.is_run_folder else None
+    job = send(server, _words(context, storage), file, imports, {"raysweep": "doctor"})
     said: list[str] = []
     server.follow(job, said.append)
     found = [line for line in "".join(said).splitlines() if line.startswith('{"ok":')]
@@ -87,6 +81,14 @@ def _through_dashboard(
         raise ClusterError(f"{address}: job {job} ended without findings; its output is above")
     document: dict[str, Any] = json.loads(found[-1])
     return document
+
+
+def _words(context: Context | None, storage: str | None) -> list[str]:
+    """Return this command in the words that mean the same on the head."""
+    if context and context.is_run_folder:
+        return ["doctor", "--json", context.run_path]
+    sweep = [context.file.name, *context.named.overrides] if context else []
+    return ["doctor", "--json", *sweep, *(["--storage", storage] if storage else [])]
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -65,7 +64,6 @@ def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> 
 
 
 def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
-    """Say in one line what the rungs mean for the trial."""
     if record.status in ("diverged", "failed"):
         return f"{record.status}: {(record.error or {}).get('message', 'no reason was recorded')}"
     if isinstance(scheduler, RayAshaConfig):
@@ -86,9 +84,7 @@ def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, report
 
 
 def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:
-    numbers = {
-        key: value for key, value in asdict(report).items() if not (isinstance(value, float) and math.isnan(value))
-    }
+    numbers = {key: value for key, value in asdict(report).items() if value == value}  # JSON has no NaN
     share = str(halving.rules.rungs[report.rung])
     return {**numbers, "rung": report.rung + 1, "share": share, "verdict": report.verdict.value}
 

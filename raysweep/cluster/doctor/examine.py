@@ -144,9 +144,8 @@ def _check_slots(resources: Resources, autoscaler: Autoscaler, missing: str) -> 
     fits = f"{at_a_time} at a time, {slot.workers} x {slots.resource_words(slot.bundle)}"
     nothing = "no action is needed if the autoscaler may launch that node: see `ray status`"
     yield from findings("slots", "warning", [(waiting, nothing)] if waiting else [], fits)
-    for node in nodes:
-        gpus = node.get("GPU", 0)
-        if slot.gpus and (idle := gpus - slot.fits(node) * slot.gpus) >= slot.gpus:
+    for gpus, fit in ((node.get("GPU", 0), slot.fits(node)) for node in nodes):
+        if slot.gpus and (idle := gpus - fit * slot.gpus) >= slot.gpus:
             message = f"{idle:g} of a node's {gpus:g} GPUs stay idle, since a worker takes {slot.cpus:g} of its CPUs"
             remedy = "ask for fewer `resources.cpus` for each worker, or set them to auto"
             yield Finding("slots", "warning", message, remedy)

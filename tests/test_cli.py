@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from raysweep.cli import main
+from raysweep.terminal import say, table_console, table_of
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
@@ -95,6 +96,17 @@ def test_wrong_words_end_with_2(words: list[str], capsys: pytest.CaptureFixture[
         main(words)
     assert ended.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_names_that_look_like_markup_or_emoji_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]net:100:[/]"
+    say(name)
+    table_console().print(table_of(["trial", "acc"], [[name, 0.5]], right=["acc"]))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        name,
+        "trial              acc",
+        f"{name}  0.5",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from raysweep.errors import ClusterError, Interrupted, TokenError
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts the head's dashboard on the laptop."""
 LOST_FOR_S = 600.0
-"""How long a server that cannot be reached is tried again."""
+"""How long the client keeps trying a server that it cannot reach."""
 STOP_WITHIN_S = 60
 """How long `ray job stop` gives a run to commit; Ray's default of 3 s is too short."""
 
@@ -106,8 +106,8 @@ class JobServer:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > LOST_FOR_S:
                     raise ClusterError(
-                        f"{self.address}: cannot be reached for {LOST_FOR_S:.0f} s ({error}); job {job} goes on if the "
-                        "cluster does: run the same command again to follow it"
+                        f"{self.address}: could not be reached for {LOST_FOR_S:.0f} s ({error}); job {job} goes on "
+                        "if the cluster does: run the same command again to follow it"
                     ) from error
             else:
                 if info.status.is_terminal():

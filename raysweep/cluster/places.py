@@ -15,8 +15,8 @@ def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -
     if not is_relative(given):
         return None
     return (
-        f"{sweep_path}: storage: {given!r} is relative, so it means another folder on each node; give one that this "
-        "machine and all nodes see: --storage s3://BUCKET/PREFIX, or the absolute path of a shared folder"
+        f"{sweep_path}: storage: {given!r} is relative, so it means a different folder on each node; give one that "
+        "this machine and all nodes see: --storage s3://BUCKET/PREFIX, or the absolute path of a shared folder"
     )
 
 

@@ -92,7 +92,7 @@ def find_slot(resources: Resources, say: Callable[[str], None]) -> Slot:
 
 
 def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> str:
-    """Wait until a trial fits somewhere or JOIN_WITHIN_S is over; return which workers have not joined by then."""
+    """Wait until all workers have joined, a trial fits, or JOIN_WITHIN_S is over; return which workers are missing."""
     said = False
     end = time.monotonic() + JOIN_WITHIN_S
     while (missing := autoscaler.missing(alive_hosts())) and time.monotonic() < end:

@@ -1,7 +1,7 @@
 """`raysweep clean`: deletes leftover files and, if asked, the trials that the sweep file no longer has.
 
 A commit, a write or a driver that is cut off leaves files behind. Those of a trial are deleted when the trial next
-runs; the others would stay for ever.
+runs; the others would stay forever.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.files.check_bucket()
         raise StorageError(f"{folder.path}: not a run folder (no resolved.yaml), so there is nothing to clean")
     if dry_run and folder.is_driven():
-        raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that has ended")
+        raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that process has ended")
     with nullcontext() if dry_run else folder.lease():
         found = _find(folder, _planned(context))
         if not dry_run:

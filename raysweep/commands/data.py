@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare each data set that the trials use into the cache, and print what it holds; return the exit code.
 
-    Data sets with faults do not keep the others from being prepared and printed.
+    A faulty data set does not keep the others from being prepared and printed.
     """
     from raysweep.vision.config import TrialConfig
 

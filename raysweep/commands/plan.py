@@ -135,7 +135,7 @@ def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
 
 
 def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing]) -> Mapping[str, float]:
-    """Return hours and bytes of the whole sweep; at most, all trials wait at a rung at once, or all are done."""
+    """Return hours and bytes of the whole sweep; the disk is fullest if all trials wait at a rung at once."""
     pairs = list(zip(trials, timings, strict=True))
     best = sorted((timing.best_bytes for timing in timings), reverse=True)
     return {

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = describe_job(sweep.name, folder.path)
     job = server.find_running(metadata)
     if job is not None:
-        print(f"{sweep.name} runs already, as job {job}", file=sys.stderr)
+        print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
     else:
         words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
         with step(f"uploading {', '.join([path.name, *imports])}"):

@@ -41,7 +41,7 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
 
 
 def _find(result: SweepResult, given: str) -> Record:
-    """Return the trial with this id, or the only one whose id begins or ends so."""
+    """Return the trial with this id, or the only one whose id begins or ends with it."""
     by_id = {record.id: record for record in result.trials}
     found = [id for id in by_id if given and (id.startswith(given) or id.endswith(given))]
     if given in by_id or len(found) == 1:

@@ -170,7 +170,7 @@ class Proof:
     def follow_to_the_end(self) -> None:
         """Come back with the same command."""
         again = self.cluster.step("raysweep submit", timeout=400)
-        assert "runs already, as job raysubmit_" in again
+        assert "is already running, as job raysubmit_" in again
         assert "best checkpoint" in again
 
     def pull_and_take_down(self, alone: dict[str, dict[str, Any]]) -> None:

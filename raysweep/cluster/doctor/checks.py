@@ -11,7 +11,7 @@ from raysweep.terminal import count_of, format_bytes
 
 Level = Literal["ok", "warning", "error"]
 CLOCK_S = 2.0
-"""Clocks that differ by more make logs, dashboards and the credentials of object stores confusing."""
+"""A larger difference between clocks muddles logs and dashboards, and object stores may refuse requests."""
 DISK_SHARE = 0.05
 """Ray spills no objects onto a disk with a smaller free share (`local_fs_capacity_threshold`)."""
 DISK_BYTES = 5 * 2**30
@@ -34,7 +34,7 @@ class Finding:
 
 
 def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Check what the nodes say of themselves; if there are any, each check makes at least one finding."""
+    """Check the facts of the nodes; if there are any nodes, each check makes at least one finding."""
     checks = (_versions, _gpus, _token, _clocks, _shared_memory, _disk, _open_files)
     return [finding for check in checks if nodes for finding in check(nodes)]
 

@@ -20,7 +20,7 @@ from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
 
 ANSWER_WITHIN_S = 120.0
-"""How long a node may take to answer: a process starts within seconds, on a busy machine within tens of them."""
+"""How long a node may take to answer: a process starts within seconds, or tens of seconds on a busy machine."""
 LOOPBACK = ("127.", "localhost", "[::1]")
 
 
@@ -112,7 +112,7 @@ def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFact
     """Write a file from one node, a worker where there is one, and read it on every other."""
     if is_relative and len(answers) > 1:
         remedy = "give --storage (or RAYSWEEP_STORAGE) an s3:// or gs:// URI, or the absolute path of a shared folder"
-        return [Finding("storage", "error", "it is a relative path, which means another folder on each node", remedy)]
+        return [Finding("storage", "error", "a relative path means a different folder on each node", remedy)]
     (writer, on_writer), *readers = sorted(answers, key=lambda answer: answer[0].is_head)
     name, data = f"raysweep-doctor-{uuid.uuid4().hex}", uuid.uuid4().bytes
     if fault := ray.get(on_writer.write.remote(storage, name, data)):

@@ -9,19 +9,7 @@
 Only `exports`, `tensorboard` and object stores import more than the standard library and pydantic.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from raysweep.store.record import Record, Score, WeightsFile
-    from raysweep.store.runfolder import RunFolder
+from raysweep.store.record import Record, Score, WeightsFile
+from raysweep.store.runfolder import RunFolder
 
 __all__ = ["Record", "RunFolder", "Score", "WeightsFile"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("raysweep.store.runfolder" if name == "RunFolder" else "raysweep.store.record"), name)

@@ -22,12 +22,8 @@ def digest(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def verify(body: Any, checksum: str) -> None:
-    """Compare a document with its checksum.
-
-    Raises:
-        DamagedFileError: they do not match.
-    """
+def verify(body: Any, checksum: object) -> None:
+    """Compare a document with its checksum; raise DamagedFileError if they do not match."""
     if checksum != digest(body):
         raise DamagedFileError("its checksum does not match")
 
@@ -38,11 +34,7 @@ def seal(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseal(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without its checksum, verified.
-
-    Raises:
-        DamagedFileError: it has no checksum, or another one.
-    """
+    """The document without its checksum; raise DamagedFileError if it has none, or another one."""
     if SEAL not in document:
         raise DamagedFileError("has no checksum")
     body = {key: value for key, value in document.items() if key != SEAL}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysweep.store.document import SEAL, DamagedFileError, digest
+from raysweep.store.document import SEAL, DamagedFileError, digest, verify
 from raysweep.store.record import Record, Score
 from raysweep.store.runfolder import RunFolder
 
@@ -55,8 +56,7 @@ def running_metrics(folder: RunFolder) -> dict[str, list[dict[str, float]]]:
 
     def parse(table: pa.Table) -> dict[str, list[dict[str, float]]]:
         running = _running(table)
-        if (table.schema.metadata or {}).get(SEAL.encode()) != digest(running).encode():
-            raise DamagedFileError("its checksum does not match")
+        verify(running, (table.schema.metadata or {}).get(SEAL.encode(), b"").decode())
         return running
 
     return _read(folder, parse, "the run writes it anew") or {}
@@ -110,20 +110,10 @@ def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, floa
 
 
 def _row(record: Record) -> dict[str, Any]:
-    best = record.best
-    row: dict[str, Any] = {
-        "id": record.id,
-        "name": record.name,
-        "status": record.status,
-        "seed": record.seed,
-        "epoch": record.epoch,
-        "epochs": record.epochs,
-        "score": best.score if best else None,
-        "val_acc": best.val_acc if best else None,
-        "best_epoch": best.epoch if best else None,
-        "averaged": best.averaged if best else None,
-        "error": (record.error or {}).get("message"),
-    }
+    best = asdict(record.best) if record.best else {}
+    row = {name: getattr(record, name) for name in ("id", "name", "status", "seed", "epoch", "epochs")}
+    row |= {name: best.get(name) for name in ("score", "val_acc", "averaged")}
+    row |= {"best_epoch": best.get("epoch"), "error": (record.error or {}).get("message")}
     row |= _flatten(record.config, "config.")
     for tag in dict.fromkeys(tag for metrics in record.metrics for tag in metrics):
         row[f"curve.{tag}"] = [metrics.get(tag) for metrics in record.metrics]

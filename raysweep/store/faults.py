@@ -84,11 +84,9 @@ def delays(patience_s: float) -> Iterator[float]:
 
 
 def patiently(action: Callable[[], T], where: str, patience_s: float) -> T:
-    """Return what `action` returns; after a passing fault of the object store, try again.
+    """Return what `action` returns; after a passing fault of the object store, try again until patience ends.
 
-    Raises:
-        FileNotFoundError: the action raised it.
-        StorageError: the fault does not pass, or patience has ended.
+    A FileNotFoundError is an answer, and is not caught.
     """
     began = time.monotonic()
     waits = delays(patience_s)

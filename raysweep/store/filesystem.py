@@ -15,7 +15,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -34,14 +35,13 @@ OPTIONS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=10"}
 class Storage:
     """A folder, local or on an object store; all paths are relative to it, with forward slashes.
 
+    What cannot be read or written raises StorageError.
+
     Args:
         uri: a path, or s3://bucket/folder, gs://bucket/folder; pyarrow's options may follow a `?`.
         has_answered: whether the store has answered before, so that passing faults are waited out for longer.
         patience_s: how long to wait for a store with a passing fault; default: `faults.PATIENCE_S` once it has
             answered, `faults.FIRST_PATIENCE_S` before.
-
-    Raises:
-        StorageError: pyarrow does not know this kind of URI, or it holds credentials.
     """
 
     def __init__(self, uri: str, has_answered: bool = False, patience_s: float | None = None) -> None:
@@ -55,10 +55,8 @@ class Storage:
             self._place = _Bucket(self.uri)
             self._root = self._place.root
         else:
-            self._place, self.local = (
-                _Disk(),
-                Path(unquote(urlsplit(uri).path) if "://" in uri else uri).absolute(),
-            )
+            self._place = _Disk()
+            self.local = Path(unquote(urlsplit(uri).path) if "://" in uri else uri).absolute()
             self._root = str(self.local)
 
     def child(self, name: str) -> Storage:
@@ -72,51 +70,33 @@ class Storage:
         return str(self.local or self._base)
 
     def check_bucket(self) -> None:
-        """Refuse an object store's bucket that is not there: to a reader it looks like an empty one.
-
-        Raises:
-            StorageError: it is not there.
-        """
+        """Refuse an object store's bucket that is not there: to a reader it looks like an empty one."""
         bucket = self._root.partition("/")[0]
         if self.local is None and not self._try(lambda: self._place.look(bucket)):
             raise StorageError(f"{self.path}: there is no bucket {bucket!r}; make it, or name another one")
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file.
-
-        Raises:
-            FileNotFoundError: it is not there.
-            StorageError: it cannot be read.
-        """
-        full = self._full(path)
-        return self._try(lambda: self._place.read(full), path)
+        """The bytes of a file; raise FileNotFoundError if it is not there."""
+        return self._do(self._place.read, path)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file as a whole, in place of an older one.
-
-        Raises:
-            StorageError: it cannot be written; the older one is still there.
-        """
-        full = self._full(path)
-        self._try(lambda: self._place.write(full, data), path)
+        """Write a file as a whole, in place of an older one; if that fails, the older one is still there."""
+        self._do(lambda full: self._place.write(full, data), path)
 
     def delete(self, path: str) -> None:
         """Delete a file; it may be gone already."""
-        full = self._full(path)
         with suppress(FileNotFoundError):
-            self._try(lambda: self._place.delete(full), path)
+            self._do(self._place.delete, path)
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it; it may be gone already."""
-        full = self._full(path)
         with suppress(FileNotFoundError):
-            self._try(lambda: self._place.delete_folder(full), path)
+            self._do(self._place.delete_folder, path)
 
     def modified(self, path: str) -> float:
         """The time when a file was last written, in seconds since 1970, by the store's clock.
 
-        Raises:
-            FileNotFoundError: it is not there.
+        It raises FileNotFoundError if the file is not there.
         """
         entry = self._look(path)
         if entry is None:
@@ -130,11 +110,11 @@ class Storage:
 
     def list_files(self, path: str = "", recursive: bool = False) -> list[str]:
         """Files below a folder, relative to this one, sorted; none if the folder is not there."""
-        return sorted(name for name, entry in self._list(path, recursive).items() if entry.is_file)
+        return list(self.list_sizes(path, recursive))
 
-    def list_sizes(self, path: str = "") -> dict[str, int]:
+    def list_sizes(self, path: str = "", recursive: bool = True) -> dict[str, int]:
         """Bytes of each file below a folder, by its path relative to this one, sorted."""
-        return {name: entry.bytes for name, entry in sorted(self._list(path, recursive=True).items()) if entry.is_file}
+        return {name: entry.bytes for name, entry in sorted(self._list(path, recursive).items()) if entry.is_file}
 
     def list_folders(self, path: str = "") -> list[str]:
         """Folders directly in a folder, relative to this one, sorted.
@@ -150,7 +130,7 @@ class Storage:
     def move(self, name: str, new_name: str) -> None:
         """Rename a folder directly in this one."""
         if self.local is not None:
-            return self._try(lambda: os.rename(self._full(name), self._full(new_name)), name)
+            return self._do(lambda full: os.rename(full, self._full(new_name)), name)
         paths = self.list_files(name, recursive=True)
         for path in paths:
             self.write(new_name + path.removeprefix(name), self.read(path))
@@ -165,13 +145,15 @@ class Storage:
         return f"{self._root}/{path}"
 
     def _look(self, path: str) -> _Entry | None:
-        full = self._full(path)
-        return self._try(lambda: self._place.look(full), path)
+        return self._do(self._place.look, path)
 
     def _list(self, path: str, recursive: bool = False) -> dict[str, _Entry]:
-        full = self._full(path)
-        entries = self._try(lambda: list(self._place.list(full, recursive)), path)
+        entries = self._do(lambda full: list(self._place.list(full, recursive)), path)
         return {entry.path[len(self._root) :].lstrip("/"): entry for entry in entries}
+
+    def _do(self, action: Callable[[str], T], path: str) -> T:
+        full = self._full(path)
+        return self._try(lambda: action(full), path)
 
     def _try(self, action: Callable[[], T], path: str = "") -> T:
         where = f"{self.path}/{path}".rstrip("/")
@@ -185,7 +167,7 @@ class Storage:
         patience_s = faults.PATIENCE_S if self._has_answered else faults.FIRST_PATIENCE_S
         try:
             result = faults.patiently(action, where, patience_s if self._patience_s is None else self._patience_s)
-        except FileNotFoundError:
+        except FileNotFoundError:  # that is an answer too
             self._has_answered = True
             raise
         self._has_answered = True
@@ -193,6 +175,7 @@ class Storage:
 
 
 def _check_inside(path: str) -> None:
+    # Object stores resolve `..` in names, out of the run folder.
     parts = path.split("/")
     if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise StorageError(f"{path!r} would leave the run folder")
@@ -241,6 +224,7 @@ class _Bucket:
     def __init__(self, uri: str) -> None:
         from pyarrow import fs
 
+        self._arrow = fs
         self._fs: Any
         self.root: str
         try:
@@ -261,6 +245,7 @@ class _Bucket:
         return data
 
     def write(self, path: str, data: bytes) -> None:
+        # As a context manager the stream would commit what it has if the body raises; left open, it hangs the exit.
         stream = self._fs.open_output_stream(path)
         try:
             stream.write(data)
@@ -271,27 +256,23 @@ class _Bucket:
         return self._entry(self._fs.get_file_info(path))
 
     def list(self, path: str, recursive: bool) -> Iterator[_Entry]:
-        from pyarrow.fs import FileSelector
-
-        for info in self._fs.get_file_info(FileSelector(path, allow_not_found=True, recursive=recursive)):
+        selector = self._arrow.FileSelector(path, allow_not_found=True, recursive=recursive)
+        for info in self._fs.get_file_info(selector):
             entry = self._entry(info)
             if entry and entry.path.rstrip("/") != path:
                 yield entry
 
     def _entry(self, info: Any) -> _Entry | None:
-        from pyarrow.fs import FileType
-
-        if info.type == FileType.NotFound:
+        if info.type == self._arrow.FileType.NotFound:
             return None
         modified = info.mtime.timestamp() if info.mtime else 0.0
-        return _Entry(info.path, info.type == FileType.File, info.size or 0, modified)
+        return _Entry(info.path, bool(info.is_file), info.size or 0, modified)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a local file as a whole, in place of an older one, with the user's umask; return once it is on the disk.
 
-    Raises:
-        OSError: it cannot be written; the older one is still there.
+    If that raises OSError, the older one is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY}")
@@ -312,12 +293,6 @@ def write_whole(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def name_of(path: str) -> str:
-    """The last part of a path."""
-    return PurePosixPath(path).name
-
-
 def is_temporary(path: str) -> bool:
     """Whether `write_whole` began this file and did not finish it."""
-    name = name_of(path)
-    return name.startswith(".") and name.endswith(TEMPORARY)
+    return basename(path).startswith(".") and path.endswith(TEMPORARY)

@@ -32,6 +32,7 @@ from raysweep.store.filesystem import Storage
 LEASE = ".lease"
 BEAT_S = 5.0
 STALE_S = 60.0
+TAKEN_OVER = ".taken-over"
 TOMBSTONE_KEPT_S = 86_400.0
 """How long a driver may be frozen and still find its tombstone when it wakes."""
 TRIES = 5
@@ -40,15 +41,10 @@ TRIES = 5
 
 @contextlib.contextmanager
 def hold(files: Storage, on_loss: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a run folder for one driver.
+    """Hold a run folder for one driver; if another one holds it, raise StorageError, which names that one.
 
-    Args:
-        files: the run folder.
-        on_loss: called with the reason if another driver takes the lease over, which can happen on object stores;
-            default: print it and end this process at once.
-
-    Raises:
-        StorageError: another driver holds it; the message names it.
+    `on_loss` is called with the reason if another driver takes the lease over, which can happen on object stores. By
+    default the reason is printed and this process ends at once.
     """
     with _lock(files.local, files.path) if files.local else _claim(files, on_loss or _end):
         yield
@@ -79,7 +75,7 @@ def _lock(folder: Path, where: str) -> Iterator[None]:
             if not any(_try_lock(file, fcntl.LOCK_EX, wait_s=0.05 * attempt) for attempt in range(TRIES)):
                 file.seek(0)
                 raise StorageError(f"{where}: another raysweep drives this run: {_named(file.read())}")
-            os.register_at_fork(after_in_child=file.close)
+            os.register_at_fork(after_in_child=file.close)  # a forked child would hold the lock on
             file.truncate(0)
             json.dump(_me(), file)
             file.flush()
@@ -104,7 +100,6 @@ def _me() -> dict[str, Any]:
 
 
 def _named(content: str | bytes) -> str:
-    """Name the holder of a lock file or claim."""
     try:
         holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
@@ -120,13 +115,12 @@ class _Claim:
 
     def __init__(self, files: Storage) -> None:
         self.files = files
-        self._me = _me()
-        self._beats = 0
         self.path = f"{LEASE}/{secrets.token_hex(8)}.claim"
+        self._content = {**_me(), "beats": 0}
 
     def put(self) -> None:
-        self.files.write(self.path, json.dumps({**self._me, "beats": self._beats}).encode())
-        self._beats += 1
+        self.files.write(self.path, json.dumps(self._content).encode())
+        self._content["beats"] += 1
 
     def withdraw(self) -> None:
         self.files.delete(self.path)
@@ -153,11 +147,7 @@ def _claim(files: Storage, on_loss: Callable[[str], None]) -> Iterator[None]:
 
 
 def _acquire(files: Storage) -> _Claim:
-    """Put claims until one stands alone; take over those of dead holders.
-
-    Raises:
-        StorageError: another claim is alive.
-    """
+    """Put claims until one stands alone; take over those of dead holders, and refuse if another claim is alive."""
     while True:
         claim = _Claim(files)
         claim.put()
@@ -172,11 +162,7 @@ def _acquire(files: Storage) -> _Claim:
 
 
 def _outlive(files: Storage, path: str) -> None:
-    """Watch another driver's claim until it is withdrawn, or until it is stale; then take it over.
-
-    Raises:
-        StorageError: the claim is alive.
-    """
+    """Watch another driver's claim until it is withdrawn, or stale and taken over; refuse if it is alive."""
     state, content = _watch(files, path, 2 * BEAT_S)
     if state == "still":
         _say(f"{files.path}: waiting up to {STALE_S:.0f} s to be sure that the last driver, {_named(content)}, is gone")
@@ -222,19 +208,16 @@ def _claims(files: Storage) -> list[str]:
 
 
 def _tombstone(path: str) -> str:
-    return f"{path}.taken-over"
+    return path + TAKEN_OVER
 
 
-def tombstones(files: Storage, older_than_s: float = 0.0) -> list[str]:
-    """Paths of the tombstones that are at least this old; none on a local folder."""
+def old_tombstones(files: Storage) -> list[str]:
+    """Paths of the tombstones that no frozen driver will look for any more; none on a local folder."""
     if files.local:
         return []
-    paths = files.list_files(LEASE)
-    now = max(
-        (files.modified(path) for path in paths), default=0.0
-    )  # the store's clock: the holder's claim has just been written
-    found = [path for path in paths if path.endswith(".taken-over")]
-    return [path for path in found if now - files.modified(path) >= older_than_s]
+    written = {path: files.modified(path) for path in files.list_files(LEASE)}
+    now = max(written.values(), default=0.0)  # the store's clock: the holder's claim has just been written
+    return [path for path in written if path.endswith(TAKEN_OVER) and now - written[path] >= TOMBSTONE_KEPT_S]
 
 
 def _say(text: str) -> None:

@@ -43,15 +43,7 @@ class Resolved:
 def write_resolved(
     folder: RunFolder, sweep: Sweep, text: bytes, trials: Sequence[Trial], data: Collection[str]
 ) -> None:
-    """Write sweep.yaml and resolved.yaml.
-
-    Args:
-        folder: the run folder.
-        sweep: as loaded.
-        text: the sweep file as given.
-        trials: the plan.
-        data: fingerprints of the data sets.
-    """
+    """Write sweep.yaml, which is the sweep file's `text` as given, and resolved.yaml, with fingerprints of the data."""
     document = {
         "sweep": sweep.model_dump(mode="json"),
         "versions": {
@@ -85,11 +77,7 @@ def _to_yaml(document: Mapping[str, Any]) -> str:
 
 
 def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
-    """Read resolved.yaml.
-
-    Args:
-        folder: the run folder.
-        lenient: ignore keys that are not known here, since a newer raysweep may have written them.
+    """Read resolved.yaml; `lenient` ignores unknown keys, since a newer raysweep may have written them.
 
     Raises:
         StorageError: there is none, or it is damaged.
@@ -101,36 +89,35 @@ def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
         raise StorageError(f"{folder.path}: not a run folder (no {FILE}); run the sweep first") from None
     try:
         document = _parse(text)
-        if not isinstance(document, dict):
-            raise DamagedFileError("it is no mapping")
-        if SEAL in document:  # else a hand or another program wrote it
-            document = unseal(document)
     except (DamagedFileError, YAMLError, ValueError, RecursionError) as error:
-        raise StorageError(_damaged(folder, " ".join(str(error).split()))) from error
+        raise _damaged(folder, " ".join(str(error).split())) from error
     try:
         objective = Objective.model_validate(_known(document["sweep"]["objective"], Objective.model_fields, lenient))
         plan = [Record(**_known(entry, Record.__dataclass_fields__, lenient)) for entry in document["trials"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(_damaged(folder, f"it lacks what belongs there: {error}")) from error
+        raise _damaged(folder, f"it lacks what belongs there: {error}") from error
     return Resolved(document, objective, plan)
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str) -> dict[str, Any]:
     """Parse it as JSON, which it is unless somebody edited it: YAML would take minutes for a large plan."""
     try:
-        return json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         if SEAL in text[:100] or len(text) > MAX_YAML:
             raise
-    return YAML(typ="safe", pure=True).load(text)
+        document = YAML(typ="safe", pure=True).load(text)
+    if not isinstance(document, dict):
+        raise DamagedFileError("it is no mapping")
+    return unseal(document) if SEAL in document else document  # without: written by hand or by another program
 
 
 def _known(entry: Mapping[str, Any], keys: Collection[str], lenient: bool) -> Mapping[str, Any]:
     return {key: value for key, value in entry.items() if key in keys} if lenient else entry
 
 
-def _damaged(folder: RunFolder, why: str) -> str:
-    return (
+def _damaged(folder: RunFolder, why: str) -> StorageError:
+    return StorageError(
         f"{folder.path}/{FILE}: damaged, or edited by hand ({why}); run the sweep again, which writes it anew "
         "and trains only what no record has"
     )

@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
+from posixpath import basename
 from typing import TypeVar
 
 from raysweep.errors import StorageError
 from raysweep.store import lease
 from raysweep.store.document import DAMAGE, DamagedFileError
-from raysweep.store.filesystem import Storage, is_temporary, name_of
+from raysweep.store.filesystem import Storage, is_temporary
 from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, WeightsFile
 from raysweep.store.redact import redact
 
@@ -40,13 +42,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 class RunFolder:
-    """`<storage>/<name>`, the folder of one sweep.
-
-    Args:
-        storage: a local path or a URI.
-        name: the sweep's.
-        has_answered: whether the storage has answered before, so that passing faults are waited out for longer.
-    """
+    """`<storage>/<name>`, the folder of one sweep; the arguments are those of `Storage`."""
 
     def __init__(self, storage: str, name: str, has_answered: bool = False) -> None:
         self.name = name
@@ -68,11 +64,7 @@ class RunFolder:
         return self.files.is_file("resolved.yaml")
 
     def check_place(self) -> None:
-        """Check that a run folder is here, or can be.
-
-        Raises:
-            StorageError: the bucket does not exist, or a file or a foreign folder is in the run folder's place.
-        """
+        """Refuse a bucket that does not exist, and a file or a foreign folder in the run folder's place."""
         self.files.check_bucket()
         what = None
         if self.files.is_file():
@@ -93,15 +85,9 @@ class RunFolder:
         return new_name
 
     def read(self, path: str, parse: Callable[[bytes], T], if_damaged: str) -> T | None:
-        """Read and parse a file of the run folder; None if there is none, or if it is damaged, which is noted.
+        """Read and parse a file of the run folder; None if there is none, or if it is damaged.
 
-        Args:
-            path: the file's.
-            parse: raises one of `document.DAMAGE` if the file is damaged.
-            if_damaged: what follows from damage, in words.
-
-        Raises:
-            StorageError: the storage cannot be read.
+        Damage, for which `parse` raises one of `document.DAMAGE`, is noted with what follows from it, `if_damaged`.
         """
         try:
             data = self.files.read(path)
@@ -118,34 +104,27 @@ class RunFolder:
 
     def trial_ids(self) -> list[str]:
         """The ids of all trials that have a folder, in the plan or not."""
-        return [name_of(path) for path in self.files.list_folders("trials")]
+        return list(map(basename, self.files.list_folders("trials")))
 
     def record(self, trial_id: str, lenient: bool = False) -> Record | None:
         """The committed record of a trial; None if there is none, or if it and its copy are damaged.
 
-        Args:
-            trial_id: the trial's.
-            lenient: note that a newer raysweep wrote the record, and return None, instead of raising.
-
-        Raises:
-            StorageError: the storage cannot be read, or a newer raysweep wrote the record.
+        A record that a newer raysweep wrote is refused; if `lenient`, it is noted and taken as absent.
         """
+        parse = partial(Record.from_bytes, trial_id=trial_id)
         newer: NewerRecordError | None = None
         for name in (RECORD, COPY):
             try:
-                record = self.read(
-                    f"trials/{trial_id}/{name}", partial(Record.from_bytes, trial_id=trial_id), "not used"
-                )
+                if record := self.read(f"trials/{trial_id}/{name}", parse, "not used"):
+                    return record
             except NewerRecordError as error:
                 newer = error
-            else:
-                if record:
-                    return record
+        path = f"trials/{trial_id}/{RECORD}"
         if newer and not lenient:
-            raise StorageError(f"{self.path}/trials/{trial_id}/{RECORD}: {newer}; upgrade raysweep")
+            raise StorageError(f"{self.path}/{path}: {newer}; upgrade raysweep")
         if newer:
             self.newer.add(trial_id)
-            self.damaged[f"trials/{trial_id}/{RECORD}"] = f"{newer}; not read: upgrade raysweep"
+            self.damaged[path] = f"{newer}; not read: upgrade raysweep"
         return None
 
     def records(self, trial_ids: Iterable[str], lenient: bool = False) -> dict[str, Record | None]:
@@ -164,40 +143,42 @@ class RunFolder:
             weights: new bytes of `last` or `best`; without new bytes a kind keeps its file.
             keep: the kinds that the trial still needs.
         """
-        folder = f"trials/{record.id}"
         before = record.weights
         now = {kind: entry for kind, entry in before.items() if kind in keep}
-        for kind, data in weights.items():
-            digest = hashlib.sha256(data).hexdigest()
-            file = f"{kind}.{record.epoch}.{digest[:12]}.{SUFFIX[kind]}"
-            self.files.write(f"{folder}/{file}", data)
-            now[kind] = WeightsFile(file, digest, len(data), record.epoch)
+        now |= {kind: self._write_weights(record, kind, data) for kind, data in weights.items()}
         previous = {} if record.is_final else before
         committed = record.with_(weights=now, previous=previous, error=redact(record.error))
         data = committed.to_bytes()
-        self.files.write(f"{folder}/{RECORD}", data)
-        self.files.write(f"{folder}/{COPY}", data)
+        for name in (RECORD, COPY):
+            self.files.write(f"trials/{record.id}/{name}", data)
         needed = {entry.file for entry in (*now.values(), *previous.values())}
         for entry in (*before.values(), *record.previous.values()):
             if entry.file not in needed:
-                self.files.delete(f"{folder}/{entry.file}")
+                self.files.delete(f"trials/{record.id}/{entry.file}")
         return committed
+
+    def _write_weights(self, record: Record, kind: str, data: bytes) -> WeightsFile:
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{kind}.{record.epoch}.{digest[:12]}.{SUFFIX[kind]}"
+        self.files.write(f"trials/{record.id}/{file}", data)
+        return WeightsFile(file, digest, len(data), record.epoch)
 
     def read_weights(self, record: Record, kind: str) -> bytes | None:
         """The verified bytes of a record's `last` or `best` weights; None if it has none, or if they are damaged."""
-        entry = record.weights.get(kind)
-        if entry is None:
+        if kind not in record.weights:
             return None
-        path = f"trials/{record.id}/{entry.file}"
-        try:
-            data = self.files.read(path)
-        except FileNotFoundError:
-            self.damaged[path] = "is missing"
-            return None
-        if hashlib.sha256(data).hexdigest() == entry.sha256:
+        entry = record.weights[kind]
+
+        def verified(data: bytes) -> bytes:
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                raise DamagedFileError("its checksum does not match")
             return data
-        self.damaged[path] = "its checksum does not match; not used"
-        return None
+
+        path = f"trials/{record.id}/{entry.file}"
+        data = self.read(path, verified, "not used")
+        if data is None:
+            self.damaged.setdefault(path, "is missing")
+        return data
 
     def resume_point(self, trial_id: str) -> tuple[Record, bytes | None] | None:
         """The newest commit of a trial whose weights are whole, as (record, bytes of `last`).
@@ -225,29 +206,23 @@ class RunFolder:
         for path in self.strays(trial_id):
             self.files.delete(path)
 
-    def rubbish(self, files: Iterable[str]) -> dict[str, str]:
-        """Find the leftovers among all of the run folder's files; only the holder of the lease may call this.
+    def rubbish(self, files: Collection[str]) -> dict[str, str]:
+        """The leftovers among all of the run folder's files, each with its origin in words.
 
-        Returns:
-            Their origin in words, by path.
+        Only the holder of the lease may ask.
         """
-        why: dict[str, str] = {}
-        of_trials: dict[str, list[str]] = {}
+        why = dict.fromkeys(filter(is_temporary, files), "of a write that was cut off")
+        of_trials: defaultdict[str, list[str]] = defaultdict(list)
         for path in files:
-            kind, _, rest = path.partition("/")
-            trial_id, slash, _ = rest.partition("/")
-            if kind in ("trials", "tensorboard") and slash:
-                of_trials.setdefault(trial_id, []).append(path)
-            if is_temporary(path):
-                why[path] = "of a write that was cut off"
+            kind, *rest = path.split("/")
+            if kind in ("trials", "tensorboard") and len(rest) > 1:
+                of_trials[rest[0]].append(path)
         for trial_id, record in self.records(of_trials).items():
-            paths = of_trials[trial_id]
-            own = [path for path in paths if path.startswith("trials/")]
+            own = [path for path in of_trials[trial_id] if path.startswith("trials/")]
             why |= dict.fromkeys(_unnamed(own, record), "of a commit that was cut off")
             if not own:
-                why |= dict.fromkeys(paths, "curves of a trial that is gone")
-        tombstones = lease.tombstones(self.files, lease.TOMBSTONE_KEPT_S)
-        return why | dict.fromkeys(tombstones, "of a driver that was taken over")
+                why |= dict.fromkeys(of_trials[trial_id], "curves of a trial that is gone")
+        return why | dict.fromkeys(lease.old_tombstones(self.files), "of a driver that was taken over")
 
     def remove(self, trial_id: str) -> None:
         """Delete a trial; its record goes first, so that what an interruption leaves is cleaned up later."""
@@ -260,11 +235,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lease(self, on_loss: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the run folder for one driver (see `store.lease.hold`).
-
-        Raises:
-            StorageError: another driver holds it.
-        """
+        """Hold the run folder for one driver; refuse if another one holds it (see `store.lease.hold`)."""
         with lease.hold(self.files, on_loss):
             self._holds_lease = True
             try:
@@ -277,10 +248,9 @@ class RunFolder:
         return self._holds_lease or lease.is_held(self.files)
 
 
-def _unnamed(files: Iterable[str], record: Record | None) -> list[str]:
-    """The files of a trial's folder that its record does not name; none if the record is damaged: nobody can tell."""
-    files = list(files)
-    if record is None and any(name_of(path) in (RECORD, COPY) for path in files):
+def _unnamed(files: list[str], record: Record | None) -> list[str]:
+    """The files of a trial's folder that its record does not name; none if a damaged record leaves that open."""
+    if record is None and any(basename(path) in (RECORD, COPY) for path in files):
         return []
     named = {entry.file for entry in (*record.weights.values(), *record.previous.values())} if record else set()
-    return [path for path in files if name_of(path) not in {RECORD, COPY, *named}]
+    return [path for path in files if basename(path) not in {RECORD, COPY, *named}]

@@ -18,22 +18,14 @@ class Uploads:
         self._pending: Future[Record] | None = None
 
     def begin(self, record: Record, weights: Mapping[str, bytes]) -> None:
-        """Wait for the commit before, then begin one, as `RunFolder.commit`.
+        """Wait for the commit before, then begin one, as `RunFolder.commit`; its fault is raised by the next call.
 
         The record's own `weights` and `previous` are ignored: those of the commit before are used.
-
-        Raises:
-            StorageError: the commit before could not be made.
         """
-        record = self.finish(record)
-        self._pending = self._thread.submit(self._folder.commit, record, weights)
+        self._pending = self._thread.submit(self._folder.commit, self.finish(record), weights)
 
     def finish(self, record: Record) -> Record:
-        """Wait for the last commit; return the record with that commit's weights.
-
-        Raises:
-            StorageError: the commit could not be made.
-        """
+        """Wait for the last commit; return the record with that commit's weights."""
         pending, self._pending = self._pending, None
         if pending is None:
             return record

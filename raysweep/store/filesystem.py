@@ -93,28 +93,22 @@ class Storage:
         with suppress(FileNotFoundError):
             self._do(self._place.delete_folder, path)
 
-    def modified(self, path: str) -> float:
-        """The time when a file was last written, in seconds since 1970, by the store's clock.
-
-        It raises FileNotFoundError if the file is not there.
-        """
-        entry = self._look(path)
-        if entry is None:
-            raise FileNotFoundError(path)
-        return entry.modified
-
     def is_file(self, path: str = "") -> bool:
         """Whether a file, not a folder, is there."""
-        entry = self._look(path)
+        entry = self._do(self._place.look, path)
         return entry is not None and entry.is_file
 
     def list_files(self, path: str = "", recursive: bool = False) -> list[str]:
         """Files below a folder, relative to this one, sorted; none if the folder is not there."""
-        return list(self.list_sizes(path, recursive))
+        return sorted(name for name, entry in self._list(path, recursive).items() if entry.is_file)
 
-    def list_sizes(self, path: str = "", recursive: bool = True) -> dict[str, int]:
-        """Bytes of each file below a folder, by its path relative to this one, sorted."""
-        return {name: entry.bytes for name, entry in sorted(self._list(path, recursive).items()) if entry.is_file}
+    def list_sizes(self) -> dict[str, int]:
+        """Bytes of each file in this folder and those below, by its path, sorted."""
+        return {name: entry.bytes for name, entry in sorted(self._list("", recursive=True).items()) if entry.is_file}
+
+    def list_times(self, path: str) -> dict[str, float]:
+        """When each file in a folder was last written, in seconds since 1970 by the store's clock."""
+        return {name: entry.modified for name, entry in self._list(path).items() if entry.is_file}
 
     def list_folders(self, path: str = "") -> list[str]:
         """Folders directly in a folder, relative to this one, sorted.
@@ -143,9 +137,6 @@ class Storage:
             return self._root
         _check_inside(path)
         return f"{self._root}/{path}"
-
-    def _look(self, path: str) -> _Entry | None:
-        return self._do(self._place.look, path)
 
     def _list(self, path: str, recursive: bool = False) -> dict[str, _Entry]:
         entries = self._do(lambda full: list(self._place.list(full, recursive)), path)

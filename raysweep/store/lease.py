@@ -215,7 +215,7 @@ def old_tombstones(files: Storage) -> list[str]:
     """Paths of the tombstones that no frozen driver will look for any more; none on a local folder."""
     if files.local:
         return []
-    written = {path: files.modified(path) for path in files.list_files(LEASE)}
+    written = files.list_times(LEASE)
     now = max(written.values(), default=0.0)  # the store's clock: the holder's claim has just been written
     return [path for path in written if path.endswith(TAKEN_OVER) and now - written[path] >= TOMBSTONE_KEPT_S]
 

@@ -197,13 +197,9 @@ class RunFolder:
             return record.with_(metrics=[], best=None), None
         return earlier.with_(metrics=record.metrics[: earlier.weights["last"].epoch], best=None), data
 
-    def strays(self, trial_id: str) -> list[str]:
-        """Files in a trial's folder that its record does not name: a commit that was cut off left them."""
-        return _unnamed(self.files.list_files(f"trials/{trial_id}"), self.record(trial_id))
-
     def tidy(self, trial_id: str) -> None:
         """Delete what a commit that was cut off left; only the trial's writer may call this."""
-        for path in self.strays(trial_id):
+        for path in _unnamed(self.files.list_files(f"trials/{trial_id}"), self.record(trial_id)):
             self.files.delete(path)
 
     def rubbish(self, files: Collection[str]) -> dict[str, str]:

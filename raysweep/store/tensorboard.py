@@ -43,12 +43,12 @@ def write_tensorboard(folder: RunFolder, record: Record) -> None:
         for step, summary in _summaries(record):
             writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         writer.close()
-        for path in Path(scratch).iterdir():
-            new = f"{target}/{path.name}{_version(record)}"
-            folder.files.write(new, path.read_bytes())
-            old = [name for name in old if name != new]
+        (written,) = Path(scratch).iterdir()
+        new = f"{target}/{written.name}{_version(record)}"
+        folder.files.write(new, written.read_bytes())
     for name in old:
-        folder.files.delete(name)
+        if name != new:
+            folder.files.delete(name)
 
 
 def _version(record: Record) -> str:

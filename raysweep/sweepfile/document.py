@@ -45,25 +45,9 @@ class Source:
 
 
 def read_document(path: str) -> Source:
-    """Read a sweep file.
-
-    Raises:
-        SweepFileError: it cannot be read, or is not one plain YAML mapping.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SweepFileError(f"{path}:1: cannot be read: {reason}") from error
-    if len(data) > MAX_BYTES:
-        raise SweepFileError(f"{path}:1: is {len(data):,} bytes long; a sweep file may have {MAX_BYTES:,}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SweepFileError(f"{path}:{line}: is not UTF-8 text ({error.reason})") from error
+    """Read a sweep file; raise SweepFileError if it cannot be read, or is not one plain YAML mapping."""
     source = Source(path)
-    values = _Reader(source).read(text)
+    values = _Reader(source).read(_text(path))
     if not isinstance(values, dict):
         raise SweepFileError(
             f"{path}:1: must be a mapping with `name`, `base`, `grid` ...; got {type(values).__name__}"
@@ -73,12 +57,23 @@ def read_document(path: str) -> Source:
 
 
 def parse_value(text: str) -> Any:
-    """Parse the value of an override as YAML.
-
-    Raises:
-        SweepFileError: it is not plain YAML.
-    """
+    """Parse the value of an override; raise SweepFileError if it is not plain YAML."""
     return _Reader(Source("value")).read(text)
+
+
+def _text(path: str) -> str:
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SweepFileError(f"{path}:1: cannot be read: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise SweepFileError(f"{path}:1: is {len(data):,} bytes long; a sweep file may have {MAX_BYTES:,}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SweepFileError(f"{path}:{line}: is not UTF-8 text ({error.reason})") from error
 
 
 class _Reader:
@@ -106,18 +101,17 @@ class _Reader:
 
     def _value(self, node: Node, way: Keys) -> Any:
         self._count += 1
-        line = node.start_mark.line + 1
-        self._source.lines.setdefault(way, line)
+        self._source.lines.setdefault(way, node.start_mark.line + 1)
         if self._count > MAX_VALUES:
-            raise SweepFileError(f"{self._source.path}:{line}: has more than {MAX_VALUES:,} values, aliases followed")
+            raise SweepFileError(f"{self._place(node)}: has more than {MAX_VALUES:,} values, aliases followed")
         if len(way) > MAX_DEPTH:
-            raise SweepFileError(f"{self._source.path}:{line}: is nested deeper than {MAX_DEPTH} levels")
+            raise SweepFileError(f"{self._place(node)}: is nested deeper than {MAX_DEPTH} levels")
         tag = str(node.tag)
         if not re.fullmatch(r"tag:yaml\.org,2002:(str|int|float|bool|null|map|seq|timestamp)", tag):
-            self._problems.append(f"{self._source.path}:{line}: tag {tag!r} is not allowed; plain values only")
+            self._note(node, f"tag {tag!r} is not allowed; plain values only")
             return None
         if isinstance(node, ScalarNode):
-            return self._scalar(node, tag.rpartition(":")[2], line)
+            return self._scalar(node, tag.rpartition(":")[2])
         if isinstance(node, MappingNode):
             return self._mapping(node, way)
         return [self._value(item, (*way, index)) for index, item in enumerate(node.value)]
@@ -125,35 +119,37 @@ class _Reader:
     def _mapping(self, node: MappingNode, way: Keys) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
-                self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
-                continue
-            key = str(key_node.value)
+            key = str(key_node.value) if isinstance(key_node, ScalarNode) else ""
             if not key or any("\ud800" <= letter <= "\udfff" for letter in key):
-                self._problems.append(f"{self._source.path}:{line}: a key must be plain text")
+                self._note(key_node, "a key must be plain text")
                 continue
             if key in values:
-                self._problems.append(f"{self._source.path}:{line}: key {key!r} is given a second time")
-            self._source.lines[(*way, key)] = line
+                self._note(key_node, f"key {key!r} is given a second time")
+            self._source.lines[(*way, key)] = key_node.start_mark.line + 1
             values[key] = self._value(value_node, (*way, key))
         return values
 
-    def _scalar(self, node: ScalarNode, kind: str, line: int) -> Any:
+    def _scalar(self, node: ScalarNode, kind: str) -> Any:
         text = str(node.value)
+        plain = text.replace("_", "").lower()
         try:
             match kind:
                 case "int":
-                    plain = text.replace("_", "")
-                    return int(plain, 0) if plain.lstrip("+-").startswith(("0x", "0o")) else int(plain)
+                    return int(plain, 0 if plain.lstrip("+-").startswith(("0x", "0o")) else 10)
                 case "float":
-                    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+                    return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
                 case "bool":
-                    return text.lower() == "true"
+                    return plain == "true"
                 case "null":
                     return None
                 case _:
                     return text
         except ValueError:
-            self._problems.append(f"{self._source.path}:{line}: {text[:40]!r} is not a number that fits")
+            self._note(node, f"{text[:40]!r} is not a number that fits")
             return None
+
+    def _place(self, node: Node) -> str:
+        return f"{self._source.path}:{node.start_mark.line + 1}"
+
+    def _note(self, node: Node, problem: str) -> None:
+        self._problems.append(f"{self._place(node)}: {problem}")

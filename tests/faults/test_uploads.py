@@ -46,7 +46,7 @@ def test_training_goes_on_while_a_commit_is_on_its_way_and_waits_before_the_next
     assert folder.resume_point(TRIAL) == (now.with_(metrics=now.metrics[:2]), b"two")
     assert {kind: entry.epoch for kind, entry in now.weights.items()} == {"last": 2, "best": 1}
     assert now.previous["last"].epoch == 1
-    assert folder.strays(TRIAL) == []
+    assert folder.rubbish(folder.files.list_files(recursive=True)) == {}
 
 
 def test_with_nothing_on_its_way_a_record_stays_as_it_is(folder: RunFolder) -> None:

@@ -61,22 +61,12 @@ def plan_problems(sweep: Sweep) -> list[str]:
 
 def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return the document of `plan --json`, as far as the trials themselves tell it."""
-    return {
-        "name": sweep.name,
-        "epochs": sum(trial.config.epochs for trial in trials),
-        "trials": [
-            {
-                "id": trial.id,
-                "config": trial.config.model_dump(mode="json"),
-                "seed": trial.seed,
-                "status": "planned",
-                "epoch": 0,
-                "epochs": trial.config.epochs,
-                "val_acc": None,
-            }
-            for trial in trials
-        ],
-    }
+    rows = [
+        {"id": trial.id, "config": trial.config.model_dump(mode="json"), "seed": trial.seed}
+        | {"status": "planned", "epoch": 0, "epochs": trial.config.epochs, "val_acc": None}
+        for trial in trials
+    ]
+    return {"name": sweep.name, "epochs": sum(trial.config.epochs for trial in trials), "trials": rows}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -91,19 +81,29 @@ class _Setting:
     value: Any
     way: Keys
 
+    @property
+    def way_of_key(self) -> Keys:
+        """Where the key stands: on an axis, `way` is that of one value in its list."""
+        return self.way[:-1] if isinstance(self.way[-1], int) else self.way
+
+
+Axis = list[list[_Setting]]
+"""The points of an axis, each with the keys that it sets together."""
+
 
 @dataclass(frozen=True)
 class _Row:
-    """A case, or the whole sweep if it has no cases: its own settings, and its axes as lists of joint settings."""
+    """A case, or the whole sweep if it has no cases: its own settings, and its axes."""
 
     settings: list[_Setting]
-    axes: list[list[list[_Setting]]]
+    axes: list[Axis]
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.axes)
 
 
 def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
+    """The trials, and the problems, which say why there may be fewer than the file asks for."""
     try:
         rows = _rows(sweep)
     except SweepFileError as error:
@@ -111,75 +111,119 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
     if twice := _twice_set(sweep, rows):
         return [], [*twice, *_exclude_problems(sweep)]
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
-    count = sum(map(len, rows)) * len(seeds)
-    if count > sweep.limits.trials:
-        message = (
-            f"the plan has {count:,} trials, more than limits.trials, {sweep.limits.trials:,}; raise it or plan fewer"
-        )
-        return [], [format_problem(sweep.source, ("limits", "trials"), message)]
-    varied = {setting.key for row in rows for axis in row.axes if len(axis) > 1 for joint in axis for setting in joint}
-    varied |= {setting.key for row in rows for setting in row.settings}
+    if too_many := _too_many(sweep, sum(map(len, rows)) * len(seeds)):
+        return [], [too_many]
+    varied = _varied_keys(rows)
+    problems = _exclude_problems(sweep)
     trials: dict[str, Trial] = {}
-    problems: dict[str, None] = dict.fromkeys(_exclude_problems(sweep))
-    for row, choice in ((each, choice) for each in rows for choice in itertools.product(*each.axes)):
-        settings = [*_base_settings(sweep), *row.settings, *itertools.chain.from_iterable(choice)]
-        config = _config(sweep, settings, problems)
-        if config is None:
-            continue
+    for config in _configs(sweep, rows, problems):
         document = config.model_dump(mode="json") if varied or sweep.exclude else {}
         if any(contains(document, partial) for partial in sweep.exclude):
             continue
-        axes = {key: get(document, key) for key in sorted(varied)}
+        axes = {key: get(document, key) for key in varied}
         for seed in seeds:
             trial = _trial(config, seed, axes)
             trials.setdefault(trial.id, trial)
     if not trials and not problems:
-        problems[format_problem(sweep.source, ("exclude",), "the plan has no trials: all are excluded")] = None
-    return list(trials.values()), list(problems)
+        problems = [format_problem(sweep.source, ("exclude",), "the plan has no trials: all are excluded")]
+    return list(trials.values()), list(dict.fromkeys(problems))
+
+
+def _too_many(sweep: Sweep, count: int) -> str | None:
+    limit = sweep.limits.trials
+    if count <= limit:
+        return None
+    message = f"the plan has {count:,} trials, more than limits.trials, {limit:,}; raise it or plan fewer"
+    return format_problem(sweep.source, ("limits", "trials"), message)
+
+
+def _varied_keys(rows: Sequence[_Row]) -> list[str]:
+    axes = [axis for row in rows for axis in row.axes if len(axis) > 1]
+    varied = {setting.key for axis in axes for point in axis for setting in point}
+    return sorted(varied.union(setting.key for row in rows for setting in row.settings))
+
+
+def _configs(sweep: Sweep, rows: Sequence[_Row], problems: list[str]) -> Iterator[LoopConfig]:
+    base = [_Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
+    for row in rows:
+        for points in itertools.product(*row.axes):
+            config = _config(sweep, [*base, *row.settings, *itertools.chain.from_iterable(points)], problems)
+            if config is not None:
+                yield config
 
 
 def _rows(sweep: Sweep) -> list[_Row]:
-    shared = [*_axes(sweep.grid, ("grid",)), *_zip_axis(sweep.zip, ("zip",)), *_random_axis(sweep)]
+    shared = [*_axes(sweep.grid, sweep.zip, ()), *_random_axis(sweep)]
     if not sweep.cases:
         return [_Row([], shared)]
     rows, problems = [], []
-    for name, overrides in sweep.cases.items():
+    for name, case in sweep.cases.items():
         way = ("cases", name)
-        own = {key: value for key, value in overrides.items() if key not in ("grid", "zip")}
-        settings = [_Setting(key, value, (*way, key)) for key, value in own.items()]
-        axes = {kind: overrides.get(kind, {}) for kind in ("grid", "zip")}
-        faults = [(kind, key) for kind, table in axes.items() for key in _not_lists(table)]
-        problems += [
-            format_problem(sweep.source, (*way, *fault), "must be a list of at least one value") for fault in faults
-        ]
-        try:
-            check_equal_lengths(axes["zip"] if not faults else {})
-        except ValueError as error:
-            problems.append(format_problem(sweep.source, (*way, "zip"), str(error)))
-        if not problems:
-            rows.append(
-                _Row(
-                    settings,
-                    [*_axes(axes["grid"], (*way, "grid")), *_zip_axis(axes["zip"], (*way, "zip")), *shared],
-                )
-            )
+        grid, zipped = case.get("grid", {}), case.get("zip", {})
+        if faults := _axis_faults(grid, zipped):
+            problems += [format_problem(sweep.source, (*way, *inside), message) for inside, message in faults]
+            continue
+        settings = [_Setting(key, value, (*way, key)) for key, value in case.items() if key not in ("grid", "zip")]
+        rows.append(_Row(settings, [*_axes(grid, zipped, way), *shared]))
     if problems:
         raise SweepFileError(*problems)
     return rows
 
 
+def _axis_faults(grid: Any, zipped: Any) -> list[tuple[Keys, str]]:
+    """What is wrong with a case's own axes, which are not checked with the sections, each with the way to it."""
+    no_lists = [(kind, key) for kind, table in (("grid", grid), ("zip", zipped)) for key in _not_lists(table)]
+    if no_lists:
+        return [(way, "must be a list of at least one value") for way in no_lists]
+    try:
+        check_equal_lengths(zipped)
+    except ValueError as error:
+        return [(("zip",), str(error))]
+    return []
+
+
+def _not_lists(table: Any) -> list[str]:
+    if not isinstance(table, Mapping):
+        return [""]
+    return [key for key, values in table.items() if not isinstance(values, list) or not values]
+
+
+def _axes(grid: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]], way: Keys) -> list[Axis]:
+    """An axis for each list of a grid, and one for all lists of a zip."""
+    axes = [_axis({key: values}, (*way, "grid")) for key, values in grid.items()]
+    return [*axes, _axis(zipped, (*way, "zip"))] if zipped else axes
+
+
+def _axis(lists: Mapping[str, list[Any]], way: Keys) -> Axis:
+    rows = enumerate(zip(*lists.values(), strict=True))
+    return [[_Setting(key, value, (*way, key, i)) for key, value in zip(lists, row, strict=True)] for i, row in rows]
+
+
+def _random_axis(sweep: Sweep) -> list[Axis]:
+    draws = {key: draw for key, draw in sweep.random.items() if isinstance(draw, Draw)}
+    samples = sweep.random.get("samples", 0)
+    assert isinstance(samples, int)
+    if samples > sweep.limits.trials:
+        message = f"is more than limits.trials, {sweep.limits.trials:,}"
+        raise SweepFileError(format_problem(sweep.source, ("random", "samples"), message))
+    axis = [
+        [_Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
+        for i in range(samples)
+    ]
+    return [axis] if axis else []
+
+
 def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
     """Return problems: keys set by two axes of a row, or by a case and an axis, of which one would silently win."""
-    problems: dict[str, None] = {}
+    problems = []
     for row in rows:
         first: dict[str, Keys] = {}
         for setting in [*row.settings, *(setting for axis in row.axes for setting in axis[0])]:
-            way = setting.way[:-1] if isinstance(setting.way[-1], int) else setting.way
-            if setting.key in first:
-                before = ".".join(map(str, first[setting.key][:-1]))
-                problems[format_problem(sweep.source, way, f"is set in {before} too; set it in one place")] = None
-            first.setdefault(setting.key, way)
-    return list(problems)
+            before = first.setdefault(setting.key, setting.way_of_key)
+            if before != setting.way_of_key:
+                message = f"is set in {'.'.join(map(str, before[:-1]))} too; set it in one place"
+                problems.append(format_problem(sweep.source, setting.way_of_key, message))
+    return list(dict.fromkeys(problems))
 
 
 def _exclude_problems(sweep: Sweep) -> list[str]:
@@ -200,43 +244,6 @@ def _exclude_problems(sweep: Sweep) -> list[str]:
     return problems
 
 
-def _not_lists(table: Any) -> list[str]:
-    if not isinstance(table, Mapping):
-        return [""]
-    return [key for key, values in table.items() if not isinstance(values, list) or not values]
-
-
-def _axes(grid: Mapping[str, list[Any]], way: Keys) -> list[list[list[_Setting]]]:
-    return [
-        [[_Setting(key, value, (*way, key, index))] for index, value in enumerate(values)]
-        for key, values in grid.items()
-    ]
-
-
-def _zip_axis(zipped: Mapping[str, list[Any]], way: Keys) -> list[list[list[_Setting]]]:
-    if not zipped:
-        return []
-    length = len(next(iter(zipped.values())))
-    return [[[_Setting(key, values[i], (*way, key, i)) for key, values in zipped.items()] for i in range(length)]]
-
-
-def _random_axis(sweep: Sweep) -> list[list[list[_Setting]]]:
-    draws = {key: draw for key, draw in sweep.random.items() if isinstance(draw, Draw)}
-    samples = sweep.random.get("samples", 0)
-    assert isinstance(samples, int)
-    if samples > sweep.limits.trials:
-        message = f"is more than limits.trials, {sweep.limits.trials:,}"
-        raise SweepFileError(format_problem(sweep.source, ("random", "samples"), message))
-    if not samples:
-        return []
-    return [
-        [
-            [_Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
-            for i in range(samples)
-        ]
-    ]
-
-
 def _draw(draw: Draw, seed: str) -> Any:
     """Draw a value from (sweep seed, key, index) alone, so that adding keys or samples changes no other draw."""
     generator = random.Random(seed)
@@ -251,11 +258,7 @@ def _draw(draw: Draw, seed: str) -> Any:
     return float(f"{generator.uniform(*draw.uniform):.6g}")
 
 
-def _base_settings(sweep: Sweep) -> Iterator[_Setting]:
-    return (_Setting(key, value, ("base", key)) for key, value in sweep.base.items())
-
-
-def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None]) -> LoopConfig | None:
+def _config(sweep: Sweep, settings: Sequence[_Setting], problems: list[str]) -> LoopConfig | None:
     """Merge settings into a config; its faults go to `problems`, each with the place that set the value."""
     merged: dict[str, Any] = {}
     for setting in settings:
@@ -266,7 +269,7 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: dict[str, None
         return loop().config.model_validate(merged)
     except ValidationError as error:
         for way, message in describe_errors(error, loop().config, merged):
-            problems[_at_its_setting(sweep, settings, way, message)] = None
+            problems.append(format_problem(sweep.source, _way_in_file(settings, way, message), message))
         return None
 
 
@@ -277,21 +280,15 @@ def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
 
 
-def _at_its_setting(sweep: Sweep, settings: Sequence[_Setting], way: Keys, message: str) -> str:
+def _way_in_file(settings: Sequence[_Setting], way: Keys, message: str) -> Keys:
+    """Find the last setting of a config's value, or of a mapping that holds it."""
     dotted = ".".join(map(str, way))
     for setting in reversed(settings):
-        if message.startswith("unknown key") and f"{setting.key}.".startswith(f"{dotted}."):
-            in_list = isinstance(setting.way[-1], int)
-            return format_problem(sweep.source, setting.way[:-1] if in_list else setting.way, message)
-        if setting.key == dotted or setting.key.startswith(f"{dotted}."):
-            return format_problem(sweep.source, setting.way, message)
-        if dotted.startswith(f"{setting.key}."):
-            if isinstance(setting.value, Mapping):
-                inside = tuple(way[len(setting.key.split(".")) :])
-                return format_problem(sweep.source, (*setting.way, *inside), message)
-            if "." not in dotted:
-                return format_problem(sweep.source, setting.way, message)
-    return format_problem(sweep.source, ("base", *way), message)
+        if f"{setting.key}.".startswith(f"{dotted}."):
+            return setting.way_of_key if message.startswith("unknown key") else setting.way
+        if dotted.startswith(f"{setting.key}.") and isinstance(setting.value, Mapping):
+            return (*setting.way, *way[len(setting.key.split(".")) :])
+    return ("base", *way)
 
 
 # ---------------------------------------------------------------------------------------------------------

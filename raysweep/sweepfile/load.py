@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sw
     """Read no more of a sweep file than what finds its run folder, whatever else is wrong in it.
 
     Raises:
-        SweepFileError: `name` or `storage` is wrong, the file is not YAML, or an override sets a key that there is not.
+        SweepFileError: `name` or `storage` is wrong, the file is not YAML, or an override sets an unknown key.
     """
     source = read_document(str(path))
     problems = apply_overrides(source, overrides)
@@ -50,21 +51,12 @@ def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sw
 
 
 def restore_sweep(document: Mapping[str, Any], place: str) -> Sweep:
-    """Check the sweep of a run folder's resolved.yaml again.
-
-    Args:
-        document: a sweep with every default; in `random`, a draw has all its kinds, those not chosen as None.
-        place: the file's place, for messages.
+    """Check the sweep of a run folder's resolved.yaml again, which has every default; `place` is for messages.
 
     Raises:
         SweepFileError: it is not a sweep that this raysweep knows.
     """
-    draws = {
-        key: {kind: value for kind, value in draw.items() if value is not None} if isinstance(draw, Mapping) else draw
-        for key, draw in document.get("random", {}).items()
-    }
-    values = {**document, "random": draws}
-    return _checked(Source(place, values={key: value for key, value in values.items() if value or key not in AXES}))
+    return _checked(Source(place, values={key: value for key, value in document.items() if value or key not in AXES}))
 
 
 def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None) -> str:
@@ -105,19 +97,17 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
     """Validate the sections; if some are wrong, return the sweep without them, so that its plan is checked as well."""
+    found: list[tuple[Keys, str]] = []
+    sweep: Sweep | None = None
     try:
         sweep = Sweep.model_validate(source.values)
-        sweep._source = source
-        return sweep, []
     except ValidationError as error:
         found = describe_errors(error, Sweep, source.values)
-    problems = [format_problem(source, way, message) for way, message in found]
-    try:
-        sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
-    except ValidationError:
-        return None, problems
-    sweep._source = source
-    return sweep, problems
+        with suppress(ValidationError):
+            sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
+    if sweep is not None:
+        sweep._source = source
+    return sweep, [format_problem(source, way, message) for way, message in found]
 
 
 def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from pydantic import (
     PrivateAttr,
     Tag,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
@@ -74,6 +73,13 @@ Share = Annotated[
     ),
 ]
 
+
+def _ascending(rungs: list[Fraction]) -> list[Fraction]:
+    if not all(first < second for first, second in pairwise(rungs)):
+        raise ValueError(f"must ascend; got {', '.join(map(str, rungs))}")
+    return rungs
+
+
 RankBy = Literal["trend", "ema", "best", "last"]
 
 
@@ -99,7 +105,7 @@ class AshaConfig(Config):
     name: Literal["asha"]
     eta: Annotated[int, Field(ge=2)] = 3
     """One in eta goes on at each rung."""
-    rungs: Annotated[list[Share], Field(min_length=1)] = [Fraction(1, 9), Fraction(2, 9)]
+    rungs: Annotated[list[Share], Field(min_length=1), AfterValidator(_ascending)] = [Fraction(1, 9), Fraction(2, 9)]
     """The rungs, where trials are compared: fractions of each trial's own epochs, rounded up."""
     group_by: list[Annotated[str, AfterValidator(known_key)]] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
@@ -111,13 +117,6 @@ class AshaConfig(Config):
     """The score at a rung. trend: that of the EMA weights at that epoch, plus half of its rise over the last third of
     the epochs; ema: the best of the EMA weights so far; best: the best of plain and EMA weights so far; last: the
     better of the two at that epoch."""
-
-    @field_validator("rungs")
-    @classmethod
-    def _ascending(cls, rungs: list[Fraction]) -> list[Fraction]:
-        if not all(first < second for first, second in pairwise(rungs)):
-            raise ValueError(f"must ascend; got {', '.join(map(str, rungs))}")
-        return rungs
 
 
 class RayAshaConfig(Config):
@@ -203,7 +202,7 @@ class Draw(Config):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Draw:
-        if len(self.model_fields_set) != 1:
+        if sum(value is not None for _, value in self) != 1:
             raise ValueError("must have exactly one of uniform, log_uniform, int, choice")
         for bounds in (self.uniform, self.log_uniform, self.int):
             if bounds is not None and bounds[0] > bounds[1]:
@@ -211,15 +210,42 @@ class Draw(Config):
         return self
 
 
+SamplesOrDraw = Annotated[
+    Annotated[PositiveInt, Tag("number")] | Annotated[Draw, Tag("draw")],
+    Discriminator(lambda value: "draw" if isinstance(value, (dict, Draw)) else "number"),
+]
 AXES = ("grid", "zip", "random")
 Axis = Annotated[list[Any], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return a `zip`; raise ValueError if its lists differ in length."""
+    if len({len(values) for values in zipped.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
+        raise ValueError(f"its lists must be of one length: {lengths}")
+    return zipped
+
+
+def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
+    if random and not isinstance(random.get("samples"), int):
+        raise ValueError("needs `samples`: how many draws")
+    for key, draw in random.items():
+        if key != "samples" and not isinstance(draw, Draw):
+            raise ValueError(f"{key}: must be one of uniform, log_uniform, int, choice, as {{uniform: [0, 1]}}")
+    return random
+
+
+def _check_one_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
+    return name
+
+
 class Sweep(Config):
     """A whole sweep file."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_check_one_folder)]
     """The run folder's name."""
     description: str = ""
     """What the sweep is to find out; the report quotes it."""
@@ -227,15 +253,9 @@ class Sweep(Config):
     """What every trial starts from: keys of a trial's config."""
     grid: dict[str, Axis] = {}
     """Lists by key; the trials are their cartesian product. Dotted keys reach inside (`model.width`)."""
-    zip: dict[str, Axis] = {}
+    zip: Annotated[dict[str, Axis], AfterValidator(check_equal_lengths)] = {}
     """Lists of one length by key, which advance together."""
-    random: dict[
-        str,
-        Annotated[
-            Annotated[PositiveInt, Tag("number")] | Annotated[Draw, Tag("draw")],
-            Discriminator(lambda value: "draw" if isinstance(value, (dict, Draw)) else "number"),
-        ],
-    ] = {}
+    random: Annotated[dict[str, SamplesOrDraw], AfterValidator(_check_draws)] = {}
     """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""
     cases: dict[str, dict[str, Any]] = {}
     """Named settings, each optionally with a `grid` and `zip` of its own."""
@@ -250,7 +270,7 @@ class Sweep(Config):
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     checkpoints: Checkpoints = Checkpoints()
-    storage: str = "./runs"
+    storage: Annotated[str, AfterValidator(check_no_credentials)] = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that failed is tried again, from its last commit."""
@@ -265,38 +285,3 @@ class Sweep(Config):
     def source(self) -> Source | None:
         """The file that the sweep was read from, for messages; None if it was made in Python."""
         return self._source
-
-    @field_validator("name")
-    @classmethod
-    def _one_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
-        return name
-
-    @field_validator("storage")
-    @classmethod
-    def _no_credentials(cls, storage: str) -> str:
-        return check_no_credentials(storage)
-
-    @field_validator("random")
-    @classmethod
-    def _draws(cls, random: dict[str, Any]) -> dict[str, Any]:
-        if random and not isinstance(random.get("samples"), int):
-            raise ValueError("needs `samples`: how many draws")
-        for key, draw in random.items():
-            if key != "samples" and not isinstance(draw, Draw):
-                raise ValueError(f"{key}: must be one of uniform, log_uniform, int, choice, as {{uniform: [0, 1]}}")
-        return random
-
-    @field_validator("zip")
-    @classmethod
-    def _equal_lengths(cls, zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return check_equal_lengths(zipped)
-
-
-def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return a `zip`; raise ValueError if its lists differ in length."""
-    if len({len(values) for values in zipped.values()}) > 1:
-        lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
-        raise ValueError(f"its lists must be of one length: {lengths}")
-    return zipped

@@ -9,7 +9,7 @@ import errno
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from raysweep.errors import StorageError
@@ -74,22 +74,12 @@ def in_store(error: OSError, where: str) -> StorageError | None:
     return StorageError(f"{where}: {reason}, then run the same command again ({_short(text)})") if reason else None
 
 
-def delays(patience_s: float) -> Iterator[float]:
-    """Seconds to wait before each new try: growing, slightly random, until patience ends."""
-    end = time.monotonic() + patience_s
-    delay = FIRST_DELAY_S
-    while time.monotonic() + delay < end:
-        yield delay * random.uniform(0.7, 1.0)
-        delay = min(2 * delay, LONGEST_DELAY_S)
-
-
 def patiently(action: Callable[[], T], where: str, patience_s: float) -> T:
     """Return what `action` returns; after a passing fault of the object store, try again until patience ends.
 
     A FileNotFoundError is an answer, and is not caught.
     """
-    began = time.monotonic()
-    waits = delays(patience_s)
+    began, end, delay = time.monotonic(), None, FIRST_DELAY_S
     while True:
         try:
             return action()
@@ -98,13 +88,15 @@ def patiently(action: Callable[[], T], where: str, patience_s: float) -> T:
         except OSError as error:
             if said := in_store(error, where):
                 raise said from error
-            wait = next(waits, None)
-            if wait is None:
+            now = time.monotonic()
+            end = end or now + patience_s
+            if now + delay >= end:
                 raise StorageError(
-                    f"{where}: the store does not answer properly, for {time.monotonic() - began:.0f} s now; what "
+                    f"{where}: the store does not answer properly, for {now - began:.0f} s now; what "
                     f"is committed is safe: run the same command again once it does ({_short(str(error))})"
                 ) from error
-            time.sleep(wait)
+        time.sleep(delay * random.uniform(0.7, 1.0))
+        delay = min(2 * delay, LONGEST_DELAY_S)
 
 
 def _short(text: str) -> str:

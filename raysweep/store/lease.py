@@ -126,7 +126,7 @@ class _Claim:
         self.files.delete(self.path)
 
     def is_taken_over(self) -> bool:
-        return self.files.is_file(_tombstone(self.path))
+        return self.files.is_file(self.path + TAKEN_OVER)
 
 
 @contextlib.contextmanager
@@ -165,12 +165,13 @@ def _outlive(files: Storage, path: str) -> None:
     """Watch another driver's claim until it is withdrawn, or stale and taken over; refuse if it is alive."""
     state, content = _watch(files, path, 2 * BEAT_S)
     if state == "still":
-        _say(f"{files.path}: waiting up to {STALE_S:.0f} s to be sure that the last driver, {_named(content)}, is gone")
+        wait = f"waiting up to {STALE_S:.0f} s to be sure that the last driver, {_named(content)}, is gone"
+        print(f"{files.path}: {wait}", file=sys.stderr, flush=True)
         state, content = _watch(files, path, STALE_S - 2 * BEAT_S)
     if state == "alive":
         raise StorageError(f"{files.path}: another raysweep drives this run: {_named(content)}")
     if state == "still":
-        files.write(_tombstone(path), b"")
+        files.write(path + TAKEN_OVER, b"")
         files.delete(path)
 
 
@@ -204,11 +205,7 @@ def _beat(claim: _Claim, over: threading.Event, where: str, on_loss: Callable[[s
 def _claims(files: Storage) -> list[str]:
     """Paths of the claims that nobody has taken over."""
     paths = files.list_files(LEASE)
-    return [path for path in paths if path.endswith(".claim") and _tombstone(path) not in paths]
-
-
-def _tombstone(path: str) -> str:
-    return path + TAKEN_OVER
+    return [path for path in paths if path.endswith(".claim") and path + TAKEN_OVER not in paths]
 
 
 def old_tombstones(files: Storage) -> list[str]:
@@ -220,10 +217,6 @@ def old_tombstones(files: Storage) -> list[str]:
     return [path for path in written if path.endswith(TAKEN_OVER) and now - written[path] >= TOMBSTONE_KEPT_S]
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _end(why: str) -> None:
-    _say(why)
+    print(why, file=sys.stderr, flush=True)
     os._exit(StorageError.exit_code)  # the local cluster ends with its driver; commits are whole at any moment

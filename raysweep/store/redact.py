@@ -16,15 +16,11 @@ IN_URL = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:key|secret|token|pass
 
 def redact(value: Any) -> Any:
     """Return a document with `***` in place of the environment's secrets and of credentials in URLs."""
-    return _redact(value, _secrets())
-
-
-def _redact(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _redact(entry, secrets) for key, entry in value.items()}
+        return {key: redact(entry) for key, entry in value.items()}
     if not isinstance(value, str):
         return value
-    for secret in secrets:
+    for secret in _secrets():
         value = value.replace(secret, "***")
     return IN_URL.sub(lambda found: f"{found[1]}=***" if found[1] else "***@", value)
 

@@ -67,8 +67,8 @@ def _summaries(record: Record) -> Iterator[tuple[int, Any]]:
         for tag, value in metrics.items():
             if tag != "epoch" and value is not None:
                 yield int(metrics["epoch"]), scalar(tag, value)
-    settings = {**{key: _plain(value) for key, value in record.axes.items()}, "seed": record.seed}
-    _, started, ended = hparams(settings, {})
+    axes = {key: value if isinstance(value, int | float | str) else str(value) for key, value in record.axes.items()}
+    _, started, ended = hparams({**axes, "seed": record.seed}, {})
     yield 0, started
     for tag, value in _final_metrics(record).items():
         yield record.epoch, scalar(f"final/{tag}", value)
@@ -90,7 +90,3 @@ def _failed(ended: Any) -> Any:
     session.session_end_info.status = Status.Value("STATUS_FAILURE")
     metadata.content = session.SerializeToString()
     return ended
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -79,6 +79,7 @@ def _text(path: str) -> str:
 class _Reader:
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._yaml = YAML(typ="safe", pure=True)
         self._count = 0
         self._problems: list[str] = []
 
@@ -86,7 +87,7 @@ class _Reader:
         try:
             with warnings.catch_warnings():  # YAML allows an anchor to be defined again; the new one holds from there
                 warnings.simplefilter("ignore", ReusedAnchorWarning)
-                node = YAML(typ="safe", pure=True).compose(text)
+                node = self._yaml.compose(text)
         except RecursionError as error:
             raise SweepFileError(f"{self._source.path}:1: is nested too deeply") from error
         except (YAMLError, ValueError) as error:
@@ -130,22 +131,14 @@ class _Reader:
         return values
 
     def _scalar(self, node: ScalarNode, kind: str) -> Any:
-        text = str(node.value)
-        plain = text.replace("_", "").lower()
+        if kind not in ("int", "float", "bool", "null"):  # a date stays text
+            return str(node.value)
         try:
-            match kind:
-                case "int":
-                    return int(plain, 0 if plain.lstrip("+-").startswith(("0x", "0o")) else 10)
-                case "float":
-                    return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
-                case "bool":
-                    return plain == "true"
-                case "null":
-                    return None
-                case _:
-                    return text
-        except ValueError:
-            self._note(node, f"{text[:40]!r} is not a number that fits")
+            return getattr(self._yaml.constructor, f"construct_yaml_{kind}")(node)
+        except (ValueError, LookupError):
+            self._note(
+                node, f"{node.value[:40]!r} is not {'true or false' if kind == 'bool' else 'a number that fits'}"
+            )
             return None
 
     def _place(self, node: Node) -> str:

@@ -306,12 +306,11 @@ def _hash(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
     """Hash what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
-        if key not in axes:
-            *parents, last = key.split(".")
-            inner = get(content, ".".join(parents)) if parents else content
-            if isinstance(inner, dict):
-                inner.pop(last, None)
-                if parents and not inner:
-                    del content[parents[0]]
+        section, _, last = key.rpartition(".")
+        inner = content.get(section) if section else content
+        if key not in axes and isinstance(inner, dict):
+            inner.pop(last, None)
+            if section and not inner:
+                del content[section]
     text = json.dumps([content, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -43,6 +43,10 @@ class Source:
             return f"override '{self.overridden[way]}'"
         return f"{self.path}:{self.lines.get(way, 1)}"
 
+    def problem(self, way: Sequence[str | int], message: str) -> str:
+        """Return one line: place, key, and what is wrong."""
+        return ": ".join(filter(None, (self.place(way), ".".join(map(str, way)), message)))
+
 
 def read_document(path: str) -> Source:
     """Read a sweep file; raise SweepFileError if it cannot be read, or is not one plain YAML mapping."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from raysweep.config import check_no_credentials
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Keys, Source, read_document
-from raysweep.sweepfile.messages import IS_MISSING, describe_errors, format_problem
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import plan_problems
 from raysweep.sweepfile.schema import AXES, Sweep, known_key
@@ -42,7 +42,7 @@ def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sw
             try:
                 known_key(str(way[1]))
             except ValueError as error:
-                problems.append(format_problem(source, way, str(error)))
+                problems.append(source.problem(way, str(error)))
     source.values = {key: source.values[key] for key in ("name", "storage") if key in source.values}
     sweep, more = _validate(source)
     if problems or more or sweep is None:
@@ -81,7 +81,7 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
     sweep, problems = _validate(source)
     problems = [*wrong_overrides, *problems]
     problems += [
-        format_problem(source, (axis,), "is empty; it must have at least one key with a list")
+        source.problem((axis,), "is empty; it must have at least one key with a list")
         for axis in AXES
         if source.values.get(axis) == {}
     ]
@@ -107,7 +107,7 @@ def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
             sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
     if sweep is not None:
         sweep._source = source
-    return sweep, [format_problem(source, way, message) for way, message in found]
+    return sweep, [source.problem(way, message) for way, message in found]
 
 
 def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any]:

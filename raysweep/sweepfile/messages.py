@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from raysweep.config import Config, classes_of
 from raysweep.errors import did_you_mean
-from raysweep.sweepfile.document import Keys, Source
+from raysweep.sweepfile.document import Keys
 
 IS_MISSING = "is missing"
-
-
-def format_problem(source: Source | None, way: Sequence[str | int], message: str) -> str:
-    """Return one line: place, key, and what is wrong."""
-    key = ".".join(map(str, way))
-    place = source.place(way) if source else "sweep"
-    return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], values: Any) -> list[tuple[Keys, str]]:
@@ -27,18 +21,10 @@ def describe_errors(error: ValidationError, model: type[BaseModel], values: Any)
     for detail in error.errors(include_url=False):
         way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
-            key = str(detail["loc"][-1])
             known = _known_keys(model, values, way[:-1])
-            message = f"unknown key{did_you_mean(key, known)}; allowed: {', '.join(known)}"
-        elif detail["type"] == "missing":
-            message = IS_MISSING
-        elif detail["type"] == "union_tag_invalid":
-            known = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
-            tag = str(detail["ctx"]["tag"])
-            message = f"unknown {way[-1]} {tag!r}{did_you_mean(tag, known)}; known: {', '.join(known)}"
+            problems.append((way, f"unknown key{did_you_mean(str(way[-1]), known)}; allowed: {', '.join(known)}"))
         else:
-            message = _in_words(detail)
-        problems.append((way, message))
+            problems.append((way, _in_words(detail, way)))
     return _one_a_value(problems)
 
 
@@ -60,17 +46,21 @@ def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
     return tuple(way)
 
 
-def _in_words(detail: Mapping[str, Any]) -> str:
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        known = [part.strip("' ") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        return f"got {detail['input']!r}{did_you_mean(detail['input'], known)}; allowed: {', '.join(known)}"
-    if detail["type"] == "value_error":
-        return message
-    given = repr(detail["input"])
-    given = given if len(given) <= 60 else f"{given[:57]}..."
-    if detail["type"] in MUST_BE:
-        return f"got {given}, must be {MUST_BE[detail['type']]}"
+def _in_words(detail: ErrorDetails, way: Keys) -> str:
+    kind, value, message, context = detail["type"], detail["input"], detail["msg"], detail.get("ctx", {})
+    if kind == "missing":
+        return IS_MISSING
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind == "union_tag_invalid":
+        known = context["expected_tags"].replace("'", "").split(", ")
+        return f"unknown {way[-1]} {context['tag']!r}{did_you_mean(context['tag'], known)}; known: {', '.join(known)}"
+    if kind == "literal_error" and isinstance(value, str):
+        known = [part.strip("' ") for part in context["expected"].replace(" or ", ", ").split(",")]
+        return f"got {value!r}{did_you_mean(value, known)}; allowed: {', '.join(known)}"
+    given = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    if kind in MUST_BE:
+        return f"got {given}, must be {MUST_BE[kind]}"
     for long, short in SHORTER:
         message = message.replace(long, short)
     return f"got {given}, {message[:1].lower()}{message[1:]}"

@@ -21,7 +21,7 @@ from raysweep.config import LoopConfig
 from raysweep.errors import SweepFileError
 from raysweep.registry import loop
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.messages import IS_MISSING, describe_errors, format_problem, kinds_of, names_of
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch
 from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
 
@@ -125,7 +125,7 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
             trial = _trial(config, seed, axes)
             trials.setdefault(trial.id, trial)
     if not trials and not problems:
-        problems = [format_problem(sweep.source, ("exclude",), "the plan has no trials: all are excluded")]
+        problems = [sweep.source.problem(("exclude",), "the plan has no trials: all are excluded")]
     return list(trials.values()), list(dict.fromkeys(problems))
 
 
@@ -134,7 +134,7 @@ def _too_many(sweep: Sweep, count: int) -> str | None:
     if count <= limit:
         return None
     message = f"the plan has {count:,} trials, more than limits.trials, {limit:,}; raise it or plan fewer"
-    return format_problem(sweep.source, ("limits", "trials"), message)
+    return sweep.source.problem(("limits", "trials"), message)
 
 
 def _varied_keys(rows: Sequence[_Row]) -> list[str]:
@@ -161,7 +161,7 @@ def _rows(sweep: Sweep) -> list[_Row]:
         way = ("cases", name)
         grid, zipped = case.get("grid", {}), case.get("zip", {})
         if faults := _axis_faults(grid, zipped):
-            problems += [format_problem(sweep.source, (*way, *inside), message) for inside, message in faults]
+            problems += [sweep.source.problem((*way, *inside), message) for inside, message in faults]
             continue
         settings = [_Setting(key, value, (*way, key)) for key, value in case.items() if key not in ("grid", "zip")]
         rows.append(_Row(settings, [*_axes(grid, zipped, way), *shared]))
@@ -205,7 +205,7 @@ def _random_axis(sweep: Sweep) -> list[Axis]:
     assert isinstance(samples, int)
     if samples > sweep.limits.trials:
         message = f"is more than limits.trials, {sweep.limits.trials:,}"
-        raise SweepFileError(format_problem(sweep.source, ("random", "samples"), message))
+        raise SweepFileError(sweep.source.problem(("random", "samples"), message))
     axis = [
         [_Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
         for i in range(samples)
@@ -222,7 +222,7 @@ def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
             before = first.setdefault(setting.key, setting.way_of_key)
             if before != setting.way_of_key:
                 message = f"is set in {'.'.join(map(str, before[:-1]))} too; set it in one place"
-                problems.append(format_problem(sweep.source, setting.way_of_key, message))
+                problems.append(sweep.source.problem(setting.way_of_key, message))
     return list(dict.fromkeys(problems))
 
 
@@ -240,7 +240,7 @@ def _exclude_problems(sweep: Sweep) -> list[str]:
                 kinds = kinds_of(loop().config, str(way[0]))
                 of_another_kind = len(way) > 1 and any(way[1] in kind.model_fields for kind in kinds)
                 if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
-                    problems.append(format_problem(sweep.source, ("exclude", index, *way), message))
+                    problems.append(sweep.source.problem(("exclude", index, *way), message))
     return problems
 
 
@@ -269,7 +269,7 @@ def _config(sweep: Sweep, settings: Sequence[_Setting], problems: list[str]) -> 
         return loop().config.model_validate(merged)
     except ValidationError as error:
         for way, message in describe_errors(error, loop().config, merged):
-            problems.append(format_problem(sweep.source, _way_in_file(settings, way, message), message))
+            problems.append(sweep.source.problem(_way_in_file(settings, way, message), message))
         return None
 
 

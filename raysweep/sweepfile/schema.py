@@ -277,11 +277,11 @@ class Sweep(Config):
     limits: Limits = Limits()
     evaluate: Evaluate = Evaluate()
 
-    _source: Source | None = PrivateAttr(default=None)
+    _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)
     """The trials and problems that `plan` found, kept so that a sweep is expanded once."""
 
     @property
-    def source(self) -> Source | None:
-        """The file that the sweep was read from, for messages; None if it was made in Python."""
+    def source(self) -> Source:
+        """The file that the sweep was read from, for messages."""
         return self._source

@@ -1,8 +1,5 @@
 """What every section of a sweep file is made of: the bases of its models, and the checks that they share.
 
-* Config      the base of every section
-* LoopConfig  the base of a training loop's settings: what the rest of raysweep asks of them
-
 No torch, no Ray.
 """
 
@@ -29,7 +26,7 @@ class Config(BaseModel):
 
 
 class LoopConfig(Config):
-    """The settings of one trial under a training loop."""
+    """The base of a training loop's settings of one trial: what the rest of raysweep asks of them."""
 
     not_in_id: ClassVar[tuple[str, ...]] = ()
     """Dotted keys that do not decide a trial's id unless they are an axis."""

@@ -28,17 +28,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """A table of names, each of a factory: built in (imported lazily) or registered by the user."""
 
-    def __init__(self, kind: str, builtin: Mapping[str, str] | str) -> None:
-        """`builtin`: the table from names to `module:attribute`, or `module:attribute` of that table."""
+    def __init__(self, kind: str, table: str | None = None) -> None:
+        """`table`: the `module:attribute` of the table of built-in names, if there is one."""
         self.kind = kind
-        self._table = builtin
+        self._table = table
         self._registered: dict[str, Callable[..., Any]] = {}
         self._accepted: set[str] = set()
 
     @functools.cached_property
     def builtin(self) -> Mapping[str, str]:
         """Built-in names, each with its factory as `module:attribute`."""
-        return _attribute(self._table) if isinstance(self._table, str) else self._table
+        return _attribute(self._table) if self._table else {}
 
     def names(self) -> list[str]:
         """All known names, built-in ones first."""
@@ -49,15 +49,11 @@ class Registry:
 
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
-        known = ", ".join(self.names())
-        return f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}; known: {known}"
+        known = self.names()
+        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
 
     def get(self, name: str) -> Callable[..., Any]:
-        """Return the factory of `name`, importing its module if need be.
-
-        Raises:
-            UserError: no such name.
-        """
+        """Return the factory of `name`, importing its module if need be; raise UserError if the name is unknown."""
         if name in self._registered:
             return self._registered[name]
         if name not in self.builtin:
@@ -66,11 +62,7 @@ class Registry:
         return factory
 
     def register(self, name: str) -> Callable[[F], F]:
-        """Decorator: make the decorated factory known as `name`.
-
-        Raises:
-            UserError: the name is taken by a built-in.
-        """
+        """Decorate a factory, to make it known as `name`; raise UserError if a built-in has that name."""
         if name in self.builtin:
             raise UserError(f"cannot register {self.kind} {name!r}: a built-in has that name")
 
@@ -84,16 +76,18 @@ class Registry:
 @contextmanager
 def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
     """Accept in sweep files what these trials' configs name, though no module that registers it was imported."""
-    listed = list(configs)
-    for registry, section in ((MODELS, "model"), (DATA_SOURCES, "data"), (AUGMENTATIONS, "augment")):
-        named = [config.get(section) for config in listed]
-        names = {value.get("name") if isinstance(value, Mapping) else value for value in named if value}
-        registry._accepted = {name for name in names if isinstance(name, str)}
+    registries = {"model": MODELS, "data": DATA_SOURCES, "augment": AUGMENTATIONS}
+    for config in configs:
+        for section, registry in registries.items():
+            value = config.get(section)
+            name = value.get("name") if isinstance(value, Mapping) else value
+            if isinstance(name, str):
+                registry._accepted.add(name)
     try:
         yield
     finally:
-        for registry in (MODELS, DATA_SOURCES, AUGMENTATIONS):
-            registry._accepted = set()
+        for registry in registries.values():
+            registry._accepted.clear()
 
 
 def _attribute(path: str) -> Any:
@@ -102,11 +96,7 @@ def _attribute(path: str) -> Any:
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import the user's modules of `--import`, so that they register what they bring.
-
-    Raises:
-        UserError: a module cannot be found.
-    """
+    """Import the user's modules of `--import`, so that they register what they bring; UserError if one is missing."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -120,7 +110,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 MODELS = Registry("network", "raysweep.vision.names:NETWORKS")
 DATA_SOURCES = Registry("data set", "raysweep.vision.names:SOURCES")
-AUGMENTATIONS = Registry("augmentation", {})
+AUGMENTATIONS = Registry("augmentation")
 
 register_model = MODELS.register
 register_data = DATA_SOURCES.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raysweep.config import Config, classes_of
@@ -15,7 +15,7 @@ from raysweep.sweepfile.document import Keys
 IS_MISSING = "is missing"
 
 
-def describe_errors(error: ValidationError, model: type[BaseModel], values: Any) -> list[tuple[Keys, str]]:
+def describe_errors(error: ValidationError, model: type[Config], values: Any) -> list[tuple[Keys, str]]:
     """Turn the error of validating `values` as `model` into (way to the value, message) pairs."""
     problems = []
     for detail in error.errors(include_url=False):
@@ -98,25 +98,24 @@ def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
     return list(joined.items())
 
 
-def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
+def _known_keys(model: type[Config], values: Any, way: Keys) -> list[str]:
     """Return the keys allowed in the section at `way`."""
     for part in way:
         values = values.get(part) if isinstance(values, Mapping) else values[int(part)]
-        field = model.model_fields.get(str(part))
-        classes = classes_of(field.annotation) if field else [model]
+        classes = kinds_of(model, str(part)) or [model]
         name = values.get("name") if isinstance(values, Mapping) else None
         named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
-        model = (named or classes or [model])[0]
+        model = (named or classes)[0]
     return list(model.model_fields)
 
 
-def kinds_of(model: type[BaseModel], section: str) -> list[type[Config]]:
+def kinds_of(model: type[Config], section: str) -> list[type[Config]]:
     """Return the classes that a section may have, such as one for each optimizer."""
     field = model.model_fields.get(section)
     return classes_of(field.annotation) if field else []
 
 
-def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
+def names_of(model: type[Config]) -> tuple[Any, ...]:
     """Return the values of `name` that choose this class; none if its section has one class only."""
     field = model.model_fields.get("name")
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raysweep.errors import SweepFileError
-from raysweep.sweepfile.document import Keys, Source, parse_value
+from raysweep.sweepfile.document import Source, parse_value
 from raysweep.sweepfile.patch import patch
 from raysweep.sweepfile.schema import AXES, Sweep
 
@@ -24,43 +24,41 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
 
 def _override(source: Source, override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key or any(not part for part in key.split(".")):
+    if not equals or not all(key.split(".")):
         raise SweepFileError(f"override {override!r}: must be key=value, such as lr=0.1 or scheduler.eta=2")
     try:
         value = parse_value(text)
     except SweepFileError as error:
         reasons = [problem.partition(": ")[2] for problem in error.problems]
         raise SweepFileError(*(f"override {override!r}: {reason}" for reason in reasons)) from None
-    head, _, inner = key.partition(".")
-    if head not in Sweep.model_fields:
+    if key.partition(".")[0] not in Sweep.model_fields:
         _pin(source.values, key, value)
-        head, inner = "base", key
-    way = _way_to(head, inner)
+        key = f"base.{key}"
+    way = _way_to(key)
     source.overridden[way] = override
     *parents, last = way
     table = source.values
-    for part in map(str, parents):
+    for part in parents:
         before = table.get(part)
         table[part] = {"name": before} if isinstance(before, str) else before if isinstance(before, dict) else {}
         table = table[part]
     for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
         del table[other]
-    table[str(last)] = value  # inserted last, so that it prevails over the file's settings in the same section
+    table[last] = value  # inserted last, so that it prevails over the file's settings in the same section
 
 
-def _way_to(head: str, inner: str) -> Keys:
+def _way_to(key: str) -> tuple[str, ...]:
     """Return the way to an override's place; in `base`, an axis table or a case, a dotted key is one key."""
-    if not inner:
-        return (head,)
-    if head in (*AXES, "base"):
-        return (head, inner)
-    if head != "cases":
-        return (head, *inner.split("."))
-    case, _, key = inner.partition(".")
-    if not key:
-        return (head, case)
-    kind, _, axis = key.partition(".")
-    return (head, case, kind, axis) if kind in AXES and axis else (head, case, key)
+    match key.split("."):
+        case ["cases", _, kind, _, *_] if kind in AXES:
+            splits = 3
+        case ["cases", *_]:
+            splits = 2
+        case [head, *_] if head in (*AXES, "base"):
+            splits = 1
+        case _:
+            splits = -1
+    return tuple(key.split(".", splits))
 
 
 def _pin(values: dict[str, Any], key: str, value: Any) -> None:

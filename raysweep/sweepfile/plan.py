@@ -23,7 +23,7 @@ from raysweep.registry import loop
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch
-from raysweep.sweepfile.schema import Draw, Sweep, check_equal_lengths
+from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 
 
 @dataclass(frozen=True)
@@ -159,33 +159,16 @@ def _rows(sweep: Sweep) -> list[_Row]:
     rows, problems = [], []
     for name, case in sweep.cases.items():
         way = ("cases", name)
-        grid, zipped = case.get("grid", {}), case.get("zip", {})
-        if faults := _axis_faults(grid, zipped):
-            problems += [sweep.source.problem((*way, *inside), message) for inside, message in faults]
-            continue
         settings = [_Setting(key, value, (*way, key)) for key, value in case.items() if key not in ("grid", "zip")]
-        rows.append(_Row(settings, [*_axes(grid, zipped, way), *shared]))
+        try:
+            own = CaseAxes.model_validate({kind: case[kind] for kind in ("grid", "zip") if kind in case})
+            rows.append(_Row(settings, [*_axes(own.grid, own.zip, way), *shared]))
+        except ValidationError as error:
+            faults = describe_errors(error, CaseAxes, case)
+            problems += [sweep.source.problem((*way, *inside), message) for inside, message in faults]
     if problems:
         raise SweepFileError(*problems)
     return rows
-
-
-def _axis_faults(grid: Any, zipped: Any) -> list[tuple[Keys, str]]:
-    """What is wrong with a case's own axes, which are not checked with the sections, each with the way to it."""
-    no_lists = [(kind, key) for kind, table in (("grid", grid), ("zip", zipped)) for key in _not_lists(table)]
-    if no_lists:
-        return [(way, "must be a list of at least one value") for way in no_lists]
-    try:
-        check_equal_lengths(zipped)
-    except ValueError as error:
-        return [(("zip",), str(error))]
-    return []
-
-
-def _not_lists(table: Any) -> list[str]:
-    if not isinstance(table, Mapping):
-        return [""]
-    return [key for key, values in table.items() if not isinstance(values, list) or not values]
 
 
 def _axes(grid: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]], way: Keys) -> list[Axis]:

@@ -219,12 +219,21 @@ Axis = Annotated[list[Any], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return a `zip`; raise ValueError if its lists differ in length."""
+def _check_equal_lengths(zipped: dict[str, list[Any]]) -> dict[str, list[Any]]:
     if len({len(values) for values in zipped.values()}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
         raise ValueError(f"its lists must be of one length: {lengths}")
     return zipped
+
+
+Zip = Annotated[dict[str, Axis], AfterValidator(_check_equal_lengths)]
+
+
+class CaseAxes(Config):
+    """A case's own axes, among its settings."""
+
+    grid: dict[str, Axis] = {}
+    zip: Zip = {}
 
 
 def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +262,7 @@ class Sweep(Config):
     """What every trial starts from: keys of a trial's config."""
     grid: dict[str, Axis] = {}
     """Lists by key; the trials are their cartesian product. Dotted keys reach inside (`model.width`)."""
-    zip: Annotated[dict[str, Axis], AfterValidator(check_equal_lengths)] = {}
+    zip: Zip = {}
     """Lists of one length by key, which advance together."""
     random: Annotated[dict[str, SamplesOrDraw], AfterValidator(_check_draws)] = {}
     """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""

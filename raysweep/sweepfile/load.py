@@ -15,7 +15,7 @@ from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Keys, Source, read_document
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
-from raysweep.sweepfile.plan import plan_problems
+from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import AXES, Sweep, known_key
 
 
@@ -78,18 +78,17 @@ def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None
 
 
 def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
-    sweep, problems = _validate(source)
-    problems = [*wrong_overrides, *problems]
-    problems += [
-        source.problem((axis,), "is empty; it must have at least one key with a list")
-        for axis in AXES
-        if source.values.get(axis) == {}
-    ]
-    if sweep is not None:
-        faults_so_far = bool(problems)
-        for problem in plan_problems(sweep):
-            if problem not in problems and not (faults_so_far and problem.endswith(IS_MISSING)):
-                problems.append(problem)  # what is missing may have been left out above because of another fault
+    sweep, wrong_sections = _validate(source)
+    empty = [axis for axis in AXES if source.values.get(axis) == {}]
+    problems = [*wrong_overrides, *wrong_sections]
+    problems += [source.problem((axis,), "is empty; it must have at least one key with a list") for axis in empty]
+    try:
+        if sweep is not None:
+            plan_trials(sweep)
+    except SweepFileError as error:
+        # What the plan misses may have been left out by `_validate`, because of another fault.
+        more = [problem for problem in error.problems if not (problems and problem.endswith(IS_MISSING))]
+        problems = list(dict.fromkeys([*problems, *more]))
     if problems or sweep is None:
         raise SweepFileError(*problems)
     return sweep

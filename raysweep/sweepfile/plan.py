@@ -45,18 +45,10 @@ def plan_trials(sweep: Sweep) -> list[Trial]:
     Raises:
         SweepFileError: a trial's config is wrong, or there are no trials or too many; all faults at once.
     """
-    if problems := plan_problems(sweep):
-        raise SweepFileError(*problems)
-    trials: list[Trial] = sweep._plan[0]
-    return trials
-
-
-def plan_problems(sweep: Sweep) -> list[str]:
-    """Return what `plan_trials` would raise, one message a fault."""
     if sweep._plan is None:
         sweep._plan = _expand(sweep)
-    problems: list[str] = sweep._plan[1]
-    return problems
+    trials: list[Trial] = sweep._plan
+    return trials
 
 
 def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -102,17 +94,15 @@ class _Row:
         return math.prod(len(axis) for axis in self.axes)
 
 
-def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
-    """The trials, and the problems, which say why there may be fewer than the file asks for."""
-    try:
-        rows = _rows(sweep)
-    except SweepFileError as error:
-        return [], list(error.problems)
+def _expand(sweep: Sweep) -> list[Trial]:
+    rows = _rows(sweep)
     if twice := _twice_set(sweep, rows):
-        return [], [*twice, *_exclude_problems(sweep)]
+        raise SweepFileError(*twice, *_exclude_problems(sweep))
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
-    if too_many := _too_many(sweep, sum(map(len, rows)) * len(seeds)):
-        return [], [too_many]
+    count, limit = sum(map(len, rows)) * len(seeds), sweep.limits.trials
+    if count > limit:
+        message = f"the plan has {count:,} trials, more than limits.trials, {limit:,}; raise it or plan fewer"
+        raise SweepFileError(sweep.source.problem(("limits", "trials"), message))
     varied = _varied_keys(rows)
     problems = _exclude_problems(sweep)
     trials: dict[str, Trial] = {}
@@ -124,17 +114,11 @@ def _expand(sweep: Sweep) -> tuple[list[Trial], list[str]]:
         for seed in seeds:
             trial = _trial(config, seed, axes)
             trials.setdefault(trial.id, trial)
-    if not trials and not problems:
-        problems = [sweep.source.problem(("exclude",), "the plan has no trials: all are excluded")]
-    return list(trials.values()), list(dict.fromkeys(problems))
-
-
-def _too_many(sweep: Sweep, count: int) -> str | None:
-    limit = sweep.limits.trials
-    if count <= limit:
-        return None
-    message = f"the plan has {count:,} trials, more than limits.trials, {limit:,}; raise it or plan fewer"
-    return sweep.source.problem(("limits", "trials"), message)
+    if problems:
+        raise SweepFileError(*dict.fromkeys(problems))
+    if not trials:
+        raise SweepFileError(sweep.source.problem(("exclude",), "the plan has no trials: all are excluded"))
+    return list(trials.values())
 
 
 def _varied_keys(rows: Sequence[_Row]) -> list[str]:
@@ -183,9 +167,8 @@ def _axis(lists: Mapping[str, list[Any]], way: Keys) -> Axis:
 
 
 def _random_axis(sweep: Sweep) -> list[Axis]:
-    draws = {key: draw for key, draw in sweep.random.items() if isinstance(draw, Draw)}
-    samples = sweep.random.get("samples", 0)
-    assert isinstance(samples, int)
+    draws: dict[str, Any] = dict(sweep.random)
+    samples = draws.pop("samples", 0)
     if samples > sweep.limits.trials:
         message = f"is more than limits.trials, {sweep.limits.trials:,}"
         raise SweepFileError(sweep.source.problem(("random", "samples"), message))

@@ -288,7 +288,7 @@ class Sweep(Config):
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)
-    """The trials and problems that `plan` found, kept so that a sweep is expanded once."""
+    """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
 
     @property
     def source(self) -> Source:

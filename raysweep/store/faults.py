@@ -1,4 +1,4 @@
-"""Faults of a storage: an OSError in; another try, or a StorageError that says what to do, out.
+"""Turns the faults of a storage, which are OSErrors, into another try or a StorageError that says what to do.
 
 pyarrow gives an object store's answer only in the text of an OSError, without an errno.
 """

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raysweep.store.document import DamagedFileError, digest, to_bytes, verify
-
-if TYPE_CHECKING:
-    from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import Trial
 
 FORMAT = 1
 RECORD, COPY = "record.json", "record.copy.json"

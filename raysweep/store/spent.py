@@ -1,4 +1,4 @@
-"""What a run has cost so far, over all its reruns (`spent.json`). Only `limits` is decided by it."""
+"""What a run has cost so far, over all its reruns (`spent.json`); it decides about `limits` only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Spent:
     gpu_s: float = 0.0
     """Seconds during which trials held GPUs, times their GPUs."""
     cut_short: str | None = None
-    """The limit that ended the last run, in words: its ranking is that of trials cut short."""
+    """The limit that ended the last run, in words; if there is one, the ranking is of trials that were cut short."""
 
 
 def read_spent(folder: RunFolder) -> Spent:

@@ -1,4 +1,4 @@
-"""Commits a trial while it trains on, at most one commit behind."""
+"""Commits a trial while it goes on training, at most one commit behind."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Source, parse_value
-from raysweep.sweepfile.patch import patch
+from raysweep.sweepfile.patch import as_section, patch
 from raysweep.sweepfile.schema import AXES, Sweep
 
 
@@ -39,8 +39,7 @@ def _override(source: Source, override: str) -> None:
     *parents, last = way
     table = source.values
     for part in parents:
-        before = table.get(part)
-        table[part] = {"name": before} if isinstance(before, str) else before if isinstance(before, dict) else {}
+        table[part] = as_section(table.get(part))
         table = table[part]
     for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
         del table[other]

@@ -15,17 +15,16 @@ def patch(config: dict[str, Any], key: str, value: Any) -> None:
     """
     *parents, last = key.split(".")
     for part in parents:
-        inner = config.get(part)
-        if isinstance(inner, str):
-            inner = {"name": inner}
-        config[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        config[part] = as_section(config.get(part))
         config = config[part]
     before = config.get(last)
-    if isinstance(value, Mapping) and "name" not in value and isinstance(before, Mapping | str):
-        before = {"name": before} if isinstance(before, str) else before
-        config[last] = {**before, **copy.deepcopy(dict(value))}
-    else:
-        config[last] = copy.deepcopy(value)
+    merges = isinstance(value, Mapping) and "name" not in value and isinstance(before, Mapping | str)
+    config[last] = {**as_section(before), **copy.deepcopy(dict(value))} if merges else copy.deepcopy(value)
+
+
+def as_section(value: Any) -> dict[str, Any]:
+    """Return a section as a mapping, which a name alone may stand for; anything else is an empty one."""
+    return {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
 
 
 def get(config: Mapping[str, Any], key: str) -> Any:

@@ -90,16 +90,13 @@ class _Row:
     settings: list[_Setting]
     axes: list[Axis]
 
-    def __len__(self) -> int:
-        return math.prod(len(axis) for axis in self.axes)
-
 
 def _expand(sweep: Sweep) -> list[Trial]:
     rows = _rows(sweep)
     if twice := _twice_set(sweep, rows):
         raise SweepFileError(*twice, *_exclude_problems(sweep))
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
-    count, limit = sum(map(len, rows)) * len(seeds), sweep.limits.trials
+    count, limit = len(seeds) * sum(math.prod(map(len, row.axes)) for row in rows), sweep.limits.trials
     if count > limit:
         message = f"the plan has {count:,} trials, more than limits.trials, {limit:,}; raise it or plan fewer"
         raise SweepFileError(sweep.source.problem(("limits", "trials"), message))

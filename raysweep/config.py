@@ -74,7 +74,8 @@ def check_no_credentials(place: str) -> str:
     return place
 
 
-SECRET = re.compile("key|secret|token|password|signature|credential|sig$", re.IGNORECASE)
+SECRET = re.compile(r"key|secret|token|password|passwd|signature|credential|authorization|sig\b", re.IGNORECASE)
+"""Parameters of a URL and environment variables with such names hold secrets."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 Pair = Annotated[tuple[T, T], Field(strict=False)]

@@ -6,12 +6,11 @@ import os
 import re
 from typing import Any
 
-NAME = re.compile(r"key|secret|token|password|passwd|credential|signature|authorization", re.IGNORECASE)
-"""Environment variables with such names hold secrets."""
+from raysweep.config import SECRET
+
 SHORTEST = 8
 """Shorter values are not taken for secrets: they would be found everywhere."""
-IN_URL = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:key|secret|token|password|credential|signature)[\w-]*)=[^&\s'\"]+",
-                    re.IGNORECASE)  # fmt: skip
+IN_URL = re.compile(rf"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:{SECRET.pattern})[\w-]*)=[^&\s'\"]+", re.IGNORECASE)
 
 
 def redact(value: Any) -> Any:
@@ -26,5 +25,5 @@ def redact(value: Any) -> Any:
 
 
 def _secrets() -> list[str]:
-    values = {value for name, value in os.environ.items() if NAME.search(name) and len(value) >= SHORTEST}
+    values = {value for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST}
     return sorted(values, key=len, reverse=True)

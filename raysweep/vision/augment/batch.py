@@ -19,11 +19,7 @@ _ROWS_AT_ONCE = 64
 
 
 def build_augment(config: str | list[AugmentStep], image_size: int) -> Augmentation:
-    """Return the augmentation of a preset, of a registered name, or of a list of operations.
-
-    Raises:
-        UserError: an operation does not fit images of this size.
-    """
+    """Return the augmentation of a preset, of a registered name, or of operations; UserError if one does not fit."""
     if isinstance(config, str):
         if config not in AUGMENT_PRESETS:
             return _Registered(AUGMENTATIONS.get(config))
@@ -46,7 +42,7 @@ def _fused(operations: Sequence[Operation]) -> list[Operation]:
 
 
 class Augmentation:
-    """A row of operations on a batch; the batch as given stays as it is."""
+    """Operations in order, on a batch, which itself stays as it is."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._operations = operations
@@ -56,18 +52,11 @@ class Augmentation:
         return self._apply(images, len(images), 0, generator)
 
     def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
-        """Return `self(images[batch], generator)[rows]` at the cost of those rows.
-
-        Args:
-            images: the images from which the batch is taken.
-            batch: indices of the whole batch.
-            rows: which rows of the batch, with both bounds given.
-            generator: a generator on the images' device.
-        """
+        """Return `self(images[batch], generator)[rows]` at the cost of those rows; `rows` has both bounds."""
         return self._apply(images[batch[rows]], len(batch), rows.start, generator)
 
     def _apply(self, images: torch.Tensor, count: int, first: int, generator: torch.Generator) -> torch.Tensor:
-        """Augment the images from number `first` on of a batch of `count`."""
+        """Augment the images of a batch of `count` that begin with number `first`."""
         size = images.shape[-1]
         drawn = [(operation, operation.draw(count, size, generator)) for operation in self._operations]
         at_once = _ROWS_AT_ONCE if images.device.type == "cpu" else max(1, len(images))

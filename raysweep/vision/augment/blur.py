@@ -32,7 +32,7 @@ class Blur(Operation):
             raise UserError(f"augment: blur: kernel {self.kernel} is too large for images of {image_size} pixels")
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        """Draw sigmas, in pixels; 0 (no blur) for those not chosen."""
+        """Draw sigmas, in pixels; 0 (no blur) for images that are not chosen."""
         return (uniform(*self.sigma, count, generator) * chosen(self.p, count, generator),)
 
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:

@@ -45,9 +45,9 @@ class ColorJitter(Operation):
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """Apply the four changes to every image in its own order. Returns floats.
 
-        Three of the four are blends with a gray, one pass each for all images whichever it is; so the blends that come
-        before the hue, the hue, and the blends after it make seven passes, and a GPU is never asked who is who. A CPU
-        can be asked at no cost: there, images that are not changed are left out.
+        Three of the four are blends with a gray. A pass does one blend for every image, whichever that is: three passes
+        before the hue, the hue, and three after it, so a GPU never has to say which images changed. A CPU can say it at
+        no cost, and leaves out images that do not change.
         """
         jitter = Jitter(*parameters)
         images = as_float(images)
@@ -59,17 +59,15 @@ class ColorJitter(Operation):
 
 
 def _jitter_all(images: torch.Tensor, jitter: Jitter) -> torch.Tensor:
-    matrices, weights = _blends(jitter)
-    for blend in range(3):
-        images = _blend(images, matrices[blend], weights[blend])
-    images = _turn_hue(images, jitter.hue)
-    for blend in range(3, 6):
-        images = _blend(images, matrices[blend], weights[blend])
+    for number, (matrix, weights) in enumerate(zip(*_blends(jitter), strict=True)):
+        if number == 3:
+            images = _turn_hue(images, jitter.hue)
+        images = _blend(images, matrix, weights)
     return images
 
 
 def _blends(jitter: Jitter) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the six passes: each image's matrix of colours, 6 x N x 3 x 3, and weights of its mean colour, 6 x N x 3.
+    """Return each image's matrix of colours (6 x N x 3 x 3) and weights of its mean colour (6 x N x 3) in six passes.
 
     A pass is for one place in the order. An image takes part with the change that it has there: brightness blends with
     black, contrast with the image's mean gray, saturation with each pixel's gray.
@@ -95,8 +93,8 @@ def _blend(images: torch.Tensor, matrix: torch.Tensor, weights: torch.Tensor) ->
 def _turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Turn each image's hue: to hue, chroma and value, and back (Smith 1978), the way back in closed form.
 
-    Which channel is largest is told by factors of exactly 0 and 1: torch's comparisons and `where` are several times
-    slower on a CPU than its arithmetic, and so is `remainder`.
+    Factors of exactly 0 and 1 pick the largest channel: on a CPU, torch's comparisons, `where` and `remainder` are
+    several times slower than its arithmetic.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -107,7 +105,7 @@ def _turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     sector = torch.lerp(green - blue, torch.lerp(from_green, from_blue, green_below), red_below)
     sector = sector.div_(chroma.clamp(min=1e-12)).add_(6 * turns.view(-1, 1, 1))
     sector = torch.add(sector, (sector / 6).floor_(), alpha=-6)
-    # How much of the chroma each channel lacks: red 2 - |h - 3|, green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1.
+    # The share of the chroma that a channel lacks: red 2 - |h - 3|, green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1.
     centre, slope, offset = (
         torch.tensor(numbers).view(1, 3, 1, 1).to(images.device, non_blocking=True)
         for numbers in ((3.0, 2.0, 4.0), (-1.0, 1.0, 1.0), (2.0, -1.0, -1.0))

@@ -31,10 +31,10 @@ __all__ = ["F", "LazyModule", "Operation", "as_float", "chosen", "per_image", "t
 
 
 class Operation(Config):
-    """One operation. Images are N x 3 x H x W: uint8 (0..255) as in the data set, or float (0..1) once computed.
+    """An operation on images, N x 3 x H x W: uint8 (0..255) as in the data set, or float (0..1) once computed.
 
-    Parameters are drawn for a whole batch, since a rank may then apply them to its part of it. `apply` is
-    deterministic, so a test can give the same parameters to torchvision's functional form.
+    Parameters are drawn for a whole batch, of which a rank may change its part alone. `apply` is deterministic, so a
+    test can give the same parameters to torchvision's functional form.
     """
 
     def check(self, image_size: int) -> None:

@@ -5,6 +5,7 @@ A new operation is a class in a module of its own here, and a row of OPERATIONS.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, create_model, model_validator
@@ -27,19 +28,17 @@ OPERATIONS: dict[str, type[Operation]] = {
     "crop": Crop,
 }
 
-_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
-_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
-_COLOR: dict[str, Any] = {
-    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
-}
-_JITTER: list[dict[str, Any]] = [
+_FLIPS = {"flip": {"p": 0.5, "direction": "both"}}
+_MEDIUM = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
+_COLOR = {"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}}
+_JITTER = [
     {"flip": {"p": 0.25, "direction": "both"}},
     {"rotate": {"degrees": 15, "p": 0.5}},
     {"blur": {"kernel": 3, "p": 0.25}},
     _COLOR,
 ]
 
-AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
+AUGMENT_PRESETS: dict[str, Sequence[Mapping[str, Any]]] = {
     "none": [],
     "shift": [{"crop": {}}],
     "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
@@ -48,8 +47,8 @@ AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
     "v1augs": [*_MEDIUM, _COLOR],
     "v2augs": _JITTER,
 }
-"""The source report's, beside `none` and `shift`. It gives the operations, kernels and angles; the probabilities, the
-blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
+"""All but `none` and `shift` are the source report's. It gives the operations, kernels and angles; the probabilities,
+the blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
 
 
 class _Row(Config):
@@ -64,8 +63,8 @@ class _Row(Config):
     @property
     def operation(self) -> Operation:
         """The operation that the row names."""
-        (name,) = self.model_fields_set
-        operation: Operation = getattr(self, name)
+        (operation,) = (getattr(self, name) for name in self.model_fields_set)
+        assert isinstance(operation, Operation)
         return operation
 
 
@@ -81,7 +80,7 @@ else:
 
 
 def _check_augment(value: Any) -> Any:
-    """A preset's or registered name, or a list of one-key rows `{operation: {parameter: value}}`."""
+    """Refuse what is neither a preset's or registered name nor a list of rows `{operation: {parameter: value}}`."""
     if isinstance(value, str):
         if value in AUGMENT_PRESETS or value in AUGMENTATIONS:
             return value

@@ -19,9 +19,8 @@ class Rotate(Operation):
     p: Probability = 1.0
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        """Draw angles in degrees, counter-clockwise; 0 for those not chosen."""
-        angles = uniform(-self.degrees, self.degrees, count, generator)
-        return (angles * chosen(self.p, count, generator),)
+        """Draw angles in degrees, counter-clockwise; 0 for images that are not chosen."""
+        return (uniform(-self.degrees, self.degrees, count, generator) * chosen(self.p, count, generator),)
 
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """Turn about the centre: bilinear, black outside. Returns floats."""
@@ -63,9 +62,6 @@ def _resample(images: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def _pixel_centres(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Return x and y of every pixel's centre, -1..1 from edge to edge: (height * width) x 2, row by row.
-
-    torch's affine_grid computes them anew in every call.
-    """
+    """Return x and y of every pixel's centre, -1..1 from edge to edge; torch's affine_grid computes them every time."""
     y, x = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (height, width))
     return torch.cartesian_prod(y, x).flip(1)

@@ -1,4 +1,4 @@
-"""The prepared set, which is what trials read: uint8 images and their labels, and what a trial must know about them.
+"""The prepared set, which is what trials read: uint8 images, their labels, and what a trial must know about them.
 
 The images are shared (a memory map, or Ray's object store). Index them, which copies; never change them in place.
 """
@@ -17,6 +17,7 @@ Channels = tuple[float, float, float]
 """One number for each channel: red, green, blue."""
 
 SPLITS = ("train", "val", "test")
+PARTS = ("images", "labels")
 ABOUT = ("name", "classes", "mean", "std", "fingerprint", "skipped")
 """The fields of a `DataSet` beside its splits."""
 
@@ -48,7 +49,7 @@ class DataSet:
     mean: Channels
     """Mean of each channel over the training images, on the scale 0..1."""
     std: Channels
-    """Standard deviation of each channel over the training images, on the scale 0..1."""
+    """Their standard deviation."""
     fingerprint: str
     """Hash of images, labels and class names."""
     skipped: int = 0
@@ -65,14 +66,10 @@ class DataSet:
         return int(self.train.images.shape[-1])
 
     def to_arrays(self) -> dict[str, Any]:
-        """Return numpy arrays (`train_images`, `train_labels`, ...) beside plain metadata; nothing is copied.
-
-        Ray's object store keeps such arrays zero-copy. `from_arrays` is the way back.
-        """
+        """Return arrays (`train_images`, ...), which Ray's object store shares without a copy, and plain metadata."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ABOUT}
         for name in SPLITS:
-            split: Split | None = getattr(self, name)
-            if split is not None:
+            if (split := getattr(self, name)) is not None:
                 arrays[f"{name}_images"] = split.images.numpy()
                 arrays[f"{name}_labels"] = split.labels.numpy()
         return arrays
@@ -80,17 +77,17 @@ class DataSet:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> DataSet:
         """Return the set that `to_arrays` gave, on the same memory; the arrays may be read-only."""
-        parts: dict[str, Any] = {"test": None} | {name: arrays[name] for name in ABOUT}
+        parts: dict[str, Any] = {name: arrays[name] for name in ABOUT}
         for name in ("classes", "mean", "std"):
             parts[name] = tuple(parts[name])
         for name in SPLITS:
-            if name != "test" or "test_images" in arrays:
-                parts[name] = Split(as_tensor(arrays[f"{name}_images"]), as_tensor(arrays[f"{name}_labels"]))
+            there = name != "test" or "test_images" in arrays
+            parts[name] = Split(*(as_tensor(arrays[f"{name}_{part}"]) for part in PARTS)) if there else None
         return cls(**parts)
 
 
 def as_tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """Return a tensor on the memory of `array`, which may be read-only: torch warns that writing to it is undefined."""
+    """Return a tensor on the memory of `array`, which may be read-only; torch warns of that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         return torch.from_numpy(np.asarray(array))

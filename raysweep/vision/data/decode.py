@@ -34,32 +34,6 @@ class Undecodable(Exception):
     """An image that cannot be decoded, and why."""
 
 
-def decode(encoded: Encoded, image_size: int | None) -> Pixels:
-    """Return one image as uint8, 3 x H x W, resized to a height and width of `image_size` pixels if that is given.
-
-    Resizing is bicubic with antialiasing and does not keep the aspect ratio.
-
-    Raises:
-        Undecodable: the image is missing, corrupt, of an unknown format, or too large.
-    """
-    if isinstance(encoded, Path):
-        encoded = read_file(encoded)
-    if encoded is None:
-        raise Undecodable("no image")
-    if isinstance(encoded, DataError):
-        raise Undecodable(str(encoded))
-    try:
-        image = Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else _open(encoded)
-        image = image.convert("RGB")
-    except Undecodable:
-        raise
-    except Exception as error:  # Pillow's readers raise almost anything on corrupt bytes
-        raise Undecodable(str(error) or type(error).__name__) from error
-    if image_size is not None and image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
 def decode_all(images: Iterable[Encoded], image_size: int | None) -> Iterator[Pixels | Undecodable]:
     """Yield the decoded images in order; in place of one that cannot be decoded, yield the reason."""
     workers = len(os.sched_getaffinity(0))
@@ -68,7 +42,7 @@ def decode_all(images: Iterable[Encoded], image_size: int | None) -> Iterator[Pi
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             while batch := list(islice(source, ROWS_A_TASK)):
-                waiting.append(pool.submit(_decode_batch, batch, image_size))
+                waiting.append(pool.submit(lambda rows: [_decode(row, image_size) for row in rows], batch))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -77,17 +51,24 @@ def decode_all(images: Iterable[Encoded], image_size: int | None) -> Iterator[Pi
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode_batch(batch: list[Encoded], image_size: int | None) -> list[Pixels | Undecodable]:
-    decoded: list[Pixels | Undecodable] = []
-    for encoded in batch:
-        try:
-            decoded.append(decode(encoded, image_size))
-        except Undecodable as reason:
-            decoded.append(reason)
-    return decoded
+def _decode(encoded: Encoded, image_size: int | None) -> Pixels | Undecodable:
+    """Return one image as 3 x H x W; resizing is bicubic with antialiasing and does not keep the aspect ratio."""
+    try:
+        image = _open(read_file(encoded) if isinstance(encoded, Path) else encoded).convert("RGB")
+    except Exception as error:  # Pillow's readers raise almost anything on corrupt bytes
+        return Undecodable(str(error) or type(error).__name__)
+    if image_size is not None and image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _open(encoded: bytes) -> Image.Image:
+def _open(encoded: bytes | npt.NDArray[np.uint8] | DataError | None) -> Image.Image:
+    if encoded is None:
+        raise Undecodable("no image")
+    if isinstance(encoded, DataError):
+        raise encoded
+    if isinstance(encoded, np.ndarray):
+        return Image.fromarray(encoded)
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

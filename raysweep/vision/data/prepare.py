@@ -24,9 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raysweep.errors import DataError
 from raysweep.registry import DATA_SOURCES
+from raysweep.terminal import can_redraw
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.cache import default_cache, digest_files, locked, made_whole
-from raysweep.vision.data.dataset import SPLITS, DataSet
+from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
 from raysweep.vision.data.decode import Pixels, Undecodable, decode_all
 from raysweep.vision.data.raw import Labels, RawData, faults
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
@@ -59,17 +60,12 @@ def prepare(
 ) -> Path:
     """Return the folder of the prepared set, making it if the cache has none of this content and config.
 
-    Where several processes prepare the same set at once, one does the work and the others wait.
-
-    Args:
-        config: what is asked for.
-        root: the folder of the source's files.
-        cache: the cache's folder; see `default_cache`.
-        progress: show a bar on a terminal, or print one line, on stderr.
-        raw: what `find_raw` returned, if it has been called already.
+    Where several processes prepare the same set at once, one does the work and the others wait. Nothing half-prepared
+    stays behind. `progress` shows a bar on a terminal, or else prints one line, on stderr; `raw` is what `find_raw`
+    returned, if it has been called already.
 
     Raises:
-        DataError: as `open_data`; nothing half-prepared stays behind.
+        DataError: as `open_data`, or the cache cannot be written.
     """
     cache = default_cache() if cache is None else cache
     if config.val is not None and config.val_fraction is not None:
@@ -88,11 +84,7 @@ def prepare(
 
 
 def find_raw(config: DataConfig, root: Path) -> RawData:
-    """Return what the source finds in `root`.
-
-    Raises:
-        DataError: the source's files are absent or wrong.
-    """
+    """Return what the source finds in `root`; raises DataError if files are absent or wrong."""
     raw: RawData = DATA_SOURCES.get(config.name)(config, root)
     return raw
 
@@ -105,14 +97,17 @@ def load(path: Path) -> DataSet:
     """
     try:
         arrays = json.loads((path / "data.json").read_text())
-        for split in SPLITS:
-            if (path / f"{split}_images.npy").exists():
-                for part in ("images", "labels"):
-                    # Copy on write, so that an in-place operation by mistake does not reach the file.
-                    arrays[f"{split}_{part}"] = np.load(path / f"{split}_{part}.npy", mmap_mode="c")
+        # Copy on write, so that an in-place operation by mistake does not reach the file.
+        arrays |= {name: np.load(file, mmap_mode="c") for name, file in _array_files(path).items()}
         return DataSet.from_arrays(arrays)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a prepared data set: {error}; remove the folder to prepare it again") from error
+
+
+def _array_files(folder: Path) -> dict[str, Path]:
+    """Return the array files of a prepared set by name, such as `train_images`, in a fixed order."""
+    names = [f"{split}_{part}" for split in SPLITS if (folder / f"{split}_images.npy").exists() for part in PARTS]
+    return {name: folder / f"{name}.npy" for name in names}
 
 
 def _key(raw: RawData, config: DataConfig, cache: Path) -> str:
@@ -129,16 +124,10 @@ def _key(raw: RawData, config: DataConfig, cache: Path) -> str:
 
 
 def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> None:
+    writer = _Writer(folder, config.image_size)
     classes = _first_classes(raw.classes(), config)
-    writer = _Writer(folder, config)
     with _naming(raw.place or config.name):
-        chosen = choose(raw, config, classes)
-        with _advance(f"Preparing {config.name}", sum(len(c[1]) for c in chosen.values()), progress) as step:
-            kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
-        if writer.corrupt and config.on_corrupt == "error":
-            raise faults(writer.corrupt, "data.on_corrupt: skip leaves such images out")
-        for name, labels in kept.items():
-            check_every_class(name, labels, classes)
+        _write_splits(writer, choose(raw, config, classes), config, classes, progress)
     mean, std = _mean_std(np.load(folder / "train_images.npy", mmap_mode="r"))
     about = {
         "name": config.name,
@@ -154,6 +143,18 @@ def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> No
         print(f"{config.name}: {len(writer.corrupt):,} images skipped, first: {writer.corrupt[0]}", file=sys.stderr)
 
 
+def _write_splits(
+    writer: _Writer, chosen: dict[str, Chosen], config: DataConfig, classes: Sequence[str], progress: bool
+) -> None:
+    total = sum(len(rows) for _, rows, _ in chosen.values())
+    with _advance(f"Preparing {config.name}", total, progress) as step:
+        kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
+    if writer.corrupt and config.on_corrupt == "error":
+        raise faults(writer.corrupt, "data.on_corrupt: skip leaves such images out")
+    for name, labels in kept.items():
+        check_every_class(name, labels, classes)
+
+
 @contextmanager
 def _naming(place: Path | str) -> Iterator[None]:
     """Put `place` before faults that do not name it."""
@@ -166,9 +167,7 @@ def _naming(place: Path | str) -> Iterator[None]:
 
 
 def _first_classes(classes: Sequence[str], config: DataConfig) -> tuple[str, ...]:
-    if config.classes is None:
-        return tuple(classes)
-    if config.classes > len(classes):
+    if config.classes is not None and config.classes > len(classes):
         raise DataError(f"data.classes: got {config.classes}, but {config.name} has {len(classes)} classes")
     return tuple(classes[: config.classes])
 
@@ -176,9 +175,8 @@ def _first_classes(classes: Sequence[str], config: DataConfig) -> tuple[str, ...
 class _Writer:
     """Decodes splits into a folder. All images have the size of the first one, or `image_size`."""
 
-    def __init__(self, folder: Path, config: DataConfig) -> None:
-        self.folder = folder
-        self.config = config
+    def __init__(self, folder: Path, image_size: int | None) -> None:
+        self.folder, self.image_size = folder, image_size
         self.shape: tuple[int, ...] | None = None
         self.corrupt: list[str] = []
         """Each image left out, and why."""
@@ -186,41 +184,37 @@ class _Writer:
     def write(self, name: str, chosen: Chosen, step: Callable[[], None]) -> Labels:
         """Write the images of one split that can be decoded, and their labels; return those labels."""
         split, rows, labels = chosen
-        kept = np.ones(len(rows), dtype=bool)
         path = self.folder / f"{name}_images.npy"
         images: np.memmap[Any, Any] | None = None
-        at = 0
-        for index, image in enumerate(decode_all(split.images(rows), self.config.image_size)):
+        kept: list[int] = []
+        for index, image in enumerate(decode_all(split.images(rows), self.image_size)):
+            where = split.where(int(rows[index]))
             if isinstance(image, Undecodable):
-                where = split.where(int(rows[index]))
                 reason = str(image)
                 self.corrupt.append(reason if reason.startswith(where) else f"{where}: cannot decode: {reason}")
-                kept[index] = False
             else:
-                self._check_shape(image, split.where(int(rows[index])))
+                self._check_shape(image, where)
                 if images is None:
                     _check_space(self.folder, len(rows) * image.nbytes)
                     images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *image.shape))
-                images[at] = image
-                at += 1
+                images[len(kept)] = image
+                kept.append(index)
             step()
-        if images is None:
-            return labels[kept]  # no image at all, which `_write` refuses
-        images.flush()
-        if at < len(rows):
-            _shorten(path, at)
-        np.save(self.folder / f"{name}_labels.npy", labels[kept])
+        if images is not None:  # else there is no image at all, which `_write_splits` refuses
+            images.flush()
+            if len(kept) < len(rows):
+                _shorten(path, len(kept))
+            np.save(self.folder / f"{name}_labels.npy", labels[kept])
         return labels[kept]
 
     def _check_shape(self, image: Pixels, where: str) -> None:
         height, width = image.shape[1:]
-        if self.shape is None:
-            self.shape = image.shape
-            if height != width:
-                raise DataError(f"{where}: the image is {width} x {height} pixels, not square: set data.image_size")
-        elif image.shape != self.shape:
+        first, self.shape = self.shape, self.shape or image.shape
+        if first is None and height != width:
+            raise DataError(f"{where}: the image is {width} x {height} pixels, not square: set data.image_size")
+        if first is not None and image.shape != first:
             raise DataError(
-                f"{where}: the image is {width} x {height} pixels, the first {self.shape[2]} x {self.shape[1]}: "
+                f"{where}: the image is {width} x {height} pixels, the first {first[2]} x {first[1]}: "
                 "set data.image_size"
             )
 
@@ -250,8 +244,7 @@ def _mean_std(images: Any) -> tuple[list[float], list[float]]:
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for chunk in _chunks(images):
-        for channel in range(3):
-            counts[channel] += np.bincount(chunk[:, channel].ravel(), minlength=256)
+        counts += [np.bincount(chunk[:, channel].ravel(), minlength=256) for channel in range(3)]
     values = np.arange(256) / 255
     total = counts.sum(axis=1)
     mean = (counts * values).sum(axis=1) / total
@@ -265,14 +258,11 @@ def _chunks(array: Any) -> Iterator[Any]:
 
 def _fingerprint(folder: Path, classes: Sequence[str]) -> str:
     whole = hashlib.blake2b(json.dumps(list(classes)).encode(), digest_size=16)
-    for split in SPLITS:
-        for part in ("images", "labels"):
-            path = folder / f"{split}_{part}.npy"
-            if path.exists():
-                array = np.load(path, mmap_mode="r")
-                whole.update(f"{split} {part} {array.dtype} {array.shape}".encode())
-                for chunk in _chunks(array):
-                    whole.update(np.ascontiguousarray(chunk).data)
+    for name, path in _array_files(folder).items():
+        array = np.load(path, mmap_mode="r")
+        whole.update(f"{name.replace('_', ' ')} {array.dtype} {array.shape}".encode())
+        for chunk in _chunks(array):
+            whole.update(np.ascontiguousarray(chunk).data)
     return whole.hexdigest()
 
 
@@ -280,8 +270,9 @@ def _fingerprint(folder: Path, classes: Sequence[str]) -> str:
 def _advance(what: str, total: int, shown: bool) -> Iterator[Callable[[], None]]:
     """Give a function to call after each image; show a bar on a terminal, or else print one line."""
     console = Console(stderr=True)
-    if shown and not console.is_terminal:
+    moving = shown and can_redraw(console)
+    if shown and not moving:
         print(f"{what}: {total:,} images", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not moving) as bar:
         yield partial(bar.advance, bar.add_task(what, total=total))

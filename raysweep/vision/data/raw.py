@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -71,16 +71,14 @@ def from_pixels(
     """Return the split of ready pixels, uint8 N x H x W (x 3), and N labels; `read` is called once, when needed."""
     data = cache(read)
 
-    def labels() -> Labels:
-        return check_labels(data()[1], len(classes()), name)
-
-    def images(rows: Rows) -> Iterator[Encoded]:
-        return (data()[0][row] for row in rows)
-
     def name(row: int) -> str:
         return f"{where}: row {row}"
 
-    return RawSplit(labels, images, name)
+    return RawSplit(
+        labels=lambda: check_labels(data()[1], len(classes()), name),
+        images=lambda rows: (data()[0][row] for row in rows),
+        where=name,
+    )
 
 
 def read_file(path: Path, most: int = MAX_FILE_BYTES) -> bytes | DataError:
@@ -95,7 +93,7 @@ def read_file(path: Path, most: int = MAX_FILE_BYTES) -> bytes | DataError:
 
 
 def faults(problems: Sequence[str], advice: str = "") -> DataError:
-    """Return one error for several faults of one kind: the first `MAX_NAMED`, the number of others, and advice."""
+    """Return one error for several faults of one kind: it names `MAX_NAMED` and counts the others."""
     named = list(problems[:MAX_NAMED])
     if more := len(problems) - len(named):
         named.append(f"... and {more:,} more")
@@ -103,11 +101,7 @@ def faults(problems: Sequence[str], advice: str = "") -> DataError:
 
 
 def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], str]) -> Labels:
-    """Return `labels` as int64.
-
-    Raises:
-        DataError: labels are outside 0..classes - 1; it names the first such row and counts all.
-    """
+    """Return labels as int64; raise DataError, with the first such row, if any is outside 0..classes - 1."""
     checked = labels.astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
@@ -118,27 +112,19 @@ def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], 
 
 
 def file_of(config: DataConfig, split: str, folder: Path, default: str | None = None) -> Path | None:
-    """Return the file of the split `val` or `test`: the one that the config names, or else `default` if it is there.
-
-    Raises:
-        DataError: the file that the config names is absent.
-    """
-    given = getattr(config, split)
-    if given is None:
-        used = default is not None and not (split == "val" and config.val_fraction is not None)
-        return folder / default if default and used and (folder / default).is_file() else None
-    path = inside(folder, given, f"data.{split}")
-    if not path.is_file():
-        raise DataError(f"data.{split}: no file {path}")
-    return path
+    """Return the file of `val` or `test`: the one that the config names, which must exist, or `default` if it does."""
+    if (given := getattr(config, split)) is not None:
+        path = inside(folder, given, f"data.{split}")
+        if not path.is_file():
+            raise DataError(f"data.{split}: no file {path}")
+        return path
+    if default is None or (split == "val" and config.val_fraction is not None):
+        return None
+    return folder / default if (folder / default).is_file() else None
 
 
 def refuse_split_names(config: DataConfig, names: Sequence[str] = SPLITS) -> None:
-    """Refuse `data.train` and so on, for a source that knows the files of its splits.
-
-    Raises:
-        DataError: one of `names` is set.
-    """
+    """Refuse `data.train` and so on, for a source that knows the files of its splits."""
     given = [f"data.{name}" for name in names if getattr(config, name) is not None]
     if given:
         raise DataError(
@@ -163,11 +149,7 @@ def torchvision_download(name: str, root: Path) -> str:
 
 
 def inside(root: Path, name: str, key: str) -> Path:
-    """Return `root / name`, where `name` is the value of `key`.
-
-    Raises:
-        DataError: the path would leave `root`.
-    """
+    """Return `root / name`, where `name` is the value of `key`; raise DataError if it leads out of `root`."""
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{key}: {name!r} leads out of {root}")

@@ -8,7 +8,6 @@ import numpy as np
 
 from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.dataset import SPLITS
 from raysweep.vision.data.raw import Labels, RawData, RawSplit, Rows
 
 DEFAULT_VAL_FRACTION = 0.2
@@ -26,32 +25,26 @@ def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str
     Raises:
         DataError: a class has no training images, a split has no images, or labels are wrong.
     """
-    count = len(classes)
     labels = raw.train.labels()
-    rows = np.flatnonzero(labels < count)
-    chosen: dict[str, Chosen] = {}
+    rows = np.flatnonzero(labels < len(classes))
     if raw.val is None or config.val_fraction is not None:
-        held_out = hold_out(labels, count, config.val_fraction or DEFAULT_VAL_FRACTION, config.seed)
-        chosen["val"] = (raw.train, held_out, labels[held_out])
+        held_out = hold_out(labels, len(classes), config.val_fraction or DEFAULT_VAL_FRACTION, config.seed)
+        val = (raw.train, held_out, labels[held_out])
         rows = np.setdiff1d(rows, held_out)
     else:
-        chosen["val"] = _whole(raw.val, count)
+        val = _whole(raw.val, len(classes))
     if config.per_class is not None:
         rows = first_of_each(labels, rows, config.per_class)
-    chosen["train"] = (raw.train, rows, labels[rows])
+    chosen = {"train": (raw.train, rows, labels[rows]), "val": val}
     if raw.test is not None:
-        chosen["test"] = _whole(raw.test, count)
+        chosen["test"] = _whole(raw.test, len(classes))
     for name, (_, _, taken) in chosen.items():
         check_every_class(name, taken, classes)
-    return {name: chosen[name] for name in SPLITS if name in chosen}
+    return chosen
 
 
 def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> None:
-    """Check that each class has training images, and that every split has images.
-
-    Raises:
-        DataError: some are missing; it names the classes without images.
-    """
+    """Refuse a split without images, and training images that lack a class; raises DataError, which names it."""
     if len(labels) == 0:
         raise DataError(f"the {split} split has no images")
     counts = np.bincount(labels, minlength=len(classes))

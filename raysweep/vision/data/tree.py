@@ -19,7 +19,7 @@ from fsspec.implementations.zip import ZipFileSystem
 
 from raysweep.errors import DataError
 from raysweep.vision.data.dataset import SPLITS
-from raysweep.vision.data.raw import MAX_FILE_BYTES, Encoded, Labels, RawSplit, Rows, read_file
+from raysweep.vision.data.raw import MAX_FILE_BYTES, Encoded, RawSplit, read_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What an image file's name ends with, in either case."""
@@ -33,30 +33,22 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedE
 
 
 def open_tree(place: Path) -> Tree:
-    """Return the tree of a folder or of a zip archive.
+    """Return the tree of a folder or of a zip archive; raises DataError if it is neither, unreadable or not safe.
 
     Where everything in an archive lies in one folder, names begin below that folder, unless it is a split's.
-
-    Raises:
-        DataError: neither, or an archive that cannot be read or is not safe to.
     """
-    if place.is_dir():
-        return Tree(place)
-    if place.is_file():
-        return _ZipTree(place)
-    raise DataError(f"{place}: no such folder or zip archive")
+    if not place.exists():
+        raise DataError(f"{place}: no such folder or zip archive")
+    return Tree(place) if place.is_dir() else _ZipTree(place)
 
 
 def split_of(tree: Tree, listed: Sequence[tuple[str, int]]) -> RawSplit:
     """Return the split of the tree's images and their labels, as listed."""
-
-    def labels() -> Labels:
-        return np.asarray([label for _, label in listed], dtype=np.int64)
-
-    def images(rows: Rows) -> Iterator[Encoded]:
-        return tree.encoded([listed[row][0] for row in rows])
-
-    return RawSplit(labels, images, lambda row: tree.where(listed[row][0]))
+    return RawSplit(
+        labels=lambda: np.asarray([label for _, label in listed], dtype=np.int64),
+        images=lambda rows: tree.encoded([listed[row][0] for row in rows]),
+        where=lambda row: tree.where(listed[row][0]),
+    )
 
 
 class Tree:
@@ -71,10 +63,10 @@ class Tree:
         return sorted(entry.name for entry in _scan(self.place / below) if entry.is_dir())
 
     def images(self, below: str = "") -> list[str]:
-        """Return the image files in the folder `below` and its folders, sorted; each linked folder once."""
+        """Return the image files in the folder `below`, if it exists, and its folders, sorted; each linked folder once."""
         found: list[str] = []
         seen: set[str] = set()
-        waiting = [PurePosixPath(below)]
+        waiting = [PurePosixPath(below)] if self.has(below) else []
         while waiting:
             folder = waiting.pop()
             if (real := os.path.realpath(self.place / folder)) in seen:
@@ -96,7 +88,7 @@ class Tree:
         return _as_text(self._read(name, MAX_TEXT_BYTES), self.where(name))
 
     def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
-        """Yield the images of these names: of a folder their paths, so that the threads that decode also read."""
+        """Yield the images of these names: in a folder their paths, so that the threads that decode also read."""
         return (self.place / name for name in names)
 
     def where(self, name: str) -> str:
@@ -199,11 +191,7 @@ def is_image(name: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content.
-
-    Raises:
-        DataError: absent, too large or not UTF-8.
-    """
+    """Return a text file's content; raises DataError if it is absent, too large or not UTF-8."""
     return _as_text(read_file(path, MAX_TEXT_BYTES), str(path))
 
 

@@ -32,7 +32,7 @@ class Unprepared:
     where: Path
     """The folder or file that they come from."""
     labelled_by: str = "name"
-    """`name` if labels were found by the classes' names, or else in words how they were found."""
+    """How labels were found: `name` if by the classes' names, or else in words."""
 
 
 def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
@@ -48,12 +48,8 @@ def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
     Raises:
         DataError: `path` is absent, cannot be read, has no images, or names a class that is not among `classes`.
     """
-    if path.suffix.lower() == ".csv":
-        found = _from_csv(path, classes)
-    elif path.suffix.lower() == ".parquet":
-        found = _from_parquet(path, classes)
-    else:
-        found = _from_tree(path, classes)
+    readers = {".csv": _from_csv, ".parquet": _from_parquet}
+    found = readers.get(path.suffix.lower(), _from_tree)(path, classes)
     if not found.names:
         raise DataError(f"{path}: has no images")
     return found
@@ -85,12 +81,9 @@ def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[
 def _from_csv(path: Path, classes: Sequence[str]) -> Unprepared:
     lines = read_lines(path, labelled=False)
     label_of: dict[str, int | None] = {"": None} | {name: label for label, name in enumerate(classes)}
+    unknown = [line for line in lines if line.label not in label_of]
     problems = [f"{line.where}: has no file name" for line in lines if not line.file]
-    problems += [
-        f"{line.where}: unknown class {line.label!r}{did_you_mean(line.label, classes)}"
-        for line in lines
-        if line.label not in label_of
-    ]
+    problems += [f"{line.where}: unknown class {line.label!r}{did_you_mean(line.label, classes)}" for line in unknown]
     if problems:
         raise faults(problems)
     base = folder_of_images(path, lines)

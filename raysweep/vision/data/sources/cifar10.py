@@ -1,7 +1,7 @@
 """The source `cifar10`: 60,000 colour images of 32 x 32 pixels in 10 classes, read by torchvision.
 
-The files are pickles, which can run any code. torchvision unpickles a file only after its MD5 proved to be that of the
-file that CIFAR's authors published, and an archive is unpacked here only after the same check.
+The files are pickles, which can run any code. torchvision unpickles a file only if its MD5 is that of the file which
+CIFAR's authors published, and an archive is unpacked here only after the same check.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ from raysweep.vision.data.raw import RawData, RawSplit, absent, from_pixels, ref
 
 
 def cifar10(config: DataConfig, root: Path) -> RawData:
-    """CIFAR-10: the folder `cifar-10-batches-py` or `cifar-10-python.tar.gz`, as torchvision downloads them.
-
-    Raises:
-        DataError: neither is there.
-    """
+    """CIFAR-10: the folder `cifar-10-batches-py` or `cifar-10-python.tar.gz`, as torchvision downloads them."""
     return read_cifar(CIFAR10, config, root)
 
 
@@ -33,9 +29,6 @@ def read_cifar(kind: type[CIFAR10], config: DataConfig, root: Path) -> RawData:
     """Return what lies in `root`: the folder or the archive of `kind`; `root` may also be either itself.
 
     torchvision's test set is the test split; validation images are held out of its training set.
-
-    Raises:
-        DataError: neither is there.
     """
     refuse_split_names(config)
     places = [root / kind.base_folder, root, root / kind.filename]
@@ -44,10 +37,7 @@ def read_cifar(kind: type[CIFAR10], config: DataConfig, root: Path) -> RawData:
     command = torchvision_download(kind.__name__, root)
     if place is None:
         raise absent(config.name, f"folder {kind.base_folder} or archive {kind.filename}", places, command)
-
-    @cache
-    def both() -> tuple[CIFAR10, CIFAR10]:
-        return _open(kind, folder, command) if folder else _unpack(kind, place, command)
+    both = cache(lambda: _open(kind, folder, command) if folder else _unpack(kind, place, command))
 
     def split(number: int, name: str) -> RawSplit:
         return from_pixels(

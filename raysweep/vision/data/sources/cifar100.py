@@ -12,9 +12,5 @@ from raysweep.vision.data.sources.cifar10 import read_cifar
 
 
 def cifar100(config: DataConfig, root: Path) -> RawData:
-    """CIFAR-100 with its 100 fine classes: `cifar-100-python` or `cifar-100-python.tar.gz`; see `cifar10`.
-
-    Raises:
-        DataError: neither is there.
-    """
+    """CIFAR-100 with its 100 fine classes: `cifar-100-python` or `cifar-100-python.tar.gz`; see `cifar10`."""
     return read_cifar(CIFAR100, config, root)

@@ -35,20 +35,11 @@ def csv(config: DataConfig, root: Path) -> RawData:
     tables = {name: read_lines(path, labelled=True) for name, path in paths.items()}
     trees = {name: Tree(folder_of_images(paths[name], lines)) for name, lines in tables.items()}
     for name, lines in tables.items():
-        _check(paths[name], trees[name].place, lines)
+        _check_lines(paths[name], trees[name].place, lines)
     names = paths["train"].parent / "classes.txt"
-    given = {line.label for line in tables["train"]}
-    classes = read_classes(names) if names.exists() else _sorted_classes(given)
+    classes = read_classes(names) if names.exists() else _sorted_classes({line.label for line in tables["train"]})
+    _check_classes(tables, classes, paths["train"], names)
     label_of = {name: label for label, name in enumerate(classes)}
-    problems = [
-        f"{line.where}: class {line.label!r} is not among the classes{did_you_mean(line.label, classes)}"
-        for lines in tables.values()
-        for line in lines
-        if line.label not in label_of
-    ]
-    problems += [f"{paths['train']}: class {name!r} of {names} has no images" for name in classes if name not in given]
-    if problems:
-        raise faults(problems)
     splits: dict[str, Any] = {
         name: split_of(trees[name], [(line.file, label_of[line.label]) for line in lines])
         for name, lines in tables.items()
@@ -67,26 +58,41 @@ def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
     return {"train": inside(root, train, "data.train"), **{name: path for name, path in others.items() if path}}
 
 
-def _check(path: Path, base: Path, lines: Sequence[Line]) -> None:
+def _check_lines(path: Path, base: Path, lines: Sequence[Line]) -> None:
     """Check that each line names an image and a class; raise DataError with all that is wrong in the file."""
-    label_of: dict[str, str] = {}
-    problems = []
-    for line in lines:
-        name = PurePosixPath(line.file)
-        if not line.file or not line.label:
-            problems.append(f"{line.where}: has no {'class' if line.file else 'file name'}")
-        elif name.is_absolute() or ".." in name.parts:
-            problems.append(f"{line.where}: {line.file!r} leads out of {base}")
-        elif not (base / name).is_file():
-            problems.append(f"{line.where}: no image {base / name}")
-        elif (earlier := label_of.setdefault(str(name), line.label)) != line.label:
-            problems.append(
-                f"{line.where}: {base / name} has class {earlier!r} in an earlier line, {line.label!r} here"
-            )
-    if problems:
-        raise faults(problems)
     if not lines:
         raise DataError(f"{path}: names no images")
+    label_of: dict[str, str] = {}
+    problems = [f"{line.where}: {problem}" for line in lines if (problem := _problem_with(line, base, label_of))]
+    if problems:
+        raise faults(problems)
+
+
+def _problem_with(line: Line, base: Path, label_of: dict[str, str]) -> str | None:
+    """Return what is wrong with a line, if anything; `label_of` has the classes of the images before it."""
+    name = PurePosixPath(line.file)
+    if not line.file or not line.label:
+        return f"has no {'class' if line.file else 'file name'}"
+    if name.is_absolute() or ".." in name.parts:
+        return f"{line.file!r} leads out of {base}"
+    if not (base / name).is_file():
+        return f"no image {base / name}"
+    if (earlier := label_of.setdefault(str(name), line.label)) != line.label:
+        return f"{base / name} has class {earlier!r} in an earlier line, {line.label!r} here"
+    return None
+
+
+def _check_classes(tables: dict[str, list[Line]], classes: Sequence[str], train: Path, names: Path) -> None:
+    """Check that all lines have a class that is known, and that each class has training images."""
+    known, used = set(classes), {line.label for line in tables["train"]}
+    unknown = [line for lines in tables.values() for line in lines if line.label not in known]
+    problems = [
+        f"{line.where}: class {line.label!r} is not among the classes{did_you_mean(line.label, classes)}"
+        for line in unknown
+    ]
+    problems += [f"{train}: class {name!r} of {names} has no images" for name in classes if name not in used]
+    if problems:
+        raise faults(problems)
 
 
 def _sorted_classes(names: set[str]) -> list[str]:
@@ -117,19 +123,22 @@ def read_lines(path: Path, *, labelled: bool) -> list[Line]:
         raise DataError(f"{path}: not a CSV file: {error}") from error
     if not numbered:
         raise DataError(f"{path}: is empty")
-    first = numbered[0][1]
-    columns = [cell.lower() for cell in first]
-    file_at = next((columns.index(name) for name in FILE_COLUMNS if name in columns), None)
-    class_at = next((columns.index(name) for name in CLASS_COLUMNS if name in columns), None)
+    head = numbered[0][1]
+    file_at, class_at = (_column(head, names) for names in (FILE_COLUMNS, CLASS_COLUMNS))
     if file_at is not None:
         numbered = numbered[1:]
-    elif len(first) == 2 and class_at is None:  # two columns without a line that names them
+    elif len(head) == 2 and class_at is None:  # two columns without a line that names them
         file_at, class_at = 0, 1
     else:
-        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(first)}")
+        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(head)}")
     if labelled and class_at is None:
-        raise DataError(f"{path}: has no labels: no column `class`; it has {', '.join(first)}")
+        raise DataError(f"{path}: has no labels: no column `class`; it has {', '.join(head)}")
     return [Line(f"{path}:{number}", _cell(cells, file_at), _cell(cells, class_at)) for number, cells in numbered]
+
+
+def _column(head: Sequence[str], names: Sequence[str]) -> int | None:
+    columns = [cell.lower() for cell in head]
+    return next((columns.index(name) for name in names if name in columns), None)
 
 
 def _cell(cells: Sequence[str], at: int | None) -> str:

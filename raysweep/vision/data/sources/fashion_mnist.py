@@ -29,13 +29,10 @@ MAX_BYTES = 2**28
 
 
 def fashion_mnist(config: DataConfig, root: Path) -> RawData:
-    """Fashion-MNIST: `train-images-idx3-ubyte` and the three others, each plain or `.gz`.
+    """Fashion-MNIST: `train-images-idx3-ubyte` and the three others, each plain or `.gz`; DataError if one is absent.
 
     The files are looked for in `root`, `root/FashionMNIST/raw` (torchvision's), `root/raw`, `root/fashion-mnist` and
     the folder of Debian's package. Those named t10k are the test split; validation images are held out of the others.
-
-    Raises:
-        DataError: a file is absent.
     """
     refuse_split_names(config)
     folders = [root, root / "FashionMNIST" / "raw", root / "raw", root / "fashion-mnist", DEBIAN]
@@ -44,12 +41,8 @@ def fashion_mnist(config: DataConfig, root: Path) -> RawData:
         command = f"{torchvision_download('FashionMNIST', root)}, or on Debian: apt-get install dataset-fashion-mnist"
         names = ", ".join(f"{name}[.gz]" for name in FILES.values())
         raise absent(config.name, f"files {names}", folders, command)
-    return RawData(
-        classes=lambda: FashionMNIST.classes,
-        train=_split(files, "train"),
-        test=_split(files, "test"),
-        files=tuple(files.values()),
-    )
+    train, test = (_split(files, name) for name in ("train", "test"))
+    return RawData(lambda: FashionMNIST.classes, train=train, test=test, files=tuple(files.values()))
 
 
 Files = dict[tuple[str, str], Path]
@@ -77,9 +70,6 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """Read an IDX file of bytes, plain or gzipped: two zero bytes, 8, the number of dimensions, each size, the values.
 
     torchvision's reader takes no `.gz` and ends with an AssertionError on a damaged file.
-
-    Raises:
-        DataError: the file is unreadable, of another kind, or shorter or longer than its sizes say.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -89,7 +79,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{path}: not an IDX file of bytes in {dimensions} dimensions")
-    shape = np.frombuffer(data, ">u4", dimensions, offset=4).tolist()
-    if len(data) - start != math.prod(shape):
-        raise DataError(f"{path}: has {len(data) - start:,} values where its head says {math.prod(shape):,}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    shape, values = np.frombuffer(data, ">u4", dimensions, 4).tolist(), np.frombuffer(data, np.uint8, offset=start)
+    if len(values) != math.prod(shape):
+        raise DataError(f"{path}: has {len(values):,} values where its head says {math.prod(shape):,}")
+    return values.reshape(shape)

@@ -32,24 +32,13 @@ def folder(config: DataConfig, root: Path) -> RawData:
     classes = _classes(tree, at["train"], "train")
     rows = {name: _rows(tree, name, place, classes) for name, place in at.items()}
     splits: dict[str, Any] = {name: split_of(tree, listed) for name, listed in rows.items()}
-    return RawData(
-        classes=lambda: classes,
-        files=tuple(tree.files([name for listed in rows.values() for name, _ in listed])),
-        content="/".join([*at.values(), *classes]),
-        **splits,
-    )
+    files = tuple(tree.files([name for listed in rows.values() for name, _ in listed]))
+    return RawData(lambda: classes, files=files, content="/".join([*at.values(), *classes]), **splits)
 
 
 def _split_folders(tree: Tree, config: DataConfig) -> dict[str, str]:
     """Return the folder of each split in the tree; `""` for a tree of classes alone."""
-    given = {name: getattr(config, name) for name in SPLITS}
-    for name, place in given.items():
-        if place is not None:
-            given[name] = place = place.strip("/")
-            if place.startswith("/") or ".." in place.split("/"):
-                raise DataError(f"data.{name}: {place!r} leads out of {tree.place}")
-            if not tree.has(place):
-                raise DataError(f"data.{name}: no folder {tree.where(place)}")
+    given = {name: _named_folder(tree, config, name) for name in SPLITS}
     folders = tree.folders()
     by_splits = tree.has("train") and bool(tree.folders("train"))
     if given["train"] is None and not by_splits and not (folders and set(folders) <= set(SPLITS)):
@@ -64,14 +53,24 @@ def _split_folders(tree: Tree, config: DataConfig) -> dict[str, str]:
     return at
 
 
+def _named_folder(tree: Tree, config: DataConfig, split: str) -> str | None:
+    place: str | None = getattr(config, split)
+    if place is None:
+        return None
+    place = place.strip("/")
+    if ".." in place.split("/"):
+        raise DataError(f"data.{split}: {place!r} leads out of {tree.place}")
+    if not tree.has(place):
+        raise DataError(f"data.{split}: no folder {tree.where(place)}")
+    return place
+
+
 def _classes(tree: Tree, place: str, split: str) -> list[str]:
     classes = tree.folders(place)
     if not classes:
         where = tree.where(place) if place else str(tree.place)
-        loose = bool(tree.images(place))
-        what = (
-            f"the {split} split has no labels: its images lie in no class folders" if loose else "has no class folders"
-        )
+        unlabelled = f"the {split} split has no labels: its images lie in no class folders"
+        what = unlabelled if tree.images(place) else "has no class folders"
         raise DataError(f"{where}: {what}; the layout is {place or 'data'}/<class>/<image>")
     return classes
 

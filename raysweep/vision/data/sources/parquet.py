@@ -57,31 +57,26 @@ def parquet_in(folder: Path, config: DataConfig) -> RawData:
     }
     there = {name: path for name, path in paths.items() if path is not None}
     names = folder / "classes.txt"
-
-    @cache
-    def classes() -> Sequence[str]:
-        if names.exists():
-            return read_classes(names)
-        top = max(int(_read_labels(path).max(initial=-1)) for path in there.values())
-        if top >= MAX_CLASSES:
-            raise DataError(f"{folder}: labels up to {top}, at most {MAX_CLASSES - 1} are taken")
-        return [str(label) for label in range(top + 1)]
-
+    classes = cache(lambda: read_classes(names) if names.exists() else _numbers(folder, [*there.values()]))
     splits: dict[str, Any] = {name: _split(path, classes) for name, path in there.items()}
     return RawData(classes, files=(*there.values(), *([names] if names.exists() else [])), **splits)
 
 
-def read_classes(path: Path) -> list[str]:
-    """Return the class names of a file whose lines read `name` or `id<TAB>name`; if names repeat, ids join them.
+def _numbers(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the numbers up to the largest label as the names of the classes."""
+    top = max(int(_read_labels(path).max(initial=-1)) for path in paths)
+    if top >= MAX_CLASSES:
+        raise DataError(f"{folder}: labels up to {top}, at most {MAX_CLASSES - 1} are taken")
+    return [str(label) for label in range(top + 1)]
 
-    Raises:
-        DataError: the file is unreadable or empty, or a name comes twice.
-    """
+
+def read_classes(path: Path) -> list[str]:
+    """Return the class names of a file whose lines read `name` or `id<TAB>name`; if names repeat, ids join them."""
     return name_classes(read_text(path).splitlines(), str(path))
 
 
 def name_classes(lines: Sequence[str], where: str) -> list[str]:
-    """Return the class names of lines that read `name` or `id<TAB>name`; see `read_classes`."""
+    """Return the class names of such lines; raise DataError if there are none, or a name is empty or comes twice."""
     lines = list(lines)
     while lines and not lines[-1].strip():
         lines.pop()
@@ -104,10 +99,11 @@ def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
     def where(row: int) -> str:
         return f"{path}: row {row}"
 
-    def labels() -> Labels:
-        return check_labels(_read_labels(path), len(classes()), where)
-
-    return RawSplit(labels, lambda rows: _read_images(path, rows), where)
+    return RawSplit(
+        labels=lambda: check_labels(_read_labels(path), len(classes()), where),
+        images=lambda rows: _read_images(path, rows),
+        where=where,
+    )
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, refuse_split_names
 
-SYNTHETIC_CLASSES = 10
-SYNTHETIC_TRAIN = 80
+CLASSES = 10
+PER_CLASS = 80
 """Training images of each class."""
-SYNTHETIC_SIZE = 16
+SIZE = 16
 
 
 def synthetic(config: DataConfig, root: Path) -> RawData:
@@ -23,18 +23,18 @@ def synthetic(config: DataConfig, root: Path) -> RawData:
     `classes` (10), `per_class` (80, and a quarter as many for validation) and `image_size` (16) make the set larger.
     """
     refuse_split_names(config)
-    classes = config.classes or SYNTHETIC_CLASSES
-    per_class = config.per_class or SYNTHETIC_TRAIN
+    classes = config.classes or CLASSES
+    per_class = config.per_class or PER_CLASS
     return RawData(
         classes=lambda: [f"synthetic-{label}" for label in range(classes)],
-        train=_synthetic_split(config, "train", 0, classes, per_class),
-        val=_synthetic_split(config, "val", 1, classes, max(1, per_class // 4)),
+        train=_split(config, "train", 0, classes, per_class),
+        val=_split(config, "val", 1, classes, max(1, per_class // 4)),
         content="synthetic 1",
     )
 
 
-def _synthetic_split(config: DataConfig, name: str, stream: int, classes: int, per_class: int) -> RawSplit:
-    size = config.image_size or SYNTHETIC_SIZE
+def _split(config: DataConfig, name: str, stream: int, classes: int, per_class: int) -> RawSplit:
+    size = config.image_size or SIZE
 
     def images(rows: Rows) -> Iterator[Encoded]:
         patterns = [_pattern(config.seed, label, size) for label in range(classes)]

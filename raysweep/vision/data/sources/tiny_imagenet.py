@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,17 +17,7 @@ import numpy as np
 
 from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import (
-    Encoded,
-    Labels,
-    RawData,
-    RawSplit,
-    Rows,
-    absent,
-    faults,
-    read_file,
-    refuse_split_names,
-)
+from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, absent, faults, read_file, refuse_split_names
 from raysweep.vision.data.sources.parquet import TINY, name_classes, parquet_in
 from raysweep.vision.data.tree import Tree, open_tree, split_of
 
@@ -66,7 +56,7 @@ def _original(tree: Tree, config: DataConfig) -> RawData:
         wnids = sorted({*wnids, *tree.text("wnids.txt").split()})
     if not wnids:
         raise DataError(f"{tree.where('train')}: has no class folders")
-    images = {wnid: tree.images(f"train/{wnid}") if tree.has(f"train/{wnid}") else [] for wnid in wnids}
+    images = {wnid: tree.images(f"train/{wnid}") for wnid in wnids}
     empty = [f"{tree.where(f'train/{wnid}')}: the class has no images" for wnid, found in images.items() if not found]
     if empty:
         raise faults(empty)
@@ -84,29 +74,25 @@ def _original(tree: Tree, config: DataConfig) -> RawData:
 
 def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
     """Return the validation images and their labels from `val_annotations.txt`, whose lines are file, wnid, box."""
+    where = tree.where(ANNOTATIONS)
     if not tree.has(ANNOTATIONS):
         raise DataError(
-            f"{tree.where(ANNOTATIONS)}: is absent; set data.val_fraction to hold out training images instead, "
+            f"{where}: is absent; set data.val_fraction to hold out training images instead, "
             "or use the source `folder` if val has a folder for each class"
         )
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    there = set(tree.images("val/images")) if tree.has("val/images") else set()
+    there = set(tree.images("val/images"))
     rows, problems = [], []
     for number, line in enumerate(tree.text(ANNOTATIONS).splitlines(), start=1):
-        if not line.strip():
-            continue
         name, wnid, *_ = [*line.split("\t"), ""]
         path = f"val/images/{name}"
-        if wnid not in label_of:
-            problems.append(f"{tree.where(ANNOTATIONS)}:{number}: class {wnid!r} has no folder in train")
-        elif path not in there:
-            problems.append(f"{tree.where(ANNOTATIONS)}:{number}: no image {tree.where(path)}")
-        else:
+        if wnid in label_of and path in there:
             rows.append((path, label_of[wnid]))
-    if problems:
-        raise faults(problems)
-    if not rows:
-        raise DataError(f"{tree.where(ANNOTATIONS)}: names no images")
+        elif line.strip():
+            missing = f"no image {tree.where(path)}" if wnid in label_of else f"class {wnid!r} has no folder in train"
+            problems.append(f"{where}:{number}: {missing}")
+    if problems or not rows:
+        raise faults(problems or [f"{where}: names no images"])
     return rows
 
 
@@ -132,11 +118,8 @@ def _by_content(split: RawSplit) -> RawSplit:
         order = sorted(range(len(labels)), key=lambda row: (digests[row], labels[row]))
         return np.asarray(order, dtype=np.int64), encoded
 
-    def labels() -> Labels:
-        return split.labels()[data()[0]]
-
-    def images(rows: Rows) -> Iterator[Encoded]:
-        order, encoded = data()
-        return (encoded[row] for row in order[rows])
-
-    return RawSplit(labels, images, lambda row: split.where(int(data()[0][row])))
+    return RawSplit(
+        labels=lambda: split.labels()[data()[0]],
+        images=lambda rows: (data()[1][row] for row in data()[0][rows]),
+        where=lambda row: split.where(int(data()[0][row])),
+    )

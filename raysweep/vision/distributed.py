@@ -21,12 +21,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 STEP_TIMEOUT = timedelta(minutes=15)
-"""Of what all ranks do at the same step. A rank that dies is noticed at once, by its closed connections; this is for
+"""Longest wait for the others in a step. A rank that dies is noticed at once, by its closed connections; this is for
 one that hangs."""
 DECISION_TIMEOUT = timedelta(hours=2)
-"""Of waiting for rank 0 between epochs: it commits there, if need be to a store that is away for a while."""
+"""Longest wait for rank 0 between epochs, where it commits, perhaps to a store that is away for a while."""
 
 
 class Group:
@@ -59,12 +60,11 @@ class Group:
     def part(self, count: int) -> slice:
         """Return this rank's rows of a training batch of `count` images; they may be none.
 
-        Nobody gets a single image where there are more: batch norm cannot train on one where a stage is 1x1.
+        No rank gets a single image of several: batch norm cannot train on one where a stage is 1x1.
         """
         busy = self._busy(count)
-        if self.rank >= busy:
-            return slice(count, count)
-        return slice(self.rank * count // busy, (self.rank + 1) * count // busy)
+        first, end = (min(rank, busy) * count // busy for rank in (self.rank, self.rank + 1))
+        return slice(first, end)
 
     def smallest_part(self, count: int) -> int:
         """Return the fewest images that a rank with any gets of a training batch of `count`."""
@@ -80,7 +80,7 @@ class Group:
     # -- what all know
 
     def sum_(self, values: torch.Tensor) -> torch.Tensor:
-        """Replace `values` by their sum over the ranks; returns them."""
+        """Replace `values` by their sum over the ranks, and return them."""
         if self.size > 1:
             dist.all_reduce(values, group=self.data)
         return values
@@ -88,8 +88,8 @@ class Group:
     def average_buffers(self, model: nn.Module) -> None:
         """Set the batch norms' running statistics to their mean over the ranks, on all of them.
 
-        They follow the batches linearly, and so do averaged weights: averaging them once an epoch gives the very
-        numbers that averaging them after each step would.
+        They follow the batches linearly, and EMA weights follow them linearly: one average an epoch gives the same
+        numbers as one after each step.
         """
         if self.size == 1:
             return
@@ -123,24 +123,16 @@ class Group:
 
     # -- networks
 
-    def shard(
-        self,
-        network: Callable[[torch.Tensor], torch.Tensor],
-        num_classes: int,
-        device: torch.device,
-        used: Sequence[bool] | None,
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what a training step calls for `network`: gradients are then the mean over the ranks.
+    def shard(self, network: Network, num_classes: int, device: torch.device, used: Sequence[bool] | None) -> Network:
+        """Return what a training step calls for `network`, an nn.Module: gradients are then the mean over the ranks.
 
-        Args:
-            network: an nn.Module, on `device`.
-            num_classes: of its logits.
-            device: this rank's.
-            used: of each of its parameters, whether its output depends on it; None: unknown.
+        `used` says of each parameter whether the logits depend on it; see `used_parameters`.
         """
         if self.size == 1:
             return network
         assert isinstance(network, nn.Module)
+        # static_graph=True would find unused parameters by itself, but not spare us `Sharded`: every rank then has to
+        # use the same parameters in every step, and a network may be unable to take no images (`view(len(x), -1)`).
         return DistributedDataParallel(
             Sharded(network, num_classes, used),
             device_ids=[device] if device.type == "cuda" else None,
@@ -154,7 +146,7 @@ class Group:
 class Sharded(nn.Module):
     """A network on one rank's part of a batch; on no images, the logits of none, which depend on the same parameters.
 
-    A network with SyncBatchNorm is asked for those of no images itself: its statistics are exchanged meanwhile.
+    A network with SyncBatchNorm is called even with no images: its statistics are exchanged meanwhile.
     """
 
     def __init__(self, network: nn.Module, num_classes: int, used: Sequence[bool] | None) -> None:
@@ -169,17 +161,15 @@ class Sharded(nn.Module):
         if len(images) or self.takes_none:
             logits: torch.Tensor = self.network(images)
             return logits
-        parameters = list(self.network.parameters())
-        used = itertools.compress(parameters, self.used if self.used is not None else itertools.repeat(True))
+        used = itertools.compress(self.network.parameters(), self.used or itertools.repeat(True))
         sums = torch.stack([parameter.sum() for parameter in used if parameter.requires_grad])
         return images.new_zeros(0, self.num_classes) + sums.sum()
 
 
 def used_parameters(model: nn.Module, image_size: int) -> list[bool] | None:
-    """Of each parameter, whether the network's logits depend on it; costs shapes only (the meta device).
+    """Return of each parameter whether the network's logits depend on it; torch's meta device works it out.
 
-    Returns:
-        None where it cannot be told: an operator has no backward pass there.
+    None: it cannot be told, since an operator has no backward pass there.
     """
     shadow = copy.deepcopy(model).to("meta").train()
     try:

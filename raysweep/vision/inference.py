@@ -12,14 +12,9 @@ from raysweep.vision.tta import views_of
 
 
 class Classifier:
-    """Classifies uint8 images, on a device.
+    """Classifies uint8 images on a device with a trained model, which is moved there.
 
-    Args:
-        model: with trained weights; moved to the device.
-        mean: of the input, scale 0..1.
-        std: of the input, scale 0..1.
-        precision: `fp32` or `bf16`, as the trial's conditions say.
-        device: `auto` (a GPU if there is one), or torch's name of one.
+    `mean` and `std` (scale 0..1) and `precision` (`fp32` or `bf16`) are those of the trial's conditions.
     """
 
     def __init__(self, model: nn.Module, mean: Channels, std: Channels, precision: str, device: str = "auto") -> None:
@@ -31,12 +26,7 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor, tta: int = 0) -> torch.Tensor:
-        """Return each class's probability, float64, N x classes, the mean over `tta` views (see `tta`).
-
-        Args:
-            images: uint8, N x 3 x H x W, on any device.
-            tta: how many views; 0 and 1: the images alone.
-        """
+        """Return each class's probability (float64, N x classes) in images on any device: the mean over `tta` views."""
         total: torch.Tensor | None = None
         for view in views_of(images.to(self.device), tta):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):

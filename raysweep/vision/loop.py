@@ -2,19 +2,17 @@
 The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no Ray.
 
 * train              config and data in, one `Epoch` after another out
-  + _Training        network, optimizer, averaged weights and data of one trial, on its device
+  + _Training        network, optimizer, EMA weights and data of one trial, on its device
     x train_epoch -> _step       augment, forward, backward, clip, update
-    x evaluate                   plain or averaged weights on the validation images
+    x evaluate                   plain or EMA weights on the validation images
   + Epoch            metrics, and on request the state to resume from and the weights for inference
-* Diverged           ends a trial whose loss is not finite
-* Interrupted        ends it between two steps when told to
 
 All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any epoch and resumed from
 `Epoch.state()` ends with the same weights, bit for bit, as one that never stopped.
 
-In a process group of torch.distributed every rank calls `train` alike and the ranks train one network together, each on
-its part of every batch (`group`): `batch_size` is that of all together, metrics, state and weights are the same on all.
-Before each epoch they wait for rank 0, whose caller decides whether there is another, by closing the generator.
+In a process group of torch.distributed every rank calls `train` alike, and the ranks train one network together, each
+on its part of every batch: `batch_size` is that of all together; metrics, state and weights are the same on all. Before
+each epoch the ranks wait for rank 0, whose caller closes the generator if there shall be no other epoch.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,17 +39,6 @@ from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.models.build import build_model, check_image_size
 from raysweep.vision.randomness import generator, seeded
 from raysweep.vision.schedules import lr_at
-
-__all__ = [
-    "Diverged",
-    "Epoch",
-    "Interrupted",
-    "check_sync_batch_norm",
-    "evaluation_batch_size",
-    "resolve_device",
-    "resolve_precision",
-    "train",
-]
 
 
 @dataclass(frozen=True)
@@ -78,18 +66,11 @@ class Epoch:
         return state
 
     def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
-        """Return copies on the CPU of the plain or the averaged weights, named as in `build_model(...)`.
-
-        Raises:
-            ValueError: there are no averaged weights (`ema: false`).
-        """
+        """Return copies on the CPU of the plain or the EMA weights, named as in `build_model(...)`."""
         training = self._still_here()
-        if not averaged:
-            model = training.model
-        elif training.average is None:
+        if averaged and training.average is None:
             raise ValueError("no averaged weights: the trial's config has ema: false")
-        else:
-            model = training.average.module
+        model = training.average.module if averaged and training.average is not None else training.model
         return {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             for name, tensor in model.state_dict().items()
@@ -112,22 +93,16 @@ def train(
 ) -> Generator[Epoch, None, None]:
     """Train a network and yield after each epoch.
 
-    Args:
-        config: what to train, and how.
-        data: only ever indexed, never changed.
-        seed: of the initial weights, the order of images, augmentation and dropout.
-        device: `auto` (a GPU if there is one), or torch's name of one.
-        state: of the `Epoch.state()` to go on from; among several ranks, rank 0's counts.
-        should_stop: asked before every step; must be cheap; likewise.
+    `seed` decides the initial weights, the order of images, augmentation and dropout. `device` is torch's name of one,
+    or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` is asked before every
+    step, and must be cheap. Among several ranks, rank 0's `state` and `should_stop` count.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
         Diverged: the loss of an epoch is not finite.
         Interrupted: `should_stop()` is true.
     """
-    group = Group()
-    try:
-        training = _Training(config, data, seed, resolve_device(device), group)
+    with closing(Group()) as group, closing(_Training(config, data, seed, resolve_device(device), group)) as training:
         try:
             state = group.from_first(state)
             if state is not None:
@@ -139,18 +114,10 @@ def train(
             if training.epochs_done < config.epochs:
                 group.agree(False)
             raise
-        finally:
-            training.release()
-    finally:
-        group.close()
 
 
 def check_sync_batch_norm(config: TrialConfig, device: torch.device | str) -> None:
-    """Refuse `sync_batch_norm` where torch cannot do it.
-
-    Raises:
-        UserError: on anything but a GPU.
-    """
+    """Refuse `sync_batch_norm` on anything but a GPU: torch cannot do it."""
     if config.sync_batch_norm and torch.device(device).type != "cuda":
         raise UserError(
             "sync_batch_norm: true: batch norm over several workers runs on GPUs only, and the workers have none; "
@@ -192,14 +159,12 @@ class _Training:
         self.train_split = _to_device(data.train, device)
         mine, self.val_images = group.share(len(data.val)), len(data.val)
         self.val_split = _to_device(Split(data.val.images[mine], data.val.labels[mine]), device)
-        with seeded(device, "weights", seed):
-            model = build_model(config.model, data.num_classes)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
-        smallest = min(group.smallest_part(len(batch)) for batch in batches)
-        check_image_size(model, config.model.name, data.image_size, smallest)
-        used = used_parameters(model, data.image_size) if group.size > 1 else None
+        model, used = self._new_model(data, min(group.smallest_part(len(batch)) for batch in batches))
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.average = self._averaged_weights()
+        self.average: AveragedWeights | None = None
+        if config.ema is not False:
+            self.average = AveragedWeights(self.model, config.ema.horizon_epochs * len(batches))
         if config.sync_batch_norm and group.size > 1:  # not before: a layer that knows a process group is not copied
             self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.data)  # type: ignore[no-untyped-call]
         self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if config.compile else model
@@ -208,22 +173,23 @@ class _Training:
         self.optimizer = build_optimizer(config, self.parameters)
         self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
 
-    def _averaged_weights(self) -> AveragedWeights | None:
-        if self.config.ema is False:
-            return None
-        steps = len(split_batches(torch.arange(len(self.train_split)), self.config.batch_size))
-        return AveragedWeights(self.model, self.config.ema.horizon_epochs * steps)
+    def _new_model(self, data: DataSet, smallest_batch: int) -> tuple[nn.Module, list[bool] | None]:
+        """Return the network, and which of its parameters are used (see `used_parameters`)."""
+        with seeded(self.device, "weights", self.seed):
+            model = build_model(self.config.model, data.num_classes)
+        check_image_size(model, self.config.model.name, data.image_size, smallest_batch)
+        return model, used_parameters(model, data.image_size) if self.group.size > 1 else None
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from an `Epoch.state()`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state(state["average"])
+            self.average.load_state_dict(state["average"])
         self.epochs_done = state["epoch"]
 
-    def release(self) -> None:
-        """Let go of everything on the device, so that the next trial in the process finds it free."""
+    def close(self) -> None:
+        """Free the device for the next trial in the process."""
         self.epochs_done = -1
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
         del self.train_split, self.val_split
@@ -233,7 +199,7 @@ class _Training:
             torch.cuda.empty_cache()
 
     def next_epoch(self, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """Train and evaluate once; returns the metrics of `Epoch`."""
+        """Train and evaluate once; return the metrics of `Epoch`."""
         start = time.perf_counter()
         epoch = self.epochs_done
         lr = lr_at(self.config.lr_schedule, epoch, self.config.epochs, self.config.lr)
@@ -257,10 +223,7 @@ class _Training:
         return metrics
 
     def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """Train on every image once. The device is asked for numbers at the end only, so it never waits.
-
-        Every rank draws the same order, and takes its own part of each batch.
-        """
+        """Train on every image once. The device is asked for numbers only at the end, so it never waits."""
         self.model.train()
         order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
         batches = split_batches(order.to(self.device), self.config.batch_size)
@@ -286,8 +249,7 @@ class _Training:
     def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Update the weights on one batch, of which this rank computes its part.
 
-        Returns, on the device: this rank's share of the batch's mean loss and of its correct answers, and the norm of
-        the batch's gradient.
+        Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
         rows = self.group.part(len(indices))
         drawn_from = generator(self.device, "augment", self.seed, epoch, step)
@@ -314,7 +276,7 @@ class _Training:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
 
     def _clip(self) -> torch.Tensor:
-        """Scale the gradients down to `clip_grad_norm`, if any; returns their norm before."""
+        """Scale the gradients down to `clip_grad_norm`, if any; return their norm before."""
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_grad_norm, norm, foreach=True)
@@ -359,9 +321,7 @@ def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torc
     fused = parameters[0].device.type in ("cpu", "cuda")
     match config.optimizer:
         case SgdConfig(momentum=momentum, weight_decay=weight_decay, nesterov=nesterov):
-            return torch.optim.SGD(
-                parameters, config.lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
-            )
+            return torch.optim.SGD(parameters, config.lr, momentum, 0, weight_decay, nesterov, fused=fused)
         case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
             return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
 

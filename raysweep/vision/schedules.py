@@ -12,14 +12,7 @@ from raysweep.vision.config import ConstantConfig, CosineConfig, LrScheduleConfi
 
 
 def lr_at(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float) -> float:
-    """Return the learning rate of an epoch.
-
-    Args:
-        schedule: which curve.
-        epoch: counted from 0.
-        epochs: of the whole trial.
-        lr: the peak.
-    """
+    """Return the learning rate of epoch `epoch`, counted from 0, in a trial of `epochs`; `lr` is the peak."""
     if epoch < schedule.warmup_epochs:
         return lr * (epoch + 1) / (schedule.warmup_epochs + 1)
     return _after_warmup(schedule, epoch - schedule.warmup_epochs, epochs - schedule.warmup_epochs, lr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +20,43 @@ from raysweep.vision.data import DataSet, Split, open_data
 from raysweep.vision.loop import train
 
 STEPS = 2
-"""That are timed, after as many to warm up."""
+"""Steps timed per network, after as many warm-up steps."""
 MAX_VAL_IMAGES = 512
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of the trials that compute the same."""
+    """What an epoch of a trial takes."""
 
     epoch_s: float
-    """Seconds of one epoch: training and evaluation."""
+    """Seconds of training and evaluation."""
     last_bytes: int
-    """Of the state to go on from."""
+    """Size of the state to go on from."""
     best_bytes: int
-    """Of the best weights."""
+    """Size of the best weights."""
 
 
 def time_trials(configs: Sequence[Any], sweep_folder: Path) -> list[Timing]:
-    """Return the timing of each config.
-
-    Raises:
-        DataError: a data set cannot be read as asked.
-        UserError: a network cannot be built, or cannot take the images.
-    """
-    data: dict[str, DataSet] = {}
+    """Return the timing of each config; raises UserError if a network or data set cannot be had as asked."""
+    open_once = cache(partial(open_data, sweep_folder=sweep_folder))
     timings: dict[str, Timing] = {}
     for config in configs:
-        data_key = config.data.model_dump_json()
-        if data_key not in data:
-            data[data_key] = open_data(config.data, sweep_folder=sweep_folder)
         key = _what_it_computes(config)
         if key not in timings:
-            timings[key] = _time(config, data[data_key])
+            timings[key] = _time(config, open_once(config.data))
     return [timings[_what_it_computes(config)] for config in configs]
 
 
 def _what_it_computes(config: TrialConfig) -> str:
-    """What the time of a step depends on: not the learning rate, nor how long it goes on."""
+    """Return all that the time of a step depends on: neither the learning rate nor the number of epochs."""
     same = {"epochs": 2, "lr": 1e-3, "lr_schedule": {"name": "constant"}, "label_smoothing": 0.0}
     return config.model_copy(update=same).model_dump_json(warnings=False)
 
 
 def _time(config: TrialConfig, data: DataSet) -> Timing:
     """Train two short epochs; the second is timed."""
-    few = replace(
-        data,
-        train=_first(data.train, STEPS * config.batch_size),
-        val=_first(data.val, MAX_VAL_IMAGES),
-        test=None,
-    )
+    train_part, val = _first(data.train, STEPS * config.batch_size), _first(data.val, MAX_VAL_IMAGES)
+    few = replace(data, train=train_part, val=val, test=None)
     short = config.model_copy(update={"epochs": 2, "lr": 1e-3})  # so low that nothing diverges
     for epoch in train(short, few, seed=0):
         metrics = epoch.metrics

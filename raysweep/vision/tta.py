@@ -13,16 +13,12 @@ from collections.abc import Iterator
 import torch
 
 SHIFTS = ((0, 0), (-1, -1), (1, 1), (-1, 1), (1, -1))
-"""Down and right, in units of `shift_of`; each straight and mirrored."""
+"""Down and right, in units of `shift_of`; each shift makes two views, straight and mirrored."""
 MOST_VIEWS = 2 * len(SHIFTS)
 
 
 def views_of(images: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Yield the first `count` views of a batch, N x 3 x H x W of any type; 0 and 1 both mean the images alone.
-
-    Raises:
-        ValueError: more views than there are.
-    """
+    """Yield the first `count` views of a batch, N x 3 x H x W of any type; 0 and 1 both mean the images alone."""
     if not 0 <= count <= MOST_VIEWS:
         raise ValueError(f"{count} views: must be 0 to {MOST_VIEWS}")
     yield images
@@ -33,7 +29,7 @@ def views_of(images: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
 
 
 def shift_of(image_size: int) -> int:
-    """By how many pixels shifted views differ: a twentieth of the image, at least 1."""
+    """Return the pixels of one shift: a twentieth of the image, at least 1."""
     return max(1, image_size // 20)
 
 

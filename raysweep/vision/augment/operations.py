@@ -5,7 +5,6 @@ A new operation is a class in a module of its own here, and a row of OPERATIONS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, create_model, model_validator
@@ -28,17 +27,19 @@ OPERATIONS: dict[str, type[Operation]] = {
     "crop": Crop,
 }
 
-_FLIPS = {"flip": {"p": 0.5, "direction": "both"}}
-_MEDIUM = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
-_COLOR = {"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}}
-_JITTER = [
+_FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
+_MEDIUM: list[dict[str, Any]] = [_FLIPS, {"rotate": {"degrees": 15}}, {"blur": {"kernel": 3}}]
+_COLOR: dict[str, Any] = {
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
+}
+_JITTER: list[dict[str, Any]] = [
     {"flip": {"p": 0.25, "direction": "both"}},
     {"rotate": {"degrees": 15, "p": 0.5}},
     {"blur": {"kernel": 3, "p": 0.25}},
     _COLOR,
 ]
 
-AUGMENT_PRESETS: dict[str, Sequence[Mapping[str, Any]]] = {
+AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "shift": [{"crop": {}}],
     "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],

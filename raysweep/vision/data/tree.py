@@ -63,7 +63,7 @@ class Tree:
         return sorted(entry.name for entry in _scan(self.place / below) if entry.is_dir())
 
     def images(self, below: str = "") -> list[str]:
-        """Return the image files in the folder `below`, if it exists, and its folders, sorted; each linked folder once."""
+        """Return the image files in the folder `below`, if there is one, sorted; each linked folder once."""
         found: list[str] = []
         seen: set[str] = set()
         waiting = [PurePosixPath(below)] if self.has(below) else []

@@ -26,9 +26,7 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     Raises:
         UserError: there is no such network, or it does not take the width or options asked for.
     """
-    arguments = dict(config.options)
-    if config.width is not None:
-        arguments["width"] = config.width
+    arguments = config.options | ({} if config.width is None else {"width": config.width})
     of_torchvision = config.name.startswith(TORCHVISION_PREFIX)
     factory = _torchvision_factory(config) if of_torchvision else MODELS.get(config.name)
     try:
@@ -52,13 +50,7 @@ def _torchvision_factory(config: ModelConfig) -> Callable[..., nn.Module]:
 
 
 def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: int) -> None:
-    """Check that a training batch can pass the network; torch's meta device works out shapes without arithmetic.
-
-    Args:
-        model: the network, which stays as it is.
-        name: what the message calls it.
-        image_size: height and width, in pixels.
-        batch_size: the smallest batch that will be trained on.
+    """Check that the smallest training batch can pass the network; torch's meta device works out shapes alone.
 
     Raises:
         UserError: the batch cannot pass; it names the least image size that works.

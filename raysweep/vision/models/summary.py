@@ -6,6 +6,7 @@ They come from one forward pass of one image on torch's meta device, which works
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,11 +37,7 @@ class ModelSummary:
 
 
 def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSummary:
-    """Describe a network.
-
-    Raises:
-        UserError: there is no such network, or it cannot be built as asked.
-    """
+    """Describe a network; raises UserError if it cannot be built as asked."""
     model = _build_on_meta(config, num_classes)
     params = sum(parameter.numel() for parameter in model.parameters())
     problem = forward_problem(model.train(), image_size, batch_size=2)
@@ -52,20 +49,18 @@ def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSu
     # Not in inference_mode, where a dispatch mode sees composite operators before they are taken apart.
     with torch.no_grad(), FlopCounterMode(display=False) as counter, FieldMode(images) as fields:
         model.eval()(images)
-    field = fields.receptive_field
-    note: str | None = None
+    field, note = _receptive_field(fields)
+    sizes = () if fields.unknown else tuple(widths[stage] for stage in sorted(widths))
+    return ModelSummary(config.name, params, counter.get_total_flops(), field, sizes, note)
+
+
+def _receptive_field(fields: FieldMode) -> tuple[int | None, str | None]:
+    """Return the field in pixels, or None and the reason."""
     if fields.unknown:
-        note = f"no receptive field: {fields.unknown} moves positions about"
-    elif field == WHOLE_IMAGE:
-        note = "a part of the network looks at the whole image"
-    return ModelSummary(
-        config.name,
-        params,
-        flops=counter.get_total_flops(),
-        receptive_field=None if field is None or field == WHOLE_IMAGE else int(field),
-        stage_sizes=() if fields.unknown else tuple(widths[stage] for stage in sorted(widths)),
-        note=note,
-    )
+        return None, f"no receptive field: {fields.unknown} moves positions about"
+    if fields.receptive_field == WHOLE_IMAGE:
+        return None, "a part of the network looks at the whole image"
+    return None if fields.receptive_field is None else int(fields.receptive_field), None
 
 
 def _build_on_meta(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -84,18 +79,15 @@ def _watch_stages(model: nn.Module) -> dict[int, int]:
     """
     widths: dict[int, int] = {}
 
-    def watch(stage: int, block: nn.Module) -> None:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.dim() == 4:
-                widths[stage] = output.shape[-1]
-
-        block.register_forward_hook(hook)
+    def note(stage: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.dim() == 4:
+            widths[stage] = output.shape[-1]
 
     stages = [child for child in model.children() if isinstance(child, nn.Sequential) and _convolves(child)]
     for number, stage in enumerate(stages or [model]):
         for block in stage.children():
             if not isinstance(block, _POOLS):
-                watch(number, block)
+                block.register_forward_hook(partial(note, number))
     return widths
 
 

@@ -179,13 +179,7 @@ class Loop(Protocol):
         """
 
     def accuracies(
-        self,
-        config: Mapping[str, Any],
-        conditions: Mapping[str, Any],
-        network: nn.Module,
-        arrays: dict[str, Any] | None,
-        sweep_folder: Path,
-        views: Sequence[int],
+        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
     ) -> list[tuple[float, float | None]]:
         """Return (validation, test) accuracy of a trained network, each 0..1, for each number of TTA views.
 

@@ -75,22 +75,13 @@ class Classify(Loop):
             raise UserError("; ".join(reasons)) from error
 
     def accuracies(
-        self,
-        config: Mapping[str, Any],
-        conditions: Mapping[str, Any],
-        network: nn.Module,
-        arrays: dict[str, Any] | None,
-        sweep_folder: Path,
-        views: Sequence[int],
+        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
     ) -> list[tuple[float, float | None]]:
         """Measure a network on the validation images, and on the test images where there are any."""
-        from raysweep.vision.data import DataSet, open_data
+        from raysweep.vision.data import DataSet
         from raysweep.vision.inference import Classifier
 
-        if arrays is None:
-            data = open_data(TrialConfig.model_validate(config).data, sweep_folder=sweep_folder)
-        else:
-            data = DataSet.from_arrays(arrays)
+        data = DataSet.from_arrays(arrays)
         if data.fingerprint != conditions["data"]:
             raise StorageError("it was trained on other images or labels than there are now")
         classifier = Classifier(network, conditions["mean"], conditions["std"], conditions["precision"])
@@ -101,11 +92,7 @@ class Classify(Loop):
 
 
 def check_model(config: TrialConfig, data: DataSet) -> None:
-    """Build a trial's network and check that it takes the images, before anything is trained.
-
-    Raises:
-        UserError: the network cannot be built as asked, or the images are too small for it.
-    """
+    """Check before anything is trained that a trial's network can be built, and takes the images."""
     from raysweep.vision.loop import check_sync_batch_norm, resolve_device
     from raysweep.vision.models.build import build_model, check_image_size
 

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+import pydantic
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
 from raysweep.registry import DATA_SOURCES, MODELS
 from raysweep.vision.augment.operations import Augment
 
-# ---------------------------------------------------------------------------------------------------------
-# What one trial trains on, and with what
+
+def _source(name: str) -> str:
+    if name not in DATA_SOURCES:
+        raise ValueError(DATA_SOURCES.problem(name))
+    return name
+
+
+def _network(name: str) -> str:
+    if name not in MODELS and not name.startswith("torchvision/"):
+        raise ValueError(MODELS.problem(name) + ", torchvision/<name>")
+    return name
 
 
 class DataConfig(Config):
     """Which images, and how many of them."""
 
-    name: str = "digits"
+    name: Annotated[str, AfterValidator(_source)] = "digits"
     """The data source."""
-    path: str | None = None
+    path: Annotated[str, AfterValidator(check_no_credentials)] | None = None
     """Where its files lie; default: $RAYSWEEP_DATA, else ./data. Relative to the sweep file."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     """Images are resized to this height and width, in pixels; default: the source's own size."""
@@ -51,37 +53,18 @@ class DataConfig(Config):
     on_corrupt: Literal["error", "skip"] = "error"
     """What to do with an image that cannot be decoded: end with its name, or skip and count it."""
     seed: NonNegativeInt = 0
-    """Of the held-out choice (`val_fraction`) and of `synthetic` images."""
-
-    @field_validator("path")
-    @classmethod
-    def _no_credentials(cls, path: str | None) -> str | None:
-        return path if path is None else check_no_credentials(path)
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in DATA_SOURCES:
-            raise ValueError(DATA_SOURCES.problem(name))
-        return name
+    """Seed of the held-out choice (`val_fraction`) and of `synthetic` images."""
 
 
 class ModelConfig(Config):
     """Which network."""
 
-    name: str = "baseline_block"
+    name: Annotated[str, AfterValidator(_network)] = "baseline_block"
     """The network's name; `raysweep models` lists them."""
     width: PositiveInt | None = None
     """Channels of the first stage, the later ones in proportion; default: the network's own."""
     options: dict[str, Any] = {}
     """Further keyword arguments of a network of your own."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in MODELS and not name.startswith("torchvision/"):
-            raise ValueError(MODELS.problem(name) + ", torchvision/<name>")
-        return name
 
 
 class SgdConfig(Config):
@@ -92,7 +75,7 @@ class SgdConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     nesterov: bool = False
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
@@ -181,8 +164,8 @@ class TrialConfig(LoopConfig):
     ema: EmaConfig | Literal[False] = EmaConfig()
     """Averaged weights, evaluated beside the plain ones; false: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on, CPUs with
-    AMX)."""
+    """Precision of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on,
+    CPUs with AMX)."""
     compile: bool = False
     """torch.compile the network."""
     sync_batch_norm: bool = False

@@ -147,6 +147,7 @@ def evaluate(
 
     setting.set_up_process()
     network = build_from_record(RunFolder(storage, run_name), record)
-    folder = Path(setting.sweep_folder)
-    measured = loop().accuracies(record.config, record.conditions, network, arrays, folder, tta)
+    if arrays is None:
+        arrays = loop().prepare([loop().config.model_validate(record.config)], Path(setting.sweep_folder))
+    measured = loop().accuracies(record.conditions, network, arrays, tta)
     return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]

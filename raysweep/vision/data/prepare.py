@@ -90,11 +90,7 @@ def find_raw(config: DataConfig, root: Path) -> RawData:
 
 
 def load(path: Path) -> DataSet:
-    """Open a prepared set, memory-mapped, so that nothing is read before it is indexed.
-
-    Raises:
-        DataError: `path` is not a prepared set.
-    """
+    """Open a prepared set, memory-mapped, so that nothing is read before it is indexed."""
     try:
         arrays = json.loads((path / "data.json").read_text())
         # Copy on write, so that an in-place operation by mistake does not reach the file.

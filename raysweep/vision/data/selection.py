@@ -55,11 +55,7 @@ def check_every_class(split: str, labels: Labels, classes: Sequence[str]) -> Non
 
 
 def hold_out(labels: Labels, classes: int, fraction: float, seed: int) -> Rows:
-    """Return the rows held out for validation, ascending: `fraction` of each class, and at least one row.
-
-    Raises:
-        DataError: no image of a class would be left to train on.
-    """
+    """Return the rows held out for validation, ascending: `fraction` of each class, and at least one row."""
     held_out = []
     for label in range(classes):
         rows = np.flatnonzero(labels == label)

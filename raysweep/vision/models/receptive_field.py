@@ -42,20 +42,16 @@ class _Field:
         return _Field(low, high, self.jump * stride)
 
 
-_POOLED = "pooled"
-"""Stands in place of a field for tensors without positions: what global pooling returns, and logits."""
-
-
 class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives its modes no types
     """Follows `images` through all that runs inside it; afterwards read `receptive_field` and `unknown`."""
 
     def __init__(self, images: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._followed: dict[int, tuple[torch.Tensor, _Field | str]] = {}  # keeps the tensors, so that ids stay unique
+        # The tensors are kept, so that ids stay unique. Without a field: what global pooling returns, and logits.
+        self._followed: dict[int, tuple[torch.Tensor, _Field | None]] = {id(images): (images, _Field(0, 0, 1))}
         self._last: _Field | None = None
         self.unknown: str | None = None
         """The first operator on feature maps that is no convolution, no pool, and not the same at every position."""
-        self._remember(images, _Field(0, 0, 1))
 
     @property
     def receptive_field(self) -> float | None:
@@ -69,39 +65,35 @@ class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
         result = func(*args, **(kwargs or {}))
         inputs = [self._followed[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._followed]
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if inputs and outputs:
-            sizes = {tensor.shape[-2:] for tensor, field in inputs if isinstance(field, _Field)}
-            self._follow(func, args, _union([field for _, field in inputs]), sizes, outputs)
+        if inputs and outputs and (field := _union([field for _, field in inputs])):
+            sizes = {tensor.shape[-2:] for tensor, field in inputs if field}
+            new = self._after(func, args, field, sizes, outputs[0])
+            self._followed |= {id(tensor): (tensor, new) for tensor in outputs}
+        elif inputs:
+            self._followed |= {id(tensor): (tensor, None) for tensor in outputs}
         return result
 
-    def _follow(
-        self, func: Any, args: tuple[Any, ...], field: _Field | str, sizes: set[torch.Size], outputs: list[torch.Tensor]
-    ) -> None:
-        first = outputs[0]
-        if isinstance(field, _Field):
-            window = _window(func, args)
-            if window is not None:
-                field = field.through(*window)
-            elif _is_adaptive_pool(func) or first.dim() <= 2:
-                self._last, field = field, _POOLED
-            elif first.shape[-2:] in sizes:
-                pass  # the operator is the same at every position
-            elif first.shape[2:] == (1, 1):
-                self._last, field = field, _POOLED
-            else:
-                self.unknown, field = self.unknown or str(func), _POOLED
-        for tensor in outputs:
-            self._remember(tensor, field)
-
-    def _remember(self, tensor: torch.Tensor, field: _Field | str) -> None:
-        self._followed[id(tensor)] = (tensor, field)
+    def _after(
+        self, func: Any, args: tuple[Any, ...], field: _Field, sizes: set[torch.Size], output: torch.Tensor
+    ) -> _Field | None:
+        """Return the field of what an operator makes of maps with that field and of these sizes."""
+        if window := _window(func, args):
+            return field.through(*window)
+        if not _is_adaptive_pool(func) and output.dim() > 2:
+            if output.shape[-2:] in sizes:
+                return field  # the operator is the same at every position
+            if output.shape[2:] != (1, 1):
+                self.unknown = self.unknown or str(func)
+                return None
+        self._last = field
+        return None
 
 
-def _union(fields: Sequence[_Field | str]) -> _Field | str:
-    """Return the field of what depends on all of these; it is the whole image if only some are pooled."""
-    local = [field for field in fields if isinstance(field, _Field)]
+def _union(fields: Sequence[_Field | None]) -> _Field | None:
+    """Return the field of what depends on all of these; it is the whole image if only some have none."""
+    local = [field for field in fields if field]
     if not local:
-        return _POOLED
+        return None
     jump = max(field.jump for field in local)
     if len(local) < len(fields):
         return _Field(-WHOLE_IMAGE, WHOLE_IMAGE, jump)

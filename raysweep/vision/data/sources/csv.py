@@ -27,9 +27,6 @@ def csv(config: DataConfig, root: Path) -> RawData:
     `file` and `class` are read. A file of two columns needs no such line. File names are relative to the CSV file's
     folder, or to `images` in it. The classes are those of the training file, sorted (as numbers if all are numbers), or
     those of `classes.txt` in its order. Without a validation file `val_fraction` of the training images is held out.
-
-    Raises:
-        DataError: there is no training file, or lines (all are named at once) have a missing image or unknown class.
     """
     paths = _paths(config, root)
     tables = {name: read_lines(path, labelled=True) for name, path in paths.items()}
@@ -111,11 +108,7 @@ class Line:
 
 
 def read_lines(path: Path, *, labelled: bool) -> list[Line]:
-    """Return the lines of a CSV file that has a column of file names and, at least if `labelled`, one of classes.
-
-    Raises:
-        DataError: it is not a CSV file, or lacks one of these columns.
-    """
+    """Return the lines of a CSV file that has a column of file names and, at least if `labelled`, one of classes."""
     try:
         rows = csv_module.reader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
         numbered = [(rows.line_num, [cell.strip() for cell in cells]) for cells in rows if any(map(str.strip, cells))]

@@ -21,9 +21,6 @@ def folder(config: DataConfig, root: Path) -> RawData:
     `root` is the folder, or a zip archive of it. `data.train`, `data.val` and `data.test` name other folders in it.
     Without a validation split `val_fraction` of the training images is held out. Classes are sorted by name, as
     ImageFolder numbers them. Images lie in their class's folder or any folder below it.
-
-    Raises:
-        DataError: there are no class folders, a class has no images, or a split has a class that training lacks.
     """
     if not root.exists():
         raise absent(config.name, "such folder or zip archive", [root])

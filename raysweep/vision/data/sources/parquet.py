@@ -36,9 +36,6 @@ def parquet(config: DataConfig, root: Path) -> RawData:
 
     They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`, with an optional `classes.txt` whose lines read
     `name` or `id<TAB>name`. Without a validation file `val_fraction` of the training rows is held out.
-
-    Raises:
-        DataError: there is no training file, or a named file is absent.
     """
     train = config.train or "train.parquet"
     folders = [root, root / config.name, root / TINY]

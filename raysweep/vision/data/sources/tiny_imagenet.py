@@ -30,9 +30,6 @@ def tiny_imagenet(config: DataConfig, root: Path) -> RawData:
 
     They are looked for in `root` and `root/tiny-imagenet-200`; `root` may be the zip archive itself. The original test
     split has no labels and is not read.
-
-    Raises:
-        DataError: none of the three is there, or parts are missing.
     """
     refuse_split_names(config, ["train", "val"])
     archive = root / f"{TINY}.zip"

@@ -28,12 +28,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted, UserError
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
-from raysweep.vision.data.dataset import DataSet, Split
-from raysweep.vision.data.normalize import mean_std
+from raysweep.vision.data.dataset import DataSet, Split, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.models.build import build_model, check_image_size
@@ -330,12 +330,5 @@ def _to_device(split: Split, device: torch.device) -> Split:
     return Split(split.images.to(device), split.labels.to(device))
 
 
-def _copies(value: Any) -> Any:
-    """Copy a state dict with its nested containers; tensors land on the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copies(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copies(item) for item in value]
-    return value
+def _copies(state: Mapping[str, Any]) -> Any:
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), dict(state))

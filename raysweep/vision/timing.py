@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from raysweep.vision.config import TrialConfig
-from raysweep.vision.data import DataSet, Split, open_data
+from raysweep.vision.data import DataSet, open_data
+from raysweep.vision.data.dataset import Split
 from raysweep.vision.loop import train
 
 STEPS = 2

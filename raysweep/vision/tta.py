@@ -1,9 +1,8 @@
 """Test-time augmentation: the same image seen several times, and the class probabilities averaged.
 
 View 1 is the image, view 2 its mirror image (left to right); views 3 to 10 are the two again, shifted diagonally by
-`shift_of(image size)` pixels: up and left, down and right, up and right, down and left. So N = 2 is the mirror, and
-10 the ten crops of Krizhevsky et al. (2012) but with the border reflected into the image rather than cut off. No view
-is drawn at random. Softmax probabilities are averaged, as there, not logits.
+`shift_of(image size)` pixels. So N = 2 is the mirror, and 10 the ten crops of Krizhevsky et al. (2012), but with the
+border reflected into the image rather than cut off. Softmax probabilities are averaged, as there, not logits.
 """
 
 from __future__ import annotations

@@ -7,27 +7,13 @@
 * `decode`      encoded rows to uint8 images, in parallel
 * `cache`       where prepared sets lie, digests of source files, the lock
 * `prepare`     all of this in order, once for each content and config
-* `dataset`     the prepared set: a `DataSet` of `Split`s
-* `normalize`   the mean and std that a trial's input is normalised by
+* `dataset`     the prepared set: a `DataSet` of `Split`s; the mean and std that a trial's input is normalised by
 * `unprepared`  images as a user has them, for `raysweep predict`
 """
 
-from raysweep.vision.data.dataset import DataSet, Split
-from raysweep.vision.data.normalize import mean_std
-from raysweep.vision.data.prepare import data_root, load, open_data
+from raysweep.vision.data.dataset import DataSet, mean_std
+from raysweep.vision.data.prepare import load, open_data
 from raysweep.vision.data.raw import RawData, RawSplit, from_pixels
 from raysweep.vision.data.tree import open_tree, split_of
 
-__all__ = [
-    "DataSet",
-    "RawData",
-    "RawSplit",
-    "Split",
-    "data_root",
-    "from_pixels",
-    "load",
-    "mean_std",
-    "open_data",
-    "open_tree",
-    "split_of",
-]
+__all__ = ["DataSet", "RawData", "RawSplit", "from_pixels", "load", "mean_std", "open_data", "open_tree", "split_of"]

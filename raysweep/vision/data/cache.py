@@ -27,11 +27,8 @@ _Entry = list[int | str]
 
 def default_cache() -> Path:
     """Return $RAYSWEEP_CACHE, else $XDG_CACHE_HOME/raysweep, else ~/.cache/raysweep."""
-    if given := os.environ.get("RAYSWEEP_CACHE"):
-        return Path(given).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "raysweep"
-    return Path.home() / ".cache" / "raysweep"
+    given = os.environ.get("RAYSWEEP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "raysweep")).expanduser()
 
 
 def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:

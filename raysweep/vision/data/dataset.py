@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from raysweep.vision.config import MeanStd
+
 Channels = tuple[float, float, float]
 """One number for each channel: red, green, blue."""
+
+HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MIN_STD = 1e-3
+"""Least std of a channel, so that one that never varies is not divided by 0."""
 
 SPLITS = ("train", "val", "test")
 PARTS = ("images", "labels")
@@ -84,6 +91,20 @@ class DataSet:
             there = name != "test" or "test_images" in arrays
             parts[name] = Split(*(as_tensor(arrays[f"{name}_{part}"]) for part in PARTS)) if there else None
         return cls(**parts)
+
+
+def mean_std(
+    normalize: Literal["half", "imagenet", "dataset"] | MeanStd, dataset: DataSet
+) -> tuple[Channels, Channels]:
+    """Return the mean and std of each channel, on the scale 0..1, that `normalize` names or gives."""
+    if isinstance(normalize, MeanStd):
+        return normalize.mean, normalize.std
+    if normalize == "half":
+        return HALF
+    if normalize == "imagenet":
+        return IMAGENET
+    red, green, blue = (max(value, MIN_STD) for value in dataset.std)
+    return dataset.mean, (red, green, blue)
 
 
 def as_tensor(array: npt.NDArray[Any]) -> torch.Tensor:

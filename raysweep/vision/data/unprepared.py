@@ -38,12 +38,8 @@ class Unprepared:
 def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
     """Find the images at `path`, and their labels where `path` gives them.
 
-    * In a folder or zip archive, all image files are taken. Those in a folder with the name of a class have that label.
-      If no folder has the name of a class, folders named by numbers are labels, and as many folders as there are
-      classes are the classes in sorted order, as torchvision's ImageFolder numbers them.
-    * A CSV file has the columns `file`, relative to the CSV file's folder, and optionally `class`.
-    * A Parquet file has the columns `image` and `label`; a label numbers the lines of a `classes.txt` beside the file,
-      or else `classes`.
+    Image files in a folder with the name of a class have that label; see `_labels_of_folders` for other folders. A CSV
+    file may lack a column `class`. A Parquet file's labels number the lines of a `classes.txt` beside it, or `classes`.
 
     Raises:
         DataError: `path` is absent, cannot be read, has no images, or names a class that is not among `classes`.
@@ -67,7 +63,10 @@ def _from_tree(path: Path, classes: Sequence[str]) -> Unprepared:
 
 
 def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[dict[str, int], str]:
-    """Return the label of each folder that stands for one, and how the labels were found."""
+    """Return the label of each folder that stands for one, and how the labels were found.
+
+    Folders in sorted order are numbered as torchvision's ImageFolder does it.
+    """
     label_of = {name: label for label, name in enumerate(classes)}
     if any(folder in label_of for folder in folders):
         return label_of, "name"

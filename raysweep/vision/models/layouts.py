@@ -1,14 +1,7 @@
 """The ResNets by name, as plain data: each row of `LAYOUTS` is a network, which `resnets` builds.
 
-* baseline_block             a 3x3 stem and one residual block
-* resnet18, 34, 50, 152      as published
-* my_resnet34, 50            no max-pool after the stem
-  + receptive_resnet50       and no stride in the stages, a 2x max-pool after stage 3
-    + v2_receptive_resnet50  and another after stage 2
-      x v3                   and the first 1x1 of each bottleneck made 3x3
-      x v4                   and the 7x7 stem without its stride
-
-All but resnet18 are the source paper's. This module needs no torch, so that a sweep file can be checked without it.
+All but resnet18 are the source paper's; docs/models.md says what each of them is. This module needs no torch, so that a
+sweep file can be checked without it.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
 map it keeps the interval of input rows that the map's first row depends on. A convolution or a pool with kernel k,
 dilation d, stride s and padding p turns the interval [a, b] of a map whose rows are j input rows apart into
 [a - p j, b + (d (k - 1) - p) j] with rows s j apart. Where branches meet (a residual sum, a concatenation) the union
-counts, so the longest path decides. These are the formulas of Araujo, Norris and Sim, "Computing Receptive Fields of
-Convolutional Neural Networks", Distill 2019. The last feature map is the one that goes into global pooling or the
+counts (Araujo, Norris and Sim, Distill 2019). The last feature map is the one that goes into global pooling or the
 classifier. Normalisation counts as in evaluation, where it looks at no neighbour.
 """
 
@@ -21,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 WHOLE_IMAGE = math.inf
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class FieldMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
         """Return the field of what an operator makes of maps with that field and of these sizes."""
         if window := _window(func, args):
             return field.through(*window)
-        if not _is_adaptive_pool(func) and output.dim() > 2:
+        if func not in (aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default) and output.dim() > 2:
             if output.shape[-2:] in sizes:
                 return field  # the operator is the same at every position
             if output.shape[2:] != (1, 1):
@@ -102,7 +102,6 @@ def _union(fields: Sequence[_Field | None]) -> _Field | None:
 
 def _window(func: Any, args: tuple[Any, ...]) -> tuple[int, int, int, int] | None:
     """Return kernel, stride, padding and dilation along the height, if the operator slides a window over positions."""
-    aten = torch.ops.aten
     if func is aten.convolution.default and not args[6] and args[1].dim() == 4:
         return args[1].shape[2], args[3][0], args[4][0], args[5][0]
     if func in (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default):
@@ -112,8 +111,3 @@ def _window(func: Any, args: tuple[Any, ...]) -> tuple[int, int, int, int] | Non
         dilated = func is aten.max_pool2d_with_indices.default and len(args) > 4
         return kernel, stride, padding, args[4][0] if dilated else 1
     return None
-
-
-def _is_adaptive_pool(func: Any) -> bool:
-    aten = torch.ops.aten
-    return func in (aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default)

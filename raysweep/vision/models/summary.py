@@ -83,13 +83,10 @@ def _watch_stages(model: nn.Module) -> dict[int, int]:
         if isinstance(output, torch.Tensor) and output.dim() == 4:
             widths[stage] = output.shape[-1]
 
-    stages = [child for child in model.children() if isinstance(child, nn.Sequential) and _convolves(child)]
+    sequences = [child for child in model.children() if isinstance(child, nn.Sequential)]
+    stages = [each for each in sequences if any(isinstance(part, nn.Conv2d) for part in each.modules())]
     for number, stage in enumerate(stages or [model]):
         for block in stage.children():
             if not isinstance(block, _POOLS):
                 block.register_forward_hook(partial(note, number))
     return widths
-
-
-def _convolves(module: nn.Module) -> bool:
-    return any(isinstance(part, nn.Conv2d) for part in module.modules())

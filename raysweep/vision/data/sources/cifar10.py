@@ -60,7 +60,6 @@ def _unpack(kind: type[CIFAR10], archive: Path, command: str) -> tuple[CIFAR10, 
 
 
 def _open(kind: type[CIFAR10], folder: Path, command: str) -> tuple[CIFAR10, CIFAR10]:
-    """Return the training and the test set."""
     here = type(kind.__name__, (kind,), {"base_folder": ""})  # the folder may have another name than torchvision's
     try:
         return here(str(folder), train=True), here(str(folder), train=False)

@@ -21,13 +21,7 @@ DEFAULTS = ("train.csv", "labels.csv")
 
 
 def csv(config: DataConfig, root: Path) -> RawData:
-    """`train.csv` (or `labels.csv`), and optionally `val.csv` and `test.csv`.
-
-    `data.train`, `data.val` and `data.test` name other files in `root`. The first line of a file names its columns;
-    `file` and `class` are read. A file of two columns needs no such line. File names are relative to the CSV file's
-    folder, or to `images` in it. The classes are those of the training file, sorted (as numbers if all are numbers), or
-    those of `classes.txt` in its order. Without a validation file `val_fraction` of the training images is held out.
-    """
+    """`train.csv` (or `labels.csv`), and optionally `val.csv`, `test.csv` and `classes.txt`; see docs/data.md."""
     paths = _paths(config, root)
     tables = {name: read_lines(path, labelled=True) for name, path in paths.items()}
     trees = {name: Tree(folder_of_images(paths[name], lines)) for name, lines in tables.items()}
@@ -56,7 +50,6 @@ def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
 
 
 def _check_lines(path: Path, base: Path, lines: Sequence[Line]) -> None:
-    """Check that each line names an image and a class; raise DataError with all that is wrong in the file."""
     if not lines:
         raise DataError(f"{path}: names no images")
     label_of: dict[str, str] = {}
@@ -80,7 +73,6 @@ def _problem_with(line: Line, base: Path, label_of: dict[str, str]) -> str | Non
 
 
 def _check_classes(tables: dict[str, list[Line]], classes: Sequence[str], train: Path, names: Path) -> None:
-    """Check that all lines have a class that is known, and that each class has training images."""
     known, used = set(classes), {line.label for line in tables["train"]}
     unknown = [line for lines in tables.values() for line in lines if line.label not in known]
     problems = [

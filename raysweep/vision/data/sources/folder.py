@@ -18,9 +18,7 @@ Rows = list[tuple[str, int]]
 def folder(config: DataConfig, root: Path) -> RawData:
     """`train/<class>/...`, and optionally `val/<class>/...` and `test/<class>/...`; or `<class>/...` alone.
 
-    `root` is the folder, or a zip archive of it. `data.train`, `data.val` and `data.test` name other folders in it.
-    Without a validation split `val_fraction` of the training images is held out. Classes are sorted by name, as
-    ImageFolder numbers them. Images lie in their class's folder or any folder below it.
+    `root` is the folder, or a zip archive of it; `data.train`, `data.val` and `data.test` name other folders in it.
     """
     if not root.exists():
         raise absent(config.name, "such folder or zip archive", [root])

@@ -34,8 +34,7 @@ ROWS_A_BATCH = 1024
 def parquet(config: DataConfig, root: Path) -> RawData:
     """`train.parquet` and `val.parquet`, or the files that `data.train`, `data.val` and `data.test` name.
 
-    They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`, with an optional `classes.txt` whose lines read
-    `name` or `id<TAB>name`. Without a validation file `val_fraction` of the training rows is held out.
+    They lie in `root`, `root/parquet` or `root/tiny-imagenet-200`, with an optional `classes.txt`.
     """
     train = config.train or "train.parquet"
     folders = [root, root / config.name, root / TINY]

@@ -26,11 +26,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 def tiny_imagenet(config: DataConfig, root: Path) -> RawData:
-    """Tiny ImageNet: `train.parquet` and `val.parquet`, or the original folder, or `tiny-imagenet-200.zip`.
-
-    They are looked for in `root` and `root/tiny-imagenet-200`; `root` may be the zip archive itself. The original test
-    split has no labels and is not read.
-    """
+    """The two Parquet files, the original folder, or its zip archive, in `root` or `root/tiny-imagenet-200`."""
     refuse_split_names(config, ["train", "val"])
     archive = root / f"{TINY}.zip"
     looked = [root / TINY / "train.parquet", root / TINY / "train", archive, root / "train.parquet", root / "train"]

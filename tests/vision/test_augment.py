@@ -11,10 +11,8 @@ from raysweep.registry import AUGMENTATIONS
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.augment.blur import Blur
 from raysweep.vision.augment.color_jitter import ColorJitter
-from raysweep.vision.augment.crop import Crop
-from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.geometry import Crop, Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, OPERATIONS, AugmentStep
-from raysweep.vision.augment.rotate import FlipAndRotate, Rotate
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.randomness import generator
 

@@ -8,10 +8,9 @@ from itertools import pairwise
 import torch
 
 from raysweep.registry import AUGMENTATIONS
-from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.geometry import Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operation import Operation
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
-from raysweep.vision.augment.rotate import FlipAndRotate, Rotate
 from raysweep.vision.data.dataset import Channels
 
 _ROWS_AT_ONCE = 64

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat
 
 from raysweep.config import Pair, Probability
 from raysweep.errors import UserError
 from raysweep.vision.augment.operation import F, Operation, as_float, chosen, per_image, torch, uniform
 
 
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError("must be odd")
+    return kernel
+
+
 class Blur(Operation):
     """Gaussian blur, sigma drawn from a range."""
 
-    kernel: Annotated[int, Field(ge=3, le=31)]
+    kernel: Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)]
     """Odd, in pixels."""
     sigma: Pair[PositiveFloat] = (0.1, 2.0)
     p: Probability = 1.0
-
-    @field_validator("kernel")
-    @classmethod
-    def _odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError("must be odd")
-        return kernel
 
     def check(self, image_size: int) -> None:
         """Refuse a kernel that reaches over the whole image, whose borders are reflected."""

@@ -1,6 +1,6 @@
 """The operations that a sweep file may name, the presets made of them, and the type of the key `augment`.
 
-A new operation is a class in a module of its own here, and a row of OPERATIONS.
+A new operation is a class in `geometry` or in a module of its own, and a row of OPERATIONS.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from raysweep.errors import did_you_mean
 from raysweep.registry import AUGMENTATIONS
 from raysweep.vision.augment.blur import Blur
 from raysweep.vision.augment.color_jitter import ColorJitter
-from raysweep.vision.augment.crop import Crop
-from raysweep.vision.augment.flip import Flip
+from raysweep.vision.augment.geometry import Crop, Flip, Rotate
 from raysweep.vision.augment.operation import Operation
-from raysweep.vision.augment.rotate import Rotate
 
 OPERATIONS: dict[str, type[Operation]] = {
     "flip": Flip,

@@ -18,8 +18,11 @@ from raysweep.vision.config import MeanStd
 Channels = tuple[float, float, float]
 """One number for each channel: red, green, blue."""
 
-HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FIXED: dict[str, tuple[Channels, Channels]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and std of each channel, by name."""
 MIN_STD = 1e-3
 """Least std of a channel, so that one that never varies is not divided by 0."""
 
@@ -99,10 +102,8 @@ def mean_std(
     """Return the mean and std of each channel, on the scale 0..1, that `normalize` names or gives."""
     if isinstance(normalize, MeanStd):
         return normalize.mean, normalize.std
-    if normalize == "half":
-        return HALF
-    if normalize == "imagenet":
-        return IMAGENET
+    if normalize in FIXED:
+        return FIXED[normalize]
     red, green, blue = (max(value, MIN_STD) for value in dataset.std)
     return dataset.mean, (red, green, blue)
 

@@ -29,7 +29,7 @@ from raysweep.vision.config import DataConfig
 from raysweep.vision.data.cache import default_cache, digest_files, locked, made_whole
 from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
 from raysweep.vision.data.decode import Pixels, Undecodable, decode_all
-from raysweep.vision.data.raw import Labels, RawData, faults
+from raysweep.vision.data.raw import Labels, RawData, refuse
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
 
 FORMAT = 1
@@ -50,9 +50,7 @@ def data_root(config: DataConfig, sweep_folder: Path) -> Path:
     """Return the folder of the source's files: `path`, else $RAYSWEEP_DATA, else `data` beside the sweep file."""
     if config.path is not None:
         return sweep_folder / Path(config.path).expanduser()
-    if given := os.environ.get("RAYSWEEP_DATA"):
-        return Path(given).expanduser()
-    return sweep_folder / "data"
+    return Path(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data").expanduser()
 
 
 def prepare(
@@ -145,8 +143,8 @@ def _write_splits(
     total = sum(len(rows) for _, rows, _ in chosen.values())
     with _advance(f"Preparing {config.name}", total, progress) as step:
         kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
-    if writer.corrupt and config.on_corrupt == "error":
-        raise faults(writer.corrupt, "data.on_corrupt: skip leaves such images out")
+    if config.on_corrupt == "error":
+        refuse(writer.corrupt, "data.on_corrupt: skip leaves such images out")
     for name, labels in kept.items():
         check_every_class(name, labels, classes)
 

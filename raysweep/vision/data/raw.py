@@ -92,12 +92,13 @@ def read_file(path: Path, most: int = MAX_FILE_BYTES) -> bytes | DataError:
         return DataError(f"{path}: cannot read: {error.strerror}")
 
 
-def faults(problems: Sequence[str], advice: str = "") -> DataError:
-    """Return one error for several faults of one kind: it names `MAX_NAMED` and counts the others."""
+def refuse(problems: Sequence[str], advice: str = "") -> None:
+    """Raise one DataError for several faults of one kind, if there are any: it names `MAX_NAMED`, counts the others."""
     named = list(problems[:MAX_NAMED])
     if more := len(problems) - len(named):
         named.append(f"... and {more:,} more")
-    return DataError(*named, *([advice] if advice else []))
+    if named:
+        raise DataError(*named, *([advice] if advice else []))
 
 
 def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], str]) -> Labels:

@@ -13,7 +13,7 @@ import numpy as np
 
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import Encoded, faults
+from raysweep.vision.data.raw import Encoded, refuse
 from raysweep.vision.data.sources.csv import folder_of_images, read_lines
 from raysweep.vision.data.sources.parquet import parquet
 from raysweep.vision.data.tree import SUFFIXES, open_tree
@@ -83,8 +83,7 @@ def _from_csv(path: Path, classes: Sequence[str]) -> Unprepared:
     unknown = [line for line in lines if line.label not in label_of]
     problems = [f"{line.where}: has no file name" for line in lines if not line.file]
     problems += [f"{line.where}: unknown class {line.label!r}{did_you_mean(line.label, classes)}" for line in unknown]
-    if problems:
-        raise faults(problems)
+    refuse(problems)
     base = folder_of_images(path, lines)
     labels = [label_of[line.label] for line in lines]
     return Unprepared([line.file for line in lines], labels, (base / line.file for line in lines), path)

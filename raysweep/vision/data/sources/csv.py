@@ -11,7 +11,7 @@ from typing import Any
 
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import RawData, absent, faults, file_of, inside
+from raysweep.vision.data.raw import RawData, absent, file_of, inside, refuse
 from raysweep.vision.data.sources.parquet import read_classes
 from raysweep.vision.data.tree import Tree, read_text, split_of
 
@@ -41,10 +41,10 @@ def csv(config: DataConfig, root: Path) -> RawData:
 
 
 def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
-    defaults = [config.train] if config.train is not None else DEFAULTS
-    train = next((name for name in defaults if (root / name).exists()), None)
+    derefuse = [config.train] if config.train is not None else DEFAULTS
+    train = next((name for name in derefuse if (root / name).exists()), None)
     if train is None:
-        raise absent(config.name, f"file {' or '.join(defaults)}", [root / name for name in defaults])
+        raise absent(config.name, f"file {' or '.join(derefuse)}", [root / name for name in derefuse])
     others = {name: file_of(config, name, root, f"{name}.csv") for name in ("val", "test")}
     return {"train": inside(root, train, "data.train"), **{name: path for name, path in others.items() if path}}
 
@@ -54,8 +54,7 @@ def _check_lines(path: Path, base: Path, lines: Sequence[Line]) -> None:
         raise DataError(f"{path}: names no images")
     label_of: dict[str, str] = {}
     problems = [f"{line.where}: {problem}" for line in lines if (problem := _problem_with(line, base, label_of))]
-    if problems:
-        raise faults(problems)
+    refuse(problems)
 
 
 def _problem_with(line: Line, base: Path, label_of: dict[str, str]) -> str | None:
@@ -80,8 +79,7 @@ def _check_classes(tables: dict[str, list[Line]], classes: Sequence[str], train:
         for line in unknown
     ]
     problems += [f"{train}: class {name!r} of {names} has no images" for name in classes if name not in used]
-    if problems:
-        raise faults(problems)
+    refuse(problems)
 
 
 def _sorted_classes(names: set[str]) -> list[str]:

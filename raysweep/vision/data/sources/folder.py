@@ -9,7 +9,7 @@ from typing import Any
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.dataset import SPLITS
-from raysweep.vision.data.raw import RawData, absent, faults
+from raysweep.vision.data.raw import RawData, absent, refuse
 from raysweep.vision.data.tree import SUFFIXES, Tree, open_tree, split_of
 
 Rows = list[tuple[str, int]]
@@ -84,8 +84,7 @@ def _rows(tree: Tree, split: str, place: str, classes: Sequence[str]) -> Rows:
             problems.append(f"{tree.where(prefix + name)}: class {name!r} has no training images{known}")
         else:
             rows += [(image, label_of[name]) for image in images]
-    if problems:
-        raise faults(problems)
+    refuse(problems)
     if not rows:
         raise DataError(f"{tree.where(place)}: the {split} split has no images ({', '.join(SUFFIXES)})")
     return rows

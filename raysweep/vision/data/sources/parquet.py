@@ -29,6 +29,7 @@ from raysweep.vision.data.tree import read_text
 
 TINY = "tiny-imagenet-200"
 ROWS_A_BATCH = 1024
+UNREADABLE = (pa.ArrowException, OSError)
 
 
 def parquet(config: DataConfig, root: Path) -> RawData:
@@ -105,7 +106,7 @@ def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
 def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     names = file.schema_arrow.names
     for column in ("image", "label"):
@@ -122,7 +123,7 @@ def _read_labels(path: Path) -> Labels:
             raise DataError(f"{path}: column 'label' is {kind}, must be an integer type")
         try:
             column = file.read(columns=["label"]).column("label")
-        except (pa.ArrowException, OSError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{path}: cannot read column 'label': {_first_line(error)}") from error
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
@@ -148,7 +149,7 @@ def _read_images(path: Path, rows: Rows) -> Iterator[Encoded]:
                     wanted = rows[(rows >= at) & (rows < at + batch.num_rows)] - at
                     yield from batch.column(0).take(pa.array(wanted)).to_pylist()
                     at += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
+            except UNREADABLE as error:
                 raise DataError(f"{path}: row {at} or later: cannot read: {_first_line(error)}") from error
 
 

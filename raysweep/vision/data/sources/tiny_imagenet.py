@@ -17,7 +17,7 @@ import numpy as np
 
 from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, absent, faults, read_file, refuse_split_names
+from raysweep.vision.data.raw import Encoded, RawData, RawSplit, Rows, absent, read_file, refuse, refuse_split_names
 from raysweep.vision.data.sources.parquet import TINY, name_classes, parquet_in
 from raysweep.vision.data.tree import Tree, open_tree, split_of
 
@@ -51,8 +51,7 @@ def _original(tree: Tree, config: DataConfig) -> RawData:
         raise DataError(f"{tree.where('train')}: has no class folders")
     images = {wnid: tree.images(f"train/{wnid}") for wnid in wnids}
     empty = [f"{tree.where(f'train/{wnid}')}: the class has no images" for wnid, found in images.items() if not found]
-    if empty:
-        raise faults(empty)
+    refuse(empty)
     train = [(name, label) for label, wnid in enumerate(wnids) for name in images[wnid]]
     val = _annotated(tree, wnids) if config.val_fraction is None else []
     names = [name for name, _ in (*train, *val)]
@@ -84,8 +83,9 @@ def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
         elif line.strip():
             missing = f"no image {tree.where(path)}" if wnid in label_of else f"class {wnid!r} has no folder in train"
             problems.append(f"{where}:{number}: {missing}")
-    if problems or not rows:
-        raise faults(problems or [f"{where}: names no images"])
+    refuse(problems)
+    if not rows:
+        raise DataError(f"{where}: names no images")
     return rows
 
 

@@ -1,15 +1,57 @@
-"""Turn images, and mirror them in the same resampling."""
+"""Operations that move pixels: shift, mirror, turn; and a mirror and a turn in one resampling."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from raysweep.config import Probability
-from raysweep.vision.augment.flip import Flip
-from raysweep.vision.augment.operation import F, Operation, as_float, chosen, torch, uniform
+from raysweep.vision.augment.operation import F, Operation, as_float, chosen, per_image, torch, uniform
+
+
+class Crop(Operation):
+    """Pad with black and crop back to the size at a random place: a shift."""
+
+    padding: PositiveInt | None = None
+    """Pixels; default: an eighth of the image, at least 1."""
+
+    def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """Draw the top and left of each crop inside the padded image: int64, 2 x count, 0 .. 2 * padding."""
+        highest = 2 * self._padding(image_size)
+        return (torch.randint(highest + 1, (2, count), generator=generator, device=generator.device),)
+
+    def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        """Cut each image's window out of the zero-padded batch: one gather over a view of all windows."""
+        (corners,) = parameters
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (self._padding(width),) * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        return windows[torch.arange(len(images), device=images.device), :, corners[0], corners[1]]
+
+    def _padding(self, image_size: int) -> int:
+        return self.padding or max(1, image_size // 8)
+
+
+class Flip(Operation):
+    """Mirror images."""
+
+    p: Probability = 0.5
+    """For each axis of `direction`, on its own."""
+    direction: Literal["horizontal", "vertical", "both"] = "horizontal"
+
+    def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """Draw who is mirrored left to right and who top to bottom: bool, 2 x count."""
+        both = torch.stack([chosen(self.p, count, generator), chosen(self.p, count, generator)])
+        axes = torch.tensor([self.direction != "vertical", self.direction != "horizontal"])
+        return (both & axes.to(both.device, non_blocking=True).view(2, 1),)
+
+    def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        """Mirror left to right and top to bottom, exactly; uint8 stays uint8."""
+        (flips,) = parameters
+        images = torch.where(per_image(flips[0]), images.flip(3), images)
+        return torch.where(per_image(flips[1]), images.flip(2), images)
 
 
 class Rotate(Operation):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import pydantic
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.functional_validators import AfterValidator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
 from raysweep.registry import DATA_SOURCES, MODELS
@@ -75,7 +75,7 @@ class SgdConfig(Config):
     weight_decay: NonNegativeFloat = 5e-4
     nesterov: bool = False
 
-    @pydantic.model_validator(mode="after")
+    @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")

@@ -68,9 +68,11 @@ class Epoch:
     def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
         """Return copies on the CPU of the plain or the EMA weights, named as in `build_model(...)`."""
         training = self._still_here()
-        if averaged and training.average is None:
-            raise ValueError("no averaged weights: the trial's config has ema: false")
-        model = training.average.module if averaged and training.average is not None else training.model
+        model: nn.Module = training.model
+        if averaged:
+            if training.average is None:
+                raise ValueError("no averaged weights: the trial's config has ema: false")
+            model = training.average.module
         return {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             for name, tensor in model.state_dict().items()

@@ -38,7 +38,7 @@ class Flip(Operation):
     """Mirror images."""
 
     p: Probability = 0.5
-    """For each axis of `direction`, on its own."""
+    """Probability for each axis of `direction`, which are drawn apart."""
     direction: Literal["horizontal", "vertical", "both"] = "horizontal"
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:

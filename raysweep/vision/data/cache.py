@@ -22,7 +22,7 @@ from raysweep.errors import DataError
 SETTLED_S = 2.0
 """Age in seconds from which a file's digest is remembered: a younger file may change again within the same tick."""
 _Entry = list[int | str]
-"""A file's size, time of change and inode, and its digest."""
+"""A file's size, time of its last change and inode, and its digest."""
 
 
 def default_cache() -> Path:

@@ -85,7 +85,13 @@ class Tree:
 
     def text(self, name: str) -> str:
         """Return a text file's content; raises DataError if it is absent, too large or not UTF-8."""
-        return _as_text(self._read(name, MAX_TEXT_BYTES), self.where(name))
+        data = self._read(name, MAX_TEXT_BYTES)
+        if isinstance(data, DataError):
+            raise data
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.where(name)}: not UTF-8 text: {error}") from error
 
     def encoded(self, names: Sequence[str]) -> Iterator[Encoded]:
         """Yield the images of these names: in a folder their paths, so that the threads that decode also read."""
@@ -191,17 +197,8 @@ def is_image(name: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content; raises DataError if it is absent, too large or not UTF-8."""
-    return _as_text(read_file(path, MAX_TEXT_BYTES), str(path))
-
-
-def _as_text(data: bytes | DataError, where: str) -> str:
-    if isinstance(data, DataError):
-        raise data
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text: {error}") from error
+    """Return the content of a text file outside any tree; see `Tree.text`."""
+    return Tree(path.parent).text(path.name)
 
 
 def _is_hidden(name: str) -> bool:

@@ -38,8 +38,8 @@ class Unprepared:
 def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
     """Find the images at `path`, and their labels where `path` gives them.
 
-    Image files in a folder with the name of a class have that label; see `_labels_of_folders` for other folders. A CSV
-    file may lack a column `class`. A Parquet file's labels number the lines of a `classes.txt` beside it, or `classes`.
+    In a folder or archive, folders stand for labels (see `_labels_of_folders`). A CSV file may lack a column `class`. A
+    Parquet file's labels number the lines of a `classes.txt` beside it, or else `classes`.
 
     Raises:
         DataError: `path` is absent, cannot be read, has no images, or names a class that is not among `classes`.
@@ -65,7 +65,8 @@ def _from_tree(path: Path, classes: Sequence[str]) -> Unprepared:
 def _labels_of_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[dict[str, int], str]:
     """Return the label of each folder that stands for one, and how the labels were found.
 
-    Folders in sorted order are numbered as torchvision's ImageFolder does it.
+    If no folder has a class's name, folders named by numbers are labels, and as many folders as classes are the classes
+    in sorted order, as torchvision's ImageFolder numbers them.
     """
     label_of = {name: label for label, name in enumerate(classes)}
     if any(folder in label_of for folder in folders):

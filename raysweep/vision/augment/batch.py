@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import torch
 
+from raysweep.config import Triple
 from raysweep.registry import AUGMENTATIONS
 from raysweep.vision.augment.geometry import Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operation import Operation
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
-from raysweep.vision.data.dataset import Channels
 
 _ROWS_AT_ONCE = 64
 """Images that all operations pass over before the next ones on a CPU, so that they stay in the core's cache."""
@@ -85,7 +85,7 @@ class _Registered(Augmentation):
 class Normalize:
     """`(images - mean) / std`, mean and std on the scale 0..1, as one multiply-add on the device."""
 
-    def __init__(self, mean: Channels, std: Channels, device: torch.device | str) -> None:
+    def __init__(self, mean: Triple[float], std: Triple[float], device: torch.device | str) -> None:
         self._scale = 1 / torch.tensor(std, device=device).view(3, 1, 1)
         self._shift = -torch.tensor(mean, device=device).view(3, 1, 1) * self._scale
         self._scale_of_uint8 = self._scale / 255

@@ -113,10 +113,9 @@ def made_whole(target: Path, *, alone: bool) -> Iterator[Path]:
         try:
             temporary.rename(target)
         except OSError:
-            if not target.is_dir():
+            if not target.is_dir():  # else another process has made the same
                 raise
-        else:
-            _sync(target.parent)
+        _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -38,11 +38,7 @@ ROWS_A_CHUNK = 4096
 
 
 def open_data(config: DataConfig, *, sweep_folder: Path) -> DataSet:
-    """Prepare the set if need be, and open it.
-
-    Raises:
-        DataError: the source's files are absent, wrong, or hold less than is asked for.
-    """
+    """Prepare the set if need be, and open it; DataError if files are absent, wrong, or hold less than is asked for."""
     return load(prepare(config, root=data_root(config, sweep_folder)))
 
 
@@ -61,9 +57,6 @@ def prepare(
     Where several processes prepare the same set at once, one does the work and the others wait. Nothing half-prepared
     stays behind. `progress` shows a bar on a terminal, or else prints one line, on stderr; `raw` is what `find_raw`
     returned, if it has been called already.
-
-    Raises:
-        DataError: as `open_data`, or the cache cannot be written.
     """
     cache = default_cache() if cache is None else cache
     if config.val is not None and config.val_fraction is not None:

@@ -21,9 +21,6 @@ def choose(raw: RawData, config: DataConfig, classes: Sequence[str]) -> dict[str
 
     Which images of a class are held out depends only on the seed and the class, so neither `classes` nor `per_class`
     moves an image from one side to the other.
-
-    Raises:
-        DataError: a class has no training images, a split has no images, or labels are wrong.
     """
     labels = raw.train.labels()
     rows = np.flatnonzero(labels < len(classes))

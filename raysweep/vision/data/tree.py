@@ -37,7 +37,7 @@ def open_tree(place: Path) -> Tree:
 
     Where everything in an archive lies in one folder, names begin below that folder, unless it is a split's.
     """
-    if not place.exists():
+    if not (place.is_dir() or place.is_file()):
         raise DataError(f"{place}: no such folder or zip archive")
     return Tree(place) if place.is_dir() else _ZipTree(place)
 

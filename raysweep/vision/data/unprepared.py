@@ -39,10 +39,8 @@ def open_unprepared(path: Path, classes: Sequence[str]) -> Unprepared:
     """Find the images at `path`, and their labels where `path` gives them.
 
     In a folder or archive, folders stand for labels (see `_labels_of_folders`). A CSV file may lack a column `class`. A
-    Parquet file's labels number the lines of a `classes.txt` beside it, or else `classes`.
-
-    Raises:
-        DataError: `path` is absent, cannot be read, has no images, or names a class that is not among `classes`.
+    Parquet file's labels number the lines of a `classes.txt` beside it, or else `classes`. A file that names a class
+    which is not among `classes` is refused.
     """
     readers = {".csv": _from_csv, ".parquet": _from_parquet}
     found = readers.get(path.suffix.lower(), _from_tree)(path, classes)

@@ -21,11 +21,7 @@ _WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Return the network, with fresh weights from torch's global generator (see `randomness.seeded`).
-
-    Raises:
-        UserError: there is no such network, or it does not take the width or options asked for.
-    """
+    """Return the network, with fresh weights from torch's global generator; UserError if it cannot be as asked."""
     arguments = config.options | ({} if config.width is None else {"width": config.width})
     of_torchvision = config.name.startswith(TORCHVISION_PREFIX)
     factory = _torchvision_factory(config) if of_torchvision else MODELS.get(config.name)
@@ -50,14 +46,9 @@ def _torchvision_factory(config: ModelConfig) -> Callable[..., nn.Module]:
 
 
 def check_image_size(model: nn.Module, name: str, image_size: int, batch_size: int) -> None:
-    """Check that the smallest training batch can pass the network; torch's meta device works out shapes alone.
-
-    Raises:
-        UserError: the batch cannot pass; it names the least image size that works.
-    """
+    """Raise UserError, with the least image size that works, if the smallest training batch cannot pass the network."""
     shadow = copy.deepcopy(model).to("meta").train()
-    problem = forward_problem(shadow, image_size, batch_size)
-    if problem is None:
+    if (problem := forward_problem(shadow, image_size, batch_size)) is None:
         return
     larger = itertools.chain(range(image_size + 1, 65), range(68, _LARGEST_TRIED + 1, 4))
     least = next((size for size in larger if forward_problem(shadow, size, batch_size) is None), None)

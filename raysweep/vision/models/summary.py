@@ -49,13 +49,12 @@ def summarize(config: ModelConfig, num_classes: int, image_size: int) -> ModelSu
     # Not in inference_mode, where a dispatch mode sees composite operators before they are taken apart.
     with torch.no_grad(), FlopCounterMode(display=False) as counter, FieldMode(images) as fields:
         model.eval()(images)
-    field, note = _receptive_field(fields)
+    field, note = _field_or_reason(fields)
     sizes = () if fields.unknown else tuple(widths[stage] for stage in sorted(widths))
     return ModelSummary(config.name, params, counter.get_total_flops(), field, sizes, note)
 
 
-def _receptive_field(fields: FieldMode) -> tuple[int | None, str | None]:
-    """Return the field in pixels, or None and the reason."""
+def _field_or_reason(fields: FieldMode) -> tuple[int | None, str | None]:
     if fields.unknown:
         return None, f"no receptive field: {fields.unknown} moves positions about"
     if fields.receptive_field == WHOLE_IMAGE:

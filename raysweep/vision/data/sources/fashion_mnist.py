@@ -45,18 +45,14 @@ def fashion_mnist(config: DataConfig, root: Path) -> RawData:
     return RawData(lambda: FashionMNIST.classes, train=train, test=test, files=tuple(files.values()))
 
 
-Files = dict[tuple[str, str], Path]
-"""The path of each file, by split and by images or labels."""
-
-
-def _files(folder: Path) -> Files | None:
+def _files(folder: Path) -> dict[tuple[str, str], Path] | None:
     """Return the four files in `folder`, or None if one is absent."""
     forms = {key: (folder / f"{name}.gz", folder / name) for key, name in FILES.items()}
     files = {key: path for key, paths in forms.items() for path in paths if path.is_file()}  # the plain file, if both
     return files if len(files) == len(FILES) else None
 
 
-def _split(files: Files, split: str) -> RawSplit:
+def _split(files: dict[tuple[str, str], Path], split: str) -> RawSplit:
     def read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
         images, labels = read_idx(files[split, "images"], 3), read_idx(files[split, "labels"], 1)
         if len(images) != len(labels):

@@ -26,7 +26,6 @@ Rows = npt.NDArray[np.int64]
 Encoded = bytes | Path | npt.NDArray[Any] | DataError | None
 """An image file's bytes or path; or ready pixels, uint8, H x W (grey) or H x W x 3; or why there is no image."""
 
-MAX_CLASSES = 100_000
 MAX_FILE_BYTES = 256 * 2**20
 """Image files larger than this are not read."""
 MAX_NAMED = 20
@@ -112,10 +111,16 @@ def check_labels(labels: npt.NDArray[Any], classes: int, where: Callable[[int], 
     return checked
 
 
-def file_of(config: DataConfig, split: str, folder: Path, default: str | None = None) -> Path | None:
+def split_files(config: DataConfig, folder: Path, train: str, **others: str | None) -> dict[str, Path]:
+    """Return the file of each split that there is; `others` are the default names of `val` and `test`."""
+    found = {split: _file_of(config, split, folder, default) for split, default in others.items()}
+    return {"train": _inside(folder, train, "data.train"), **{split: path for split, path in found.items() if path}}
+
+
+def _file_of(config: DataConfig, split: str, folder: Path, default: str | None) -> Path | None:
     """Return the file of `val` or `test`: the one that the config names, which must exist, or `default` if it does."""
     if (given := getattr(config, split)) is not None:
-        path = inside(folder, given, f"data.{split}")
+        path = _inside(folder, given, f"data.{split}")
         if not path.is_file():
             raise DataError(f"data.{split}: no file {path}")
         return path
@@ -149,7 +154,7 @@ def torchvision_download(name: str, root: Path) -> str:
     return f"python -c {shlex.quote(code)}"
 
 
-def inside(root: Path, name: str, key: str) -> Path:
+def _inside(root: Path, name: str, key: str) -> Path:
     """Return `root / name`, where `name` is the value of `key`; raise DataError if it leads out of `root`."""
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):

@@ -11,7 +11,7 @@ from typing import Any
 
 from raysweep.errors import DataError, did_you_mean
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import RawData, absent, file_of, inside, refuse
+from raysweep.vision.data.raw import RawData, absent, refuse, split_files
 from raysweep.vision.data.sources.parquet import read_classes
 from raysweep.vision.data.tree import Tree, read_text, split_of
 
@@ -45,8 +45,7 @@ def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
     train = next((name for name in derefuse if (root / name).exists()), None)
     if train is None:
         raise absent(config.name, f"file {' or '.join(derefuse)}", [root / name for name in derefuse])
-    others = {name: file_of(config, name, root, f"{name}.csv") for name in ("val", "test")}
-    return {"train": inside(root, train, "data.train"), **{name: path for name, path in others.items() if path}}
+    return split_files(config, root, train, val="val.csv", test="test.csv")
 
 
 def _check_lines(path: Path, base: Path, lines: Sequence[Line]) -> None:

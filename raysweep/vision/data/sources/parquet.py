@@ -13,22 +13,12 @@ import pyarrow.parquet as pq
 
 from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.raw import (
-    MAX_CLASSES,
-    Encoded,
-    Labels,
-    RawData,
-    RawSplit,
-    Rows,
-    absent,
-    check_labels,
-    file_of,
-    inside,
-)
+from raysweep.vision.data.raw import Encoded, Labels, RawData, RawSplit, Rows, absent, check_labels, split_files
 from raysweep.vision.data.tree import read_text
 
 TINY = "tiny-imagenet-200"
 ROWS_A_BATCH = 1024
+MAX_CLASSES = 100_000
 UNREADABLE = (pa.ArrowException, OSError)
 
 
@@ -47,16 +37,11 @@ def parquet(config: DataConfig, root: Path) -> RawData:
 
 def parquet_in(folder: Path, config: DataConfig) -> RawData:
     """Return the Parquet set in `folder`, which has the training file."""
-    paths = {
-        "train": inside(folder, config.train or "train.parquet", "data.train"),
-        "val": file_of(config, "val", folder, "val.parquet"),
-        "test": file_of(config, "test", folder),
-    }
-    there = {name: path for name, path in paths.items() if path is not None}
+    paths = split_files(config, folder, config.train or "train.parquet", val="val.parquet", test=None)
     names = folder / "classes.txt"
-    classes = cache(lambda: read_classes(names) if names.exists() else _numbers(folder, [*there.values()]))
-    splits: dict[str, Any] = {name: _split(path, classes) for name, path in there.items()}
-    return RawData(classes, files=(*there.values(), *([names] if names.exists() else [])), **splits)
+    classes = cache(lambda: read_classes(names) if names.exists() else _numbers(folder, [*paths.values()]))
+    splits: dict[str, Any] = {name: _split(path, classes) for name, path in paths.items()}
+    return RawData(classes, files=(*paths.values(), *([names] if names.exists() else [])), **splits)
 
 
 def _numbers(folder: Path, paths: Sequence[Path]) -> list[str]:

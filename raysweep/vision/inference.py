@@ -41,7 +41,6 @@ class Classifier:
         """Return the share of the split's images, 0..1, whose most probable class is their label."""
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(0, len(split), self.batch_size):
-            images = split.images[start : start + self.batch_size]
-            labels = split.labels[start : start + self.batch_size].to(self.device)
-            right += (self.probabilities(images, tta).argmax(1) == labels).sum()
+            part = split[start : start + self.batch_size].to(self.device)
+            right += (self.probabilities(part.images, tta).argmax(1) == part.labels).sum()
         return right.item() / len(split)

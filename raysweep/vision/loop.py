@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_map_only
 from raysweep.errors import Diverged, Interrupted, UserError
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
-from raysweep.vision.data.dataset import DataSet, Split, mean_std
+from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.models.build import build_model, check_image_size
@@ -158,9 +158,9 @@ class _Training:
         self.epochs_done = 0
         self.normalize = Normalize(*mean_std(config.normalize, data), device)
         self.augment = build_augment(config.augment, data.image_size)
-        self.train_split = _to_device(data.train, device)
-        mine, self.val_images = group.share(len(data.val)), len(data.val)
-        self.val_split = _to_device(Split(data.val.images[mine], data.val.labels[mine]), device)
+        self.train_split = data.train.to(device)
+        self.val_images = len(data.val)
+        self.val_split = data.val[group.share(self.val_images)].to(device)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
         model, used = self._new_model(data, min(group.smallest_part(len(batch)) for batch in batches))
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -288,8 +288,7 @@ class _Training:
     def evaluate(self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> tuple[float, float]:
         """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
         model.eval()
-        split = self.val_split
-        size = evaluation_batch_size(self.device)
+        split, size = self.val_split, evaluation_batch_size(self.device)
         loss_sum, correct = torch.zeros(2, device=self.device).unbind()
         for start in range(0, len(split), size):
             labels = split.labels[start : start + size]
@@ -326,10 +325,6 @@ def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torc
             return torch.optim.SGD(parameters, config.lr, momentum, 0, weight_decay, nesterov, fused=fused)
         case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
             return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
-
-
-def _to_device(split: Split, device: torch.device) -> Split:
-    return Split(split.images.to(device), split.labels.to(device))
 
 
 def _copies(state: Mapping[str, Any]) -> Any:

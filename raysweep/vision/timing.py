@@ -17,7 +17,6 @@ from safetensors.torch import save as save_safetensors
 
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data import DataSet, open_data
-from raysweep.vision.data.dataset import Split
 from raysweep.vision.loop import train
 
 STEPS = 2
@@ -56,8 +55,7 @@ def _what_it_computes(config: TrialConfig) -> str:
 
 def _time(config: TrialConfig, data: DataSet) -> Timing:
     """Train two short epochs; the second is timed."""
-    train_part, val = _first(data.train, STEPS * config.batch_size), _first(data.val, MAX_VAL_IMAGES)
-    few = replace(data, train=train_part, val=val, test=None)
+    few = replace(data, train=data.train[: STEPS * config.batch_size], val=data.val[:MAX_VAL_IMAGES], test=None)
     short = config.model_copy(update={"epochs": 2, "lr": 1e-3})  # so low that nothing diverges
     for epoch in train(short, few, seed=0):
         metrics = epoch.metrics
@@ -69,7 +67,3 @@ def _time(config: TrialConfig, data: DataSet) -> Timing:
     evaluate_s = metrics["seconds"] - train_s
     epoch_s = train_s * len(data.train) / len(few.train) + evaluate_s * len(data.val) / len(few.val)
     return Timing(epoch_s, buffer.tell(), best_bytes)
-
-
-def _first(split: Split, count: int) -> Split:
-    return Split(split.images[:count], split.labels[:count])

@@ -44,6 +44,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice) -> Split:
+        return Split(self.images[rows], self.labels[rows])
+
+    def to(self, device: torch.device) -> Split:
+        """Return the split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class DataSet:

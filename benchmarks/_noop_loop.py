@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from raysweep.registry import loop
+from raysweep.loops import loop
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 from _noop_loop import NoEpoch
 
 from raysweep.errors import Interrupted
-from raysweep.registry import loop
+from raysweep.loops import loop
 
 EPOCH_S = float(os.environ["SLEEPING_EPOCH_S"])
 

@@ -1,26 +1,18 @@
-"""What a sweep file may name, without importing torch: networks, data sources, augmentations, and the loop that trains.
+"""What a sweep file may name beside values: networks, data sources, augmentations. No torch, no Ray.
 
-Built-in names map to `module:attribute`, imported on first use; their tables lie in `vision/names.py`, which is read
-when a name is first looked up. A user's own names are added by a module named with `--import`, through the decorators
-`register_model`, `register_data` and `register_augmentation`. `loop()` returns the training loop: the one door through
-which other rooms reach `vision`.
+A table of names is empty here. The built-in loop adds its own (`vision/names.py`), each as `module:attribute`, which is
+imported on first use; a module named with `--import` adds the user's, through the decorators `register_model`,
+`register_data` and `register_augmentation`.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from raysweep.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from raysweep.config import LoopConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,24 +20,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """A table of names, each of a factory: built in (imported lazily) or registered by the user."""
 
-    def __init__(self, kind: str, table: str | None = None) -> None:
-        """`table`: the `module:attribute` of the table of built-in names, if there is one."""
+    def __init__(self, kind: str, section: str) -> None:
+        """`kind`: what messages call such a thing; `section`: the section of a trial's config that names one."""
         self.kind = kind
-        self._table = table
+        self.section = section
+        self.builtin: Mapping[str, str] = {}
         self._registered: dict[str, Callable[..., Any]] = {}
-        self._accepted: set[str] = set()
 
-    @functools.cached_property
-    def builtin(self) -> Mapping[str, str]:
-        """Built-in names, each with its factory as `module:attribute`."""
-        return _attribute(self._table) if self._table else {}
+    def build_in(self, table: Mapping[str, str]) -> None:
+        """Make built-in names known, each with its factory as `module:attribute`; UserError if the user has one."""
+        self.builtin = table
+        for name in self._registered:
+            self._check_free(name)
 
     def names(self) -> list[str]:
         """All known names, built-in ones first."""
         return [*self.builtin, *self._registered]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.builtin or name in self._registered or name in self._accepted
+        return name in self.builtin or name in self._registered or (self.section, name) in _accepted
 
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
@@ -63,8 +56,7 @@ class Registry:
 
     def register(self, name: str) -> Callable[[F], F]:
         """Decorate a factory, to make it known as `name`; raise UserError if a built-in has that name."""
-        if name in self.builtin:
-            raise UserError(f"cannot register {self.kind} {name!r}: a built-in has that name")
+        self._check_free(name)
 
         def decorate(factory: F) -> F:
             self._registered[name] = factory
@@ -72,22 +64,27 @@ class Registry:
 
         return decorate
 
+    def _check_free(self, name: str) -> None:
+        if name in self.builtin:
+            raise UserError(f"cannot register {self.kind} {name!r}: a built-in has that name")
+
+
+_accepted: set[tuple[str, str]] = set()
+"""Names accepted for now, though nobody registered them, each with its section."""
+
 
 @contextmanager
 def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
     """Accept in sweep files what these trials' configs name, though no module that registers it was imported."""
-    registries = {"model": MODELS, "data": DATA_SOURCES, "augment": AUGMENTATIONS}
     for config in configs:
-        for section, registry in registries.items():
-            value = config.get(section)
+        for section, value in config.items():
             name = value.get("name") if isinstance(value, Mapping) else value
             if isinstance(name, str):
-                registry._accepted.add(name)
+                _accepted.add((section, name))
     try:
         yield
     finally:
-        for registry in registries.values():
-            registry._accepted.clear()
+        _accepted.clear()
 
 
 def _attribute(path: str) -> Any:
@@ -108,88 +105,10 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
 
 
-MODELS = Registry("network", "raysweep.vision.names:NETWORKS")
-DATA_SOURCES = Registry("data set", "raysweep.vision.names:SOURCES")
-AUGMENTATIONS = Registry("augmentation")
+MODELS = Registry("network", "model")
+DATA_SOURCES = Registry("data set", "data")
+AUGMENTATIONS = Registry("augmentation", "augment")
 
 register_model = MODELS.register
 register_data = DATA_SOURCES.register
 register_augmentation = AUGMENTATIONS.register
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The training loop
-
-
-class Epoch(Protocol):
-    """One epoch's outcome."""
-
-    @property
-    def number(self) -> int:
-        """The epoch, counted from 1."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What was measured of the epoch."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what `train` needs to go on from here, for torch.save."""
-
-    def weights(self, averaged: bool) -> dict[str, Tensor]:
-        """Return the plain or the EMA weights by name, on the CPU."""
-
-
-class Loop(Protocol):
-    """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch."""
-
-    config: type[LoopConfig]
-    """The class of a trial's settings."""
-
-    def prepare(self, configs: Sequence[Any], sweep_folder: Path) -> dict[str, Any]:
-        """Return the prepared data set of configs that share one, as arrays and plain values by name.
-
-        Raises:
-            DataError: the data set cannot be read as asked.
-            UserError: a config cannot be trained on it.
-        """
-
-    def conditions(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Return what a trial's numbers depend on beside its config, as JSON."""
-
-    def train(
-        self,
-        config: Any,
-        arrays: dict[str, Any],
-        seed: int,
-        state: dict[str, Any] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Epoch, None, None]:
-        """Train from a state, or from the beginning, and yield each epoch.
-
-        Raises:
-            Diverged: the loss is not finite.
-            Interrupted: `should_stop` said so.
-        """
-
-    def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
-        """Build the network of a trial's config, given as JSON; other sections than the network's are not looked at.
-
-        Raises:
-            UserError: no such network.
-        """
-
-    def accuracies(
-        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
-    ) -> list[tuple[float, float | None]]:
-        """Return (validation, test) accuracy of a trained network, each 0..1, for each number of TTA views.
-
-        Raises:
-            StorageError: the images or labels are others than those of `conditions`.
-        """
-
-
-@functools.cache
-def loop() -> Loop:
-    """Return the loop that trains: the built-in `classify`."""
-    made: Loop = importlib.import_module("raysweep.vision.classify").Classify()
-    return made

@@ -14,7 +14,8 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}  # Ray 
 import pytest
 from running import Command, ray_cluster
 
-from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS, loop
+from raysweep.loops import loop
+from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
 
 
 @pytest.fixture(autouse=True)

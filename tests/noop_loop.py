@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from raysweep.errors import Diverged, Interrupted
-from raysweep.registry import loop
+from raysweep.loops import loop
 
 MORTALITY = 0.2
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from raysweep.commands.context import add_common_flags
 from raysweep.errors import UserError
-from raysweep.registry import MODELS
 from raysweep.terminal import format_large, say, table_console, table_of
+from raysweep.vision.names import MODELS
 
 if TYPE_CHECKING:
     from rich.table import Table

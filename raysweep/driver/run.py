@@ -44,7 +44,7 @@ from raysweep.halving.rules import rules_of
 from raysweep.halving.rungs import RungReport, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.halving.words import decisive, in_words
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.report import write_report
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.ranking import rank

@@ -18,7 +18,7 @@ from raysweep.config import LoopConfig
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import UserError
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
 from raysweep.results.run import read_results
 from raysweep.store import RunFolder

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from raysweep.errors import StorageError, UserError
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import trial_as_json
 from raysweep.store import Record, RunFolder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.sweepfile.schema import Draw, Sweep
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from raysweep.config import LoopConfig
 from raysweep.errors import SweepFileError
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
 from raysweep.sweepfile.patch import contains, get, patch

@@ -1,6 +1,6 @@
 """The sections of a sweep file, as frozen pydantic models. In: plain values. Out: `Sweep`, the whole file, checked.
 
-The keys of a trial's config are the training loop's (`registry.loop`); all other keys, with their defaults, are here.
+The keys of a trial's config are the training loop's (`loops.loop`); all other keys, with their defaults, are here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import (
 
 from raysweep.config import Config, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.sweepfile.document import Source
 
 

@@ -1,4 +1,4 @@
-"""The built-in loop, `classify`, as other rooms know it: `registry.Loop`. Torch is imported on first use."""
+"""The built-in loop, `classify`, as other rooms know it: a `loops.Loop`. Torch is imported on first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
-from raysweep.registry import Loop
 from raysweep.vision.config import ModelConfig, TrialConfig
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from raysweep.vision.loop import Epoch
 
 
-class Classify(Loop):
-    """Trains image classifiers; see `registry.Loop` for what each method promises."""
+class Classify:
+    """Trains image classifiers; see `loops.Loop` for what each method promises."""
 
     config = TrialConfig
 

@@ -12,8 +12,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.functional_validators import AfterValidator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
-from raysweep.registry import DATA_SOURCES, MODELS
 from raysweep.vision.augment.operations import Augment
+from raysweep.vision.names import DATA_SOURCES, MODELS
 
 
 def _source(name: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.config import LoopConfig
-from raysweep.registry import loop
+from raysweep.loops import loop
 from raysweep.results.evaluation import Accuracies
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy

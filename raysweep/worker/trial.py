@@ -28,7 +28,7 @@ from safetensors.torch import save as save_safetensors
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UserError
 from raysweep.halving.scores import best_epoch, better_of, rung_scores, score_again
-from raysweep.registry import Epoch, loop
+from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
 from raysweep.worker.process import set_up_process

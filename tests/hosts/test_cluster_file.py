@@ -138,7 +138,7 @@ def test_each_machine_has_its_own_image_group_role_and_imdsv2(name: str) -> None
 def test_the_readmes_commands_are_those_that_the_proof_runs_and_the_docs_show() -> None:
     commands = readme_commands()
     assert tuple(commands) == STEPS
-    assert commands_under(DOCS.read_text(), "## A day with it") == commands
+    assert commands_under(DOCS.read_text(), "## From `ray up` to `ray down`") == commands
 
 
 # -- docs/aws_account.yaml

@@ -8,10 +8,10 @@ from itertools import pairwise
 import torch
 
 from raysweep.config import Triple
-from raysweep.registry import AUGMENTATIONS
 from raysweep.vision.augment.geometry import Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operation import Operation
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
+from raysweep.vision.names import AUGMENTATIONS
 
 _ROWS_AT_ONCE = 64
 """Images that all operations pass over before the next ones on a CPU, so that they stay in the core's cache."""

@@ -11,11 +11,11 @@ from pydantic import BeforeValidator, create_model, model_validator
 
 from raysweep.config import Config
 from raysweep.errors import did_you_mean
-from raysweep.registry import AUGMENTATIONS
 from raysweep.vision.augment.blur import Blur
 from raysweep.vision.augment.color_jitter import ColorJitter
 from raysweep.vision.augment.geometry import Crop, Flip, Rotate
 from raysweep.vision.augment.operation import Operation
+from raysweep.vision.names import AUGMENTATIONS
 
 OPERATIONS: dict[str, type[Operation]] = {
     "flip": Flip,

@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysweep.errors import DataError
-from raysweep.registry import DATA_SOURCES
 from raysweep.terminal import can_redraw
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.cache import default_cache, digest_files, locked, made_whole
@@ -31,6 +30,7 @@ from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
 from raysweep.vision.data.decode import Pixels, Undecodable, decode_all
 from raysweep.vision.data.raw import Labels, RawData, refuse
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
+from raysweep.vision.names import DATA_SOURCES
 
 FORMAT = 1
 """Version of the prepared folder's format. Count it up when the format or the way pixels are made changes."""

@@ -1,6 +1,5 @@
 """Networks by name: the ResNets of the source paper, torchvision's classifiers, and those a user registered.
 
-* `layouts`          the ResNets' names, each with what sets it apart; needs no torch
 * `resnets`          builds a ResNet from its layout
 * `build`            any network from its config; whether it takes images of a size
 * `summary`          parameters, FLOPs and stage sizes, from one pass on the meta device

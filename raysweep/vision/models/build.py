@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 
 from raysweep.errors import UserError, did_you_mean
-from raysweep.registry import MODELS
 from raysweep.vision.config import ModelConfig
+from raysweep.vision.names import MODELS
 
 TORCHVISION_PREFIX = "torchvision/"
 _LARGEST_TRIED = 512

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, conv3x3
 
-from raysweep.vision.models.layouts import LAYOUTS, Layout
+from raysweep.vision.layouts import LAYOUTS, Layout
 
 STANDARD_WIDTH = 64
 

@@ -1,0 +1,89 @@
+"""The loop that trains: what raysweep asks of one, and `loop()`, the door through which other rooms reach `vision`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from raysweep.config import LoopConfig
+
+
+class Epoch(Protocol):
+    """One epoch's outcome."""
+
+    @property
+    def number(self) -> int:
+        """The epoch, counted from 1."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what `train` needs to go on from here, for torch.save."""
+
+    def weights(self, averaged: bool) -> dict[str, Tensor]:
+        """Return the plain or the EMA weights by name, on the CPU."""
+
+
+class Loop(Protocol):
+    """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch."""
+
+    @property
+    def config(self) -> type[LoopConfig]:
+        """The class of a trial's settings."""
+
+    def prepare(self, configs: Sequence[Any], sweep_folder: Path) -> dict[str, Any]:
+        """Return the prepared data set of configs that share one, as arrays and plain values by name.
+
+        Raises:
+            DataError: the data set cannot be read as asked.
+            UserError: a config cannot be trained on it.
+        """
+
+    def conditions(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return what a trial's numbers depend on beside its config, as JSON."""
+
+    def train(
+        self,
+        config: Any,
+        arrays: dict[str, Any],
+        seed: int,
+        state: dict[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Epoch, None, None]:
+        """Train from a state, or from the beginning, and yield each epoch.
+
+        Raises:
+            Diverged: the loss is not finite.
+            Interrupted: `should_stop` said so.
+        """
+
+    def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
+        """Build the network of a trial's config, given as JSON; other sections than the network's are not looked at.
+
+        Raises:
+            UserError: no such network.
+        """
+
+    def accuracies(
+        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
+    ) -> list[tuple[float, float | None]]:
+        """Return (validation, test) accuracy of a trained network, each 0..1, for each number of TTA views.
+
+        Raises:
+            StorageError: the images or labels are others than those of `conditions`.
+        """
+
+
+@functools.cache
+def loop() -> Loop:
+    """Return the loop that trains: the built-in `classify`."""
+    from raysweep.vision.classify import Classify
+
+    return Classify()

@@ -5,14 +5,17 @@ Pure functions of the plan; `raysweep.vision.timing` turns epochs into hours and
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 from raysweep.halving.rules import member_of, rules_of
-from raysweep.halving.rungs import Member, expected_epochs
+from raysweep.halving.rungs import Member, Rules
 from raysweep.sweepfile.plan import Trial
-from raysweep.sweepfile.schema import Sweep
+from raysweep.sweepfile.schema import AshaConfig, Sweep
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,49 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole plan."""
+    """The cost of a whole plan."""
 
     rungs: tuple[Fraction, ...]
     rung_epochs: dict[str, tuple[int, ...]]
     """The epochs after which each trial is compared, by its id."""
     cohorts: list[Cohort]
     epochs: int
-    """Of the full grid."""
+    """The epochs of the full grid."""
     expected_epochs: dict[str, float]
-    """Of each trial, by its id, if any config is as likely to go on as another and none fails."""
+    """The epochs of each trial, by its id, if any config is as likely to go on as another and none fails."""
 
 
 def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
     """Work out the cost of a sweep's plan."""
-    rules = rules_of(sweep.scheduler, sweep.objective)
-    members = [
-        member_of(trial.id, trial.config.model_dump(mode="json"), trial.config.epochs, sweep.scheduler)
-        for trial in trials
-    ]
-    keys = sweep.scheduler.group_by if sweep.scheduler.name == "asha" else []
-    cohorts: dict[object, list[Member]] = {}
-    for member in members:
-        cohorts.setdefault(member.group, []).append(member)
-    described = []
-    for group, cohort in cohorts.items():
-        assert isinstance(group, tuple)
+    rules, scheduler = rules_of(sweep.scheduler, sweep.objective), sweep.scheduler
+    members: dict[Any, list[Member]] = defaultdict(list)  # by the values of `group_by`
+    for trial in trials:
+        member = member_of(trial.id, trial.config.model_dump(mode="json"), trial.config.epochs, scheduler)
+        members[member.group].append(member)
+    keys = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
+    cohorts: list[Cohort] = []
+    expected: dict[str, float] = {}
+    for group, cohort in members.items():
         configs = len({member.config_key for member in cohort})
         goes_on = tuple(min(places, configs) for places in rules.places(configs))
-        described.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
+        cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
+        expected |= expected_epochs(rules, cohort)
     return Cost(
         rungs=rules.rungs,
-        rung_epochs={member.id: rules.rung_epochs(member.epochs) for member in members},
-        cohorts=described,
-        epochs=sum(member.epochs for member in members),
-        expected_epochs=expected_epochs(rules, members),
+        rung_epochs={trial.id: rules.rung_epochs(trial.config.epochs) for trial in trials},
+        cohorts=cohorts,
+        epochs=sum(trial.config.epochs for trial in trials),
+        expected_epochs=expected,
     )
+
+
+def expected_epochs(rules: Rules, cohort: Sequence[Member]) -> dict[str, float]:
+    """Return the epochs that each trial of a cohort trains if any config is as likely to go on as another."""
+    configs = len({member.config_key for member in cohort})
+    shares = [Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs))]
+    expected = {}
+    for member in cohort:
+        stops = [0, *rules.rung_epochs(member.epochs), member.epochs]
+        parts = (share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
+        expected[member.id] = float(sum(parts))
+    return expected

@@ -1,4 +1,4 @@
-"""Who goes on: order-proof ASHA, as pure functions of rung scores.
+"""Who goes on: order-proof ASHA, computed from the scores at the rungs.
 
 In: `Rules`, the planned `Member`s, and what happened to each (`record`, `finish`, `fail`, `diverge`).
 Out: `verdict` (safe, out or undecided), `next_trial` for a free slot, `explain` in words and numbers.
@@ -12,29 +12,29 @@ the best, and ends once it certainly does not. So the decisions are the synchron
 * The seeds of a config are ranked by their mean and go on together. A seed that fails or diverges counts at the rungs
   that it passed; the config goes on with the others, and is gone once all its seeds are.
 * A config that is gone keeps its place at the rungs before its last. At its last the next in rank takes its place.
-* Hence *out* needs k_r better configs that have all reached the next rung (or the end): until then one may still fail.
 * A score that is no finite number ranks behind every other.
 
-Each trial's own events come in order, those of different trials in any. An event costs a few bisections of each rung.
+The state is each trial's scores and end, and whether it holds a slot. The rest is functions of it: `_standings_of` a
+cohort, and what follows from them. For speed the keys at each rung stay sorted, which works since a key never changes
+once it is known, and the standings stay until the cohort's next event. Each trial's own events come in order, those of
+different trials in any.
 """
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
-from itertools import pairwise
-from operator import itemgetter
+from functools import cached_property
 from typing import Any
 
-Key = tuple[float, float, str]  # what contestants are sorted by, best first: score (lower is better), val_loss, id
+Key = tuple[float, float, str]  # what configs are sorted by, best first: score (lower is better), val_loss, id
 
 
 @dataclass(frozen=True)
@@ -114,43 +114,19 @@ def group_of(config: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(text_at(key) for key in keys)
 
 
-def expected_epochs(rules: Rules, members: Iterable[Member]) -> dict[str, float]:
-    """Return the epochs that each trial is expected to train, if any config is as likely to go on as another."""
-    cohorts: dict[Hashable, list[Member]] = defaultdict(list)
-    for member in members:
-        cohorts[member.group].append(member)
-    expected = {}
-    for cohort in cohorts.values():
-        configs = len({member.config_key for member in cohort})
-        shares = [Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs))]
-        for member in cohort:
-            stops = [0, *rules.rung_epochs(member.epochs), member.epochs]
-            parts = (share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
-            expected[member.id] = float(sum(parts))
-    return expected
-
-
 class Halving:
     """What is known of a sweep. Who holds a slot is marked (`start`, `release`); the rest follows from the records."""
 
     def __init__(self, rules: Rules, members: Iterable[Member]) -> None:
         self.rules = rules
-        self._trials: dict[str, _Trial] = {}
-        self._ready: list[tuple[int, int, int, str]] = []  # a heap: highest rung, then longest, then plan's order
-        cohorts: dict[Hashable, dict[Hashable, _Config]] = defaultdict(dict)
-        for order, member in enumerate(members):
+        self._trials: dict[str, _Trial] = {}  # the longest first, then in the plan's order
+        groups: dict[Hashable, dict[Hashable, list[_Trial]]] = defaultdict(lambda: defaultdict(list))
+        for member in sorted(members, key=lambda member: -member.epochs):
             if member.id in self._trials:
                 raise ValueError(f"two members have the id {member.id!r}")
-            config = cohorts[member.group].setdefault(member.config_key, _Config(member.id))
-            trial = self._trials[member.id] = _Trial(member, order, config)
-            config.trials.append(trial)
-            config.id = min(config.id, member.id)
-        for configs in cohorts.values():
-            cohort = _Cohort(rules, list(configs.values()))
-            for config in configs.values():
-                config.cohort = cohort
-        for trial in self._trials.values():
-            self._offer(trial)
+            trial = self._trials[member.id] = _Trial(member, len(self._trials))
+            groups[member.group][member.config_key].append(trial)
+        self._cohorts = [_Cohort(rules, configs.values()) for configs in groups.values()]
 
     def record(self, id: str, rung: int, score: float, val_loss: float = math.nan) -> None:
         """Note a trial's score at its next rung; at one that it has already recorded, the first score stands."""
@@ -162,7 +138,7 @@ class Halving:
             raise ValueError(f"trial {id!r} cannot record rung {rung}: {state}")
         sign = -1 if self.rules.maximize else 1
         trial.scores.append((sign * score if math.isfinite(score) else math.inf, val_loss))
-        self._settle(trial.config)
+        trial.config.cohort.take_in(trial.config)
 
     def finish(self, id: str) -> None:
         """Note that a trial has trained all its epochs."""
@@ -178,6 +154,13 @@ class Halving:
         """Note that a trial diverged."""
         self._end(id, "diverged")
 
+    def _end(self, id: str, how: str) -> None:
+        trial = self._trials[id]
+        if trial.ended not in (None, how):
+            raise ValueError(f"trial {id!r} cannot be {how}: it is {trial.ended}")
+        trial.ended = how
+        trial.config.cohort.take_in(trial.config)
+
     def start(self, id: str) -> None:
         """Note that a trial has a slot."""
         self._trials[id].holds_slot = True
@@ -185,22 +168,26 @@ class Halving:
     def release(self, id: str) -> None:
         """Note that a trial has given up its slot: paused, or to be tried again."""
         self._trials[id].holds_slot = False
-        self._offer(self._trials[id])
 
     def next_trial(self) -> str | None:
         """Return the trial to take a free slot: a safe one of the highest rung, else the longest unstarted one."""
-        while self._ready:
-            negative_rung, _, _, id = self._ready[0]
-            trial = self._trials[id]
-            if len(trial.scores) == -negative_rung and self._can_start(trial):
-                return id
-            heapq.heappop(self._ready)
-        return None
+        for r in reversed(range(len(self.rules.rungs))):
+            ready = [
+                (trial.order, trial.member.id)
+                for cohort in self._cohorts
+                for id in cohort.standings[r].going_on
+                for trial in cohort.configs[id].trials
+                if len(trial.scores) == r + 1 and not (trial.ended or trial.holds_slot)
+            ]
+            if ready:
+                return min(ready)[1]
+        unstarted = (id for id, trial in self._trials.items() if not (trial.scores or trial.ended or trial.holds_slot))
+        return next(unstarted, None)
 
     def verdict(self, id: str) -> Verdict:
         """Return whether a trial may train on from the last rung that it has recorded."""
         trial = self._trials[id]
-        return Verdict.OUT if trial.gone else trial.config.verdict_at(len(trial.scores) - 1)
+        return Verdict.OUT if trial.is_gone else _verdict_at(trial.config, len(trial.scores) - 1)
 
     def explain(self, id: str, rivals: int = 3) -> list[RungReport]:
         """Return, for each rung that a trial has recorded, how its config stands there."""
@@ -209,192 +196,155 @@ class Halving:
         return [self._explain_rung(trial.config, r, stops[r], rivals) for r in range(len(trial.scores))]
 
     def _explain_rung(self, config: _Config, r: int, epoch: int, rivals: int) -> RungReport:
-        cohort, sign = config.cohort, -1 if self.rules.maximize else 1
-        rung, key = cohort.rungs[r], config.key_at(r)
+        standing = config.cohort.standings[r]
+        live, places = standing.live, standing.places
+        key = config.keys[r] if r < len(config.keys) else None
+        ahead = bisect_left(live, key) if key and _safe_rungs(config) >= r else None
+        sign = -1 if self.rules.maximize else 1
 
         def shown(cost: float) -> float:
             return sign * cost if math.isfinite(cost) else math.nan
 
-        ahead = bisect_left(rung.live, key) if key and r < len(config.keys) else None
         return RungReport(
             rung=r,
             epoch=epoch,
             score=shown(key[0]) if key else None,
             rank=None if ahead is None else ahead + 1,
-            arrived=len(rung.live),
-            missing=cohort.missing(r),
-            places=rung.places,
-            cutoff=shown(rung.live[rung.places - 1][0]) if len(rung.live) >= rung.places else None,
-            beaten_by=tuple(other[2] for other in rung.live[max(0, (ahead or 0) - rivals) : ahead or 0][::-1]),
-            verdict=config.verdict_at(r),
+            arrived=len(live),
+            missing=standing.missing,
+            places=places,
+            cutoff=shown(live[places - 1][0]) if len(live) >= places else None,
+            beaten_by=tuple(other[2] for other in live[max(0, (ahead or 0) - rivals) : ahead or 0][::-1]),
+            verdict=_verdict_at(config, r),
         )
-
-    def _end(self, id: str, how: str) -> None:
-        trial = self._trials[id]
-        if trial.ended not in (None, how):
-            raise ValueError(f"trial {id!r} cannot be {how}: it is {trial.ended}")
-        if not trial.ended:
-            trial.ended = how
-            self._settle(trial.config)
-
-    def _settle(self, config: _Config) -> None:
-        for safe in config.cohort.update(config):
-            for trial in safe.trials:
-                self._offer(trial)
-
-    def _offer(self, trial: _Trial) -> None:
-        if self._can_start(trial):
-            heapq.heappush(self._ready, (-len(trial.scores), -trial.member.epochs, trial.order, trial.member.id))
-
-    def _can_start(self, trial: _Trial) -> bool:
-        return not trial.ended and not trial.holds_slot and self.verdict(trial.member.id) is Verdict.SAFE
 
 
 @dataclass
 class _Trial:
     member: Member
     order: int
-    config: _Config
     scores: list[tuple[float, float]] = field(default_factory=list)  # by rung: the score (lower is better), val_loss
     ended: str | None = None
     holds_slot: bool = False
+    config: _Config = field(init=False)
 
     @property
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
         return self.ended in ("failed", "diverged")
 
 
 class _Config:
     """The seeds of one config: what is ranked."""
 
-    cohort: _Cohort
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.trials: list[_Trial] = []
-        self.counted = False  # whether it is known to have, or never to get, a score at the first rung
-        self.keys: list[Key] = []  # at the rungs that it takes part in: scored there, and safe at the one before
-        self.safe = 0  # at how many rungs its place is sure
-        self.secured = 0  # at how many rungs it takes part and cannot fail any more
-
-    @property
-    def furthest(self) -> int:
-        """How many rungs it has recorded; one more once a seed has trained to the end."""
-        return max(len(trial.scores) + (trial.ended == "finished") for trial in self.trials)
-
-    @property
-    def gone(self) -> bool:
-        return all(trial.gone for trial in self.trials)
-
-    def key_at(self, r: int) -> Key | None:
-        """Return what it is sorted by at a rung; None while a seed may still record a score there, or if none can."""
-        if any(len(trial.scores) <= r and not trial.gone for trial in self.trials):
-            return None
-        there = [trial.scores[r] for trial in self.trials if len(trial.scores) > r]
-        return (_mean([score for score, _ in there]), _mean([loss for _, loss in there]), self.id) if there else None
-
-    def verdict_at(self, r: int) -> Verdict:
-        """Return whether it goes on from a rung; from the start (-1) everybody does."""
-        if self.gone and self.furthest <= r + 1:
-            return Verdict.OUT
-        if r < self.safe:
-            return Verdict.SAFE
-        return Verdict.OUT if len(self.keys) > self.safe and self.cohort.rules_out(self) else Verdict.UNDECIDED
-
-
-@dataclass
-class _Rung:
-    """One rung of a cohort; its lists are sorted, best first."""
-
-    places: int
-    arrived: int = 0  # how many configs have taken part, those since gone included
-    live: list[Key] = field(default_factory=list)  # those that took part, without those that it was the last rung of
-    secured: list[Key] = field(default_factory=list)  # the best `places` of those that have reached the next rung
-    safe: int = 0  # so many of the first of `live` are sure of their places
+    def __init__(self, cohort: _Cohort, trials: list[_Trial]) -> None:
+        self.cohort, self.trials = cohort, trials
+        self.id = min(trial.member.id for trial in trials)
+        self.keys: list[Key] = []  # by rung, as far as no seed can record a score any more
+        self.passed = 0  # how many rungs lie behind it: a seed has reached the next one, or the end
+        for trial in trials:
+            trial.config = self
 
 
 class _Cohort:
-    """Configs that compete, and their rungs."""
+    """Configs that compete, and what is kept of them between events, by rung."""
 
-    def __init__(self, rules: Rules, configs: Sequence[_Config]) -> None:
-        self.tolerance = rules.tolerance
-        self.rungs = [_Rung(places) for places in rules.places(len(configs))]
-        self.configs = {config.id: config for config in configs}
-        self.uncounted = len(configs)
+    def __init__(self, rules: Rules, configs: Iterable[list[_Trial]]) -> None:
+        self.rules = rules
+        self.configs = {config.id: config for config in (_Config(self, trials) for trials in configs)}
+        self.keys: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of all configs that have one there
+        self.passed: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of those that have the rung behind them
+        self.lost: list[set[str]] = [set() for _ in rules.rungs]  # those that are gone and got no further
 
-    def update(self, config: _Config) -> list[_Config]:
-        """Take in a change of one config; return those that have thereby become safe at some rung."""
-        became_safe = self._follow(config)
-        for r, rung in enumerate(self.rungs):
-            sure = self._count_safe(r)
-            while rung.safe < sure:
-                newly_safe = self.configs[rung.live[rung.safe][2]]
-                rung.safe += 1
-                newly_safe.safe = r + 1
-                became_safe += [newly_safe, *self._follow(newly_safe)]
-        return became_safe
+    @cached_property
+    def standings(self) -> list[_Standing]:
+        """How the rungs stand, until the next event."""
+        return list(_standings_of(self))
 
-    def missing(self, r: int) -> int:
-        """Return how many configs may still come to a rung, at most."""
-        missing = self.uncounted
-        for rung, following in zip(self.rungs[:r], self.rungs[1:], strict=False):
-            taken = len(rung.secured) == rung.places
-            missing += (self._reach(rung.live, rung.secured[-1]) if taken else len(rung.live)) - following.arrived
-            if not self.tolerance:
-                missing = min(missing, rung.places - following.arrived)
-        return missing
-
-    def rules_out(self, config: _Config) -> bool:
-        """Whether all places of the last rung that a config takes part in are taken for good by better ones."""
-        rung, key = self.rungs[len(config.keys) - 1], config.keys[-1]
-        return len(rung.secured) == rung.places and not self._reach([key], rung.secured[-1])
-
-    def _follow(self, config: _Config) -> list[_Config]:
-        """Let a config take part wherever it now can, and leave where it ended; return it if it is safe at once."""
-        furthest, gone = config.furthest, config.gone
-        safe_at_once = []
-        while (r := len(config.keys)) < len(self.rungs) and r <= config.safe and (key := config.key_at(r)):
-            rung = self.rungs[r]
-            rung.arrived += 1
+    def take_in(self, config: _Config) -> None:
+        """Take in an event of one config; what is kept of the others stays as it is."""
+        vars(self).pop("standings", None)
+        while (r := len(config.keys)) < len(self.keys) and (key := _key_at(config, r)):
             config.keys.append(key)
-            insort(rung.live, key)
-            if bisect_left(rung.live, key) < rung.safe:
-                rung.safe += 1
-                config.safe = r + 1
-                safe_at_once = [config]
-        if not config.counted and (config.keys or gone):
-            config.counted = True
-            self.uncounted -= 1
-        while config.secured < min(len(config.keys), furthest - 1):
-            rung, key = self.rungs[config.secured], config.keys[config.secured]
-            insort(rung.secured, key)
-            del rung.secured[rung.places :]
-            config.secured += 1
-        if gone and furthest and furthest == len(config.keys):
-            rung = self.rungs[furthest - 1]
-            index = bisect_left(rung.live, config.keys[-1])
-            del rung.live[index]
-            rung.safe -= index < rung.safe
-        return safe_at_once
+            insort(self.keys[r], key)
+        reached = max(len(trial.scores) + (trial.ended == "finished") for trial in config.trials)
+        while config.passed < min(len(config.keys), reached - 1):
+            insort(self.passed[config.passed], config.keys[config.passed])
+            config.passed += 1
+        if self.lost and all(trial.is_gone for trial in config.trials):
+            self.lost[config.passed].add(config.id)
 
-    def _count_safe(self, r: int) -> int:
-        """Return how many of the first at a rung are among the best whoever may still come."""
-        live, sure = self.rungs[r].live, self.rungs[r].places - self.missing(r)
-        if sure <= 0:
-            return 0
-        return len(live) if len(live) <= sure else self._reach(live, live[sure - 1])
 
-    def _reach(self, keys: list[Key], last: Key) -> int:
-        """Return how many of the sorted keys are no worse than the last place, or worse within the tolerance."""
-        count = bisect_right(keys, last)
-        if self.tolerance and math.isfinite(last[0]):
-            limit = min(last[0] + self.tolerance, sys.float_info.max)
-            count = max(count, bisect_right(keys, limit, key=itemgetter(0)))
-        return count
+def _key_at(config: _Config, r: int) -> Key | None:
+    """Return what a config is sorted by at a rung; None while a seed may still record a score there."""
+    if any(len(trial.scores) <= r and not trial.is_gone for trial in config.trials):
+        return None
+    there = [trial.scores[r] for trial in config.trials if len(trial.scores) > r]
+    return _mean([score for score, _ in there]), _mean([loss for _, loss in there]), config.id
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Return a mean that does not depend on the order; infinity (the worst) if any value is not finite."""
-    if not all(math.isfinite(value) for value in values):
+    """Return a mean that does not depend on the order; infinity (the worst) if there is none, or it is not finite."""
+    if not values or not all(math.isfinite(value) for value in values):
         return math.inf
     return math.fsum(value / len(values) for value in values)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How things stand at one rung of a cohort."""
+
+    places: int
+    missing: int  # how many configs may still come, at most
+    live: list[Key]  # sorted: those that take part, without those that are lost there
+    going_on: set[str]  # the configs that are safe
+    taken: Key | None  # whoever is worse is out
+
+
+def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
+    """Compute how each rung stands, from the first on: those take part that have a key there and were safe before.
+
+    A config is *safe* if a place would be left for it even if all that are missing came in ahead of it. It is *out*
+    only once as many better ones as there are places have reached the next rung, or the end: until then one of these
+    may fail, and its place goes to the next in rank.
+    """
+    tolerance, going_on = cohort.rules.tolerance, None
+    may_come = len(cohort.configs)
+    for r, places in enumerate(cohort.rules.places(len(cohort.configs))):
+        there, passed = _among(cohort.keys[r], going_on), _among(cohort.passed[r], going_on)
+        live = [key for key in there if key[2] not in cohort.lost[r]]
+        missing = may_come - len(there)
+        sure = min(places - missing, len(live))
+        safe = bisect_right(live, _reach(live[sure - 1], tolerance)) if sure > 0 else 0
+        going_on = {key[2] for key in live[:safe]}
+        taken = _reach(passed[places - 1], tolerance) if len(passed) >= places else None
+        yield _Standing(places, missing, live, going_on, taken)
+        not_out = bisect_right(live, taken) if taken else len(live)
+        may_come = missing + not_out if tolerance else min(missing + not_out, places)
+
+
+def _among(keys: list[Key], ids: set[str] | None) -> list[Key]:  # None: everybody
+    return keys if ids is None else [key for key in keys if key[2] in ids]
+
+
+def _reach(last: Key, tolerance: float) -> Key:
+    """Return the worst key that goes on together with the last place: no worse, or worse within the tolerance."""
+    if not tolerance or not math.isfinite(last[0]):
+        return last
+    return min(last[0] + tolerance, sys.float_info.max), math.inf, chr(sys.maxunicode)
+
+
+def _safe_rungs(config: _Config) -> int:
+    """Return at how many rungs, from the first on, a config's place is sure."""
+    return sum(config.id in standing.going_on for standing in config.cohort.standings)
+
+
+def _verdict_at(config: _Config, r: int) -> Verdict:
+    """Return whether a config goes on from a rung; from the start (-1) everybody does."""
+    if any(config.id in lost for lost in config.cohort.lost[: r + 1]):
+        return Verdict.OUT
+    safe = _safe_rungs(config)
+    if r < safe:
+        return Verdict.SAFE
+    taken = config.cohort.standings[safe].taken
+    is_beaten = taken and len(config.keys) > safe and config.keys[safe] > taken
+    return Verdict.OUT if is_beaten else Verdict.UNDECIDED

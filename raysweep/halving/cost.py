@@ -22,13 +22,10 @@ from raysweep.sweepfile.schema import AshaConfig, Sweep
 class Cohort:
     """Trials that are compared with one another."""
 
-    group: dict[str, str]
-    """The keys of `group_by` with their values, as JSON text; an empty text where the key is missing."""
+    group: dict[str, str]  # the keys of `group_by` with their values, as JSON text; empty where the key is missing
     trials: int
-    configs: int
-    """Fewer than trials where each is repeated with several `seeds`: these go on together."""
-    goes_on: tuple[int, ...]
-    """How many configs go on from each rung."""
+    configs: int  # fewer than trials where each is repeated with several `seeds`: these go on together
+    goes_on: tuple[int, ...]  # how many configs go on from each rung
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,10 @@ class Cost:
     """The cost of a whole plan."""
 
     rungs: tuple[Fraction, ...]
-    rung_epochs: dict[str, tuple[int, ...]]
-    """The epochs after which each trial is compared, by its id."""
+    rung_epochs: dict[str, tuple[int, ...]]  # the epochs after which each trial is compared, by its id
     cohorts: list[Cohort]
-    epochs: int
-    """The epochs of the full grid."""
-    expected_epochs: dict[str, float]
-    """The epochs of each trial, by its id, if any config is as likely to go on as another and none fails."""
+    epochs: int  # the epochs of the full grid
+    expected_epochs: dict[str, float]  # of each trial, by its id, if any config is as likely to go on as another
 
 
 def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:

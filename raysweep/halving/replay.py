@@ -1,43 +1,30 @@
-"""Who goes on in a sweep: its records to a `Halving`. They are the state, so a rerun decides what the run decided.
-
-The same function serves the driver, `status --why` and the tests. No Ray, no torch.
-"""
+"""A sweep's records to a `Halving`. They are the whole state, so a rerun decides as the run did. No Ray, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from raysweep.halving.rules import member_of, rules_of
-from raysweep.halving.rungs import Halving, Rules
+from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import rung_scores
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import AshaConfig, Objective, RayAshaConfig, SchedulerConfig
 
 
-def scores_of(
-    record: Record, rules: Rules, scheduler: SchedulerConfig, objective: Objective
-) -> list[tuple[float, float]]:
-    """Return a trial's (score, validation loss) at the rungs that its history reaches."""
-    rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
-    return rung_scores(record.metrics, rules.rung_epochs(record.epochs), objective, rank_by)
-
-
 def replay(
     records: Iterable[Record], scheduler: SchedulerConfig, objective: Objective, retry_failed: bool = False
 ) -> Halving:
-    """Return what follows from the records of a plan's trials, in the plan's order.
+    """Return what follows from the records of all trials of a plan, in the plan's order, those not begun included.
 
-    Args:
-        records: of all its trials, those not begun included.
-        scheduler: of the sweep.
-        objective: of the sweep.
-        retry_failed: failed trials are to be tried again, so they are not out yet.
+    With `retry_failed`, failed trials are to be tried again, so they are not out yet.
     """
     records = list(records)
     rules = rules_of(scheduler, objective)
     halving = Halving(rules, (member_of(record.id, record.config, record.epochs, scheduler) for record in records))
+    rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
     for record in records:
-        for rung, (score, val_loss) in enumerate(scores_of(record, rules, scheduler, objective)):
+        scores = rung_scores(record.metrics, rules.rung_epochs(record.epochs), objective, rank_by)
+        for rung, (score, val_loss) in enumerate(scores):
             halving.record(record.id, rung, score, val_loss)
         if is_done(record, scheduler):
             halving.diverge(record.id) if record.status == "diverged" else halving.finish(record.id)

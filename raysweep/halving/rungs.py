@@ -164,10 +164,12 @@ class Halving:
     def start(self, id: str) -> None:
         """Note that a trial has a slot."""
         self._trials[id].holds_slot = True
+        self._trials[id].config.mark_idle()
 
     def release(self, id: str) -> None:
         """Note that a trial has given up its slot: paused, or to be tried again."""
         self._trials[id].holds_slot = False
+        self._trials[id].config.mark_idle()
 
     def next_trial(self) -> str | None:
         """Return the trial to take a free slot: a safe one of the highest rung, else the longest unstarted one."""
@@ -175,14 +177,13 @@ class Halving:
             ready = [
                 (trial.order, trial.member.id)
                 for cohort in self._cohorts
-                for id in cohort.standings[r].going_on
+                for id in cohort.idle[r] & cohort.standings[r].going_on
                 for trial in cohort.configs[id].trials
-                if len(trial.scores) == r + 1 and not (trial.ended or trial.holds_slot)
+                if trial.is_idle and len(trial.scores) == r + 1
             ]
             if ready:
                 return min(ready)[1]
-        unstarted = (id for id, trial in self._trials.items() if not (trial.scores or trial.ended or trial.holds_slot))
-        return next(unstarted, None)
+        return next((id for id, trial in self._trials.items() if trial.is_idle and not trial.scores), None)
 
     def verdict(self, id: str) -> Verdict:
         """Return whether a trial may train on from the last rung that it has recorded."""
@@ -232,6 +233,10 @@ class _Trial:
     def is_gone(self) -> bool:
         return self.ended in ("failed", "diverged")
 
+    @property
+    def is_idle(self) -> bool:
+        return not (self.ended or self.holds_slot)
+
 
 class _Config:
     """The seeds of one config: what is ranked."""
@@ -244,6 +249,13 @@ class _Config:
         for trial in trials:
             trial.config = self
 
+    def mark_idle(self) -> None:
+        """Note at which rungs a trial of it holds no slot."""
+        for r, ids in enumerate(self.cohort.idle, 1):
+            ids.discard(self.id)
+            if any(trial.is_idle and len(trial.scores) == r for trial in self.trials):
+                ids.add(self.id)
+
 
 class _Cohort:
     """Configs that compete, and what is kept of them between events, by rung."""
@@ -254,6 +266,7 @@ class _Cohort:
         self.keys: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of all configs that have one there
         self.passed: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of those that have the rung behind them
         self.lost: list[set[str]] = [set() for _ in rules.rungs]  # those that are gone and got no further
+        self.idle: list[set[str]] = [set() for _ in rules.rungs]  # those with a trial there that holds no slot
 
     @cached_property
     def standings(self) -> list[_Standing]:
@@ -263,6 +276,7 @@ class _Cohort:
     def take_in(self, config: _Config) -> None:
         """Take in an event of one config; what is kept of the others stays as it is."""
         vars(self).pop("standings", None)
+        config.mark_idle()
         while (r := len(config.keys)) < len(self.keys) and (key := _key_at(config, r)):
             config.keys.append(key)
             insort(self.keys[r], key)

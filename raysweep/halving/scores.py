@@ -47,7 +47,7 @@ def score_again(best: Score | None, history: Sequence[Mapping[str, float]], obje
 
 
 def better_of(best: Score | None, metrics: Mapping[str, float], objective: Objective) -> Score | None:
-    """Return the better of the best epoch so far and the one with these metrics (the former if they are equal)."""
+    """Return the better of the best epoch so far and the one with these metrics; the former if they are equal."""
     scored = score_epoch(metrics, objective)
     if scored is None or (best is not None and not is_better(scored[0], best.score, objective)):
         return best
@@ -63,13 +63,9 @@ def is_better(score: float, other: float, objective: Objective) -> bool:
 def rung_scores(
     history: Sequence[Mapping[str, float]], epochs: Sequence[int], objective: Objective, rank_by: RankBy
 ) -> list[tuple[float, float]]:
-    """Return a trial's (score, validation loss) at each rung that it has reached; NaN where it has no finite one.
+    """Return a trial's (score, validation loss) at each rung that its history reaches; NaN where it has no finite one.
 
-    Args:
-        history: of the trial, one row an epoch from the first on.
-        epochs: the rungs', ascending.
-        objective: what is scored.
-        rank_by: as in `scheduler.rank_by`.
+    The history has one row an epoch; `epochs` are those of the rungs, ascending.
     """
     return [_rung_score(history[:epoch], objective, rank_by) for epoch in epochs if epoch <= len(history)]
 
@@ -93,7 +89,7 @@ def _trend_score(history: Sequence[Mapping[str, float]], objective: Objective) -
 
 
 def _averaged_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
-    """The averaged weights' score, or the plain ones' in a trial without (`ema: false`)."""
+    """Return the averaged weights' score, or the plain ones' in a trial without (`ema: false`)."""
     name = objective.metric.removesuffix("_ema")
     averaged = metrics.get(f"{name}_ema")
     return score_epoch(metrics if averaged is None else {f"{name}_ema": averaged}, objective)
@@ -104,10 +100,7 @@ def trend(scores: Sequence[float]) -> float:
 
     Early in a schedule scores still rise fast, some faster than others: those that will be passed rise less. The whole
     rise in place of half would carry a curve that grows with the logarithm of time to one and a half times its epochs,
-    but it doubles the noise of a single epoch, too.
-
-    Args:
-        scores: at least one, one an epoch from the first on. One that is not finite has no rise taken from it.
+    but it doubles the noise of a single epoch, too. No rise is taken from a score that is not finite.
     """
     last = scores[-1]
     before = scores[math.ceil(len(scores) * 2 / 3) - 1]

@@ -2,7 +2,8 @@
 
 * `run`         `SweepResult`: the ranking of a run's trials, for Python, `status` and the end of a run
 * `ranking`     who is best
-* `rerun`       what a rerun makes of the run that is there
+* `rerun`       what a rerun makes of the run
+* `comparison`  runs side by side
 * `checkpoint`  the best weights as a folder that is enough to load the network
 * `evaluation`  the winner's accuracies at the end
 * `hours`       GPU-hours

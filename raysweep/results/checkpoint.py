@@ -35,23 +35,14 @@ class Checkpoint:
     """The content of a pulled folder."""
 
     id: str
-    """The trial's id."""
-    config: dict[str, Any]
-    """The trial's settings, as JSON."""
-    classes: list[str]
-    """The name of each label."""
-    image_size: int
-    """Height and width of the training images, in pixels."""
-    mean: tuple[float, float, float]
-    """The mean that the input is normalised by, on the scale 0..1."""
-    std: tuple[float, float, float]
-    """The standard deviation that the input is normalised by, on the scale 0..1."""
-    precision: str
-    """The precision of training and evaluation: fp32 or bf16."""
-    val_acc: float | None
-    """Validation accuracy, 0..1."""
-    model: nn.Module
-    """The network with its weights, on the CPU, in evaluation mode."""
+    config: dict[str, Any]  # the trial's settings, as JSON
+    classes: list[str]  # the name of each label
+    image_size: int  # height and width of the training images, in pixels
+    mean: tuple[float, float, float]  # the mean that the input is normalised by, on the scale 0..1
+    std: tuple[float, float, float]  # the standard deviation, likewise
+    precision: str  # the precision of training and evaluation: fp32 or bf16
+    val_acc: float | None  # validation accuracy, 0..1
+    model: nn.Module  # the network with its weights, on the CPU, in evaluation mode
 
 
 def open_checkpoint(folder: str | Path) -> Checkpoint:
@@ -66,46 +57,41 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     if missing:
         raise StorageError(f"{folder}: not a pulled checkpoint: no {', '.join(missing)}")
     try:
-        document = YAML(typ="safe", pure=True).load(folder / "config.yaml")
-        settings = document["input"]
-        mean, std = (
-            (float(red), float(green), float(blue)) for red, green, blue in (settings["mean"], settings["std"])
-        )
-        metrics = json.loads((folder / "metrics.json").read_text())
-        classes = (folder / "classes.txt").read_text().split("\n")[:-1]
-        known = {"id": metrics["id"], "val_acc": metrics["val_acc"], "precision": settings["precision"]}
-        size = int(settings["image_size"])
-        config = {"model": {}, **document["config"]}
-        weights = (folder / "model.safetensors").read_bytes()
-        if metrics.get("sha256") not in (None, hashlib.sha256(weights).hexdigest()):
-            raise ValueError("model.safetensors does not have the checksum that metrics.json gives")
-        if len(classes) != len(metrics["conditions"]["classes"]):
-            raise ValueError(f"classes.txt names {len(classes)} classes, not as many as metrics.json")
+        weights, content = _read_files(folder)
     except (YAMLError, ValueError, KeyError, TypeError, OSError) as error:
         raise StorageError(f"{folder}: not as pull wrote it: {error}; pull it again to another folder") from error
     try:
-        model = loop().network(config, len(classes))
+        model = loop().network(content["config"], len(content["classes"]))
     except UserError as error:
         raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
-    _load_weights(model, weights, config, str(folder))
-    return Checkpoint(config=config, classes=classes, image_size=size, mean=mean, std=std, model=model, **known)
+    _load_weights(model, weights, content["config"], str(folder))
+    return Checkpoint(model=model, **content)
+
+
+def _read_files(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the weights, and the rest of a `Checkpoint`."""
+    document = YAML(typ="safe", pure=True).load(folder / "config.yaml")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    classes = (folder / "classes.txt").read_text().split("\n")[:-1]
+    weights = (folder / "model.safetensors").read_bytes()
+    settings = document["input"]
+    mean, std = ((float(red), float(green), float(blue)) for red, green, blue in (settings["mean"], settings["std"]))
+    known = {"id": metrics["id"], "val_acc": metrics["val_acc"], "precision": settings["precision"]}
+    size, config = int(settings["image_size"]), {"model": {}, **document["config"]}
+    if metrics.get("sha256") not in (None, hashlib.sha256(weights).hexdigest()):
+        raise ValueError("model.safetensors does not have the checksum that metrics.json gives")
+    if len(classes) != len(metrics["conditions"]["classes"]):
+        raise ValueError(f"classes.txt names {len(classes)} classes, not as many as metrics.json")
+    return weights, {**known, "config": config, "classes": classes, "image_size": size, "mean": mean, "std": std}
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """Load the network of a pulled folder, in evaluation mode; its input is float, N x 3 x H x W, normalised.
-
-    Raises:
-        StorageError: the folder is not a whole pulled checkpoint.
-    """
+    """Load the network of a pulled folder, in evaluation mode; its input is float, N x 3 x H x W, normalised."""
     return open_checkpoint(folder).model
 
 
 def build_from_record(folder: RunFolder, record: Record) -> nn.Module:
-    """Build a trial's network with its best weights, in evaluation mode.
-
-    Raises:
-        StorageError: the weights are not whole.
-    """
+    """Build a trial's network with its best weights, in evaluation mode; StorageError if these are not whole."""
     model = loop().network(record.config, len(record.conditions["classes"]))
     _load_weights(model, _best_weights(folder, record), record.config, f"{folder.path}/trials/{record.id}")
     return model
@@ -129,12 +115,7 @@ def _best_weights(folder: RunFolder, record: Record) -> bytes:
 
 
 def write_checkpoint(target: Path, folder: RunFolder, record: Record, evaluation: Evaluation | None) -> None:
-    """Write a trial's checkpoint into the folder `target`.
-
-    Raises:
-        UserError: one of its files is there with other content.
-        StorageError: a file cannot be written, or the trial's weights are not whole.
-    """
+    """Write a trial's checkpoint as `write_files` does; StorageError too if its weights are not whole."""
     write_files(target, _contents(folder, record, evaluation))
 
 

@@ -1,8 +1,7 @@
 """Runs side by side: settings that differ, configs in common, their scores and curves.
 
-Results of runs in, a `Comparison` out. Trials of two runs have the same config if they agree in every setting but
-those in which the runs as a whole differ (each run has one value, and not the same), such as the epochs of a short and
-of a long run.
+Trials of two runs have the same config if they agree in every setting but those in which the runs as a whole differ
+(each run has one value, and not the same), such as the epochs of a short and of a long run.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ class Scores:
 
     seeds: int
     mean: float | None
-    spread: float | None
-    """Standard deviation; None for fewer than two seeds."""
+    spread: float | None  # standard deviation; None for fewer than two seeds
     statuses: dict[str, int]
 
 
@@ -41,14 +39,10 @@ class CurveDifference:
     """The validation accuracies of one seed of one config, in a run against the first run."""
 
     seed: int
-    epochs: int
-    """Epochs that both trained."""
-    largest: float
-    """The largest difference, in either direction."""
-    at: int
-    """The epoch of the largest difference."""
-    identical: bool
-    """Whether all metrics of those epochs are equal, except those of the clock."""
+    epochs: int  # epochs that both trained
+    largest: float  # the largest difference, in either direction
+    at: int  # the epoch of the largest difference
+    identical: bool  # whether all metrics of those epochs are equal, except those of the clock
 
 
 @dataclass(frozen=True)
@@ -56,10 +50,8 @@ class Common:
     """A config that at least two runs have."""
 
     name: str
-    scores: list[Scores | None]
-    """One entry for each run."""
-    curves: list[list[CurveDifference]]
-    """One entry for each run; empty for the first."""
+    scores: list[Scores | None]  # one entry for each run
+    curves: list[list[CurveDifference]]  # one entry for each run; empty for the first
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,7 @@ class Comparison:
 
     runs: list[dict[str, Any]]
     metric: str
-    settings: dict[str, list[list[str]]]
-    """The settings whose values differ between the runs, with each run's values."""
+    settings: dict[str, list[list[str]]]  # the settings whose values differ between the runs, with each run's values
     common: list[Common]
     pairs: list[dict[str, Any]]
     """For each run but the first: its configs in common with the first, their mean difference of score, its standard
@@ -143,7 +134,7 @@ def _curve_difference(first: Record, other: Record) -> CurveDifference | None:
     known = [difference for difference in differences if math.isfinite(difference[0])]
     if not known:
         return None
-    largest, at = max(known)  # the earliest epoch of several
+    largest, at = max(known)  # of several epochs, the earliest
     identical = all(a.get(name) == b.get(name) for a, b in rows for name in {*a, *b}.difference(CLOCK))
     return CurveDifference(other.seed, len(rows), largest, -at, identical)
 

@@ -18,13 +18,11 @@ FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Accuracies (0..1) under one number of views (see `tta`)."""
+    """Accuracies (0..1) under one number of views."""
 
-    tta: int
-    """The number of views; 0: the image alone."""
+    tta: int  # the number of views; 0 is the image alone
     val_acc: float
-    test_acc: float | None
-    """None if the data has no test split."""
+    test_acc: float | None  # None if the data has no test split
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,9 @@ class Evaluation:
 
     id: str
     epoch: int
-    averaged: bool
-    """Whether they are the EMA weights."""
-    weights: str
-    """The sha256 of the weights."""
-    accuracies: list[Accuracies]
-    """Sorted by the number of views."""
+    averaged: bool  # whether they are the EMA weights
+    weights: str  # the sha256 of the weights
+    accuracies: list[Accuracies]  # sorted by the number of views
 
     @property
     def test_acc(self) -> float | None:
@@ -51,7 +46,7 @@ class Evaluation:
         return record.id == self.id and best is not None and best.sha256 == self.weights
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `status --json` and of a pulled folder's metrics.json."""
+        """Return the evaluation as it stands in `status --json` and in a pulled folder's metrics.json."""
         return {**asdict(self), "test_acc": self.test_acc}
 
 
@@ -62,9 +57,8 @@ def read_evaluation(folder: RunFolder) -> Evaluation | None:
 
 def _parse(data: bytes) -> Evaluation:
     document = unseal(json.loads(data))
-    document.pop("test_acc")
-    rows = [Accuracies(**row) for row in document.pop("accuracies")]
-    return Evaluation(**document, accuracies=rows)
+    del document["test_acc"]
+    return Evaluation(**{**document, "accuracies": [Accuracies(**row) for row in document["accuracies"]]})
 
 
 def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
@@ -73,9 +67,8 @@ def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
 
 
 def views_to_evaluate(record: Record, asked: list[int]) -> list[int]:
-    """The numbers of views that the sweep file asks for, and 0 if there is a test split."""
-    has_test = bool(record.conditions.get("test_images"))
-    return sorted({*asked, *([0] if has_test else [])})
+    """Return the numbers of views that the sweep file asks for, and 0 if there is a test split."""
+    return sorted({*asked, 0} if record.conditions.get("test_images") else {*asked})
 
 
 def is_wanted(folder: RunFolder, best: Record | None, asked: list[int]) -> bool:

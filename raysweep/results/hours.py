@@ -1,4 +1,4 @@
-"""Hours that a trial's epochs took, and those that the epochs it was spared would have taken."""
+"""Hours that a trial's epochs took, and hours that stopping it early saved."""
 
 from __future__ import annotations
 
@@ -29,14 +29,11 @@ def _seconds(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
 
 @dataclass(frozen=True)
 class Hours:
-    """What the trials of a run took, and what ending some of them early saved."""
+    """What the trials of a run took, and what stopping some of them early saved."""
 
-    trained: float
-    """Hours of all trials' epochs, added up."""
-    gpu: float
-    """GPU-hours as the driver counted them; 0 where there was no GPU."""
-    saved: float
-    """Hours that the epochs which stopped trials did not train would have taken, at each trial's own pace."""
+    trained: float  # the hours of all trials' epochs, added up
+    gpu: float  # GPU-hours as the driver counted them; 0 where there was no GPU
+    saved: float  # the hours that the rest of the stopped trials' epochs would have taken, at each trial's own pace
     epochs: int
     epochs_saved: int
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from raysweep.errors import StorageError
 from raysweep.halving.replay import is_done, replay
@@ -27,13 +27,11 @@ GOING_ON: tuple[Fate, ...] = ("new", "to_continue", "failed")
 
 @dataclass(frozen=True)
 class Rerun:
-    """What a rerun finds."""
+    """What a rerun finds in the run folder."""
 
-    records: list[Record]
-    """The trials in plan order, with the new file's config and objective."""
+    records: list[Record]  # the trials in plan order, with the new file's config and objective
     halving: Halving
-    fates: dict[str, Fate]
-    """What becomes of each trial, by id."""
+    fates: dict[str, Fate]  # what becomes of each trial, by id
 
     @property
     def left(self) -> list[Record]:
@@ -42,16 +40,10 @@ class Rerun:
 
 
 def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: bool = False) -> Rerun:
-    """Read what is known of a plan's trials, and decide what becomes of each.
-
-    Args:
-        sweep: the sweep as it is now.
-        trials: its plan.
-        folder: the run folder, which may be empty.
-        lenient: take a record that a newer raysweep wrote as absent.
+    """Read what the run folder, which may be empty, knows of a plan's trials, and decide what becomes of each.
 
     Raises:
-        StorageError: a record cannot be read, or a newer raysweep wrote it.
+        StorageError: a record cannot be read, or a newer raysweep wrote it; if `lenient`, the latter counts as absent.
     """
     committed = folder.records([trial.id for trial in trials], lenient)
     records = [_known(trial, committed[trial.id], sweep) for trial in trials]
@@ -78,51 +70,36 @@ def _fate(record: Record, halving: Halving, sweep: Sweep) -> Fate:
     return "to_continue" if record.epoch else "new"
 
 
+WORDS = {
+    "new": "new",
+    "finished": "finished",
+    "to_continue": "to continue",
+    "stopped": "stopped",
+    "diverged": "diverged",
+    "failed": "failed, to be tried again",
+    "removed": "no longer in the file, kept",
+}
+
+
 @dataclass(frozen=True)
 class Edits:
     """How many trials become what in a rerun, and what else changes."""
 
-    new: int
-    """Trials that have not begun."""
-    to_continue: int
-    """Trials that have begun; they go on from their last commits, or wait at a rung."""
-    failed: int
-    """Failed trials, which are tried again."""
-    finished: int
-    stopped: int
-    """Trials that the scheduler stops, since others are better."""
-    diverged: int
-    removed: int
-    """Trials in the run folder that the file no longer has; they are kept, outside the ranking."""
-    notes: list[str]
-    """What else the rerun does or refuses, in words."""
+    counts: dict[str, int]  # by fate; and of trials `removed` from the file, which are kept outside the ranking
+    notes: list[str]  # what else the rerun does or refuses, in words
 
     def in_words(self) -> list[str]:
         """Return the lines that `raysweep plan` prints."""
-        parts = [
-            (self.new, "new"),
-            (self.finished, "finished"),
-            (self.to_continue, "to continue"),
-            (self.stopped, "stopped"),
-            (self.diverged, "diverged"),
-            (self.failed, "failed, to be tried again"),
-            (self.removed, "no longer in the file, kept"),
-        ]
-        return [f"run folder: {', '.join(f'{count} {what}' for count, what in parts if count)}", *self.notes]
+        counts = [f"{self.counts[name]} {words}" for name, words in WORDS.items() if self.counts[name]]
+        return [f"run folder: {', '.join(counts)}", *self.notes]
 
     def as_json(self) -> dict[str, Any]:
         """Return the `run` entry of `plan --json`."""
-        return asdict(self)
+        return {**self.counts, "notes": self.notes}
 
 
 def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | None:
-    """Return what a rerun would do; None where no run was begun, or the run folder is on an object store.
-
-    Args:
-        sweep: the sweep as it is now.
-        trials: its plan.
-        storage: where its run folder lies.
-    """
+    """Return what a rerun would do; None where no run was begun, or where `storage` is an object store."""
     if "://" in storage:
         return None
     folder = RunFolder(storage, sweep.name)
@@ -132,12 +109,11 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
     except StorageError:  # a folder that cannot be looked up does not exist for us
         return None
     rerun = rerun_of(sweep, trials, folder, lenient=True)
-    counts = dict.fromkeys(("new", "to_continue", "failed", "finished", "stopped", "diverged"), 0)
-    counts |= Counter(rerun.fates.values())
+    counts = dict.fromkeys(get_args(Fate), 0) | Counter(rerun.fates.values())
     others = set(folder.trial_ids()) - set(rerun.fates)
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
     begun = [record for record in rerun.left if record.epoch]
-    return Edits(**counts, removed=removed, notes=_notes(sweep, folder, begun))
+    return Edits({**counts, "removed": removed}, _notes(sweep, folder, begun))
 
 
 def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:

@@ -1,6 +1,6 @@
 """A run folder as results: the ranking of its trials, a table for pandas, the best network.
 
-`open_run(path)` reads the folder alone; no Ray is needed, and it may be read while the run goes on elsewhere.
+A folder may be read while the run goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -36,11 +36,9 @@ class SweepResult:
     name: str
     path: str
     objective: Objective
-    trials: list[Record]
-    """The trials, best first; those that have not begun are `planned`."""
+    trials: list[Record]  # best first; those that have not begun are `planned`
     folder: RunFolder
-    resolved: Mapping[str, Any]
-    """What resolved.yaml says: the sweep with every default, the plan in order, versions, data fingerprints."""
+    resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
 
     @property
     def best(self) -> Record | None:
@@ -55,7 +53,7 @@ class SweepResult:
 
     @property
     def cut_short(self) -> str | None:
-        """Which limit ended the last run, in words; the ranking is then that of trials cut short."""
+        """The limit that ended the last run, in words; the ranking is then that of trials cut short."""
         return read_spent(self.folder).cut_short
 
     @property
@@ -65,7 +63,7 @@ class SweepResult:
         return scheduler
 
     def halving(self) -> Halving:
-        """Rebuild who goes on, from the records in plan order."""
+        """Rebuild who goes on, from the records in the plan's order."""
         by_id = {record.id: record for record in self.trials}
         records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
         return replay(records, self.scheduler, self.objective)
@@ -75,11 +73,7 @@ class SweepResult:
         return results_table(self.trials).to_pandas()
 
     def load_model(self) -> nn.Module:
-        """Return the best trial's network with its best weights, in evaluation mode.
-
-        Raises:
-            StorageError: no trial has a score, or the weights are not whole.
-        """
+        """Return the best trial's network with its best weights; StorageError without a score or whole weights."""
         from raysweep.results.checkpoint import build_from_record
 
         if self.best is None:
@@ -88,14 +82,7 @@ class SweepResult:
 
 
 def open_run(path: str) -> SweepResult:
-    """Read a run folder.
-
-    Args:
-        path: a local path or a URI.
-
-    Raises:
-        StorageError: it is not a run folder.
-    """
+    """Read the run folder at a local path or a URI; StorageError if there is none."""
     return read_results(RunFolder(*split_path(path)), live=True)
 
 
@@ -112,21 +99,23 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -
     """
     resolved = read_resolved(folder, lenient)
     objective, plan = resolved.objective, resolved.plan
-    alive = folder.is_driven()
-    newer = running_metrics(folder) if alive and live else {}
-    records = []
+    is_driven = folder.is_driven()
+    newer = running_metrics(folder) if is_driven and live else {}
     committed = folder.records((planned.id for planned in plan), lenient)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
+    records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
-        record = record.with_(best=score_again(record.best, record.metrics, objective))
-        if record.status == "running" and not alive:
-            record = record.with_(status="paused")
-        metrics = newer.get(record.id, [])
-        if len(metrics) > record.epoch and not record.is_final:
-            record = record.with_(status="running", metrics=metrics, best=best_epoch(metrics, objective))
-        records.append(record)
+        records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
     return SweepResult(folder.name, folder.path, objective, rank(records, objective), folder, resolved.document)
+
+
+def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Objective, is_driven: bool) -> Record:
+    """Return a record with the epochs that are not committed yet, and its best by the last plan's objective."""
+    if len(newer) > record.epoch and not record.is_final:
+        return record.with_(status="running", metrics=newer, best=best_epoch(newer, objective))
+    status = "paused" if record.status == "running" and not is_driven else record.status
+    return record.with_(status=status, best=score_again(record.best, record.metrics, objective))
 
 
 def as_json(result: SweepResult) -> dict[str, Any]:

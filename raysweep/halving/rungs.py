@@ -250,7 +250,7 @@ class _Config:
             trial.config = self
 
     def mark_idle(self) -> None:
-        """Note at which rungs a trial of it holds no slot."""
+        """Note at which rungs it has a trial without a slot, for `next_trial`."""
         for r, ids in enumerate(self.cohort.idle, 1):
             ids.discard(self.id)
             if any(trial.is_idle and len(trial.scores) == r for trial in self.trials):
@@ -292,6 +292,7 @@ def _key_at(config: _Config, r: int) -> Key | None:
     """Return what a config is sorted by at a rung; None while a seed may still record a score there."""
     if any(len(trial.scores) <= r and not trial.is_gone for trial in config.trials):
         return None
+    # Without any score, since all its seeds were gone before, it sorts last: it has arrived, and is lost
     there = [trial.scores[r] for trial in config.trials if len(trial.scores) > r]
     return _mean([score for score, _ in there]), _mean([loss for _, loss in there]), config.id
 
@@ -333,6 +334,7 @@ def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
         taken = _reach(passed[places - 1], tolerance) if len(passed) >= places else None
         yield _Standing(places, missing, live, going_on, taken)
         not_out = bisect_right(live, taken) if taken else len(live)
+        # All that are not out may come to the next rung; without a tolerance, no more than there are places
         may_come = missing + not_out if tolerance else min(missing + not_out, places)
 
 

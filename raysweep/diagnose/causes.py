@@ -3,7 +3,7 @@
 An epoch's validation comes after its training, so what threw the weights off shows in the gradients and the learning
 rate of that epoch or the one before, and in the training loss of that epoch or the next.
 
-A new cause is a function here, with its entry in `CAUSES` and its numbers, if any, in `CauseThresholds`.
+A new cause is a function here, with its entry in `CAUSES`, and its numbers, if any, in `Thresholds`.
 """
 
 from __future__ import annotations
@@ -11,37 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from raysweep.config import Config
 from raysweep.diagnose.curves import Array, level, median, noise_level
 from raysweep.diagnose.findings import Cause, Finding, Trial
+from raysweep.diagnose.thresholds import Thresholds
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 Weighed = tuple[bool, str] | None
 """Whether an observation speaks for a cause or against it, and the observation in words; None where there is none."""
 USUAL_EPOCHS = 10
 """Epochs before a dip that tell what is usual."""
-
-
-class CauseThresholds(Config):
-    """The thresholds of the causes; the rules share the first two."""
-
-    noise_factor: PositiveFloat = 4.0
-    """Standard deviations of a curve's own noise that a change must exceed."""
-    train_loss_jump: NonNegativeFloat = 0.05
-    """Rise of the training loss during a dip, as a share of it, from which training suffers too."""
-    gradient_spike: PositiveFloat = 5.0
-    """Largest gradient norm before a dip that speaks for exploding gradients, in multiples of the usual one."""
-    gradient_calm: PositiveFloat = 2.0
-    """The same multiple, below which it speaks against them."""
-    lr_rise: PositiveFloat = 1.02
-    """Learning rate over the lowest of the three epochs before, from which it counts as rising."""
-    early_share: Share = 0.15
-    """Share of a trial's epochs; a divergence within them, near the peak lr, speaks for too high an lr."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +31,11 @@ class CauseRule:
     cause: Cause
     words: str
     """The cause as sentences name it."""
-    weigh: Callable[[Finding, Trial, int, CauseThresholds], Weighed]
+    weigh: Callable[[Finding, Trial, int, Thresholds], Weighed]
     """Takes a finding, its trial, the place of its first epoch and the thresholds."""
 
 
-def with_causes(finding: Finding, trial: Trial, limits: CauseThresholds) -> Finding:
+def with_causes(finding: Finding, trial: Trial, limits: Thresholds) -> Finding:
     """Return a finding with what speaks for and against each cause."""
     place = int(np.searchsorted(trial.curves.epochs, finding.first))  # after the last epoch where that one was lost
     ratio = _gradient_ratio(trial, place)
@@ -67,7 +47,7 @@ def with_causes(finding: Finding, trial: Trial, limits: CauseThresholds) -> Find
     return finding
 
 
-def _weigh_exploding_gradients(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
+def _weigh_exploding_gradients(finding: Finding, trial: Trial, place: int, limits: Thresholds) -> Weighed:
     ratio = finding.numbers.get("gradient_ratio", math.nan)
     if math.isnan(ratio) or limits.gradient_calm <= ratio < limits.gradient_spike:
         return None
@@ -88,7 +68,7 @@ def _gradient_ratio(trial: Trial, place: int) -> float:
     return float(near.max() / typical) if len(near) and typical > 0 else math.nan
 
 
-def _weigh_rising_lr(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
+def _weigh_rising_lr(finding: Finding, trial: Trial, place: int, limits: Thresholds) -> Weighed:
     """See whether the learning rate was rising, as in a cyclic schedule or a warm-up."""
     rates = _and_lost(trial.curves["lr"], trial, "lr")
     now, earlier = float(rates[place]), rates[max(0, place - 3) : place]
@@ -101,7 +81,7 @@ def _weigh_rising_lr(finding: Finding, trial: Trial, place: int, limits: CauseTh
     return False, f"lr was {how}, at {now:.3g}"
 
 
-def _weigh_validation_only(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
+def _weigh_validation_only(finding: Finding, trial: Trial, place: int, limits: Thresholds) -> Weighed:
     """See whether training went on undisturbed, so that only the evaluation saw the dip."""
     losses = trial.curves["train_loss"]
     before, after = losses[max(0, place - 3) : place], losses[place : place + 2]
@@ -125,7 +105,7 @@ def _ema_beside(dip: Finding, trial: Trial, place: int) -> str:
     return "; the EMA weights held" if fall < dip.numbers["depth"] / 3 else "; the EMA weights fell too"
 
 
-def _weigh_high_lr(finding: Finding, trial: Trial, place: int, limits: CauseThresholds) -> Weighed:
+def _weigh_high_lr(finding: Finding, trial: Trial, place: int, limits: Thresholds) -> Weighed:
     """See whether a trial was lost in its first epochs, at a learning rate near its peak."""
     rates = _and_lost(trial.curves["lr"], trial, "lr")
     finite = rates[np.isfinite(rates)]

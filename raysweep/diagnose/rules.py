@@ -1,4 +1,4 @@
-"""The rules, and `diagnose`, which applies them: for each kind of finding its thresholds, how it is found, its words.
+"""The rules, and `diagnose`, which applies them: for each kind of finding how it is found, and its words.
 
 A new rule is two functions here, with their entry in `RULES` and their numbers, if any, in `Thresholds`.
 """
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from raysweep.diagnose.causes import CauseThresholds, Share, with_causes
+from raysweep.diagnose.causes import with_causes
 from raysweep.diagnose.curves import Array, Curves, Epochs, ending, level, median, noise_level, smoothed
 from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
+from raysweep.diagnose.thresholds import Thresholds
 from raysweep.store.record import Record
 from raysweep.terminal import count_of, percent, points
 
@@ -23,46 +23,6 @@ TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
 LOW_LR, HIGH_LR = 0.1, 0.5
 """Shares of the peak learning rate: a plateau below the low one is the schedule's doing, one above the high a stall."""
-
-
-class Thresholds(CauseThresholds):
-    """Every number that `diagnose` compares with; accuracies and their differences are 0..1.
-
-    `docs/diagnosis.md` says what the defaults find and miss.
-    """
-
-    progress_lost: Share = 0.5
-    """Share of the training loss's way down that must be lost for good for a trial to count as diverged."""
-    above_guessing: PositiveFloat = 1.1
-    """A trial has diverged if its training loss ends above this many times that of guessing, ln(classes)."""
-
-    min_dip: NonNegativeFloat = 0.02
-    """Validation accuracy that a dip must cost, however quiet the curve."""
-    recovered_share: Share = 0.5
-    """Share of the fall that made a dip; the dip is over once validation is back to within it."""
-
-    overfit_gap: NonNegativeFloat = 0.1
-    """Training accuracy above validation accuracy, at the end, for overfitting to be looked for."""
-    overfit_fall: NonNegativeFloat = 0.01
-    """Validation accuracy lost from its peak that confirms overfitting."""
-    overfit_loss_rise: NonNegativeFloat = 0.1
-    """Rise of the validation loss above its lowest, as a share of it, that confirms overfitting."""
-    memorised_gap: NonNegativeFloat = 0.25
-    """A gap that is overfitting by itself, even where validation does not fall."""
-
-    underfit_train_acc: Share = 0.5
-    """Training accuracy at the end, below which a finished trial may underfit."""
-    underfit_gap: NonNegativeFloat = 0.05
-    """Training accuracy above validation accuracy, at the end, up to which such a trial underfits."""
-    near_guessing: Share = 0.98
-    """A finished trial has learned nothing if its training loss ends above this share of that of guessing."""
-
-    plateau_share: Share = 0.25
-    """Share of the trial's epochs that a plateau must last."""
-    min_plateau_epochs: PositiveInt = 6
-    """Epochs that a plateau must last, however short the trial."""
-    plateau_gain: NonNegativeFloat = 0.02
-    """Validation accuracy that a plateau may gain or lose over its length, the uncertainty of that included."""
 
 
 @dataclass(frozen=True)

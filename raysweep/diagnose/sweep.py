@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from raysweep.diagnose.findings import Cause, Diagnosis, Kind
-from raysweep.diagnose.rules import RULES, Thresholds, diagnose_record
+from raysweep.diagnose.rules import RULES, diagnose_record
+from raysweep.diagnose.thresholds import Thresholds
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import Objective
 

@@ -1,12 +1,13 @@
 """Runs a sweep: the plan through Ray Tune, what the user sees, and how it ends.
 
-* `run`      the story from sweep file to final table
-* `cluster`  connecting to Ray, slots, what the cluster has
-* `search`   the plan as a Tune Searcher; the scheduler
-* `events`   Tune's callbacks to what is known of each trial
-* `metrics`  what is known of the running trials, for Ray's dashboard and Prometheus
-* `view`     the live table, or plain lines
-* `stop`     Ctrl-C and SIGTERM
+* `run`           the story from sweep file to exit code, told by `before`, `during` and `summary`
+* `queue`         whose turn it is; `scheduler` passes Tune's questions to it
+* `events`        Tune's callbacks to `board`, what is known of each trial; `failures` says whose fault a death was
+* `endings`       commits for trials that hold no slot
+* `tasks`         what is started on a trial's slot before and after the trials
+* `housekeeping`  repeated actions beside Tune; `limits` counts hours, `metrics` feeds Ray's dashboard and Prometheus
+* `view`          the live table, or plain lines
+* `stop`          Ctrl-C and SIGTERM
 """
 
 from raysweep.driver.run import run_and_read, run_sweep

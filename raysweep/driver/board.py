@@ -32,9 +32,9 @@ class Progress:
     trained_hours: float = field(init=False)
     """Hours that the epochs of `curve` took."""
     lost_hours: float = 0.0
-    """Hours that went into epochs which had to be trained again, since their process died before the commit."""
+    """Hours of epochs that had to be trained again, since their process died before the commit."""
     saved_hours: float = 0.0
-    """Hours that the other epochs of a trial would have taken that was stopped early."""
+    """Hours that early stopping has saved. Kept up to date, since working it out takes time and is asked for often."""
     device_memory_bytes: int | None = None
     """The memory that the trial's process held at its last report."""
     deaths: int = 0
@@ -59,17 +59,14 @@ class Progress:
         return self.curve[-1] if self.curve else {}
 
     def note_saved_hours(self) -> None:
-        """Work out the hours that early stopping has saved; it takes time, so readers find it worked out."""
+        """Work out `saved_hours` anew."""
         self.saved_hours = saved_hours(self.curve, self.record.epochs) if self.status == "stopped" else 0.0
 
 
 class Board:
-    """The progress of all trials, by id.
+    """The progress of all trials, by id, beginning with their records.
 
     Tune's callbacks write it on the main thread; the view, the dashboard and the exports read it on others.
-
-    Args:
-        records: the records of all trials when the run begins.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -111,10 +108,10 @@ class Board:
         """Return the progress of the trials that have one of these statuses."""
         return [progress for progress in self.trials.values() if progress.status in statuses]
 
-    def is_silent(self, trial_id: str, seconds: float) -> bool:
-        """Whether a trial runs and has not reported for so many seconds."""
-        progress = self.trials[trial_id]
-        return progress.status == "running" and time.monotonic() - progress.heard_at > seconds
+    def best_score(self, maximize: bool) -> float | None:
+        """Return the best score of all trials, or None while there is none."""
+        scores = [progress.best for progress in self.trials.values() if progress.best is not None]
+        return (max if maximize else min)(scores, default=None)
 
     def take_ended(self) -> set[str]:
         """Return the trials that ended or paused since this was last asked."""

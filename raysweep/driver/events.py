@@ -17,7 +17,6 @@ from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import Stateless
 from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
-from raysweep.worker.tasks import Assignment
 
 LOOK_FOR_STALLS_EVERY_S = 1.0
 FALSE_STARTS = 3
@@ -27,16 +26,9 @@ FALSE_STARTS = 3
 class TuneEvents(Stateless, TrialProgressCallback):
     """Passes Tune's callbacks to the board, and decides which deaths of processes count against their trials.
 
-    Tune itself is told to start a trial again however often its process dies (`max_failures=-1`). This class also takes
-    the place of Tune's own reporter, which would print to stdout, where `--json` prints its document.
-
-    Args:
-        board: the progress of all trials.
-        stop: asked to end the run once a trial cannot commit.
-        retries: how many deaths a trial is forgiven.
-        stall_s: after how many seconds without a report a trial is ended and started again; None: never.
-        queue: told which trials not to start again.
-        fail: told to record a trial's failure.
+    Tune itself is told to start a trial again however often its process dies (`max_failures=-1`); here `retries` deaths
+    are forgiven. This class also takes the place of Tune's own reporter, which would print to stdout, where `--json`
+    prints its document.
     """
 
     def __init__(
@@ -44,12 +36,12 @@ class TuneEvents(Stateless, TrialProgressCallback):
         board: Board,
         stop: StopRequest,
         retries: int,
-        stall_s: float | None,
+        stall_minutes: float | None,
         queue: TrialQueue,
         fail: Callable[[Record, Failure], None],
     ) -> None:
         self.board = board
-        self._stop, self._retries, self._stall_s = stop, retries, stall_s
+        self._stop, self._retries, self._stall_minutes = stop, retries, stall_minutes
         self._queue, self._fail = queue, fail
         self._ended_by_us: set[str] = set()
         self._look_at = 0.0
@@ -57,15 +49,13 @@ class TuneEvents(Stateless, TrialProgressCallback):
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """Now and then, end the processes of trials that hang."""
         now = time.monotonic()
-        if self._stall_s is None or now < self._look_at:
+        if self._stall_minutes is None or now < self._look_at:
             return
         self._look_at = now + LOOK_FOR_STALLS_EVERY_S
         for trial in trials:
-            if trial.status == TuneTrial.RUNNING and self.board.is_silent(_id(trial), self._stall_s):
-                actor = trial.temporary_state.ray_actor
-                if actor is not None and _id(trial) not in self._ended_by_us:
-                    self._ended_by_us.add(_id(trial))
-                    ray.kill(actor)
+            if self._hangs(trial, now - self._stall_minutes * 60) and trial.temporary_state.ray_actor is not None:
+                self._ended_by_us.add(_id(trial))
+                ray.kill(trial.temporary_state.ray_actor)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A process is ready and the trial begins in it."""
@@ -104,8 +94,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
             self._queue.give_up(trial)
             self._end_failed(id, deaths, failure)
             return
-        assignment: Assignment = trial.config["assignment"]
-        again = replace(assignment, deaths=deaths, past_error=failure.as_error())
+        again = replace(trial.config["assignment"], deaths=deaths, past_error=failure.as_error())
         trial.config = {**trial.config, "assignment": again}
         changes = {"deaths": deaths, "false_starts": false_starts, "reason": failure.message}
         self.board.update(id, "died", status="planned", **changes)
@@ -118,10 +107,16 @@ class TuneEvents(Stateless, TrialProgressCallback):
         else:
             self.board.update(id, "died", status="planned", reason=failure.message)
 
+    def _hangs(self, trial: TuneTrial, since: float) -> bool:
+        """Whether a trial runs, has not reported since, and was not ended for that already."""
+        progress = self.board.trials[_id(trial)]
+        runs = trial.status == TuneTrial.RUNNING and progress.status == "running"
+        return runs and progress.heard_at < since and _id(trial) not in self._ended_by_us
+
     def _failure(self, trial: TuneTrial) -> Failure:
         if _id(trial) in self._ended_by_us:
             self._ended_by_us.discard(_id(trial))
-            return stalled((self._stall_s or 0) / 60)
+            return stalled(self._stall_minutes or 0)
         return failure_of(last_words(trial), trial.config["assignment"].record.config["batch_size"])
 
     def _end_failed(self, id: str, deaths: int, failure: Failure) -> None:
@@ -130,5 +125,5 @@ class TuneEvents(Stateless, TrialProgressCallback):
 
 
 def _id(trial: TuneTrial) -> str:
-    assignment: Assignment = trial.config["assignment"]
-    return assignment.record.id
+    id: str = trial.config["assignment"].record.id
+    return id

@@ -12,11 +12,11 @@ from raysweep.worker.tasks import out_of_memory
 
 NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 
+# Once they are an actor's (ray.exceptions.ActorDiedError), Ray tells these causes apart in words alone.
 STORAGE_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.StorageError: (.+)$", re.MULTILINE)
 NODE_TEXT = re.compile(r"node has died|node is dead|node was terminated|NodeDiedError|temporarily unavailable", re.I)
-"""A process that died on a node that lives is told as such; unavailable are those whose node does not answer."""
+"""An actor is "unavailable" if its node does not answer; a process that died on a live node is said to have died."""
 MEMORY_TEXT = re.compile(r"running low on memory|memory pressure|OutOfMemoryError|out of memory \(OOM\)", re.IGNORECASE)
-"""Ray tells these apart in words alone once they are an actor's (ray.exceptions.ActorDiedError)."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,22 @@ class Failure:
 
     @property
     def counts(self) -> bool:
-        """Whether it is the trial's: a node that goes away is not."""
+        """Whether it is the trial's own: a node that goes away, or storage that takes no commits, is not."""
         return self.type not in (NODE_DIED, STORAGE)
 
     def as_error(self) -> dict[str, Any]:
-        """The error of a record."""
+        """Return it as the error of a record."""
         message = f"{self.message}; {self.advice}" if self.advice else self.message
         return {"type": self.type, "message": message, "traceback": self.detail}
 
 
 def stalled(minutes: float) -> Failure:
-    """A trial did not report for so long, and was ended."""
+    """Return the failure of a trial that was ended since it did not report for so long."""
     return Failure(STALLED, f"no report for {minutes:g} minutes (limits.stall_minutes)", "")
 
 
 def failure_of(text: str, batch_size: int) -> Failure:
-    """Tell what happened to a trial's process.
-
-    Args:
-        text: Ray's words.
-        batch_size: of the trial.
-    """
+    """Tell from Ray's words what happened to the process of a trial."""
     if found := STORAGE_TEXT.findall(text):
         return Failure(STORAGE, found[-1].strip(), text)
     if MEMORY_TEXT.search(text):
@@ -64,7 +59,7 @@ def failure_of(text: str, batch_size: int) -> Failure:
 
 
 def last_words(trial: TuneTrial) -> str:
-    """What Ray said when a trial's process ended for the last time."""
+    """Return what Ray said when a trial's process ended for the last time."""
     try:
         with open(trial.error_file) as file:
             return file.read().rpartition("Failure # ")[2]

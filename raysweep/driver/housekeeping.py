@@ -12,13 +12,9 @@ from raysweep.errors import StorageError
 
 @contextmanager
 def repeating(name: str, action: Callable[[], None], every_s: float, share: float = 1.0) -> Iterator[None]:
-    """Repeat an action on a thread of its own while the block lasts; its end waits for the last one's.
+    """Repeat an action, which must not raise, on a thread while the block lasts; wait at the end for the last one.
 
-    Args:
-        name: of the thread.
-        action: must not raise.
-        every_s: between the beginnings of two, at least.
-        share: of the time that it may take: a slow one is repeated less often.
+    It begins every `every_s` seconds, or less often so that it takes no more than its `share` of the time.
     """
     over = threading.Event()
 
@@ -40,12 +36,7 @@ def repeating(name: str, action: Callable[[], None], every_s: float, share: floa
 
 
 class Tolerant:
-    """Calls actions that a fault of the storage may stop, since they are made up for later: it is said once.
-
-    Args:
-        where: the storage.
-        say: prints a line.
-    """
+    """Calls actions that are made up for later, so a fault of the storage `where` is only said, once."""
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say = where, say
@@ -53,14 +44,13 @@ class Tolerant:
 
     def __call__(self, action: Callable[[], None]) -> None:
         """Call an action."""
+        were_faulty = bool(self._faulty)
         try:
             action()
-        except StorageError as error:
-            if not self._faulty:
-                self._say(f"{error} (the run goes on meanwhile; what it shows of itself stays as it was)")
-            self._faulty.add(action)
-        else:
-            was_faulty = action in self._faulty
             self._faulty.discard(action)
-            if was_faulty and not self._faulty:
-                self._say(f"{self._where}: can be written to again")
+        except StorageError as error:
+            self._faulty.add(action)
+            if not were_faulty:
+                self._say(f"{error} (the run goes on meanwhile; what it shows of itself stays as it was)")
+        if were_faulty and not self._faulty:
+            self._say(f"{self._where}: can be written to again")

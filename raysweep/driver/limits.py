@@ -9,7 +9,7 @@ from raysweep.store.spent import read_spent, write_spent
 from raysweep.sweepfile.schema import Limits
 
 SAVE_EVERY_S = 10.0
-"""How often it is to be saved meanwhile: so much may go uncounted if the driver is killed."""
+"""How often a run's cost is to be saved: so much may go uncounted if the driver is killed."""
 
 
 class Meter:
@@ -19,7 +19,7 @@ class Meter:
         self._folder, self._limits = folder, limits
         self._spent = read_spent(folder)
         self._spent.cut_short = None
-        self._counted_at = time.monotonic()
+        self.start()
 
     def start(self) -> None:
         """Count from now on."""
@@ -34,15 +34,16 @@ class Meter:
 
     def spent_limit(self) -> str | None:
         """Return which limit is spent, in words, or None."""
-        for name, used, limit in (
-            ("gpu_hours", self._spent.gpu_s / 3600, self._limits.gpu_hours),
-            ("wall_hours", self._spent.wall_s / 3600, self._limits.wall_hours),
+        limits = self._limits
+        for name, spent_s, hours in (
+            ("gpu_hours", self._spent.gpu_s, limits.gpu_hours),
+            ("wall_hours", self._spent.wall_s, limits.wall_hours),
         ):
-            if limit is not None and used >= limit:
-                return f"limits.{name}: {limit:g} are spent"
+            if hours is not None and spent_s / 3600 >= hours:
+                return f"limits.{name}: {hours:g} are spent"
         return None
 
     def save(self, cut_short: str | None = None) -> None:
-        """Write it to the run folder."""
+        """Write what was counted to the run folder, and the limit that ended the run, if one did."""
         self._spent.cut_short = cut_short
         write_spent(self._folder, self._spent)

@@ -8,13 +8,10 @@ while it runs and end with it, and a sweep of thousands of trials shows as many 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ray.util.metrics import Gauge
 
 from raysweep.driver.board import Board, Progress
-from raysweep.driver.housekeeping import repeating
 
 EXPORT_EVERY_S = 2.0
 """Ray forgets a gauge's value once it has reported it, so this is well below its reporting interval."""
@@ -43,51 +40,40 @@ TRIALS = "raysweep_trials"
 STATUSES = ("planned", "running", "paused", "finished", "stopped", "diverged", "failed")
 
 
-@contextmanager
-def shown_on_dashboard(board: Board, sweep: str, maximize: bool, gpus: float) -> Iterator[None]:
-    """Export the metrics of a sweep while the block lasts; see `Meters`."""
-    meters = Meters(board, sweep, maximize, gpus)
-    with repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S):
-        yield
-
-
 class Meters:
-    """The gauges of a sweep, to be exported again and again while it runs.
-
-    Args:
-        board: what is known of the trials.
-        sweep: the sweep's name.
-        maximize: whether a higher score is better.
-        gpus: how many GPUs a running trial holds.
-    """
+    """The gauges of a sweep, to be exported again and again while its trials run, which hold `gpus` each."""
 
     def __init__(self, board: Board, sweep: str, maximize: bool, gpus: float) -> None:
-        self._board, self._sweep, self._gpus = board, sweep, gpus
-        self._best_of = max if maximize else min
-        self._of_a_trial = {name: Gauge(name, text, ("sweep", "trial")) for name, text in OF_A_TRIAL.items()}
-        self._of_the_sweep = {name: Gauge(name, text, ("sweep",)) for name, text in OF_THE_SWEEP.items()}
-        self._trials = Gauge(TRIALS, "Trials of the plan, by status", ("sweep", "status"))
+        self._board, self._sweep, self._maximize, self._gpus = board, sweep, maximize, gpus
+        self._gauges = {
+            **{name: Gauge(name, text, ("sweep", "trial")) for name, text in OF_A_TRIAL.items()},
+            **{name: Gauge(name, text, ("sweep",)) for name, text in OF_THE_SWEEP.items()},
+            TRIALS: Gauge(TRIALS, "Trials of the plan, by status", ("sweep", "status")),
+        }
         self._running: set[str] = set()
 
     def export(self) -> None:
         """Hand Ray the sweep's numbers, and those of each trial that runs or has ended since the last export."""
-        tags, trials = {"sweep": self._sweep}, self._board.trials
-        running = {id for id, progress in trials.items() if progress.status == "running"}
+        trials = self._board.trials
+        running = {progress.record.id for progress in self._board.with_status("running")}
         for id in running | self._running:
             for name, value in numbers_of(trials[id], self._gpus).items():
-                self._of_a_trial[name].set(value, {**tags, "trial": id})
+                self._set(name, value, trial=id)
         self._running = running
         statuses = Counter(progress.status for progress in trials.values())
         for status in STATUSES:
-            self._trials.set(statuses[status], {**tags, "status": status})
+            self._set(TRIALS, statuses[status], status=status)
         hours = sum(progress.trained_hours for progress in trials.values())
-        self._of_the_sweep["raysweep_sweep_gpu_hours"].set(hours * self._gpus, tags)
-        if scores := [progress.best for progress in trials.values() if progress.best is not None]:
-            self._of_the_sweep["raysweep_best_score"].set(self._best_of(scores), tags)
+        self._set("raysweep_sweep_gpu_hours", hours * self._gpus)
+        if (best := self._board.best_score(self._maximize)) is not None:
+            self._set("raysweep_best_score", best)
+
+    def _set(self, name: str, value: float, **tags: str) -> None:
+        self._gauges[name].set(value, {"sweep": self._sweep, **tags})
 
 
 def numbers_of(progress: Progress, gpus: float) -> dict[str, float]:
-    """Return what is known of a trial, by the names of OF_A_TRIAL."""
+    """Return what is known of a trial, by the names in OF_A_TRIAL."""
     known = {
         **progress.metrics,
         "epoch": progress.epoch,

@@ -1,7 +1,13 @@
 """Whose turn it is: `Halving`'s answers, for Tune's Searcher and TrialScheduler alike.
 
-A trial of the plan is handed out once (by the searcher, when Tune asks for more) and then Tune knows it, under an id of
-Tune's own. It holds a slot until it pauses or ends; a paused one is brought back once its place is sure.
+A trial's way: the searcher hands it out when Tune asks for more (`hand_out`), and from then on Tune knows it, under an
+id of Tune's own. It holds a slot. At each rung Tune asks what becomes of it (`judge`): it goes on, or it is over, or it
+is paused, since its place depends on trials that have not come as far. They need its slot: if it waited in the slot, a
+sweep with fewer slots than trials would stand still. Later it is brought back (`promote`) or taken out (`take_out`).
+
+Who is next: Tune asks in two places, the searcher for trials that it does not know and the scheduler for paused ones.
+Here both ask `Halving.next_trial`, and only the one whose kind it is gets it. So a safe trial of the highest rung goes
+before all others, and a new one begins when no paused one may go on.
 """
 
 from __future__ import annotations
@@ -18,9 +24,9 @@ from raysweep.halving.rungs import Halving, RungReport, Verdict
 from raysweep.worker.tasks import Assignment
 
 CHECK_SHARE = 0.02
-"""Of the time that looking for paused trials without a chance may take."""
+"""The share of time that looking for paused trials without a chance may take."""
 RECOUNT_EVERY_S = 10.0
-"""The cluster's slots, which nodes that come and go change."""
+"""How often the cluster's slots are counted anew, since nodes come and go."""
 ASK_FOR_MORE_AFTER_S = 5.0
 """With all slots taken for so long, one more trial is handed out to wait: an autoscaler sees it and adds a node. Not
 earlier, since Tune would start a process for it beside the warm ones, and drop one or the other."""
@@ -54,7 +60,7 @@ class TrialQueue:
         self.halving = halving
         self._assignments = {assignment.record.id: assignment for assignment in assignments}
         self._waiting = dict.fromkeys(paused)
-        self._count_slots, self._max_concurrent = count_slots, max_concurrent
+        self._count_slots, self._max_concurrent = count_slots, math.inf if max_concurrent is None else max_concurrent
         self._slots, self._counted_at, self._moved_at = 0, -math.inf, time.monotonic()
         self._on_pause, self._on_stop = on_pause, on_stop
         self._ids: dict[str, str] = {}  # by Tune's id; those that Tune has to do with
@@ -73,7 +79,7 @@ class TrialQueue:
 
     @property
     def tune_trials(self) -> list[TuneTrial]:
-        """Those."""
+        """The trials that Tune knows and has not done with."""
         return list(self._tune_trials.values())
 
     # -- asked by the searcher
@@ -84,7 +90,7 @@ class TrialQueue:
         if self._reserve_waits() or (in_reserve and not self._may_reserve()):
             return None
         id = self.halving.next_trial()
-        if id is None or id in self._tune_trials:
+        if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
             return None
         self._reserve = id if in_reserve else ""
         self._ids[tune_id] = id
@@ -94,8 +100,8 @@ class TrialQueue:
     def leave(self, tune_id: str, failed: bool) -> None:
         """Note that Tune is done with a trial; `failed`: it could not even be started.
 
-        It is innocent: the process that it was to begin in was kept warm, and has died meanwhile. So it is handed out
-        anew, as another trial of Tune's.
+        That is no fault of the trial's: a process was kept warm for it, and has died meanwhile. So it is handed out
+        anew, as another trial of Tune's, but not forever.
         """
         id = self._ids.pop(tune_id, None)
         if id is None:
@@ -124,15 +130,16 @@ class TrialQueue:
         return is_new
 
     def judge(self, trial: TuneTrial, result: dict[str, Any]) -> Verdict:
-        """Take in a report; return whether the trial goes on (SAFE), is over (OUT), or waits (UNDECIDED)."""
+        """Take in a report; return whether the trial goes on (SAFE), is over (OUT), or waits (UNDECIDED).
+
+        A report names all rungs so far, since after a death the trial may repeat one that is known already.
+        """
         id = self._ids[trial.trial_id]
         for rung, (score, val_loss) in enumerate(result["rungs"]):
             self.halving.record(id, rung, score, val_loss)
         ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
         if result["status"] in ends:
-            ends[result["status"]](id)
-            self._ended.add(id)
-            self._holding.discard(id)
+            self._end(id, ends[result["status"]])
             return Verdict.OUT
         verdict = self.halving.verdict(id) if result["rungs"] else Verdict.SAFE
         if verdict is Verdict.OUT:
@@ -157,7 +164,8 @@ class TrialQueue:
     def take_out(self) -> list[TuneTrial]:
         """Take the waiting trials that have no chance any more out of the queue; return those that Tune knows.
 
-        Each look takes time in proportion to how many wait, so there is one now and then, or if all depends on it.
+        Each look takes time in proportion to how many wait, so there is one only now and then. With no trial running
+        there is always one: nothing else may be left to happen, and Tune ends once these are stopped.
         """
         began = time.monotonic()
         if began < self._check_at and self._holding:
@@ -168,44 +176,47 @@ class TrialQueue:
             self._on_stop(id, self.halving.explain(id))
         now = time.monotonic()
         self._check_at = now + (now - began) / CHECK_SHARE
+        # Those that paused in an earlier run, and were not handed out in this one, are unknown to Tune.
         return [self._tune_trials[id] for id in out if id in self._tune_trials]
 
     def give_up(self, trial: TuneTrial) -> None:
         """Note that a trial has failed for good, though Tune is about to start it again."""
-        id = self._ids[trial.trial_id]
         self._given_up.append(trial)
-        self._ended.add(id)
-        self._holding.discard(id)
-        self.halving.fail(id)
+        self._end(self._ids[trial.trial_id], self.halving.fail)
 
     def take_given_up(self) -> list[TuneTrial]:
         """Take the trials that are not to be started again."""
         given_up, self._given_up = self._given_up, []
         return given_up
 
-    def _has_free_slot(self) -> bool:
-        """Whether nobody runs in one of the slots, or is about to."""
-        now = time.monotonic()
-        if now - self._counted_at > RECOUNT_EVERY_S:
-            self._slots, self._counted_at = max(1, self._count_slots()), now
-        limit = self._slots if self._max_concurrent is None else min(self._slots, self._max_concurrent)
-        return len(self._holding) - self._reserve_waits() < limit
-
-    def _reserve_waits(self) -> bool:
-        return self._reserve in self._holding and self._status(self._reserve) == TuneTrial.PENDING
-
-    def _may_reserve(self) -> bool:
-        if self._max_concurrent is not None and len(self._holding) >= self._max_concurrent:
-            return False
-        if time.monotonic() - self._moved_at < ASK_FOR_MORE_AFTER_S:
-            return False
-        return all(self._status(id) == TuneTrial.RUNNING for id in self._holding)
-
-    def _status(self, id: str) -> str:
-        return self._tune_trials[id].status if id in self._tune_trials else TuneTrial.RUNNING
+    def _end(self, id: str, note: Callable[[str], None]) -> None:
+        note(id)
+        self._ended.add(id)
+        self._holding.discard(id)
 
     def _hold(self, id: str) -> None:
         self._moved_at = time.monotonic()
         self._waiting.pop(id, None)
         self._holding.add(id)
         self.halving.start(id)
+
+    # -- slots
+
+    def _has_free_slot(self) -> bool:
+        """Whether there is a slot in which no trial runs or is about to; the one in reserve holds none yet."""
+        now = time.monotonic()
+        if now - self._counted_at > RECOUNT_EVERY_S:
+            self._slots, self._counted_at = max(1, self._count_slots()), now
+        return len(self._holding) - self._reserve_waits() < min(self._slots, self._max_concurrent)
+
+    def _reserve_waits(self) -> bool:
+        return self._reserve in self._holding and self._status(self._reserve) == TuneTrial.PENDING
+
+    def _may_reserve(self) -> bool:
+        """Whether all slots have been taken for long by trials that run, so that only a new node could help."""
+        is_settled = time.monotonic() - self._moved_at >= ASK_FOR_MORE_AFTER_S
+        is_allowed = len(self._holding) < self._max_concurrent
+        return is_settled and is_allowed and all(self._status(id) == TuneTrial.RUNNING for id in self._holding)
+
+    def _status(self, id: str) -> str:
+        return self._tune_trials[id].status if id in self._tune_trials else TuneTrial.RUNNING

@@ -105,7 +105,7 @@ class HalvingScheduler(Stateless, FIFOScheduler):
 
 
 class RayAsha(Stateless, ASHAScheduler):
-    """Tune's own ASHA, which here also stops the trials that are not to be started again."""
+    """Tune's own ASHA, made to stop the trials that are not to be started again."""
 
     def __init__(self, queue: TrialQueue, stop: StopRequest, **options: Any) -> None:
         super().__init__(**options)
@@ -114,15 +114,13 @@ class RayAsha(Stateless, ASHAScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Return the next trial in the order in which they came."""
         _stop_those_over(tune_controller, self._queue, self._stop)
-        chosen: TuneTrial | None = super().choose_trial_to_run(tune_controller)
-        return chosen
+        return super().choose_trial_to_run(tune_controller)  # type: ignore[no-any-return]
 
 
 def _stop_those_over(tune_controller: Any, queue: TrialQueue, stop: StopRequest) -> None:
-    """Stop the trials that failed for good.
+    """Stop the trials that failed for good; once the run is to stop, those without a process, too.
 
-    Once the run is to stop, also stop those without a process: Tune would wait for them. Those with one end by
-    themselves, since the stop flag tells them.
+    Tune would wait for them. Those with a process end by themselves, since the stop flag tells them.
     """
     over = queue.take_given_up()
     if stop.requested:
@@ -132,25 +130,15 @@ def _stop_those_over(tune_controller: Any, queue: TrialQueue, stop: StopRequest)
 
 
 def make_scheduler(sweep: Sweep, queue: TrialQueue, stop: StopRequest, longest: int) -> TrialScheduler:
-    """Build the Tune scheduler that the sweep file names.
-
-    Args:
-        sweep: the sweep.
-        queue: its trials.
-        stop: whether the run is to stop.
-        longest: the epochs of the longest trial.
-    """
-    if not isinstance(sweep.scheduler, RayAshaConfig):
-        return HalvingScheduler(queue, stop)
+    """Build the Tune scheduler that the sweep file names; the longest trial has `longest` epochs."""
     asha = sweep.scheduler
-    return RayAsha(
-        queue,
-        stop,
-        time_attr="epoch",
-        metric="score",
-        mode="max" if sweep.objective.maximize else "min",
-        max_t=max(longest, asha.grace_period + 1),
-        grace_period=asha.grace_period,
-        reduction_factor=asha.eta,
-        brackets=asha.brackets,
-    )
+    if not isinstance(asha, RayAshaConfig):
+        return HalvingScheduler(queue, stop)
+    options = {
+        "mode": "max" if sweep.objective.maximize else "min",
+        "max_t": max(longest, asha.grace_period + 1),
+        "grace_period": asha.grace_period,
+        "reduction_factor": asha.eta,
+        "brackets": asha.brackets,
+    }
+    return RayAsha(queue, stop, time_attr="epoch", metric="score", **options)

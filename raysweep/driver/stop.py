@@ -1,5 +1,7 @@
-"""Ctrl-C and SIGTERM: once, running trials stop and commit; twice, the command ends at once. A spent limit of the sweep
-file, and storage that takes no commits, are like the first.
+"""Why a run stops before its end.
+
+The first Ctrl-C or SIGTERM, a spent limit and storage that takes no commits make the trials commit and return; the
+second signal ends the command at once.
 """
 
 from __future__ import annotations
@@ -13,35 +15,35 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether the run is to stop: the user asked for it, or a limit is spent."""
+    """Whether the run is to stop, and why."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.limit: str | None = None
-        """Which limit is spent, in words; None if it was the user or a fault."""
+        """Which limit is spent, in words."""
         self.fault: str | None = None
-        """What makes going on pointless, in words: trials cannot commit."""
+        """Why trials cannot commit, in words."""
 
     @property
     def requested(self) -> bool:
-        """Whether it is."""
+        """Whether the run is to stop."""
         return self._event.is_set()
 
     def request(self, limit: str) -> None:
-        """Ask for it, since a limit is spent."""
+        """Stop the run, since a limit is spent."""
         if not self.requested:
             self.limit = limit
             self._event.set()
 
     def fail(self, fault: str) -> None:
-        """Ask for it, since going on is pointless."""
+        """Stop the run, since trials cannot commit."""
         if not self.requested:
             self.fault = fault
             self._event.set()
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM in this block, if this is the main thread; a second one ends the process."""
+        """Handle SIGINT and SIGTERM while the block lasts, if this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -15,28 +17,22 @@ from rich.table import Table
 from rich.text import Text
 
 from raysweep.driver.board import Board, Progress
-from raysweep.driver.sparkline import sparkline
 from raysweep.terminal import can_redraw, format_acc, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
 WIDE = 100
 """The columns that a terminal must have for the live table to show all of a trial's numbers."""
 CURVE, CURVE_WIDTH = "curve", 10
+BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 
 
 class View:
-    """Shows a board; enter it as a context manager for the time of the run.
-
-    Args:
-        console: a console on stderr.
-        name: the sweep's name.
-        maximize: whether a higher score is better.
-        board: the board; it notifies this view from now on.
-    """
+    """Shows the board of the sweep `name`, which notifies it; a context manager for the time of the run."""
 
     def __init__(self, console: Console, name: str, maximize: bool, board: Board) -> None:
         self.console = console
-        self.gpus = 0.0  # of each trial; where a trial holds none, hours are those of its slot
+        self.gpus = 0.0
+        """GPUs of each trial; where a trial holds none, hours are those of its slot."""
         self._name, self._maximize, self._board = name, maximize, board
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
@@ -76,24 +72,27 @@ class View:
 
     def summary(self) -> str:
         """Return in one line how far the sweep has come."""
-        board, trials = self._board, list(self._board.trials.values())
+        board, trials = self._board, self._board.trials.values()
         unfinished = board.with_status("planned", "running", "paused")
-        elapsed = time.monotonic() - board.began
-        parts = [f"{self._name}: {len(trials) - len(unfinished)}/{len(trials)} trials done, elapsed {_clock(elapsed)}"]
+        parts = [f"{self._name}: {len(trials) - len(unfinished)}/{len(trials)} trials done"]
+        parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
         left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
         if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
             an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
             parts.append(f"about {_clock(an_epoch * left)} left")
         if paused := len(board.with_status("paused")):
             parts.append(f"{paused} wait at rungs")
-        if scores := [progress.best for progress in trials if progress.best is not None]:
-            parts.append(f"best score {(max if self._maximize else min)(scores):.4f}")
-        spent = sum(progress.trained_hours + progress.lost_hours for progress in trials) * (self.gpus or 1)
-        parts.append(f"{spent:.2f} {'GPU' if self.gpus else 'slot'}-hours spent")
-        if stopped := board.with_status("stopped"):
-            saved = sum(progress.saved_hours for progress in stopped) * (self.gpus or 1)
-            parts.append(f"{saved:.2f} saved by early stopping")
-        return ", ".join(parts)
+        if (best := board.best_score(self._maximize)) is not None:
+            parts.append(f"best score {best:.4f}")
+        return ", ".join([*parts, *self._hours()])
+
+    def _hours(self) -> Iterator[str]:
+        """Say what the sweep has spent, and what early stopping has saved."""
+        spent = sum(progress.trained_hours + progress.lost_hours for progress in self._board.trials.values())
+        yield f"{spent * (self.gpus or 1):.2f} {'GPU' if self.gpus else 'slot'}-hours spent"
+        if stopped := self._board.with_status("stopped"):
+            saved = sum(progress.saved_hours for progress in stopped)
+            yield f"{saved * (self.gpus or 1):.2f} saved by early stopping"
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""
@@ -149,3 +148,25 @@ def _line(what: str, progress: Progress) -> str:
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
+
+
+def sparkline(values: Sequence[float | None], total: int, width: int, ascii_only: bool = False) -> str:
+    """Draw a curve from its lowest to its highest value, as far as it has come of `total` epochs.
+
+    The whole curve is `width` characters wide; None and values that are not finite leave a gap. Terminals whose
+    encoding has no block elements get ASCII.
+    """
+    known = [value if value is not None and math.isfinite(value) else None for value in values]
+    finite = [value for value in known if value is not None]
+    if not finite:
+        return ""
+    steps = ASCII if ascii_only else BLOCKS
+    low, span = min(finite), max(finite) - min(finite) or 1.0
+    cells = max(1, round(width * min(1.0, len(known) / max(1, total))))
+
+    def cell(index: int) -> str:
+        start, end = index * len(known) // cells, (index + 1) * len(known) // cells
+        part = [value for value in known[start : max(start + 1, end)] if value is not None]
+        return steps[round((fmean(part) - low) / span * (len(steps) - 1))] if part else " "
+
+    return "".join(map(cell, range(cells)))

@@ -24,7 +24,7 @@ FULL = "raysweep.errors.StorageError: /runs/a: the disk is full; make room, then
 class Tune:
     """One trial under Tune, that starts and dies as told."""
 
-    def __init__(self, folder: Path, retries: int = 1, stall_s: float | None = None) -> None:
+    def __init__(self, folder: Path, retries: int = 1, stall_minutes: float | None = None) -> None:
         record = Record("net-1a2b3c4d", "net", 0, {}, {"batch_size": 32}, 10)
         assignment = Assignment(record, str(folder), "run", Objective(), retries, commit_every_s=300, threads=1)
         self.error_file = folder / "error.txt"
@@ -42,7 +42,7 @@ class Tune:
             self.board,
             self.stop,
             retries,
-            stall_s,
+            stall_minutes,
             SimpleNamespace(give_up=self.given_up.append),  # type: ignore[arg-type]
             lambda record, failure: self.failed.append(failure.type),
         )
@@ -110,7 +110,7 @@ def test_a_trial_that_is_silent_for_too_long_is_ended_once_and_counts(
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(events_module, "ray", SimpleNamespace(kill=killed.append))
-    tune = Tune(tmp_path, retries=1, stall_s=60)
+    tune = Tune(tmp_path, retries=1, stall_minutes=1)
     tune.start()
     for seconds, expected in ((30, 0), (29, 0), (2, 1), (5, 1)):
         now += seconds

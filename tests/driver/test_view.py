@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from raysweep.driver.board import Board
-from raysweep.driver.sparkline import sparkline
-from raysweep.driver.view import View
+from raysweep.driver.view import View, sparkline
 from raysweep.store import Record
 from raysweep.terminal import step
 

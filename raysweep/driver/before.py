@@ -1,0 +1,156 @@
+"""Before the trials: what is known of them, what is left to train, the connection to Ray, and the data.
+
+In: a checked sweep and its run folder. Out: a `Run`, which the parts after this one go on with, and prepared data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from raysweep.cluster.places import describe_job
+from raysweep.cluster.slots import alive_hosts, connect, dashboard_url, find_slot
+from raysweep.driver.board import Board
+from raysweep.driver.endings import Endings
+from raysweep.driver.limits import Meter
+from raysweep.driver.stop import StopRequest
+from raysweep.driver.tasks import TaskRunner, prepare_data
+from raysweep.driver.view import View
+from raysweep.errors import ClusterError, UserError
+from raysweep.halving.replay import is_done, replay
+from raysweep.halving.rungs import Verdict
+from raysweep.halving.scores import score_again
+from raysweep.loops import loop
+from raysweep.store import Record, RunFolder
+from raysweep.store.record import planned_record
+from raysweep.store.resolved import write_resolved
+from raysweep.sweepfile import Sweep
+from raysweep.sweepfile.named import Named
+from raysweep.sweepfile.plan import Trial, plan_trials
+from raysweep.sweepfile.schema import Objective
+
+MUST_MATCH = {
+    "data": "the images or labels changed",
+    "precision": "precision resolves differently here",
+    "workers": "another number of workers",
+}
+"""The conditions that must not change while a run lives, since its trials' numbers depend on them."""
+
+
+class Run:
+    """A sweep that is run: what is wanted, what the records say, and what the parts of the driver share."""
+
+    def __init__(self, sweep: Sweep, named: Named, folder: RunFolder, imports: tuple[str, ...]) -> None:
+        self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
+        self.sweep_path = Path(named.path)
+        self.trials = plan_trials(sweep)
+        self.records = [_known(folder, trial, sweep.objective) for trial in self.trials]
+        """The trials' records when the run begins, in the plan's order."""
+        self.halving = replay(self.records, sweep.scheduler, sweep.objective, retry_failed=True)
+        self.board = Board(self.records)
+        self.view = View(Console(stderr=True), sweep.name, sweep.objective.maximize, self.board)
+        self.stop = StopRequest()
+        self.meter = Meter(folder, sweep.limits)
+        self.endings = Endings(folder, self.board)
+
+
+def _known(folder: RunFolder, trial: Trial, objective: Objective) -> Record:
+    """Return a trial's record as the sweep file is now: names, and the score under its objective, may have changed."""
+    planned, record = planned_record(trial), folder.record(trial.id)
+    if record is None:
+        return planned
+    best = score_again(record.best, record.metrics, objective)
+    return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
+
+
+def trials_left(run: Run) -> list[Record]:
+    """Return the trials that may have to go on; commit the end of those that wait and now have no chance."""
+    left = []
+    for record in run.records:
+        if is_done(record, run.sweep.scheduler):
+            continue
+        if run.halving.verdict(record.id) is not Verdict.OUT:
+            left.append(record)
+        elif not record.is_final:
+            run.endings.stop(record.id, run.halving.explain(record.id))
+    return left
+
+
+def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write resolved.yaml with the data of the conditions on record and of those that were found now."""
+    known = {record.id: record.conditions for record in run.records if record.conditions}
+    data = {entry["data"] for entry in {**known, **(conditions or {})}.values()}
+    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data)
+
+
+@contextmanager
+def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[TaskRunner]:
+    """Connect to Ray for the time of the block, with the view and the signals on; yield what starts tasks there.
+
+    Raises:
+        ClusterError: there is no such cluster, a trial fits nowhere, or the storage serves one node only
+            (`if_several_nodes` says why).
+    """
+    with run.stop.on_signals(), run.view:
+        connect(address, describe_job(run.sweep.name, run.folder.path))
+        try:
+            with run.stop.on_signals():  # again: connecting sets a handler of Ray's
+                if if_several_nodes and len(alive_hosts()) > 1:
+                    raise ClusterError(if_several_nodes)
+                slot = find_slot(run.sweep.resources, run.view.say)
+                run.view.gpus = slot.workers * slot.gpus
+                yield TaskRunner(slot, run.sweep_path.absolute().parent, run.imports, run.view, run.stop)
+        finally:
+            ray.shutdown()
+
+
+def prepare(run: Run, left: Sequence[Record], tasks: TaskRunner) -> dict[str, Any]:
+    """Prepare the data sets of what is left; return the object references of their arrays by data config.
+
+    If the run is to stop before all are prepared, return none.
+
+    Raises:
+        DataError: a data set cannot be read as asked.
+        UserError: data, precision or workers are not those the run began with.
+    """
+    run.view.say(_first_line(run, left))
+    # Imports torch, for seconds: now, while this process waits for others to prepare the data.
+    threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
+    configs = {record.id: loop().config.model_validate(record.config) for record in left}
+    prepared = prepare_data(configs, tasks)
+    if prepared is None:
+        return {}
+    references, conditions = prepared
+    _check_conditions(run.folder.path, left, conditions)
+    write_plan(run, conditions)
+    return references
+
+
+def _first_line(run: Run, left: Sequence[Record]) -> str:
+    begun = sum(record.epoch > 0 for record in left)
+    done = len(run.records) - len(left)
+    parts = [f"{run.sweep.name}: {len(run.records)} trials"]
+    parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
+    url = dashboard_url()
+    return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
+
+
+def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to go on with trials under other conditions than they began with; each change is told once."""
+    problems = {}
+    for record in left:
+        for key, meaning in MUST_MATCH.items():
+            if record.epoch and key in record.conditions and record.conditions[key] != now[record.id][key]:
+                problems[key] = (
+                    f"{path}: {meaning} since the run began: {key} was {record.conditions[key]!r}, "
+                    f"is {now[record.id][key]!r}; put it back, or start anew with --fresh"
+                )
+    if problems:
+        raise UserError(*problems.values())

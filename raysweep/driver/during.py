@@ -1,0 +1,182 @@
+"""While the trials run: Tune with the queue behind it, and beside it what watches limits and refreshes the exports."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysweep.cluster.slots import Slot, count_slots
+from raysweep.driver.before import Run
+from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.driver.events import TuneEvents
+from raysweep.driver.housekeeping import Tolerant, repeating
+from raysweep.driver.limits import SAVE_EVERY_S
+from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
+from raysweep.driver.queue import TrialQueue
+from raysweep.driver.scheduler import PlanSearcher, make_scheduler
+from raysweep.halving.replay import is_done
+from raysweep.halving.rules import rules_of
+from raysweep.halving.rungs import Verdict
+from raysweep.results.ranking import rank
+from raysweep.results.run import read_results
+from raysweep.store import Record
+from raysweep.store.exports import write_results
+from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.tasks import Assignment, StopFlag, Trainable
+
+REFRESH_EXPORTS_EVERY_S = 10.0
+REFRESH_EXPORTS_SHARE = 0.05
+"""The share of time that refreshing may take: a large sweep's exports are refreshed less often."""
+
+
+def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) -> None:
+    """Let Tune run what is left, until it is done or the run is to stop."""
+    flag = _start_stop_flag()
+    queue = _make_queue(run, left, slot)
+    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag, slot):
+        _set_tune_environment(max_starting=max(1, count_slots(slot)))
+        run.board.began = time.monotonic()
+        trainable = tune.with_parameters(Trainable(), data=data, stop=flag)
+        tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory([slot.bundle] * slot.workers)),
+            tune_config=_tune_config(run, queue, len(left)),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_events(run, queue)],
+                failure_config=tune.FailureConfig(max_failures=-1),  # which deaths count is for TuneEvents to say
+            ),
+        ).fit()
+
+
+def _start_stop_flag() -> Any:
+    """Start the flag's actor on this node: elsewhere it could die with its node, which reads as if it were set."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    make: Any = ray.remote(num_cpus=0)(StopFlag)
+    return make.options(scheduling_strategy=here).remote()
+
+
+def _make_queue(run: Run, left: Sequence[Record], slot: Slot) -> TrialQueue:
+    return TrialQueue(
+        run.halving,
+        [_assignment(run, record, slot) for record in left],
+        paused=[record.id for record in left if run.halving.verdict(record.id) is Verdict.UNDECIDED],
+        count_slots=lambda: count_slots(slot),
+        max_concurrent=run.sweep.limits.max_concurrent,
+        retries=run.sweep.retries,
+        on_pause=run.endings.pause,
+        on_stop=run.endings.stop,
+    )
+
+
+def _assignment(run: Run, record: Record, slot: Slot) -> Assignment:
+    sweep = run.sweep
+    return Assignment(
+        record=record,
+        storage=run.folder.parent.uri,
+        run_name=run.folder.name,
+        objective=sweep.objective,
+        retries=sweep.retries,
+        commit_every_s=sweep.checkpoints.every_minutes * 60,
+        threads=slot.threads,
+        rungs=rules_of(sweep.scheduler, sweep.objective).rung_epochs(record.epochs),
+        rank_by=sweep.scheduler.rank_by if isinstance(sweep.scheduler, AshaConfig) else "ema",
+        may_be_stopped=isinstance(sweep.scheduler, RayAshaConfig),
+        workers=slot.workers,
+        imports=run.imports,
+    )
+
+
+def _tune_config(run: Run, queue: TrialQueue, left: int) -> tune.TuneConfig:
+    longest = max(trial.config.epochs for trial in run.trials)
+    return tune.TuneConfig(
+        search_alg=PlanSearcher(queue, run.stop),
+        scheduler=make_scheduler(run.sweep, queue, run.stop, longest),
+        # Trials that cannot be started are handed out anew. At this number Tune would take the search for finished.
+        num_samples=left * (run.sweep.retries + 1) + 1,
+        reuse_actors=True,
+    )
+
+
+def _events(run: Run, queue: TrialQueue) -> TuneEvents:
+    return TuneEvents(
+        run.board, run.stop, run.sweep.retries, run.sweep.limits.stall_minutes, queue, fail=run.endings.fail
+    )
+
+
+def _set_tune_environment(max_starting: int) -> None:
+    """Silence Ray and Tune, keep Tune from state files that nobody reads, and let processes start side by side."""
+    os.environ.update(
+        TUNE_MAX_PENDING_TRIALS_PG=str(max_starting),
+        RAY_AIR_NEW_OUTPUT="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_GLOBAL_CHECKPOINT_S="1000000",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
+    )
+    for name in ("ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _housekeeping(run: Run, flag: Any, slot: Slot) -> Iterator[None]:
+    """Do beside Tune what has to be done now and then, each on a thread of its own, while the block lasts."""
+    gpus = slot.workers * slot.gpus
+    tolerant = Tolerant(run.folder.path, run.view.say)
+    refresh, save = partial(tolerant, partial(_refresh_exports, run)), partial(tolerant, run.meter.save)
+    meters = Meters(run.board, run.sweep.name, run.sweep.objective.maximize, gpus)
+    run.meter.start()
+    with (
+        repeating("raysweep-watch", _watch(run, flag, gpus), every_s=0.1),
+        repeating("raysweep-exports", refresh, every_s=REFRESH_EXPORTS_EVERY_S, share=REFRESH_EXPORTS_SHARE),
+        repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
+        repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
+    ):
+        yield
+
+
+def _watch(run: Run, flag: Any, gpus: float) -> Callable[[], None]:
+    """Return what counts the hours that are spent, and tells the trials once that the run is to stop."""
+    told = False
+
+    def watch() -> None:
+        nonlocal told
+        run.meter.count(len(run.board.with_status("running")) * gpus)
+        if limit := run.meter.spent_limit():
+            run.stop.request(limit)
+        if run.stop.requested and not told:
+            told = True
+            why = run.stop.limit or run.stop.fault
+            run.view.say(f"{f'{why}: ' if why else ''}stopping: trials commit what is whole (again to end at once)")
+            flag.set.remote()
+
+    return watch
+
+
+def _refresh_exports(run: Run) -> None:
+    """Bring results.parquet and the TensorBoard files up to date, and drop the weights of those that have lost."""
+    from raysweep.store.tensorboard import write_tensorboard
+
+    objective = run.sweep.objective
+    records = [run.board.ahead_of(record, objective) for record in read_results(run.folder).trials]
+    ranked = rank(records, objective)
+    write_results(run.folder, ranked)
+    # A trial that an earlier run stopped may get a place in a larger plan, and then its process commits again.
+    stopped = (record for record in run.records if record.status == "stopped")
+    may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
+    over = [record for record in ranked if record.id not in may_come_back]
+    drop_weights_of_losers(run.folder, over, run.sweep.checkpoints.keep_best)
+    ended = run.board.take_ended()
+    for record in records:
+        if record.id in ended or record.status == "running":
+            write_tensorboard(run.folder, record)

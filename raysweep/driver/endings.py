@@ -1,0 +1,65 @@
+"""What the driver itself commits: the ends of trials that hold no slot, and that the losers' weights are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from raysweep.driver.board import Board
+from raysweep.driver.failures import Failure
+from raysweep.halving.rungs import RungReport
+from raysweep.halving.words import decisive, in_words
+from raysweep.store import Record, RunFolder
+
+
+class Endings:
+    """Tells the board that trials wait, were stopped or failed, and commits it.
+
+    Such a trial has no process that could commit. A thread does it here, since Tune must not wait for the storage.
+    """
+
+    def __init__(self, folder: RunFolder, board: Board) -> None:
+        self._folder, self._board = folder, board
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raysweep-endings")
+        self._commits: list[Future[None]] = []
+
+    def pause(self, trial_id: str, rungs: list[RungReport]) -> None:
+        """Say that a trial waits at its last rung, which it has committed itself."""
+        self._board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=_reason(rungs))
+
+    def stop(self, trial_id: str, rungs: list[RungReport]) -> None:
+        """Say that a trial is stopped at its last rung, and commit it."""
+        self._board.update(trial_id, "ended", status="stopped", epoch=rungs[-1].epoch, reason=_reason(rungs))
+        self._commits.append(self._thread.submit(self._commit_stop, trial_id))
+
+    def fail(self, planned: Record, failure: Failure) -> None:
+        """Commit that a trial failed for good."""
+        self._commits.append(self._thread.submit(self._commit_failure, planned, failure))
+
+    def finish(self) -> None:
+        """Wait for all commits; raise what one of them raised."""
+        self._thread.shutdown()
+        for commit in self._commits:
+            commit.result()
+
+    def _commit_stop(self, trial_id: str) -> None:
+        record = self._folder.record(trial_id)
+        if record is not None and not record.is_final:
+            self._folder.commit(record.with_(status="stopped"), {}, keep=("best",))
+
+    def _commit_failure(self, planned: Record, failure: Failure) -> None:
+        record = self._folder.record(planned.id) or planned
+        self._folder.commit(record.with_(status="failed", error=failure.as_error()), {})
+
+
+def _reason(rungs: list[RungReport]) -> str:
+    report = decisive(rungs)
+    return in_words(report) if report else ""
+
+
+def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:
+    """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
+    ended = [record for record in ranked if record.is_final]
+    for record in ended[keep_best:]:
+        if record.weights:
+            folder.commit(record, {}, keep=())

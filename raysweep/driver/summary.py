@@ -1,0 +1,96 @@
+"""After the trials: the run folder brought up to date, how the run ended and what comes next in words, the exit code."""
+
+from __future__ import annotations
+
+import json
+
+from raysweep.driver.before import Run
+from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.errors import Interrupted, LimitReached, StorageError
+from raysweep.report import write_report
+from raysweep.results.evaluation import is_wanted
+from raysweep.results.run import SweepResult, as_json, read_results
+from raysweep.results.table import print_evaluation, print_trials
+from raysweep.store.exports import write_results
+
+
+def sum_up(run: Run, as_json_document: bool) -> int:
+    """Bring the run folder up to date, print the results and what comes next; return the exit code.
+
+    Raises:
+        StorageError: the run ended because trials could not commit.
+    """
+    run.endings.finish()
+    if run.stop.fault:
+        raise StorageError(run.stop.fault)
+    if run.stop.requested and not run.folder.files.is_file("resolved.yaml"):
+        run.view.say("stopped before anything was trained. To begin, run the same command again")
+        return Interrupted.exit_code
+    run.meter.save(cut_short=run.stop.limit)
+    result = read_results(run.folder)
+    _bring_up_to_date(run, result)
+    if as_json_document:
+        print(json.dumps(as_json(result), allow_nan=False))
+    print_trials(result.trials, stderr=as_json_document)
+    print_evaluation(result.evaluation, stderr=as_json_document)
+    run.view.say(f"run folder: {run.folder.path}")
+    _write_report(run)
+    return _say_if_stopped(run) or _say_what_is_missing(run, result)
+
+
+def evaluation_is_wanted(run: Run) -> bool:
+    """Whether accuracies that the sweep asks for are missing from the winner's evaluation."""
+    return is_wanted(run.folder, read_results(run.folder).best, run.sweep.evaluate.tta)
+
+
+def _bring_up_to_date(run: Run, result: SweepResult) -> None:
+    """Delete what is no longer needed, unless trials will go on, and rebuild the exports."""
+    from raysweep.store.tensorboard import outdated_tensorboard, write_tensorboard
+
+    folder = run.folder
+    if not run.stop.requested:
+        drop_weights_of_losers(folder, result.trials, run.sweep.checkpoints.keep_best)
+        for path in folder.rubbish(folder.files.list_files(recursive=True)):
+            folder.files.delete(path)
+    for record in outdated_tensorboard(folder, result.trials):
+        write_tensorboard(folder, record)
+    write_results(folder, result.trials)
+
+
+def _write_report(run: Run) -> None:
+    """Write the report. It can be made again, so a fault in it is said and changes nothing about how the run ended."""
+    try:
+        page = write_report(read_results(run.folder), run.named, has_ended=True)
+    except Exception as error:
+        again = f"python -m raysweep report {run.named.in_words()}"
+        run.view.say(f"no report: {type(error).__name__}: {error}; try again: {again}")
+    else:
+        run.view.say(f"report: {page}")
+
+
+def _say_if_stopped(run: Run) -> int:
+    """Say why the run was stopped and how it goes on; return the exit code, 0 if it was not stopped."""
+    if run.stop.limit:
+        run.view.say(
+            f"{run.stop.limit}; what is whole is committed, the ranking is that of trials cut short. "
+            "To go on, raise the limit and run the same command again"
+        )
+        return LimitReached.exit_code
+    if run.stop.requested:
+        run.view.say("stopped; what is whole is committed. To go on, run the same command again")
+        return Interrupted.exit_code
+    return 0
+
+
+def _say_what_is_missing(run: Run, result: SweepResult) -> int:
+    """Say which trials failed or did not finish, and how to get the best; return 1 if anything is missing."""
+    failed = [record for record in result.trials if record.status == "failed"]
+    for record in failed:
+        error = record.error or {}
+        run.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
+    if result.best:
+        run.view.say(f"best checkpoint: python -m raysweep pull {run.named.in_words()}")
+    unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
+    if unfinished:
+        run.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
+    return 1 if failed or unfinished or evaluation_is_wanted(run) else 0

@@ -4,7 +4,6 @@
 * `queue`         whose turn it is; `scheduler` passes Tune's questions to it
 * `events`        Tune's callbacks to `board`, what is known of each trial; `failures` says whose fault a death was
 * `endings`       commits for trials that hold no slot
-* `tasks`         what is started on a trial's slot before and after the trials
 * `housekeeping`  repeated actions beside Tune; `limits` counts hours, `metrics` feeds Ray's dashboard and Prometheus
 * `view`          the live table, or plain lines
 * `stop`          Ctrl-C and SIGTERM

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import ray
 from rich.console import Console
 
 from raysweep.cluster.places import describe_job
-from raysweep.cluster.slots import alive_hosts, connect, dashboard_url, find_slot
+from raysweep.cluster.slots import Slot, alive_hosts, connect, dashboard_url, find_slot, wait_for
+from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings
 from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
-from raysweep.driver.tasks import TaskRunner, prepare_data
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
 from raysweep.halving.replay import is_done, replay
@@ -35,6 +35,7 @@ from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import Objective
+from raysweep.worker.tasks import TaskSetting, prepare
 
 MUST_MATCH = {
     "data": "the images or labels changed",
@@ -90,15 +91,33 @@ def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = No
     write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data)
 
 
+class Tasks:
+    """Starts tasks on a trial's slot, with the resources of one worker, and waits until they end or the run stops."""
+
+    def __init__(self, run: Run, slot: Slot) -> None:
+        self.slot, self._run = slot, run
+        self._setting = TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
+
+    def start(self, task: Callable[..., Any], *arguments: Any, results: int = 1) -> Any:
+        """Start a task; return the object references of its results."""
+        resources: dict[str, Any] = {"num_cpus": self.slot.cpus, "num_gpus": self.slot.gpus}
+        return ray.remote(num_returns=results, **resources)(task).remote(self._setting, *arguments)
+
+    def wait(self, reference: Any, what: str) -> bool:
+        """Wait for a result, showing `what` is done meanwhile; return False if the run is to stop first."""
+        with self._run.view.step(what):
+            return wait_for(reference, self.slot, self._run.view.say, lambda: self._run.stop.requested)
+
+
 @contextmanager
-def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[TaskRunner]:
+def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[Tasks]:
     """Connect to Ray for the time of the block, with the view and the signals on; yield what starts tasks there.
 
     Raises:
         ClusterError: there is no such cluster, a trial fits nowhere, or the storage serves one node only
             (`if_several_nodes` says why).
     """
-    with run.stop.on_signals(), run.view:
+    with run.stop.on_signals(), run.view.live:
         connect(address, describe_job(run.sweep.name, run.folder.path))
         try:
             with run.stop.on_signals():  # again: connecting sets a handler of Ray's
@@ -106,31 +125,48 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
                     raise ClusterError(if_several_nodes)
                 slot = find_slot(run.sweep.resources, run.view.say)
                 run.view.gpus = slot.workers * slot.gpus
-                yield TaskRunner(slot, run.sweep_path.absolute().parent, run.imports, run.view, run.stop)
+                yield Tasks(run, slot)
         finally:
             ray.shutdown()
 
 
-def prepare(run: Run, left: Sequence[Record], tasks: TaskRunner) -> dict[str, Any]:
-    """Prepare the data sets of what is left; return the object references of their arrays by data config.
+def prepare_data(run: Run, left: Sequence[Record], tasks: Tasks) -> dict[str, Any]:
+    """Prepare each data set of what is left once, on a trial's slot, and check that the networks can be built for it.
 
-    If the run is to stop before all are prepared, return none.
+    Return the object reference of each set's arrays by `LoopConfig.data_key`, or none if the run is to stop first.
 
     Raises:
         DataError: a data set cannot be read as asked.
-        UserError: data, precision or workers are not those the run began with.
+        UserError: a network cannot be built, or data, precision or workers are not those that the run began with.
     """
     run.view.say(_first_line(run, left))
     # Imports torch, for seconds: now, while this process waits for others to prepare the data.
     threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
-    configs = {record.id: loop().config.model_validate(record.config) for record in left}
-    prepared = prepare_data(configs, tasks)
-    if prepared is None:
-        return {}
-    references, conditions = prepared
+    sharing: dict[str, dict[str, LoopConfig]] = {}
+    for record in left:
+        config = loop().config.model_validate(record.config)
+        sharing.setdefault(config.data_key(), {})[record.id] = config
+    references: dict[str, Any] = {}
+    conditions: dict[str, dict[str, Any]] = {}
+    for key, of_trials in sharing.items():
+        alike = list(of_trials.values())
+        references[key], found = tasks.start(prepare, alike, tasks.slot.workers, results=2)
+        if not tasks.wait(found, f"preparing {alike[0].data_name()}"):
+            return {}
+        conditions.update(zip(of_trials, _get(found), strict=True))
     _check_conditions(run.folder.path, left, conditions)
     write_plan(run, conditions)
     return references
+
+
+def _get(reference: Any) -> Any:
+    """Get a result; the user's errors are raised as they were, without the remote traceback."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:

@@ -1,4 +1,7 @@
-"""While the trials run: Tune with the queue behind it, and beside it what watches limits and refreshes the exports."""
+"""The work on the cluster: Tune trains the trials, with the queue behind it, then a task evaluates the winner.
+
+Beside Tune, threads count what is spent, hand on that the run is to stop, and refresh the exports.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +19,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.slots import Slot, count_slots
-from raysweep.driver.before import Run
+from raysweep.driver.before import Run, Tasks
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -26,13 +29,14 @@ from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
-from raysweep.halving.rungs import Verdict
+from raysweep.loops import loop
+from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
 from raysweep.results.ranking import rank
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
-from raysweep.worker.tasks import Assignment, StopFlag, Trainable
+from raysweep.worker.tasks import Assignment, StopFlag, Trainable, evaluate
 
 REFRESH_EXPORTS_EVERY_S = 10.0
 REFRESH_EXPORTS_SHARE = 0.05
@@ -43,6 +47,8 @@ def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) ->
     """Let Tune run what is left, until it is done or the run is to stop."""
     flag = _start_stop_flag()
     queue = _make_queue(run, left, slot)
+    stall_minutes = run.sweep.limits.stall_minutes
+    events = TuneEvents(run.board, run.stop, run.sweep.retries, stall_minutes, queue, run.endings.fail)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag, slot):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
@@ -54,7 +60,7 @@ def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) ->
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_events(run, queue)],
+                callbacks=[events],
                 failure_config=tune.FailureConfig(max_failures=-1),  # which deaths count is for TuneEvents to say
             ),
         ).fit()
@@ -71,12 +77,11 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot) -> TrialQueue:
     return TrialQueue(
         run.halving,
         [_assignment(run, record, slot) for record in left],
-        paused=[record.id for record in left if run.halving.verdict(record.id) is Verdict.UNDECIDED],
         count_slots=lambda: count_slots(slot),
         max_concurrent=run.sweep.limits.max_concurrent,
         retries=run.sweep.retries,
-        on_pause=run.endings.pause,
-        on_stop=run.endings.stop,
+        endings=run.endings,
+        stop=run.stop,
     )
 
 
@@ -101,17 +106,11 @@ def _assignment(run: Run, record: Record, slot: Slot) -> Assignment:
 def _tune_config(run: Run, queue: TrialQueue, left: int) -> tune.TuneConfig:
     longest = max(trial.config.epochs for trial in run.trials)
     return tune.TuneConfig(
-        search_alg=PlanSearcher(queue, run.stop),
-        scheduler=make_scheduler(run.sweep, queue, run.stop, longest),
+        search_alg=PlanSearcher(queue),
+        scheduler=make_scheduler(run.sweep, queue, longest),
         # Trials that cannot be started are handed out anew. At this number Tune would take the search for finished.
         num_samples=left * (run.sweep.retries + 1) + 1,
         reuse_actors=True,
-    )
-
-
-def _events(run: Run, queue: TrialQueue) -> TuneEvents:
-    return TuneEvents(
-        run.board, run.stop, run.sweep.retries, run.sweep.limits.stall_minutes, queue, fail=run.endings.fail
     )
 
 
@@ -180,3 +179,29 @@ def _refresh_exports(run: Run) -> None:
     for record in records:
         if record.id in ended or record.status == "running":
             write_tensorboard(run.folder, record)
+
+
+def evaluate_best(run: Run, data: Mapping[str, Any], tasks: Tasks) -> None:
+    """Measure the winner's best weights as the sweep asks for, unless the run folder has it already.
+
+    A data set that is in `data` need not be opened again. A fault is only said, since the trials are done all the same;
+    a rerun tries again.
+    """
+    folder, tta = run.folder, run.sweep.evaluate.tta
+    winner = read_results(folder).best
+    if winner is None or winner.best is None or not is_wanted(folder, winner, tta):
+        return
+    arrays = data.get(loop().config.model_validate(winner.config).data_key())
+    views = views_to_evaluate(winner, tta)
+    reference = tasks.start(evaluate, winner, folder.parent.uri, folder.name, views, arrays)
+    if not tasks.wait(reference, f"evaluating {winner.id}"):
+        return
+    try:
+        accuracies = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        lines = str(getattr(error, "cause", None) or error).strip().splitlines()
+        reason = lines[-1] if lines else type(error).__name__  # the last line of a traceback says what went wrong
+        run.view.say(f"{winner.id}: its evaluation failed: {reason}")
+        return
+    weights, best = winner.weights["best"].sha256, winner.best
+    write_evaluation(folder, Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies))

@@ -85,7 +85,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
         """A trial's process died, and Tune has put the trial back into its queue, to go on from its last commit."""
         id, failure = _id(trial), self._failure(trial)
         if failure.type == STORAGE:
-            self._stop.fail(failure.message)
+            self._stop.request(fault=failure.message)
         progress = self.board.trials[id]
         had_begun = progress.status == "running"
         deaths = progress.deaths + (failure.counts and had_begun)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from raysweep.halving.rungs import Halving, RungReport, Verdict
+from raysweep.driver.endings import Endings
+from raysweep.driver.stop import StopRequest
+from raysweep.halving.rungs import Halving, Verdict
 from raysweep.worker.tasks import Assignment
 
 CHECK_SHARE = 0.02
@@ -38,31 +40,28 @@ class TrialQueue:
     Args:
         halving: of the whole plan, fed with the records.
         assignments: of the trials that are not done.
-        paused: ids of those that wait at a rung already.
         count_slots: tells how many the cluster has.
         max_concurrent: how many trials may hold one at the same time; None: all of them.
         retries: how often a trial that could not be started is handed out anew.
-        on_pause: told the id of a trial that has to wait, and how it stands at its rungs.
-        on_stop: told the id of a trial that has no chance any more, and how it stands.
+        endings: told of trials that have to wait, or have no chance any more.
+        stop: whether the run is to stop.
     """
 
     def __init__(
         self,
         halving: Halving,
         assignments: Sequence[Assignment],
-        paused: Iterable[str],
         count_slots: Callable[[], int],
         max_concurrent: int | None,
         retries: int,
-        on_pause: Callable[[str, list[RungReport]], None],
-        on_stop: Callable[[str, list[RungReport]], None],
+        endings: Endings,
+        stop: StopRequest,
     ) -> None:
-        self.halving = halving
+        self.halving, self._endings, self._stop = halving, endings, stop
         self._assignments = {assignment.record.id: assignment for assignment in assignments}
-        self._waiting = dict.fromkeys(paused)
+        self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
         self._count_slots, self._max_concurrent = count_slots, math.inf if max_concurrent is None else max_concurrent
         self._slots, self._counted_at, self._moved_at = 0, -math.inf, time.monotonic()
-        self._on_pause, self._on_stop = on_pause, on_stop
         self._ids: dict[str, str] = {}  # by Tune's id; those that Tune has to do with
         self._tune_trials: dict[str, TuneTrial] = {}  # by ours
         self._holding: set[str] = set()
@@ -74,20 +73,15 @@ class TrialQueue:
 
     @property
     def is_busy(self) -> bool:
-        """Whether Tune has trials of ours that run, start or wait."""
-        return bool(self._ids)
-
-    @property
-    def tune_trials(self) -> list[TuneTrial]:
-        """The trials that Tune knows and has not done with."""
-        return list(self._tune_trials.values())
+        """Whether Tune has trials of ours that run, start or wait, and the run goes on."""
+        return bool(self._ids) and not self._stop.requested
 
     # -- asked by the searcher
 
     def hand_out(self, tune_id: str) -> Assignment | None:
         """Return the next trial that Tune does not know yet, or None if none may begin now."""
         in_reserve = not self._has_free_slot()
-        if self._reserve_waits() or (in_reserve and not self._may_reserve()):
+        if self._stop.requested or self._reserve_waits() or (in_reserve and not self._may_reserve()):
             return None
         id = self.halving.next_trial()
         if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
@@ -144,12 +138,12 @@ class TrialQueue:
         verdict = self.halving.verdict(id) if result["rungs"] else Verdict.SAFE
         if verdict is Verdict.OUT:
             self._holding.discard(id)
-            self._on_stop(id, self.halving.explain(id))
+            self._endings.stop(id, self.halving.explain(id))
         elif verdict is Verdict.UNDECIDED:
             self._holding.discard(id)
             self._waiting[id] = None
             self.halving.release(id)
-            self._on_pause(id, self.halving.explain(id))
+            self._endings.pause(id, self.halving.explain(id))
         return verdict
 
     def promote(self) -> TuneTrial | None:
@@ -161,7 +155,24 @@ class TrialQueue:
         self._hold(id)
         return trial
 
+    def give_up(self, trial: TuneTrial) -> None:
+        """Note that a trial has failed for good, though Tune is about to start it again."""
+        self._given_up.append(trial)
+        self._end(self._ids[trial.trial_id], self.halving.fail)
+
     def take_out(self) -> list[TuneTrial]:
+        """Return the trials that Tune is to stop: those given up, and those that wait without a chance.
+
+        Once the run is to stop, it is all that have no process, since Tune would wait for them. Those with one end by
+        themselves: the stop flag tells them.
+        """
+        given_up, self._given_up = self._given_up, []
+        if not self._stop.requested:
+            return given_up + self._without_a_chance()
+        idle = (TuneTrial.PAUSED, TuneTrial.PENDING)
+        return given_up + [trial for trial in self._tune_trials.values() if trial.status in idle]
+
+    def _without_a_chance(self) -> list[TuneTrial]:
         """Take the waiting trials that have no chance any more out of the queue; return those that Tune knows.
 
         Each look takes time in proportion to how many wait, so there is one only now and then. With no trial running
@@ -173,21 +184,11 @@ class TrialQueue:
         out = [id for id in self._waiting if self.halving.verdict(id) is Verdict.OUT]
         for id in out:
             del self._waiting[id]
-            self._on_stop(id, self.halving.explain(id))
+            self._endings.stop(id, self.halving.explain(id))
         now = time.monotonic()
         self._check_at = now + (now - began) / CHECK_SHARE
         # Those that paused in an earlier run, and were not handed out in this one, are unknown to Tune.
         return [self._tune_trials[id] for id in out if id in self._tune_trials]
-
-    def give_up(self, trial: TuneTrial) -> None:
-        """Note that a trial has failed for good, though Tune is about to start it again."""
-        self._given_up.append(trial)
-        self._end(self._ids[trial.trial_id], self.halving.fail)
-
-    def take_given_up(self) -> list[TuneTrial]:
-        """Take the trials that are not to be started again."""
-        given_up, self._given_up = self._given_up, []
-        return given_up
 
     def _end(self, id: str, note: Callable[[str], None]) -> None:
         note(id)

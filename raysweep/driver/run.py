@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from raysweep.cluster.places import storage_problem
-from raysweep.driver.before import Run, connected, prepare, trials_left, write_plan
-from raysweep.driver.during import train
+from raysweep.driver.before import Run, connected, prepare_data, trials_left, write_plan
+from raysweep.driver.during import evaluate_best, train
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
-from raysweep.driver.tasks import evaluate_best
 from raysweep.errors import Interrupted, LimitReached
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
@@ -93,8 +92,8 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
     with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as tasks:
         data: dict[str, Any] = {}
         if left:
-            data = prepare(run, left, tasks)
+            data = prepare_data(run, left, tasks)
             if not run.stop.requested:
                 train(run, left, tasks.slot, data)
         if not run.stop.requested:
-            evaluate_best(run.folder, run.sweep.evaluate.tta, data, tasks)
+            evaluate_best(run, data, tasks)

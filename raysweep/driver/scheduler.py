@@ -22,7 +22,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.driver.queue import TrialQueue
-from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Verdict
 from raysweep.sweepfile.schema import RayAshaConfig, Sweep
 
@@ -40,14 +39,12 @@ class Stateless:
 class PlanSearcher(Stateless, Searcher):
     """Hands Tune the trials of the plan whose turn it is, and none once the run is to stop."""
 
-    def __init__(self, queue: TrialQueue, stop: StopRequest) -> None:
+    def __init__(self, queue: TrialQueue) -> None:
         super().__init__(metric="score", mode="max")
-        self._queue, self._stop = queue, stop
+        self._queue = queue
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None while others must report first, or FINISHED at the end."""
-        if self._stop.requested:
-            return Searcher.FINISHED
         assignment = self._queue.hand_out(trial_id)
         if assignment is not None:
             return {"assignment": assignment}
@@ -67,9 +64,9 @@ class HalvingScheduler(Stateless, FIFOScheduler):
     can be paused or stopped at once, with no checkpoint of Tune's.
     """
 
-    def __init__(self, queue: TrialQueue, stop: StopRequest) -> None:
+    def __init__(self, queue: TrialQueue) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._queue, self._stop = queue, stop
+        self._queue = queue
         self._new: list[TuneTrial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -95,11 +92,7 @@ class HalvingScheduler(Stateless, FIFOScheduler):
         returned again at the next step, while its process starts, Tune would give it the next warm process that comes
         free, and so take that from the trial whose turn it is then.
         """
-        _stop_those_over(tune_controller, self._queue, self._stop)
-        if self._stop.requested:
-            return None
-        for trial in self._queue.take_out():
-            tune_controller.stop_trial(trial)
+        _stop_those_over(tune_controller, self._queue)
         new, self._new = self._new, []
         return self._queue.promote() or next((trial for trial in new if trial.status == TuneTrial.PENDING), None)
 
@@ -107,33 +100,26 @@ class HalvingScheduler(Stateless, FIFOScheduler):
 class RayAsha(Stateless, ASHAScheduler):
     """Tune's own ASHA, made to stop the trials that are not to be started again."""
 
-    def __init__(self, queue: TrialQueue, stop: StopRequest, **options: Any) -> None:
+    def __init__(self, queue: TrialQueue, **options: Any) -> None:
         super().__init__(**options)
-        self._queue, self._stop = queue, stop
+        self._queue = queue
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Return the next trial in the order in which they came."""
-        _stop_those_over(tune_controller, self._queue, self._stop)
-        return super().choose_trial_to_run(tune_controller)  # type: ignore[no-any-return]
+        _stop_those_over(tune_controller, self._queue)
+        return super().choose_trial_to_run(tune_controller)
 
 
-def _stop_those_over(tune_controller: Any, queue: TrialQueue, stop: StopRequest) -> None:
-    """Stop the trials that failed for good; once the run is to stop, those without a process, too.
-
-    Tune would wait for them. Those with a process end by themselves, since the stop flag tells them.
-    """
-    over = queue.take_given_up()
-    if stop.requested:
-        over += [trial for trial in queue.tune_trials if trial.status in (TuneTrial.PAUSED, TuneTrial.PENDING)]
-    for trial in over:
+def _stop_those_over(tune_controller: Any, queue: TrialQueue) -> None:
+    for trial in queue.take_out():
         tune_controller.stop_trial(trial)
 
 
-def make_scheduler(sweep: Sweep, queue: TrialQueue, stop: StopRequest, longest: int) -> TrialScheduler:
+def make_scheduler(sweep: Sweep, queue: TrialQueue, longest: int) -> TrialScheduler:
     """Build the Tune scheduler that the sweep file names; the longest trial has `longest` epochs."""
     asha = sweep.scheduler
     if not isinstance(asha, RayAshaConfig):
-        return HalvingScheduler(queue, stop)
+        return HalvingScheduler(queue)
     options = {
         "mode": "max" if sweep.objective.maximize else "min",
         "max_t": max(longest, asha.grace_period + 1),
@@ -141,4 +127,4 @@ def make_scheduler(sweep: Sweep, queue: TrialQueue, stop: StopRequest, longest: 
         "reduction_factor": asha.eta,
         "brackets": asha.brackets,
     }
-    return RayAsha(queue, stop, time_attr="epoch", metric="score", **options)
+    return RayAsha(queue, time_attr="epoch", metric="score", **options)

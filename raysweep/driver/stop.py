@@ -29,16 +29,10 @@ class StopRequest:
         """Whether the run is to stop."""
         return self._event.is_set()
 
-    def request(self, limit: str) -> None:
-        """Stop the run, since a limit is spent."""
+    def request(self, limit: str | None = None, fault: str | None = None) -> None:
+        """Stop the run, if it is not to stop already; without a limit or a fault, the user asked for it."""
         if not self.requested:
-            self.limit = limit
-            self._event.set()
-
-    def fail(self, fault: str) -> None:
-        """Stop the run, since trials cannot commit."""
-        if not self.requested:
-            self.fault = fault
+            self.limit, self.fault = limit, fault
             self._event.set()
 
     @contextlib.contextmanager
@@ -57,4 +51,4 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             os._exit(130)  # the local cluster ends with its driver; every commit is whole at any moment
-        self._event.set()
+        self.request()

@@ -1,4 +1,4 @@
-"""After the trials: the run folder brought up to date, how the run ended and what comes next in words, the exit code."""
+"""After the trials: the run folder brought up to date, how the run ended and what comes next, the exit code."""
 
 from __future__ import annotations
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from statistics import fmean
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,7 +26,7 @@ BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 
 
 class View:
-    """Shows the board of the sweep `name`, which notifies it; a context manager for the time of the run."""
+    """Shows the board of the sweep `name`, which notifies it of what happens."""
 
     def __init__(self, console: Console, name: str, maximize: bool, board: Board) -> None:
         self.console = console
@@ -36,18 +35,11 @@ class View:
         self._name, self._maximize, self._board = name, maximize, board
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+        live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+        self.live: AbstractContextManager[Any] = live if self._is_live else nullcontext()
+        """Shows the table while the block lasts, where the terminal can."""
         self._said_at = 0.0
         board.notify = self._on_update
-
-    def __enter__(self) -> Self:
-        if self._is_live:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._is_live:
-            self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a line, above the table if there is one."""

@@ -1,7 +1,7 @@
-"""A process of the cluster made ready for raysweep's work.
+"""Makes a process of the cluster ready for raysweep's work.
 
-Not by its environment: Tune gives none to the processes that it starts, and one that has an environment of its own is
-started anew, where another would do that has imported torch already.
+It is done by calls, not by a runtime environment of Ray's: Tune gives none to the processes that it starts, and Ray
+would start a new process for a task that has one, where another would do that has imported torch already.
 """
 
 from __future__ import annotations
@@ -17,17 +17,11 @@ from raysweep.registry import import_modules
 
 KEPT_BYTES = 2**30
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
-"""glibc's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (mallopt(3)), and the variables that set them, too."""
+"""glibc's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (mallopt(3)), by the variables that also set them."""
 
 
 def set_up_process(imports: Sequence[str], threads: int, variables: Mapping[str, str] | None = None) -> None:
-    """Make this process ready.
-
-    Args:
-        imports: the user's modules.
-        threads: CPU threads of its computations.
-        variables: where the driver is told to look for data, and keep it.
-    """
+    """Import the user's modules, compute with so many CPU threads, and look for data where the driver is told to."""
     os.environ.update(variables or {})
     import_modules(imports)
     torch.set_num_threads(threads)
@@ -35,7 +29,7 @@ def set_up_process(imports: Sequence[str], threads: int, variables: Mapping[str,
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep freed memory of up to KEPT_BYTES for the next tensors; what the user has set stands.
+    """Let this process keep freed memory of up to KEPT_BYTES for the next tensors, unless the user has set it.
 
     By default glibc hands every large tensor's memory back to the kernel, which zeroes it page by page for the next
     one: a quarter of the processor time of a small network's training on a CPU. Does nothing under another C library.

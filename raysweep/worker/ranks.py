@@ -2,23 +2,21 @@
 
 Rank 0 is the trial's own actor, which Tune put into the first bundle of the trial's placement group; its peers are
 actors in the other bundles. They stay for the next trial of the same actor, as the slot does, and go with it. What ends
-one rank ends all: peers that did not come to their end are killed, and made anew for the next attempt.
+one rank ends all: peers that did not finish are killed, and made anew for the next attempt.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import ray
 import torch.distributed as dist
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -32,22 +30,17 @@ Loop = Callable[[], None]
 
 LOOPBACK = "127.0.0.1"
 START_WITHIN_S = 300.0
-"""Their bundles are there already, so this is the time to start Python and import torch on a busy machine."""
+"""How long peers may take to start. They have their bundles, but have to import torch, maybe on a busy machine."""
 END_WITHIN_S = 30.0
-"""Time for peers to end after rank 0 did."""
+"""How long peers may take to end after rank 0 did."""
 STUCK_AFTER_S = 120.0
-"""Time for rank 0 to end after a peer failed; it may be at a commit."""
+"""How long rank 0 may take to end after a peer failed; it may be at a commit."""
 HEAR_WITHIN_S = 2.0
-"""Time for the news of a peer's death, after rank 0 lost contact."""
+"""How long the news of a peer's death may take, after rank 0 lost contact."""
 
 
 def run_ranks(loop: Loop, peers_loop: Loop, workers: int) -> None:
-    """Run a loop as rank 0 of `workers`, and `peers_loop` on the others; with one worker, run the loop here.
-
-    Args:
-        loop: of rank 0; what it raises is raised here.
-        peers_loop: is pickled; takes part in all that `loop` does together with others.
-        workers: how many ranks there are.
+    """Run a loop as rank 0 of `workers`, and `peers_loop`, which is pickled, on the others.
 
     Raises:
         RayActorError: a peer's process died.
@@ -60,8 +53,7 @@ def run_ranks(loop: Loop, peers_loop: Loop, workers: int) -> None:
         running = [peer.run.remote(peers_loop, of_it) for peer, of_it in zip(peers, variables[1:], strict=True)]
         watch = _Watch(running)
         try:
-            with _variables(variables[0]):
-                _fit(loop)
+            _fit_as(variables[0], loop)
         except Exception as error:
             cause = watch.cause_of(error)
             _let_go()
@@ -77,17 +69,31 @@ def _fit(loop: Loop) -> None:
     """Run a loop as this process's rank, in the process group that the environment speaks of, if it does."""
     try:
         TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
-    finally:  # which Ray Train leaves behind where the loop raises
+    finally:  # Ray Train leaves the group behind where the loop raises
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _fit_as(variables: Mapping[str, str], loop: Loop) -> None:
+    """Run a loop as the rank that torchrun's `variables` say; the environment is put back after."""
+    variables = {**variables, **_interface(variables["MASTER_ADDR"])}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        _fit(loop)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 # ---------------------------------------------------------------------------------------------------------
 # The peers
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a rank runs."""
 
     node: str
@@ -103,17 +109,11 @@ class Peer:
 
     def run(self, loop: Loop, variables: Mapping[str, str]) -> None:
         """Run a loop as the rank that torchrun's `variables` say."""
-        with _variables({**variables, **_interface(variables["MASTER_ADDR"])}):
-            _fit(loop)
+        _fit_as(variables, loop)
 
 
-@dataclass(frozen=True)
-class _Peers:
-    group: PlacementGroup
-    actors: list[Any]
-
-
-_kept: _Peers | None = None
+_kept: dict[Any, list[Any]] = {}
+"""This process's peers by the id of the placement group that they are in, which is one at most."""
 
 
 def _peers_of_this_slot(workers: int) -> tuple[list[Any], list[Place]]:
@@ -123,14 +123,14 @@ def _peers_of_this_slot(workers: int) -> tuple[list[Any], list[Place]]:
         RayActorError: one of them died meanwhile.
         GetTimeoutError: they did not start.
     """
-    global _kept
     group = get_current_placement_group()
     assert group is not None
-    if _kept is None or _kept.group.id != group.id or len(_kept.actors) != workers - 1:
+    if len(_kept.get(group.id, ())) != workers - 1:
         _let_go()
-        _kept = _Peers(group, [_make_peer(group, index) for index in range(1, workers)])
+        _kept[group.id] = [_make_peer(group, index) for index in range(1, workers)]
+    actors = _kept[group.id]
     try:
-        return _kept.actors, ray.get([actor.where.remote() for actor in _kept.actors], timeout=START_WITHIN_S)
+        return actors, ray.get([actor.where.remote() for actor in actors], timeout=START_WITHIN_S)
     except Exception:
         _let_go()
         raise
@@ -148,39 +148,37 @@ def _make_peer(group: PlacementGroup, index: int) -> Any:
 
 
 def _let_go() -> None:
-    """End the peers' processes; the next attempt makes new ones."""
-    global _kept
-    if _kept is not None:
-        for actor in _kept.actors:
+    """End the peers' processes; the next attempt makes new ones. Two threads may call it at once."""
+    for group_id in list(_kept):
+        for actor in _kept.pop(group_id, []):
             ray.kill(actor)
-    _kept = None
 
 
-def _have_ended_well(running: Sequence[Any]) -> bool:
+def _have_ended_well(running: list[Any]) -> bool:
     """Wait for the peers to end their loop; return whether all did, without a fault."""
     try:
-        ray.get(list(running), timeout=END_WITHIN_S)
+        ray.get(running, timeout=END_WITHIN_S)
     except (RayActorError, RayTaskError, GetTimeoutError):
         return False
     return True
 
 
 class _Watch:
-    """Looks after the peers while rank 0 is at work, in a thread of its own.
+    """Watches the peers in a thread of its own while rank 0 is at work.
 
-    Rank 0 may be waiting for a peer that failed, for as long as the other is there: so all peers are ended then, which
+    Rank 0 may wait for a peer that failed for as long as another peer is there. So all peers are ended then, which
     closes their connections. Where that wakes nobody (a GPU waits for another), this process is ended as well.
     """
 
-    def __init__(self, running: Sequence[Any]) -> None:
-        self._running = list(running)
+    def __init__(self, running: list[Any]) -> None:
+        self._running = running
         self._failed: list[BaseException] = []
         self._heard, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look, name="raysweep-peers", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Rank 0 is done."""
+        """End the watch, since rank 0 is done."""
         self._over.set()
         self._thread.join()
 
@@ -195,9 +193,7 @@ class _Watch:
         left = self._running
         while left and not self._over.is_set():
             done, left = ray.wait(left, timeout=0.2)
-            for reference in done:
-                if failure := _failure(reference):
-                    self._failed.append(failure)
+            self._failed += [failure for each in done if (failure := _failure(each))]
             if self._failed and not self._heard.is_set():
                 self._failed += [failure for each in left if (failure := _failure(each, timeout=0.0))]
                 self._heard.set()
@@ -208,15 +204,16 @@ class _Watch:
 
 
 def _failure(reference: Any, timeout: float | None = None) -> BaseException | None:
+    """Return what ended a peer's loop; None if it ended well, or goes on."""
     try:
         ray.get(reference, timeout=timeout)
     except RayTaskError as error:
         cause: BaseException = error.cause
         return cause
-    except GetTimeoutError:
-        return None
     except RayActorError as error:
         return error
+    except GetTimeoutError:
+        pass
     return None
 
 
@@ -231,16 +228,15 @@ def is_lost_contact(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _meeting_point(peers: Sequence[Place]) -> Iterator[list[dict[str, str]]]:
-    """Serve the store that the ranks meet at, as torchrun does for its ranks; yields each rank's variables.
+    """Serve the store that the ranks meet at, as torchrun does for its ranks; yield each rank's variables.
 
-    The port is chosen by the kernel and never let go of in between, so no two trials get the same. Ranks on one node
-    meet on its loopback.
+    The kernel chooses the port, and the socket that it was chosen for becomes the store's, so no two trials get the
+    same. Ranks on one node meet on its loopback.
     """
     here = _here()
     address = LOOPBACK if all(place.node == here.node for place in peers) else here.address
     listener = socket.create_server((address, 0))
     port = listener.getsockname()[1]
-    workers = len(peers) + 1
     store = dist.TCPStore(  # type: ignore[attr-defined]
         address,
         port,
@@ -249,6 +245,13 @@ def _meeting_point(peers: Sequence[Place]) -> Iterator[list[dict[str, str]]]:
         timeout=timedelta(seconds=START_WITHIN_S),
         master_listen_fd=listener.detach(),
     )
+    try:
+        yield _torchrun_variables(len(peers) + 1, address, port)
+    finally:
+        del store
+
+
+def _torchrun_variables(workers: int, address: str, port: int) -> list[dict[str, str]]:
     common = {
         "WORLD_SIZE": str(workers),
         "LOCAL_RANK": "0",  # Ray shows each actor its own GPUs
@@ -258,59 +261,22 @@ def _meeting_point(peers: Sequence[Place]) -> Iterator[list[dict[str, str]]]:
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 shall not serve one of its own
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
-    try:
-        yield [{**common, **(_interface(address) if rank == 0 else {}), "RANK": str(rank)} for rank in range(workers)]
-    finally:
-        del store
+    return [{**common, "RANK": str(rank)} for rank in range(workers)]
 
 
 def _here() -> Place:
-    return Place(ray.get_runtime_context().get_node_id(), _own_address())
-
-
-def _own_address() -> str:
-    address: str = get_node_ip_address()  # type: ignore[no-untyped-call]
-    return address
+    return Place(ray.get_runtime_context().get_node_id(), get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _interface(meeting_address: str) -> dict[str, str]:
     """The network interface that this rank's connections go through, where the user has not chosen one.
 
-    Left to itself, gloo takes the one that the host's name resolves to, which on Debian is no other host's to reach.
+    Left to itself, gloo takes the one that the host's name resolves to, which on Debian no other host can reach.
     """
-    name = _interface_of(LOOPBACK if meeting_address == LOOPBACK else _own_address())
+    on_loopback = meeting_address == LOOPBACK
+    own = LOOPBACK if on_loopback else _here().address
+    name = next((name for name, held in psutil.net_if_addrs().items() if own in [each.address for each in held]), None)
     if name is None:
         return {}
-    chosen = {"GLOO_SOCKET_IFNAME": name}
-    if meeting_address == LOOPBACK:  # elsewhere NCCL knows better
-        chosen["NCCL_SOCKET_IFNAME"] = name
-    return {key: os.environ.get(key, value) for key, value in chosen.items()}
-
-
-def _interface_of(address: str) -> str | None:
-    """Return the name of the interface that has an IPv4 address (Linux; None elsewhere)."""
-    get_address = 0x8915  # SIOCGIFADDR
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(probe, get_address, struct.pack("256s", name.encode()[:15]))
-            except OSError:  # it has none
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None
-
-
-@contextlib.contextmanager
-def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block, and put them back after."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if on_loopback else ("GLOO_SOCKET_IFNAME",)
+    return {key: os.environ.get(key, name) for key in variables}  # between nodes NCCL chooses better

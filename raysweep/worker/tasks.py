@@ -1,4 +1,4 @@
-"""What the driver starts on the cluster, and what it tells it: trials, their stop flag, and the tasks around them.
+"""What the driver starts on the cluster: trials, their stop flag, and the tasks before and after the trials.
 
 The driver and the flag's process need no torch, whose import takes seconds. So this module imports next to nothing, and
 each task imports what it needs where it runs.
@@ -58,7 +58,7 @@ class Trainable:
     __name__ = "run_trial"
 
     def __call__(self, config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
-        """Never called: Tune takes only what can be called, and calls it where it is unpickled."""
+        """Exist, since Tune takes only what can be called; it is called where it is unpickled, so this never is."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
@@ -66,13 +66,13 @@ class Trainable:
 
 
 class StopFlag:
-    """An async Ray actor that trials wait on; it is set once, when the run is to stop."""
+    """An async Ray actor that trials wait for; it is set once, when the run is to stop."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     async def set(self) -> None:
-        """Tell all who wait."""
+        """Let all who wait go on."""
         self._event.set()
 
     async def wait(self) -> bool:
@@ -117,9 +117,8 @@ class TaskSetting:
 def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> tuple[Any, list[dict[str, Any]]]:
     """Prepare the data set that configs share, and check that each can be trained on it with so many ranks.
 
-    Returns:
-        The arrays, as a value of their own which the driver owns, so that Ray prepares them anew if the node that holds
-        them dies; and the conditions of each config.
+    Return the arrays, as a value of their own that the driver owns, so that Ray prepares them anew if the node that
+    holds them dies; and the conditions of each config.
 
     Raises:
         DataError: the data set cannot be read as asked.
@@ -133,15 +132,9 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> tu
 def evaluate(
     setting: TaskSetting, record: Record, storage: str, run_name: str, tta: list[int], arrays: dict[str, Any] | None
 ) -> list[Accuracies]:
-    """Return the accuracies of a trial's best weights.
+    """Return the accuracies of a trial's best weights under each number of views in `tta` (0: the image alone).
 
-    Args:
-        setting: where the task runs.
-        record: the trial's record.
-        storage: where its run folder lies.
-        run_name: the run folder's name.
-        tta: numbers of views for test-time augmentation; 0: the image alone.
-        arrays: the prepared data set; None: it is opened here.
+    Where `arrays` is None, the data set is opened here.
     """
     from raysweep.results.checkpoint import build_from_record
 

@@ -45,8 +45,7 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
         stop: the `StopFlag` actor.
     """
     assignment: Assignment = config["assignment"]
-    set_up_process(assignment.imports, assignment.threads)
-    settings = loop().config.model_validate(assignment.record.config)
+    settings = _get_ready(assignment)
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     reference = data[settings.data_key()]
@@ -55,17 +54,18 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
-    """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial.
-
-    Args:
-        assignment: the trial's assignment.
-        arrays: the object reference of the prepared arrays.
-    """
-    set_up_process(assignment.imports, assignment.threads)
-    settings = loop().config.model_validate(assignment.record.config)
+    """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
+    settings = _get_ready(assignment)
     with contextlib.suppress(Diverged, Interrupted):
         for _ in loop().train(settings, ray.get(arrays), seed=assignment.record.seed):
             pass
+
+
+def _get_ready(assignment: Assignment) -> LoopConfig:
+    """Make this process ready for a trial; return the trial's settings, which may name the user's modules."""
+    set_up_process(assignment.imports, assignment.threads)
+    settings: LoopConfig = loop().config.model_validate(assignment.record.config)
+    return settings
 
 
 @dataclass
@@ -91,21 +91,16 @@ class _Run:
         """Train, commit and report until the trial is finished, diverged, failed or told to stop."""
         for attempt in range(1, self.assignment.retries + 2):
             try:
-                self._attempt(attempt)
-            except (StorageError, RayActorError):
+                return self._attempt(attempt)
+            except (StorageError, RayActorError, torch.AcceleratorError):
                 # Without storage nothing can be committed: the driver ends the run and says why. If another rank's
-                # process died, the trial starts again as if this process had died.
+                # process died, or this one's CUDA is broken, the trial starts again in a new process.
                 raise
-            except UserError as error:  # another attempt would end the same way
-                return self._fail(error, attempt)
             except Exception as error:
-                if _is_cuda_error(error):
-                    raise
-                if attempt > self.assignment.retries:
+                # After an error of the user's, another attempt would end the same way.
+                if isinstance(error, UserError) or attempt > self.assignment.retries:
                     return self._fail(error, attempt)
                 self._remember(error, attempt)
-            else:
-                return None
         return None
 
     def _attempt(self, attempt: int) -> None:
@@ -120,26 +115,19 @@ class _Run:
         return run_ranks(lambda: self._train(state), self.peers_loop, self.assignment.workers)
 
     def _train(self, state: dict[str, Any] | None) -> None:
-        state_of_last_epoch: dict[str, Any] | None = None
-        epochs = loop().train(
-            self.config, self.data, seed=self.assignment.record.seed, state=state, should_stop=self.should_stop
-        )
+        seed, newest = self.assignment.record.seed, None
+        epochs = loop().train(self.config, self.data, seed=seed, state=state, should_stop=self.should_stop)
         try:
             for epoch in epochs:
                 self._note(epoch)
-                state_of_last_epoch = epoch.state()
-                if epoch.number == self.config.epochs:
-                    self._commit("finished", None)
-                elif self._is_at_rung():
-                    self._commit("paused", state_of_last_epoch)
-                elif time.monotonic() - self.committed_at >= self.assignment.commit_every_s:
-                    self._commit("running", state_of_last_epoch, beside_training=True)
+                newest = epoch.state()
+                self._commit_if_due(newest)
                 self._report()
                 if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
                     self.record = self.record.with_(status="running")
         except Interrupted:
-            if state_of_last_epoch is not None:
-                self._commit("running", state_of_last_epoch)
+            if newest is not None:
+                self._commit("running", newest)
         except Diverged as diverged:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
@@ -152,19 +140,23 @@ class _Run:
             epochs.close()
             self.record = self.uploads.finish(self.record)
 
+    def _commit_if_due(self, state: dict[str, Any]) -> None:
+        """Commit at the end, at a rung, or after some time without a commit."""
+        if self.record.epoch == self.config.epochs:
+            self._commit("finished", None)
+        elif self._is_at_rung():
+            self._commit("paused", state)
+        elif time.monotonic() - self.committed_at >= self.assignment.commit_every_s:
+            self._commit("running", state, beside_training=True)
+
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
-        planned = self.assignment.record
+        planned, objective = self.assignment.record, self.assignment.objective
         self.folder.tidy(planned.id)
-        found = self.folder.resume_point(planned.id)
-        record, data = found or (planned, None)
-        state: dict[str, Any] | None = None
+        record, data = self.folder.resume_point(planned.id) or (planned, None)
         if data is None:
             record = record.with_(metrics=[], best=None)
-        else:
-            state = torch.load(io.BytesIO(data), weights_only=True)
-            metrics, objective = record.metrics, self.assignment.objective
-            record = record.with_(best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective))
+        metrics = record.metrics
         self.pending_best = None
         self.record = record.with_(
             status="running",
@@ -172,8 +164,9 @@ class _Run:
             error=(self.assignment.past_error if attempt == 1 else None) or record.error,
             config=planned.config,
             conditions=conditions(self.config, self.data, self.assignment.workers),
+            best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
         )
-        return state
+        return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
 
     def _note(self, epoch: Epoch) -> None:
         """Add an epoch to the history; keep a copy of its weights if it is the best so far."""
@@ -187,10 +180,7 @@ class _Run:
     def _commit(self, status: str, state: dict[str, Any] | None, beside_training: bool = False) -> None:
         """Commit the record with a status, its weights, and the state if there is one to go on from.
 
-        Args:
-            status: the trial's status.
-            state: what the loop needs to go on; None at the end.
-            beside_training: whether an upload to an object store may go on beside training, since no decision waits.
+        If no decision waits for it, an upload to an object store may go on `beside_training`.
         """
         weights = {}
         if state is not None:
@@ -212,11 +202,7 @@ class _Run:
         return self.record.epoch in self.assignment.rungs
 
     def _report(self, is_new: bool = True) -> None:
-        """Report to Tune; raises SystemExit where Tune decides to stop or pause the trial.
-
-        Args:
-            is_new: whether the newest epoch was not reported yet.
-        """
+        """Report to Tune, with the newest epoch if it `is_new`; raise SystemExit if Tune stops or pauses the trial."""
         record, rungs, objective = self.record, self.assignment.rungs, self.assignment.objective
         is_compared = self._is_at_rung() or record.is_final
         worst = float("-inf") if objective.maximize else float("inf")
@@ -267,10 +253,6 @@ def _device_memory_bytes() -> int:
 def _divergence(diverged: Diverged) -> dict[str, Any]:
     numbers = {"epoch": diverged.epoch, "lr": diverged.lr, "grad_norm": diverged.grad_norm, "loss": diverged.loss}
     return {"type": "Diverged", "message": str(diverged), **{key: str(value) for key, value in numbers.items()}}
-
-
-def _is_cuda_error(error: BaseException) -> bool:
-    return isinstance(error, torch.AcceleratorError)
 
 
 def _watch(stop: Any) -> Callable[[], bool]:

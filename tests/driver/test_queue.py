@@ -11,6 +11,7 @@ import pytest
 
 from raysweep.driver import queue as queue_module
 from raysweep.driver.queue import TrialQueue
+from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
 
 RULES = Rules(eta=2, rungs=(Fraction(1, 2),))
@@ -64,12 +65,13 @@ def tune_of(told: list[tuple[str, str]], trials: int, slots: int = 1, max_concur
         TrialQueue(
             Halving(RULES, [Member(id, id, None, 4) for id in ids]),
             [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids],  # type: ignore[misc]
-            paused=(),
             count_slots=lambda: slots,
             max_concurrent=max_concurrent,
             retries=1,
-            on_pause=lambda id, rungs: told.append((id, "waits")),
-            on_stop=lambda id, rungs: told.append((id, "stops")),
+            endings=SimpleNamespace(  # type: ignore[arg-type]
+                pause=lambda id, rungs: told.append((id, "waits")), stop=lambda id, rungs: told.append((id, "stops"))
+            ),
+            stop=StopRequest(),
         )
     )
 
@@ -117,8 +119,8 @@ def test_a_trial_whose_process_died_for_the_last_time_leaves_its_place(told):
     tune.report("t1", 0.1)
     tune.report("t0", 0.9)
     tune.queue.give_up(tune.trials["t0"])
-    assert tune.queue.take_given_up() == [tune.trials["t0"]]
-    assert tune.queue.take_given_up() == []
+    assert tune.take_out() == {"t0"}
+    assert tune.take_out() == set()
     tune.queue.leave(tune.trials["t0"].trial_id, failed=False)
     assert tune.queue.has_ended("t0")
     assert tune.promote() == "t1"

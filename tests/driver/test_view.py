@@ -114,7 +114,7 @@ def _bare(text: str) -> str:
 
 def test_in_a_pipe_there_are_whole_lines_and_steps_are_said_once() -> None:
     view, board = a_run([planned()], terminal=False)
-    with view, view.step("preparing digits"):
+    with view.live, view.step("preparing digits"):
         trained(board, epoch(1), epoch(2))
         board.update(ID, "ended", status="stopped", reason="rung 1 (epoch 2): place 4 of 4, 1 goes on")
     view.console.file.flush()
@@ -127,7 +127,7 @@ def test_in_a_pipe_there_are_whole_lines_and_steps_are_said_once() -> None:
 def test_a_dumb_terminal_gets_the_lines_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     view, board = a_run([planned()])
-    with view, view.step("preparing digits"):
+    with view.live, view.step("preparing digits"):
         trained(board, epoch(1))
     text = view.console.export_text()
     assert "preparing digits\n" in text

@@ -55,8 +55,8 @@ class Run:
         self.records = [_known(folder, trial, sweep.objective) for trial in self.trials]
         """The trials' records when the run begins, in the plan's order."""
         self.halving = replay(self.records, sweep.scheduler, sweep.objective, retry_failed=True)
-        self.board = Board(self.records)
-        self.view = View(Console(stderr=True), sweep.name, sweep.objective.maximize, self.board)
+        self.board = Board(self.records, sweep.objective.maximize)
+        self.view = View(Console(stderr=True), sweep.name, self.board)
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
@@ -124,7 +124,7 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
                 if if_several_nodes and len(alive_hosts()) > 1:
                     raise ClusterError(if_several_nodes)
                 slot = find_slot(run.sweep.resources, run.view.say)
-                run.view.gpus = slot.workers * slot.gpus
+                run.board.gpus = slot.workers * slot.gpus
                 yield Tasks(run, slot)
         finally:
             ray.shutdown()

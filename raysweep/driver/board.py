@@ -64,13 +64,16 @@ class Progress:
 
 
 class Board:
-    """The progress of all trials, by id, beginning with their records.
+    """The progress of all trials, by id, beginning with their records; `maximize`: whether a higher score is better.
 
     Tune's callbacks write it on the main thread; the view, the dashboard and the exports read it on others.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], maximize: bool) -> None:
         self.trials = {record.id: Progress(record) for record in records}
+        self.gpus = 0.0
+        """GPUs that a running trial holds."""
+        self._best_of = max if maximize else min
         self.notify: Callable[[str, Progress], None] = lambda what, progress: None
         """Called after each `update` with what happened."""
         self.began = time.monotonic()
@@ -108,10 +111,9 @@ class Board:
         """Return the progress of the trials that have one of these statuses."""
         return [progress for progress in self.trials.values() if progress.status in statuses]
 
-    def best_score(self, maximize: bool) -> float | None:
+    def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""
-        scores = [progress.best for progress in self.trials.values() if progress.best is not None]
-        return (max if maximize else min)(scores, default=None)
+        return self._best_of((each.best for each in self.trials.values() if each.best is not None), default=None)
 
     def take_ended(self) -> set[str]:
         """Return the trials that ended or paused since this was last asked."""

@@ -49,7 +49,7 @@ def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) ->
     queue = _make_queue(run, left, slot)
     stall_minutes = run.sweep.limits.stall_minutes
     events = TuneEvents(run.board, run.stop, run.sweep.retries, stall_minutes, queue, run.endings.fail)
-    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag, slot):
+    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
         trainable = tune.with_parameters(Trainable(), data=data, stop=flag)
@@ -128,15 +128,14 @@ def _set_tune_environment(max_starting: int) -> None:
 
 
 @contextmanager
-def _housekeeping(run: Run, flag: Any, slot: Slot) -> Iterator[None]:
+def _housekeeping(run: Run, flag: Any) -> Iterator[None]:
     """Do beside Tune what has to be done now and then, each on a thread of its own, while the block lasts."""
-    gpus = slot.workers * slot.gpus
     tolerant = Tolerant(run.folder.path, run.view.say)
     refresh, save = partial(tolerant, partial(_refresh_exports, run)), partial(tolerant, run.meter.save)
-    meters = Meters(run.board, run.sweep.name, run.sweep.objective.maximize, gpus)
+    meters = Meters(run.board, run.sweep.name)
     run.meter.start()
     with (
-        repeating("raysweep-watch", _watch(run, flag, gpus), every_s=0.1),
+        repeating("raysweep-watch", _watch(run, flag), every_s=0.1),
         repeating("raysweep-exports", refresh, every_s=REFRESH_EXPORTS_EVERY_S, share=REFRESH_EXPORTS_SHARE),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
@@ -144,13 +143,13 @@ def _housekeeping(run: Run, flag: Any, slot: Slot) -> Iterator[None]:
         yield
 
 
-def _watch(run: Run, flag: Any, gpus: float) -> Callable[[], None]:
+def _watch(run: Run, flag: Any) -> Callable[[], None]:
     """Return what counts the hours that are spent, and tells the trials once that the run is to stop."""
     told = False
 
     def watch() -> None:
         nonlocal told
-        run.meter.count(len(run.board.with_status("running")) * gpus)
+        run.meter.count(len(run.board.with_status("running")) * run.board.gpus)
         if limit := run.meter.spent_limit():
             run.stop.request(limit)
         if run.stop.requested and not told:

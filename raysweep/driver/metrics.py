@@ -41,10 +41,10 @@ STATUSES = ("planned", "running", "paused", "finished", "stopped", "diverged", "
 
 
 class Meters:
-    """The gauges of a sweep, to be exported again and again while its trials run, which hold `gpus` each."""
+    """The gauges of a sweep, to be exported again and again while its trials run."""
 
-    def __init__(self, board: Board, sweep: str, maximize: bool, gpus: float) -> None:
-        self._board, self._sweep, self._maximize, self._gpus = board, sweep, maximize, gpus
+    def __init__(self, board: Board, sweep: str) -> None:
+        self._board, self._sweep = board, sweep
         self._gauges = {
             **{name: Gauge(name, text, ("sweep", "trial")) for name, text in OF_A_TRIAL.items()},
             **{name: Gauge(name, text, ("sweep",)) for name, text in OF_THE_SWEEP.items()},
@@ -57,15 +57,15 @@ class Meters:
         trials = self._board.trials
         running = {progress.record.id for progress in self._board.with_status("running")}
         for id in running | self._running:
-            for name, value in numbers_of(trials[id], self._gpus).items():
+            for name, value in numbers_of(trials[id], self._board.gpus).items():
                 self._set(name, value, trial=id)
         self._running = running
         statuses = Counter(progress.status for progress in trials.values())
         for status in STATUSES:
             self._set(TRIALS, statuses[status], status=status)
         hours = sum(progress.trained_hours for progress in trials.values())
-        self._set("raysweep_sweep_gpu_hours", hours * self._gpus)
-        if (best := self._board.best_score(self._maximize)) is not None:
+        self._set("raysweep_sweep_gpu_hours", hours * self._board.gpus)
+        if (best := self._board.best_score()) is not None:
             self._set("raysweep_best_score", best)
 
     def _set(self, name: str, value: float, **tags: str) -> None:

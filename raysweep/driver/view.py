@@ -28,11 +28,8 @@ BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 class View:
     """Shows the board of the sweep `name`, which notifies it of what happens."""
 
-    def __init__(self, console: Console, name: str, maximize: bool, board: Board) -> None:
-        self.console = console
-        self.gpus = 0.0
-        """GPUs of each trial; where a trial holds none, hours are those of its slot."""
-        self._name, self._maximize, self._board = name, maximize, board
+    def __init__(self, console: Console, name: str, board: Board) -> None:
+        self.console, self._name, self._board = console, name, board
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
         live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
@@ -74,17 +71,18 @@ class View:
             parts.append(f"about {_clock(an_epoch * left)} left")
         if paused := len(board.with_status("paused")):
             parts.append(f"{paused} wait at rungs")
-        if (best := board.best_score(self._maximize)) is not None:
+        if (best := board.best_score()) is not None:
             parts.append(f"best score {best:.4f}")
         return ", ".join([*parts, *self._hours()])
 
     def _hours(self) -> Iterator[str]:
-        """Say what the sweep has spent, and what early stopping has saved."""
+        """Say what the sweep has spent, and what early stopping has saved: GPU-hours, or a slot's without GPUs."""
+        gpus = self._board.gpus
         spent = sum(progress.trained_hours + progress.lost_hours for progress in self._board.trials.values())
-        yield f"{spent * (self.gpus or 1):.2f} {'GPU' if self.gpus else 'slot'}-hours spent"
+        yield f"{spent * (gpus or 1):.2f} {'GPU' if gpus else 'slot'}-hours spent"
         if stopped := self._board.with_status("stopped"):
             saved = sum(progress.saved_hours for progress in stopped)
-            yield f"{saved * (self.gpus or 1):.2f} saved by early stopping"
+            yield f"{saved * (gpus or 1):.2f} saved by early stopping"
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""

@@ -91,10 +91,6 @@ def conditions(config: LoopConfig, arrays: dict[str, Any], workers: int) -> dict
     return {"workers": workers, **loop().conditions(config, arrays), "versions": versions}
 
 
-def _data_variables() -> dict[str, str]:
-    return {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
-
-
 @dataclass(frozen=True)
 class TaskSetting:
     """What a task before or after the trials is told about where it runs."""
@@ -104,7 +100,9 @@ class TaskSetting:
     imports: tuple[str, ...]
     """The user's modules, from `--import`."""
     threads: int
-    variables: dict[str, str] = field(default_factory=_data_variables)
+    variables: dict[str, str] = field(
+        default_factory=lambda: {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
+    )
     """Where the driver's environment says that data lies and is cached."""
 
     def set_up_process(self) -> None:

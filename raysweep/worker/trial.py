@@ -39,10 +39,8 @@ from raysweep.worker.tasks import Assignment, conditions, out_of_memory
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
     """Train a trial from its last commit to its end; this is the function that Tune runs.
 
-    Args:
-        config: holds the `assignment`.
-        data: the object references of the prepared arrays, by `LoopConfig.data_key`.
-        stop: the `StopFlag` actor.
+    `config` holds the assignment, `data` the object references of the prepared arrays, by `LoopConfig.data_key`; `stop`
+    is the `StopFlag` actor.
     """
     assignment: Assignment = config["assignment"]
     settings = _get_ready(assignment)

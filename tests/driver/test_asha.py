@@ -99,10 +99,10 @@ def test_spent_gpu_hours_make_running_trials_commit_and_the_command_end_with_3(t
         command = Command(address, tmp_path)
         shutil.copy(noop_loop.__file__, tmp_path)
         (tmp_path / "noop.yaml").write_text(SWEEP.replace("gpus: 0", "gpus: auto"))
-        words = ("random.samples=4", "epochs=5000", "limits.gpu_hours=0.001", "--import", "noop_loop", "--json")
+        words = ("random.samples=4", "epochs=20000", "limits.gpu_hours=0.003", "--import", "noop_loop", "--json")
         out, err = command(tmp_path / "noop.yaml", *words, code=3)
-        assert "limits.gpu_hours: 0.001 are spent" in err
-        assert json.loads(out)["cut_short"] == "limits.gpu_hours: 0.001 are spent"
+        assert "limits.gpu_hours: 0.003 are spent" in err
+        assert json.loads(out)["cut_short"] == "limits.gpu_hours: 0.003 are spent"
         records = command.records("noop")
         assert any(record["metrics"] and record["weights"] for record in records.values())
         command(tmp_path / "noop.yaml", *words, code=3)

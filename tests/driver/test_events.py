@@ -37,7 +37,7 @@ class Tune:
         self.given_up: list[Any] = []
         self.failed: list[str] = []
         self.stop = StopRequest()
-        self.board = Board([record])
+        self.board = Board([record], maximize=True)
         self.events = TuneEvents(
             self.board,
             self.stop,

@@ -65,12 +65,13 @@ def row(epoch: int, seconds: float = 1800.0) -> dict[str, float]:
     return {"epoch": epoch, "val_acc": epoch / 10, "images_per_s": 100.0, "seconds": seconds}
 
 
-def board_of(**histories: list[dict[str, float]]) -> Board:
+def board_of(gpus: float = 1, **histories: list[dict[str, float]]) -> Board:
     """A board of trials that run, each with a committed history."""
     records = [
         Record(id=id, name=id, seed=0, axes={}, config={}, epochs=9, metrics=rows) for id, rows in histories.items()
     ]
-    board = Board(records)
+    board = Board(records, maximize=True)
+    board.gpus = gpus
     for id in histories:
         board.update(id, "started", status="running")
     return board
@@ -78,7 +79,7 @@ def board_of(**histories: list[dict[str, float]]) -> Board:
 
 def test_a_trial_is_shown_while_it_runs_and_once_more_when_it_has_ended(exported: Any) -> None:
     board = board_of(a=[], b=[row(1)])
-    meters = Meters(board, "small", True, 1)
+    meters = Meters(board, "small")
     said = exported(meters)
     assert said["raysweep_epochs", "a"] == 9
     assert ("raysweep_val_acc", "a") not in said
@@ -94,8 +95,8 @@ def test_a_trial_is_shown_while_it_runs_and_once_more_when_it_has_ended(exported
 
 
 def test_gpu_hours_count_earlier_runs_and_each_epoch_once(exported: Any) -> None:
-    board = board_of(a=[row(1)], b=[row(1), row(2)])
-    meters = Meters(board, "small", True, 2 * 0.5)
+    board = board_of(2 * 0.5, a=[row(1)], b=[row(1), row(2)])
+    meters = Meters(board, "small")
     said = exported(meters)
     assert (said["raysweep_gpu_hours", "a"], said["raysweep_gpu_hours", "b"]) == (0.5, 1.0)
     board.note_epoch("a", row(2))
@@ -112,7 +113,7 @@ def test_a_thousand_trials_show_as_many_series_as_run(exported: Any) -> None:
     board = board_of(**{f"t{number}": [row(1)] for number in range(1000)})
     for number in range(990):
         board.update(f"t{number}", "ended", status="finished")
-    meters = Meters(board, "small", True, 0)
+    meters = Meters(board, "small")
     exported(meters)
     assert len({trial for name, trial in exported(meters) if name in OF_A_TRIAL}) == 10
 

@@ -31,8 +31,8 @@ def epoch(number: int, val_acc: float | None = None) -> dict[str, Any]:
 def a_run(records: list[Record], width: int = 80, terminal: bool = True, **options: Any) -> tuple[View, Board]:
     output = io.TextIOWrapper(io.BytesIO(), encoding=options.pop("encoding", "utf-8"))
     console = Console(file=output, width=width, force_terminal=terminal, record=True, **options)
-    board = Board(records)
-    return View(console, "sweep", True, board), board
+    board = Board(records, maximize=True)
+    return View(console, "sweep", board), board
 
 
 def trained(board: Board, *rows: dict[str, Any], trial_id: str = ID) -> None:
@@ -170,7 +170,7 @@ def test_hours_are_those_of_all_epochs_of_all_runs_times_the_gpus_of_a_trial() -
     view, board = a_run([earlier, planned()])
     trained(board, epoch(1), epoch(2))
     assert hours(view) == "0.15 slot-hours spent"  # six epochs of 90 s
-    view.gpus = 2
+    board.gpus = 2
     assert hours(view) == "0.30 GPU-hours spent"
     assert "0.30 GPU-hours spent" in " ".join(lines(view))
 

@@ -91,27 +91,9 @@ def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = No
     write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data)
 
 
-class Tasks:
-    """Starts tasks on a trial's slot, with the resources of one worker, and waits until they end or the run stops."""
-
-    def __init__(self, run: Run, slot: Slot) -> None:
-        self.slot, self._run = slot, run
-        self._setting = TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
-
-    def start(self, task: Callable[..., Any], *arguments: Any, results: int = 1) -> Any:
-        """Start a task; return the object references of its results."""
-        resources: dict[str, Any] = {"num_cpus": self.slot.cpus, "num_gpus": self.slot.gpus}
-        return ray.remote(num_returns=results, **resources)(task).remote(self._setting, *arguments)
-
-    def wait(self, reference: Any, what: str) -> bool:
-        """Wait for a result, showing `what` is done meanwhile; return False if the run is to stop first."""
-        with self._run.view.step(what):
-            return wait_for(reference, self.slot, self._run.view.say, lambda: self._run.stop.requested)
-
-
 @contextmanager
-def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[Tasks]:
-    """Connect to Ray for the time of the block, with the view and the signals on; yield what starts tasks there.
+def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[Slot]:
+    """Connect to Ray for the time of the block, with the view and the signals on; yield a trial's slot there.
 
     Raises:
         ClusterError: there is no such cluster, a trial fits nowhere, or the storage serves one node only
@@ -125,12 +107,12 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
                     raise ClusterError(if_several_nodes)
                 slot = find_slot(run.sweep.resources, run.view.say)
                 run.board.gpus = slot.workers * slot.gpus
-                yield Tasks(run, slot)
+                yield slot
         finally:
             ray.shutdown()
 
 
-def prepare_data(run: Run, left: Sequence[Record], tasks: Tasks) -> dict[str, Any]:
+def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> dict[str, Any]:
     """Prepare each data set of what is left once, on a trial's slot, and check that the networks can be built for it.
 
     Return the object reference of each set's arrays by `LoopConfig.data_key`, or none if the run is to stop first.
@@ -150,13 +132,28 @@ def prepare_data(run: Run, left: Sequence[Record], tasks: Tasks) -> dict[str, An
     conditions: dict[str, dict[str, Any]] = {}
     for key, of_trials in sharing.items():
         alike = list(of_trials.values())
-        references[key], found = tasks.start(prepare, alike, tasks.slot.workers, results=2)
-        if not tasks.wait(found, f"preparing {alike[0].data_name()}"):
+        what = f"preparing {alike[0].data_name()}"
+        results = run_task(run, slot, what, prepare, alike, slot.workers, results=2)
+        if results is None:
             return {}
+        references[key], found = results
         conditions.update(zip(of_trials, _get(found), strict=True))
     _check_conditions(run.folder.path, left, conditions)
     write_plan(run, conditions)
     return references
+
+
+def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any, results: int = 1) -> Any:
+    """Run a task with the resources of a trial's worker, showing `what` it does.
+
+    Return the object references of its results, or None if the run is to stop before they are there.
+    """
+    setting = TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
+    resources: dict[str, Any] = {"num_cpus": slot.cpus, "num_gpus": slot.gpus}
+    references = ray.remote(num_returns=results, **resources)(task).remote(setting, *arguments)
+    with run.view.step(what):
+        last = references if results == 1 else references[-1]
+        return references if wait_for(last, slot, run.view.say, lambda: run.stop.requested) else None
 
 
 def _get(reference: Any) -> Any:

@@ -19,7 +19,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.slots import Slot, count_slots
-from raysweep.driver.before import Run, Tasks
+from raysweep.driver.before import Run, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -180,7 +180,7 @@ def _refresh_exports(run: Run) -> None:
             write_tensorboard(run.folder, record)
 
 
-def evaluate_best(run: Run, data: Mapping[str, Any], tasks: Tasks) -> None:
+def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     """Measure the winner's best weights as the sweep asks for, unless the run folder has it already.
 
     A data set that is in `data` need not be opened again. A fault is only said, since the trials are done all the same;
@@ -192,8 +192,9 @@ def evaluate_best(run: Run, data: Mapping[str, Any], tasks: Tasks) -> None:
         return
     arrays = data.get(loop().config.model_validate(winner.config).data_key())
     views = views_to_evaluate(winner, tta)
-    reference = tasks.start(evaluate, winner, folder.parent.uri, folder.name, views, arrays)
-    if not tasks.wait(reference, f"evaluating {winner.id}"):
+    what, storage = f"evaluating {winner.id}", folder.parent.uri
+    reference = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays)
+    if reference is None:
         return
     try:
         accuracies = ray.get(reference)

@@ -1,4 +1,4 @@
-"""What a trial's process ended with, told by what Ray says of it: whose fault it was, in words."""
+"""Tells from Ray's words how a trial's process ended, and whose fault that was."""
 
 from __future__ import annotations
 

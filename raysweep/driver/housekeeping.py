@@ -36,7 +36,7 @@ def repeating(name: str, action: Callable[[], None], every_s: float, share: floa
 
 
 class Tolerant:
-    """Calls actions that are made up for later, so a fault of the storage `where` is only said, once."""
+    """Calls actions that a later call makes up for: a fault of the storage at `where` is said once and ends nothing."""
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say = where, say

@@ -89,11 +89,11 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
         run.stop.request(limit)
         write_plan(run)
         return
-    with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as tasks:
+    with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
         data: dict[str, Any] = {}
         if left:
-            data = prepare_data(run, left, tasks)
+            data = prepare_data(run, left, slot)
             if not run.stop.requested:
-                train(run, left, tasks.slot, data)
+                train(run, left, slot, data)
         if not run.stop.requested:
-            evaluate_best(run, data, tasks)
+            evaluate_best(run, data, slot)

@@ -96,8 +96,7 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
     """Connect to Ray for the time of the block, with the view and the signals on; yield a trial's slot there.
 
     Raises:
-        ClusterError: there is no such cluster, a trial fits nowhere, or the storage serves one node only
-            (`if_several_nodes` says why).
+        ClusterError: a trial fits nowhere, or there are several nodes and `if_several_nodes` says why that cannot work.
     """
     with run.stop.on_signals(), run.view.live:
         connect(address, describe_job(run.sweep.name, run.folder.path))
@@ -124,13 +123,9 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> dict[str, Any]
     run.view.say(_first_line(run, left))
     # Imports torch, for seconds: now, while this process waits for others to prepare the data.
     threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
-    sharing: dict[str, dict[str, LoopConfig]] = {}
-    for record in left:
-        config = loop().config.model_validate(record.config)
-        sharing.setdefault(config.data_key(), {})[record.id] = config
     references: dict[str, Any] = {}
     conditions: dict[str, dict[str, Any]] = {}
-    for key, of_trials in sharing.items():
+    for key, of_trials in _by_data_set(left).items():
         alike = list(of_trials.values())
         what = f"preparing {alike[0].data_name()}"
         results = run_task(run, slot, what, prepare, alike, slot.workers, results=2)
@@ -141,6 +136,15 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> dict[str, Any]
     _check_conditions(run.folder.path, left, conditions)
     write_plan(run, conditions)
     return references
+
+
+def _by_data_set(left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
+    """Return the configs of the trials that share a data set, by its key and then by the trial's id."""
+    sharing: dict[str, dict[str, LoopConfig]] = {}
+    for record in left:
+        config = loop().config.model_validate(record.config)
+        sharing.setdefault(config.data_key(), {})[record.id] = config
+    return sharing
 
 
 def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any, results: int = 1) -> Any:

@@ -35,16 +35,10 @@ earlier, since Tune would start a process for it beside the warm ones, and drop 
 
 
 class TrialQueue:
-    """The trials that are not done, and where each of them stands.
+    """The trials that are not done (`assignments`), and where each of them stands; `halving` knows the whole plan.
 
-    Args:
-        halving: of the whole plan, fed with the records.
-        assignments: of the trials that are not done.
-        count_slots: tells how many the cluster has.
-        max_concurrent: how many trials may hold one at the same time; None: all of them.
-        retries: how often a trial that could not be started is handed out anew.
-        endings: told of trials that have to wait, or have no chance any more.
-        stop: whether the run is to stop.
+    `max_concurrent` limits how many of the cluster's slots are used. A trial that could not be started is handed out
+    anew `retries` times. `endings` is told of trials that have to wait, or have no chance any more.
     """
 
     def __init__(

@@ -30,18 +30,11 @@ def run_sweep(
     fresh: bool = False,
     as_json_document: bool = False,
 ) -> int:
-    """Run a sweep, or go on with it; return the exit code.
+    """Run a sweep in its run folder, or go on with it; return the exit code.
 
-    0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user.
-
-    Args:
-        sweep: the sweep, read from a file.
-        folder: its run folder.
-        named: how the user named both, for messages.
-        address: the address of a Ray cluster; default: $RAY_ADDRESS, else one is started on this machine.
-        imports: modules that register the user's networks, data sources and augmentations; imported already.
-        fresh: whether to move an old run folder aside first.
-        as_json_document: whether to print the results as one JSON document on stdout.
+    0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
+    $RAY_ADDRESS, a Ray cluster is started on this machine. The modules of `imports` are imported already. `fresh` moves
+    an old run folder aside first. `as_json_document` prints the results as one JSON document on stdout.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.

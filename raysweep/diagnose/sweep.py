@@ -16,6 +16,7 @@ from raysweep.diagnose.findings import Cause, Diagnosis, Kind
 from raysweep.diagnose.rules import RULES, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.store.record import Record
+from raysweep.sweepfile.patch import get
 from raysweep.sweepfile.schema import Objective
 
 WITH_CAUSES = {rule.kind for rule in RULES if rule.has_causes}
@@ -96,9 +97,7 @@ def varied_settings(records: Sequence[Record]) -> list[str]:
 
 def setting(record: Record, key: str) -> Any:
     """Return a trial's value of a dotted key, or None where it has none."""
-    value: Any = record.config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = get(record.config, key)
     return record.axes.get(key) if value is None else value
 
 

@@ -24,17 +24,13 @@ from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
-from raysweep.halving.replay import is_done, replay
-from raysweep.halving.rungs import Verdict
-from raysweep.halving.scores import score_again
 from raysweep.loops import loop
+from raysweep.results.rerun import rerun_of
 from raysweep.store import Record, RunFolder
-from raysweep.store.record import planned_record
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import Trial, plan_trials
-from raysweep.sweepfile.schema import Objective
+from raysweep.sweepfile.plan import plan_trials
 from raysweep.worker.tasks import TaskSetting, prepare
 
 MUST_MATCH = {
@@ -52,9 +48,9 @@ class Run:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
         self.sweep_path = Path(named.path)
         self.trials = plan_trials(sweep)
-        self.records = [_known(folder, trial, sweep.objective) for trial in self.trials]
-        """The trials' records when the run begins, in the plan's order."""
-        self.halving = replay(self.records, sweep.scheduler, sweep.objective, retry_failed=True)
+        self.rerun = rerun_of(sweep, self.trials, folder)
+        """The trials' records when the run begins, in the plan's order, and what becomes of each trial."""
+        self.records, self.halving = self.rerun.records, self.rerun.halving
         self.board = Board(self.records, sweep.objective.maximize)
         self.view = View(Console(stderr=True), sweep.name, self.board)
         self.stop = StopRequest()
@@ -62,26 +58,12 @@ class Run:
         self.endings = Endings(folder, self.board)
 
 
-def _known(folder: RunFolder, trial: Trial, objective: Objective) -> Record:
-    """Return a trial's record as the sweep file is now: names, and the score under its objective, may have changed."""
-    planned, record = planned_record(trial), folder.record(trial.id)
-    if record is None:
-        return planned
-    best = score_again(record.best, record.metrics, objective)
-    return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
-
-
 def trials_left(run: Run) -> list[Record]:
     """Return the trials that may have to go on; commit the end of those that wait and now have no chance."""
-    left = []
     for record in run.records:
-        if is_done(record, run.sweep.scheduler):
-            continue
-        if run.halving.verdict(record.id) is not Verdict.OUT:
-            left.append(record)
-        elif not record.is_final:
+        if run.rerun.fates[record.id] == "stopped" and not record.is_final:
             run.endings.stop(record.id, run.halving.explain(record.id))
-    return left
+    return run.rerun.left
 
 
 def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from raysweep.errors import UserError
 from raysweep.results.ranking import can_win
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
+from raysweep.sweepfile.patch import flatten
 
 CLOCK = ("seconds", "images_per_s")
 """Metrics that depend on the machine."""
@@ -77,7 +78,7 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
     if len(metrics) > 1:
         raise UserError(f"the runs are ranked by different metrics ({', '.join(sorted(metrics))}): no common score")
     records = [record for result in results for record in result.trials]
-    texts = pd.DataFrame([dict(_flatten(record.config)) for record in records], dtype=object).fillna("-")
+    texts = pd.DataFrame([_texts(record.config) for record in records], dtype=object).fillna("-")
     run = pd.Series([place for place, result in enumerate(results) for _ in result.trials])
     values = {key: texts[key].groupby(run).agg(lambda run: sorted(set(run))).tolist() for key in texts}
     settings = {key: sides for key, sides in values.items() if any(side != sides[0] for side in sides)}
@@ -103,12 +104,9 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
     )
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            yield from _flatten(entry, f"{prefix}{key}.")
-        elif entry is not None:
-            yield f"{prefix}{key}", entry if isinstance(entry, str) else json.dumps(entry, default=str)
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    known = {key: value for key, value in flatten(config) if value is not None}
+    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in known.items()}
 
 
 def _common(trials: pd.DataFrame, runs: int) -> Common:

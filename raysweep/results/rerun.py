@@ -52,6 +52,7 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
 
 
 def _known(trial: Trial, record: Record | None, sweep: Sweep) -> Record:
+    """Return a trial's record as the sweep file is now: names, and the score under its objective, may have changed."""
     planned = planned_record(trial)
     if record is None:
         return planned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from raysweep.store.document import SEAL, DamagedFileError, digest, verify
 from raysweep.store.record import Record, Score
 from raysweep.store.runfolder import RunFolder
+from raysweep.sweepfile.patch import flatten
 
 T = TypeVar("T")
 
@@ -114,18 +115,10 @@ def _row(record: Record) -> dict[str, Any]:
     row = {name: getattr(record, name) for name in ("id", "name", "status", "seed", "epoch", "epochs")}
     row |= {name: best.get(name) for name in ("score", "val_acc", "averaged")}
     row |= {"best_epoch": best.get("epoch"), "error": (record.error or {}).get("message")}
-    row |= _flatten(record.config, "config.")
+    row |= flatten(record.config, "config.")
     for tag in dict.fromkeys(tag for metrics in record.metrics for tag in metrics):
         row[f"curve.{tag}"] = [metrics.get(tag) for metrics in record.metrics]
     return row
-
-
-def _flatten(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, entry in value.items():
-        if isinstance(entry, dict):
-            yield from _flatten(entry, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", entry
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:

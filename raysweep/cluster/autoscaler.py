@@ -25,8 +25,7 @@ class NodeType:
     """A kind of node that the autoscaler may launch."""
 
     name: str
-    resources: Mapping[str, float]
-    """Resources by Ray's names; empty on-premise, where only the node itself knows them."""
+    resources: Mapping[str, float]  # resources by Ray's names; empty on-premise, where only the node itself knows them
     min_workers: int
     max_workers: int
 
@@ -36,8 +35,7 @@ class Autoscaler:
     """The workers that the cluster may have beside its head; a cluster without an autoscaler adds none."""
 
     node_types: tuple[NodeType, ...] = ()
-    hosts: tuple[str, ...] = ()
-    """Addresses of an on-premise cluster's workers."""
+    hosts: tuple[str, ...] = ()  # addresses of an on-premise cluster's workers
     max_workers: int = 0
 
     @property

@@ -32,10 +32,8 @@ class Slot:
     """What one trial holds while it runs."""
 
     workers: int
-    gpus: float
-    """GPUs of each worker."""
-    cpus: float
-    """CPUs of each worker."""
+    gpus: float  # GPUs of each worker
+    cpus: float  # CPUs of each worker
 
     @property
     def bundle(self) -> dict[str, float]:

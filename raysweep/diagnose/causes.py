@@ -29,10 +29,8 @@ class CauseRule:
     """One cause that a dip or a divergence may have, and how the evidence is weighed."""
 
     cause: Cause
-    words: str
-    """The cause as sentences name it."""
-    weigh: Callable[[Finding, Trial, int, Thresholds], Weighed]
-    """Takes a finding, its trial, the place of its first epoch and the thresholds."""
+    words: str  # the cause as sentences name it
+    weigh: Callable[[Finding, Trial, int, Thresholds], Weighed]  # takes a finding, its trial, its first epoch's place
 
 
 def with_causes(finding: Finding, trial: Trial, limits: Thresholds) -> Finding:

@@ -29,15 +29,11 @@ class Finding:
     """One thing that a reader of the curves would point at."""
 
     kind: Kind
-    first: int
-    """The epoch in which it begins."""
-    last: int
-    """The last epoch that it covers."""
-    numbers: Mapping[str, float]
-    """Its amounts by name; accuracies are 0..1."""
+    first: int  # the epoch in which it begins
+    last: int  # the last epoch that it covers
+    numbers: Mapping[str, float]  # its amounts by name; accuracies are 0..1
     evidence: tuple[Evidence, ...] = ()
-    recovered: bool | None = None
-    """Whether validation came back after a dip; None for other findings."""
+    recovered: bool | None = None  # whether validation came back after a dip; None for other findings
 
     @property
     def causes(self) -> tuple[Cause, ...]:
@@ -71,11 +67,9 @@ class Trial:
     """What the rules look at."""
 
     curves: Curves
-    epochs: int
-    """Epochs that it was to train."""
+    epochs: int  # epochs that it was to train
     status: str
-    error: Mapping[str, Any]
-    """The record's error; for a diverged trial it has the numbers of the epoch that was lost."""
+    error: Mapping[str, Any]  # the record's error; for a diverged trial it has the numbers of the epoch that was lost
     classes: int | None
 
     @property

@@ -31,7 +31,7 @@ class Rule:
 
     kind: Kind
     find: Callable[[Trial, Diagnosis, Thresholds], list[Finding]]
-    """Takes a trial, what the rules before found, and the thresholds."""
+    """Takes a trial, what earlier rules found, the thresholds."""
     describe: Callable[[Finding], str]
     """Returns one sentence, without the trial and the cause."""
     verb: str = ""

@@ -32,24 +32,15 @@ class ValueEffect:
     """The trials that share one value of a setting."""
 
     value: str
-    trials: int
-    """Trials that trained at least one epoch, or diverged in their first."""
-    counts: Mapping[Kind, int]
-    """Those of them that have a finding, by its kind."""
-    dip_causes: Mapping[Cause | None, int]
-    """Trials by the first cause of their dips; None stands for unexplained ones."""
-    gradient_ratio: float
-    """Largest gradient norm before their dips, in multiples of the usual; NaN where not known."""
-    configs: int
-    """Configs of which a seed trained to its end; the scores below are theirs."""
-    score: float
-    """The mean over those configs of the mean over their seeds."""
-    standard_error: float
-    """Standard error of that mean, by seeds alone; NaN where no config of the sweep was repeated."""
-    ahead: int
-    """Those of the `comparisons` in which its config scored best."""
-    comparisons: int
-    """Sets of configs that differ in this setting alone."""
+    trials: int  # trials that trained at least one epoch, or diverged in their first
+    counts: Mapping[Kind, int]  # those of them that have a finding, by its kind
+    dip_causes: Mapping[Cause | None, int]  # trials by the first cause of their dips; None stands for unexplained ones
+    gradient_ratio: float  # largest gradient norm before their dips, in multiples of the usual; NaN where not known
+    configs: int  # configs of which a seed trained to its end; the scores below are theirs
+    score: float  # the mean over those configs of the mean over their seeds
+    standard_error: float  # standard error of that mean, by seeds alone; NaN where no config of the sweep was repeated
+    ahead: int  # those of the `comparisons` in which its config scored best
+    comparisons: int  # sets of configs that differ in this setting alone
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class AxisEffect:
     key: str
     values: tuple[ValueEffect, ...]
     chance: Mapping[Kind, float]
-    """Share of shuffles in which the values differ as much (a permutation test); a small one rules out chance."""
+    """Share of shuffles that differ as much (permutation test); a small one rules out chance."""
     changed_alone: bool
     """Whether any trials differ in this setting with all else equal."""
 
@@ -68,11 +59,9 @@ class AxisEffect:
 class SweepDiagnosis:
     """What the trials of a sweep show, one by one and together."""
 
-    trials: Mapping[str, Diagnosis]
-    """Each trial's diagnosis by its id."""
+    trials: Mapping[str, Diagnosis]  # each trial's diagnosis by its id
     axes: tuple[AxisEffect, ...]
-    seed_spread: float
-    """Standard deviation of the score over the seeds of a config, pooled; NaN where no config has two seeds."""
+    seed_spread: float  # standard deviation of the score over a config's seeds, pooled; NaN where none has two
     objective: Objective
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -23,11 +24,9 @@ MEMORY_TEXT = re.compile(r"running low on memory|memory pressure|OutOfMemoryErro
 class Failure:
     """How a trial's process ended."""
 
-    type: str
-    """As in the record: ProcessDied, OutOfMemory, Stalled, NodeDied, StorageError."""
+    type: str  # as in the record: ProcessDied, OutOfMemory, Stalled, NodeDied, StorageError
     message: str
-    detail: str
-    """Ray's own words."""
+    detail: str  # Ray's own words
     advice: str = ""
 
     @property
@@ -61,7 +60,6 @@ def failure_of(text: str, batch_size: int) -> Failure:
 def last_words(trial: TuneTrial) -> str:
     """Return what Ray said when a trial's process ended for the last time."""
     try:
-        with open(trial.error_file) as file:
-            return file.read().rpartition("Failure # ")[2]
+        return Path(trial.error_file).read_text().rpartition("Failure # ")[2]
     except (OSError, TypeError):
         return ""

@@ -32,19 +32,14 @@ MOST_NOTES = 20
 class Row:
     """One trial."""
 
-    number: int
-    """Ties its row and its curves together in the page."""
+    number: int  # ties its row and its curves together in the page
     record: Record
-    place: int | None
-    """Its place in the ranking; None for trials that cannot win."""
-    settings: Mapping[str, str]
-    """Its values of the settings that the sweep varies."""
+    place: int | None  # its place in the ranking; None for trials that cannot win
+    settings: Mapping[str, str]  # its values of the settings that the sweep varies
     diagnosis: Diagnosis
     rungs: Sequence[RungReport]
-    colour: int
-    """The place of its value among those of `Report.colour_key`."""
-    pull: str | None
-    """The command that pulls it; None where no weights are kept."""
+    colour: int  # the place of its value among those of `Report.colour_key`
+    pull: str | None  # the command that pulls it; None where no weights are kept
 
     @property
     def final_score(self) -> float | None:
@@ -76,19 +71,14 @@ class Report:
     """What the page, the Markdown and the CSV are made from."""
 
     result: SweepResult
-    rows: list[Row]
-    """The trials, best first."""
-    keys: list[str]
-    """Settings that the sweep varies."""
-    colour_key: str | None
-    """The setting that colours show: of those with few values, the one by which the mean scores differ most."""
+    rows: list[Row]  # the trials, best first
+    keys: list[str]  # settings that the sweep varies
+    colour_key: str | None  # the setting shown in colour: the one of few values whose mean scores differ most
     sweep: SweepDiagnosis
     hours: Hours
     is_running: bool
-    notes: list[str]
-    """What is missing or cannot be read."""
-    command: str
-    """The sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them."""
+    notes: list[str]  # what is missing or cannot be read
+    command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
 
     @property
     def description(self) -> str:

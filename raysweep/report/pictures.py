@@ -56,12 +56,9 @@ class Pictures:
     """All pictures of a run."""
 
     curves: list[Chart]
-    settings: list[Chart]
-    """Parallel coordinates; empty where nothing varies."""
-    rungs: list[Chart]
-    """Which trials went on; empty without rungs."""
-    left_out: str
-    """Says whose curves are not drawn; empty if all are."""
+    settings: list[Chart]  # parallel coordinates; empty where nothing varies
+    rungs: list[Chart]  # which trials went on; empty without rungs
+    left_out: str  # says whose curves are not drawn; empty if all are
 
 
 def draw(report: Report) -> Pictures:

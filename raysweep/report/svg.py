@@ -64,8 +64,7 @@ class Chart:
 
     title: str
     description: str
-    name: str
-    """Its class, and the stem of its ids."""
+    name: str  # its class, and the stem of its ids
     width: int = WIDTH
     root: ET.Element = field(init=False)
 

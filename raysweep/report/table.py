@@ -22,11 +22,9 @@ class Column:
     """A column of the ranking table."""
 
     name: str
-    value: Callable[[Row], Any]
-    """Returns a trial's value; None or "-" where it has none."""
+    value: Callable[[Row], Any]  # returns a trial's value; None or "-" where it has none
     number: bool = False
-    shown: Callable[[Any], str] = str
-    """Writes a value for people."""
+    shown: Callable[[Any], str] = str  # writes a value for people
 
     def cell(self, row: Row) -> tuple[str, str]:
         """Return a trial's value as it is shown, and as it is sorted by and written to the CSV."""

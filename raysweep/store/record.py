@@ -28,8 +28,7 @@ class NewerRecordError(Exception):
 class WeightsFile:
     """A weights file of a commit."""
 
-    file: str
-    """Its name in the trial's folder."""
+    file: str  # its name in the trial's folder
     sha256: str
     bytes: int
     epoch: int
@@ -41,10 +40,8 @@ class Score:
 
     epoch: int
     score: float
-    averaged: bool
-    """Whether they are the EMA weights."""
-    val_acc: float | None
-    """Validation accuracy (0..1) of those weights."""
+    averaged: bool  # whether they are the EMA weights
+    val_acc: float | None  # validation accuracy (0..1) of those weights
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,7 @@ class Resolved:
 
     document: Mapping[str, Any]
     objective: Objective
-    plan: list[Record]
-    """The planned records of the last run's trials, in order."""
+    plan: list[Record]  # the planned records of the last run's trials, in order
 
 
 def write_resolved(

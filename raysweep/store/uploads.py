@@ -27,7 +27,5 @@ class Uploads:
     def finish(self, record: Record) -> Record:
         """Wait for the last commit; return the record with that commit's weights."""
         pending, self._pending = self._pending, None
-        if pending is None:
-            return record
-        committed = pending.result()
+        committed = pending.result() if pending else record
         return record.with_(weights=committed.weights, previous=committed.previous)

@@ -31,8 +31,7 @@ class Source:
     path: str
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
-    overridden: dict[Keys, str] = field(default_factory=dict)
-    """The override that decided a value, by the way to it."""
+    overridden: dict[Keys, str] = field(default_factory=dict)  # the override that decided a value, by the way to it
 
     def place(self, keys: Sequence[str | int]) -> str:
         """Return where a value, or else what surrounds it, was set: `file:line`, or the override."""

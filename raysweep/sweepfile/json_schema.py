@@ -42,9 +42,5 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def _table(properties: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "patternProperties": {DOTTED: dotted},
-        "additionalProperties": False,
-    }
+    patterns = {DOTTED: dotted}
+    return {"type": "object", "properties": properties, "patternProperties": patterns, "additionalProperties": False}

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 class Named:
     """A sweep as the user named it; everything is as it was typed."""
 
-    path: str
-    """The sweep file."""
-    overrides: tuple[str, ...] = ()
-    """`key=value` each; they patch the file."""
-    storage: str | None = None
-    """Where run folders lie, if the command line said so."""
+    path: str  # the sweep file
+    overrides: tuple[str, ...] = ()  # `key=value` each; they patch the file
+    storage: str | None = None  # where run folders lie, if the command line said so
 
     def in_words(self) -> str:
         """Return the words by which another command finds the same run folder."""

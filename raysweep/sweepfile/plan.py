@@ -30,13 +30,11 @@ from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 class Trial:
     """One trial of a plan."""
 
-    id: str
-    """A readable name, and a hash of config and seed."""
+    id: str  # a readable name, and a hash of config and seed
     name: str
     config: LoopConfig
     seed: int
-    axes: dict[str, Any] = field(default_factory=dict)
-    """The keys that this sweep varies, with this trial's values."""
+    axes: dict[str, Any] = field(default_factory=dict)  # the keys that this sweep varies, with this trial's values
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:

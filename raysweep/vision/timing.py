@@ -28,12 +28,9 @@ MAX_VAL_IMAGES = 512
 class Timing:
     """What an epoch of a trial takes."""
 
-    epoch_s: float
-    """Seconds of training and evaluation."""
-    last_bytes: int
-    """Size of the state to go on from."""
-    best_bytes: int
-    """Size of the best weights."""
+    epoch_s: float  # seconds of training and evaluation
+    last_bytes: int  # size of the state to go on from
+    best_bytes: int  # size of the best weights
 
 
 def time_trials(configs: Sequence[Any], sweep_folder: Path) -> list[Timing]:

@@ -29,8 +29,7 @@ class Finding:
     check: str
     level: Level
     message: str
-    remedy: str = ""
-    """What to do about it; empty where all is well."""
+    remedy: str = ""  # what to do about it; empty where all is well
 
 
 def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:

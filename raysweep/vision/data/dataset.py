@@ -36,10 +36,8 @@ ABOUT = ("name", "classes", "mean", "std", "fingerprint", "skipped")
 class Split:
     """Images and labels of one split, in the same order."""
 
-    images: torch.Tensor
-    """uint8, N x 3 x H x W."""
-    labels: torch.Tensor
-    """int64, N; 0 <= label < number of classes."""
+    images: torch.Tensor  # uint8, N x 3 x H x W
+    labels: torch.Tensor  # int64, N; 0 <= label < number of classes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,21 +54,15 @@ class Split:
 class DataSet:
     """A prepared set: its splits and what is known about them."""
 
-    name: str
-    """Name of the source."""
+    name: str  # name of the source
     train: Split
     val: Split
     test: Split | None
-    classes: tuple[str, ...]
-    """Name of each label."""
-    mean: Channels
-    """Mean of each channel over the training images, on the scale 0..1."""
-    std: Channels
-    """Their standard deviation."""
-    fingerprint: str
-    """Hash of images, labels and class names."""
-    skipped: int = 0
-    """Number of images left out because they cannot be decoded (`on_corrupt: skip`)."""
+    classes: tuple[str, ...]  # name of each label
+    mean: Channels  # mean of each channel over the training images, on the scale 0..1
+    std: Channels  # their standard deviation
+    fingerprint: str  # hash of images, labels and class names
+    skipped: int = 0  # number of images left out because they cannot be decoded (`on_corrupt: skip`)
 
     @property
     def num_classes(self) -> int:

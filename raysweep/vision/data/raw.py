@@ -48,15 +48,12 @@ class RawSplit:
 class RawData:
     """What a source returns."""
 
-    classes: Callable[[], Sequence[str]]
-    """Reads the class names, in the order of their labels."""
+    classes: Callable[[], Sequence[str]]  # reads the class names, in the order of their labels
     train: RawSplit
     val: RawSplit | None = None
     test: RawSplit | None = None
-    files: tuple[Path, ...] = ()
-    """All files that decide the content. If one changes, the set is prepared again."""
-    content: str = ""
-    """What else decides the content, such as the version of a generator."""
+    files: tuple[Path, ...] = ()  # all files that decide the content; if one changes, the set is prepared again
+    content: str = ""  # what else decides the content, such as the version of a generator
 
     @cached_property
     def place(self) -> Path | None:

@@ -17,7 +17,7 @@ from raysweep.sweepfile.schema import RankBy
 SHARES = tuple(Fraction(share) for share in ("1/12", "1/9", "1/8", "1/6", "2/9", "1/4", "1/3", "1/2"))
 WITNESSES: tuple[RankBy, ...] = ("best", "last", "trend")
 MOST_EPOCHS = 0.40
-"""Of those of the full grid: what a rule may spend on the half that it is chosen on."""
+"""The share of the full grid's epochs that a rule may spend on the half of the runs by which it is chosen."""
 SPLITS = 10
 
 

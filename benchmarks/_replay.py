@@ -39,9 +39,9 @@ class Curves:
     score: Floats
     """runs x most epochs: validation accuracy 0..1 after each epoch; NaN from where a run diverged or ended."""
     epochs: Ints
-    """That each run was to train."""
+    """The epochs that each run was to train."""
     recorded: Ints
-    """That it did train: fewer if it diverged."""
+    """The epochs that it did train: fewer if it diverged."""
 
     def __len__(self) -> int:
         return len(self.epochs)

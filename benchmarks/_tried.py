@@ -17,7 +17,7 @@ NINTH, SECOND, THIRD = Fraction(1, 9), Fraction(2, 9), Fraction(1, 3)
 EARLY, LATE = (NINTH, SECOND), (NINTH, THIRD)
 
 Witness = Callable[[Floats], float]
-"""Of one run's scores, one an epoch, up to a rung."""
+"""A function of one run's scores, one an epoch, up to a rung."""
 
 
 def rise(back_to: float, times: float) -> Witness:

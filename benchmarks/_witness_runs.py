@@ -27,7 +27,7 @@ from raysweep.vision.loop import Diverged, Epoch, train
 from raysweep.vision.models.build import build_model
 
 EPOCHS = 18
-"""So that 1/9, 1/3, 1/2 and 2/3 of it are whole epochs."""
+"""The epochs of each run: 1/9, 1/3, 1/2 and 2/3 of them are whole."""
 LOOKED_AT = (2, 3, 4, 6, 9, 12)
 """Epochs at which the longer averages are evaluated, about where rungs may lie."""
 DATA = DataConfig(name="tiny_imagenet", image_size=40, classes=16, per_class=64)

@@ -65,7 +65,7 @@ PLAIN_RANK_BY: RankBy = "best"
 SIZES = (25, 100)
 SLOTS = (1, 4, 16)
 MORE = 12
-"""Where a method's outcome depends on neither slots nor order, so many times the draws are affordable."""
+"""How many times as many draws are affordable where a method's outcome depends on neither slots nor order."""
 TARGETS = {
     "epochs_on_more_draws": ("<=", 0.40),
     "best_kept_on_more_draws": (">=", 0.95),
@@ -120,7 +120,7 @@ def replay(sweep: Callable[[Curves, Ints, int], Outcome], curves: Curves, draws:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one method over draws, beside the full grid on the same draws."""
+    """What one method reached over draws, beside the full grid on the same draws."""
 
     epochs: float
     best_kept: float
@@ -182,7 +182,7 @@ class Line:
     of_draws: Floats
     of_runs: Floats | None
     makespans: dict[int, float]
-    """By slots: the mean over draws."""
+    """The mean over draws, by the number of slots."""
     epochs: float
     """The mean over draws."""
 

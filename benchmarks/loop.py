@@ -60,7 +60,7 @@ BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 BRIEFLY = 4
 """Epochs of the precision that raysweep would not choose by itself."""
 WITHIN_NOISE = 2.78
-"""Of the difference of two means of three, in standard errors: Student's t at 95 % and 4 degrees of freedom."""
+"""A difference of two means of three, in standard errors, up to which it is noise: Student's t, 95 %, 4 degrees."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def against_forward_backward(data: DataConfig, size: Size) -> dict[str, float]:
 
 
 def every_network(data: DataSet, names: list[str]) -> dict[str, float]:
-    """Of each network: images/s of training, seconds of an epoch with evaluation, share of the GPU's bf16 peak."""
+    """Measure each network: images/s of training, seconds of an epoch with evaluation, share of the GPU's bf16 peak."""
     figures: dict[str, float] = {}
     peak = next((flops for board, flops in BF16_PEAK.items() if board in torch.cuda.get_device_name()), None)
     for name in names:

@@ -1,4 +1,4 @@
-"""Which witness tells early who will win: an analysis of full runs on real Tiny ImageNet, and the runs themselves.
+"""Finds which witness tells early who will win, from full runs on real Tiny ImageNet, and makes those runs.
 
     witness.py                     analyses the runs in witness_curves.parquet: under a minute
     witness.py --train [--runs N]  first trains those that the file does not have yet; half a minute each, on one core
@@ -51,7 +51,7 @@ FLOOR = 1e-4
 """Added to regrets before their logarithms are taken: some subsets lose nothing."""
 
 History = Mapping[str, Floats]
-"""By metric: a run's values up to an epoch."""
+"""A run's values up to an epoch, by metric."""
 
 
 def best(metric: str) -> Callable[[History], float]:

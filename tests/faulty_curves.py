@@ -32,7 +32,7 @@ class Faulty:
     kinds: frozenset[str]
     status: str
     epoch: int = 0
-    """Where the dip or the divergence begins."""
+    """The epoch in which the dip or the divergence begins."""
     cause: str | None = None
 
 
@@ -126,7 +126,7 @@ def read(curve: Faulty) -> Diagnosis:
 
 
 def precision_and_recall(curves: list[tuple[Faulty, Diagnosis]]) -> dict[tuple[str, float], dict[str, Any]]:
-    """By kind and noise: precision, recall, and the counts behind them."""
+    """Return precision, recall, and the counts behind them, by kind and noise."""
     counts: dict[tuple[str, float], dict[str, int]] = defaultdict(lambda: {"true": 0, "found": 0, "right": 0})
     for curve, found in curves:
         for kind in ("dip", "overfitting", "plateau", "underfitting", "divergence"):

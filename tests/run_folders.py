@@ -91,7 +91,7 @@ def mixed(record: Record, place: int) -> Record:
 
 
 def hostile(record: Record, place: int) -> Record:
-    """As `mixed`, with HTML in every name and setting."""
+    """Do as `mixed` does, with HTML in every name and setting."""
     record = mixed(record, place)
     return record.with_(name=HTML, axes={**record.axes, "augment": HTML}, config={**record.config, "augment": HTML})
 

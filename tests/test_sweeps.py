@@ -58,7 +58,7 @@ QUESTIONS = {
     "stem_stride": [20, 22, 24, 25],
     "cyclic_schedule": [13],
 }
-"""Which of the report's runs each question's sweep has among its trials."""
+"""The source report's runs that each question's sweep has among its trials."""
 
 
 def configs_of(name: str) -> list[TrialConfig]:

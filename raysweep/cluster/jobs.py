@@ -23,7 +23,7 @@ from raysweep.cluster.places import is_url
 from raysweep.errors import ClusterError, Interrupted, TokenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-"""Where `ray dashboard cluster.yaml` puts the head's dashboard on the laptop."""
+"""The address at which `ray dashboard cluster.yaml` puts the head's dashboard on the laptop."""
 LOST_FOR_S = 600.0
 """How long the client keeps trying a server that it cannot reach."""
 STOP_WITHIN_S = 60

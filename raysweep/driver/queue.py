@@ -30,8 +30,8 @@ CHECK_SHARE = 0.02
 RECOUNT_EVERY_S = 10.0
 """How often the cluster's slots are counted anew, since nodes come and go."""
 ASK_FOR_MORE_AFTER_S = 5.0
-"""With all slots taken for so long, one more trial is handed out to wait: an autoscaler sees it and adds a node. Not
-earlier, since Tune would start a process for it beside the warm ones, and drop one or the other."""
+"""Once all slots were taken for so long, one more trial is handed out to wait: an autoscaler sees it and adds a node.
+Earlier, Tune would start a process for it beside the warm ones, and drop one or the other."""
 
 
 class TrialQueue:

@@ -73,7 +73,7 @@ class _Setting:
 
     @property
     def way_of_key(self) -> Keys:
-        """Where the key stands: on an axis, `way` is that of one value in its list."""
+        """The way to the key: on an axis, `way` is that of one value in its list."""
         return self.way[:-1] if isinstance(self.way[-1], int) else self.way
 
 

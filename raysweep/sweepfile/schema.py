@@ -170,7 +170,7 @@ class Evaluate(Config):
 
 
 class Limits(Config):
-    """Where a run ends by itself."""
+    """The limits at which a run ends by itself."""
 
     trials: PositiveInt = 1000
     """A plan of more trials is refused."""

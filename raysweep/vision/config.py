@@ -29,7 +29,7 @@ def _network(name: str) -> str:
 
 
 class DataConfig(Config):
-    """Which images, and how many of them."""
+    """The images to train on, and how many of them."""
 
     name: Annotated[str, AfterValidator(_source)] = "digits"
     """The data source."""
@@ -57,7 +57,7 @@ class DataConfig(Config):
 
 
 class ModelConfig(Config):
-    """Which network."""
+    """The network to train."""
 
     name: Annotated[str, AfterValidator(_network)] = "baseline_block"
     """The network's name; `raysweep models` lists them."""

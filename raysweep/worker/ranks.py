@@ -94,7 +94,7 @@ def _fit_as(variables: Mapping[str, str], loop: Loop) -> None:
 
 
 class Place(NamedTuple):
-    """Where a rank runs."""
+    """The place in which a rank runs."""
 
     node: str
     address: str

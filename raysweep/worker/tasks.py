@@ -103,7 +103,7 @@ class TaskSetting:
     variables: dict[str, str] = field(
         default_factory=lambda: {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
     )
-    """Where the driver's environment says that data lies and is cached."""
+    """The driver's environment variables that say where data lies and is cached."""
 
     def set_up_process(self) -> None:
         """Make this process ready for the task."""

@@ -131,7 +131,7 @@ class Nodes:
 
 @contextmanager
 def nodes() -> Iterator[Nodes]:
-    """Such a cluster, ended by its own process."""
+    """Start such a cluster, and let its own process end it."""
     cluster = Nodes()
     try:
         yield cluster

@@ -8,5 +8,5 @@ IN_FULL = bool(os.environ.get("RAYSWEEP_FAULTS"))
 
 
 def cases(few: int, many: int) -> int:
-    """So many cases."""
+    """Return how many cases to try."""
     return many if IN_FULL else few

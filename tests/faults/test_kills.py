@@ -53,14 +53,14 @@ VICTIMS = (
 """`rank`: one that does not commit, of a trial of two. `node`: Ray's own process on it, the raylet, with which dies all
 that runs there."""
 KINDS = {"rank": "ranks", "uploads": "object store"}
-"""Of the sweep, by a victim's last word; else "local": trials of one worker, in a local folder."""
+"""The kind of the sweep, by a victim's last word; else "local": trials of one worker, in a local folder."""
 
 KILLS = range(60) if IN_FULL else (0, 2, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 3, 4, 6)))
 """Each is the seed of its moment and, counted through VICTIMS, names its victim. A killed rank is among those of
 `make faults` alone: tests/worker/test_trials_of_several_ranks.py has one in any case."""
 
 DRIVER_WRITES = 18
-"""That the driver makes in any case; more where the run takes so long that it refreshes the views meanwhile."""
+"""Writes that the driver makes in any case; they are more if the run takes so long that it refreshes the exports."""
 
 
 class Sweep:
@@ -95,7 +95,7 @@ class Sweep:
         return path.stat().st_size if path.exists() else 0
 
     def processes(self, kind: str) -> list[int]:
-        """Those that have left a file in the folder `kind`, the last one first."""
+        """Return the processes that have left a file in the folder `kind`, the last one first."""
         paths = sorted((self.folder / kind).iterdir(), key=lambda path: path.stat().st_mtime_ns)
         return [int(path.name) for path in reversed(paths)]
 

@@ -21,7 +21,7 @@ Plan = Callable[..., dict[str, Any]]
 
 
 def some_of_each(record: Record, place: int) -> Record:
-    """Of the twelve trials: eight finished, one at its third epoch, one failed, one diverged, one not begun."""
+    """Make twelve trials: eight finished, one at its third epoch, one failed, one diverged, one not begun."""
     if place == 8:
         return record.with_(status="running", metrics=record.metrics[:3])
     if place == 9:

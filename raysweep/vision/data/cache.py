@@ -1,4 +1,4 @@
-"""Where prepared sets lie, the digests of source files, and the lock that lets one process prepare a set.
+"""The cache of prepared sets, the digests of source files, and the lock that lets one process prepare a set.
 
 A prepared set is one folder, made under a temporary name and renamed when it is whole. A folder with the final name is
 therefore complete, and what a crash leaves behind is never used.

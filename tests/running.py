@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,16 @@ sys.stdin.read()
 
 
 @contextmanager
-def start_cluster(**options: Any) -> Iterator[dict[str, str]]:
+def start_cluster(environment: Mapping[str, str] | None = None, **options: Any) -> Iterator[dict[str, str]]:
     """A Ray cluster of one node; yields its `gcs_address`, the `metrics_url` for Prometheus, and the `dashboard`.
 
     Args:
+        environment: variables that its workers see, beside this process's.
         options: of `ray.init`.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", START, json.dumps(options)],
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -123,9 +125,8 @@ class Command:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("default")
-            for name in ("RAY_ADDRESS", "RAYSWEEP_STORAGE", "RAYSWEEP_DATA"):
-                if name in self.environment:
-                    patch.setenv(name, self.environment[name])
+            for name in self.environment.keys() - os.environ.keys() | {"RAY_ADDRESS", "RAYSWEEP_STORAGE"}:
+                patch.setenv(name, self.environment[name])
             patch.chdir(self.folder)
             patch.setattr(sys, "path", list(sys.path))
             try:

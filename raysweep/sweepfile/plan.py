@@ -257,7 +257,7 @@ def _way_in_file(settings: Sequence[_Setting], way: Keys, message: str) -> Keys:
 
 
 def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
-    """Name a trial after its config alone, so that edits elsewhere in the sweep never change its id."""
+    """Name a trial after its config and seed alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
     return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)

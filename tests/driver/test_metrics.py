@@ -156,7 +156,7 @@ def series_at(url: str) -> list[tuple[str, dict[str, str], float]]:
     return [(each[1], dict(re.findall(r'(\w+)="([^"]*)"', each[2])), float(each[3])) for each in found if each]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_dashboard_names_the_job_and_prometheus_gets_the_metrics_of_the_trials_that_run(
     reporting: dict[str, str], tmp_path: Path

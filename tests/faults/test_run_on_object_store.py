@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import SMALL, Command
+from running import SMALL, Command, start_cluster
 from s3_server import BUCKET, SECRET, S3Server, s3_server
 
 from raysweep import load_model
@@ -39,12 +39,13 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def on_s3(server: S3Server, tmp_path: Path) -> Command:
-    """The command with a local cluster of its own, since the shared one has another environment."""
-    command = Command("local", tmp_path, apart=True)
-    command.environment |= server.environment()
-    command.environment |= {"RAYSWEEP_STORAGE": f"s3://{BUCKET}/runs", "DATABASE_PASSWORD": PASSWORD}
-    return command
+def on_s3(server: S3Server, tmp_path: Path) -> Iterator[Command]:
+    """The command with a cluster of its own, since the shared one has another environment."""
+    environment = {**server.environment(), "DATABASE_PASSWORD": PASSWORD}
+    with start_cluster(environment, num_cpus=2) as cluster:
+        command = Command(cluster["gcs_address"], tmp_path)
+        command.environment |= {**environment, "RAYSWEEP_STORAGE": f"s3://{BUCKET}/runs"}
+        yield command
 
 
 def contents(server: S3Server) -> dict[str, bytes]:

@@ -149,9 +149,10 @@ def test_a_trial_one_of_whose_ranks_is_killed_goes_on_to_the_same_numbers(comman
     killed = curves(command.records("ranks"))
     command(*arguments, "--fresh")
     assert killed == curves(command.records("ranks"))
-    assert not any(is_alive(pid) for _, _, pid, _ in log(command))
+    wait_for(lambda: not any(is_alive(pid) for _, _, pid, _ in log(command)), 30)
 
 
+@pytest.mark.long
 def test_a_fault_of_one_rank_is_the_trials_and_is_told(command: Command) -> None:
     broken = (command.folder / "my_nets.py").read_text().replace("os.kill(os.getpid(), signal.SIGKILL)", "1 / 0")
     (command.folder / "my_nets.py").write_text(broken.replace("            os.unlink", "            0 and os.unlink"))

@@ -35,12 +35,10 @@ class Source:
 
     def place(self, keys: Sequence[str | int]) -> str:
         """Return where a value, or else what surrounds it, was set: `file:line`, or the override."""
-        way = tuple(keys)
-        while way and way not in self.lines and way not in self.overridden:
-            way = way[:-1]
-        if way in self.overridden:
-            return f"override '{self.overridden[way]}'"
-        return f"{self.path}:{self.lines.get(way, 1)}"
+        ways = [tuple(keys[:end]) for end in range(len(keys), -1, -1)]
+        if override := next(filter(None, map(self.overridden.get, ways)), None):
+            return f"override '{override}'"
+        return f"{self.path}:{next(filter(None, map(self.lines.get, ways)), 1)}"
 
     def problem(self, way: Sequence[str | int], message: str) -> str:
         """Return one line: place, key, and what is wrong."""

@@ -420,6 +420,14 @@ def test_a_wrong_override_is_named_in_place_of_a_line(folder: Path, override: st
     assert problems("", override) == (message,)
 
 
+def test_an_override_is_named_for_faults_inside_it_though_the_file_had_a_value_there(folder: Path) -> None:
+    override = "augment=[{blur: {}}]"
+    place = f"override '{override}'"
+    assert problems("base: {augment: [{blur: {kernel: 3}}]}", override) == (
+        f"{place}: base.augment.0.blur.kernel: is missing",
+    )
+
+
 @pytest.mark.parametrize(
     "override", ["lr", "=3", "lr.=3", ".lr=3", "lr=[", "lr=!!python/name:os.system x", "lr=1: 2: 3"]
 )

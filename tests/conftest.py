@@ -31,7 +31,7 @@ def shared() -> Path:
     """The folder of the extra data, named by RAYSWEEP_SHARED; skips where unset, fails where set and not whole."""
     given = os.environ.get("RAYSWEEP_SHARED")
     if not given:
-        pytest.skip("RAYSWEEP_SHARED names no folder with data/tiny-imagenet-200")
+        pytest.skip("RAYSWEEP_SHARED names no folder of extra data (CONTRIBUTING.md)")
     folder = Path(given).resolve()
     for name in ("train.parquet", "val.parquet", "classes.txt"):
         path = folder / "data" / "tiny-imagenet-200" / name

@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.errors import SweepFileError, UserError
-from raysweep.registry import AUGMENTATIONS, MODELS
 from raysweep.sweepfile import load_sweep
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import TrialConfig
@@ -29,6 +28,7 @@ from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.loop import Diverged, Interrupted, train
 from raysweep.vision.models.build import build_model
+from raysweep.vision.names import AUGMENTATIONS, MODELS
 from raysweep.vision.randomness import generator, seeded
 
 BATCH_NORM = {"name": "baseline_block", "width": 4}

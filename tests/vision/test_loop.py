@@ -11,13 +11,13 @@ from run_folders import METRICS
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep.registry import MODELS
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.loop import Diverged, Interrupted, resolve_precision, split_batches, train
 from raysweep.vision.models.build import build_model
+from raysweep.vision.names import MODELS
 from raysweep.vision.randomness import generator, seeded
 
 TINY = {"name": "baseline_block", "width": 8}

@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.cli import main
-from raysweep.registry import MODELS
 from raysweep.vision.config import ModelConfig
 from raysweep.vision.layouts import LAYOUTS
 from raysweep.vision.models.build import build_model
 from raysweep.vision.models.receptive_field import WHOLE_IMAGE, FieldMode
 from raysweep.vision.models.resnets import LayoutNet
 from raysweep.vision.models.summary import summarize
+from raysweep.vision.names import MODELS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 

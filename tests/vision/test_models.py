@@ -12,12 +12,12 @@ from torch import nn
 
 from raysweep.cli import main
 from raysweep.errors import UserError
-from raysweep.registry import MODELS
 from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
 from raysweep.vision.data import open_data
 from raysweep.vision.loop import train
 from raysweep.vision.models.build import build_model, check_image_size
 from raysweep.vision.models.resnets import BottleneckWith3x3
+from raysweep.vision.names import MODELS
 from raysweep.vision.randomness import seeded
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"

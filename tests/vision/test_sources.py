@@ -14,10 +14,10 @@ import torch
 from data_files import fault, prepared, reds, write_classes, write_image, zip_folder
 
 from raysweep.errors import DataError
-from raysweep.registry import DATA_SOURCES
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data import raw as raw_module
 from raysweep.vision.data import tree as tree_module
+from raysweep.vision.names import DATA_SOURCES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data.md"
 
@@ -32,6 +32,11 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize("name", DATA_SOURCES.builtin)
+def test_every_module_of_a_source_has_a_function_of_its_name(name: str) -> None:
+    assert callable(DATA_SOURCES.get(name))
 
 
 # --- folder

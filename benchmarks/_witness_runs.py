@@ -1,7 +1,7 @@
 """The runs that `witness.py` looks at: random configs trained to their end on real Tiny ImageNet, curves in a Parquet.
 
 Beside what `raysweep.vision.loop` reports each epoch, two longer averages are evaluated at the epochs `LOOKED_AT`: the
-mean of the averaged weights as they stood at the ends of the last three epochs (`val_acc_mean3`), and of the last half
+mean of the EMA weights as they stood at the ends of the last three epochs (`val_acc_mean3`), and of the last half
 of the epochs so far (`val_acc_mean_half`). They change nothing in the training.
 """
 

@@ -1,6 +1,6 @@
 """What an epoch of `raysweep.vision.loop` costs over a bare loop on ready tensors.
 
-Both train the same network on as many images of 40x40, evaluate plain and averaged weights after each epoch, and run
+Both train the same network on as many images of 40x40, evaluate plain and EMA weights after each epoch, and run
 in the same process with the same threads, precision, fused optimizer and memory format, one epoch of each in turn.
 The bare loop's images are normalised float batches, in order, that lie ready; it averages weights with torch's own
 AveragedModel and get_ema_multi_avg_fn; it measures nothing but its time. `train` beside that draws the order, indexes
@@ -42,7 +42,7 @@ def images(train_count: int, val_count: int) -> DataSet:
 
 
 def bare_epochs(config: TrialConfig, data: DataSet) -> Iterator[tuple[float, float]]:
-    """The loop with nothing around it; each epoch yields how many images plain and averaged weights get right."""
+    """The loop with nothing around it; each epoch yields how many images plain and EMA weights get right."""
     device = resolve_device("auto")
     bf16 = resolve_precision(config, device) == "bf16"
     model = build_model(config.model, data.num_classes).to(device).to(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 * author: ImageFolder, torchvision.transforms.v2 image by image, a DataLoader with as many workers as the machine has
   cores, fp32, `loss.item()` every step. Images are stored as JPEG, 64x64, and resized in the transform.
-* raysweep: `train`, as sweeps call it, averaged weights and all, in fp32 and in bf16.
+* raysweep: `train`, as sweeps call it, EMA weights and all, in fp32 and in bf16.
 
 Both train baseline_block on the same images with the same settings and evaluate after each epoch. Each runs in a
 process of its own, raysweep's set up as it sets up its trials', and their epochs alternate. A ratio is

@@ -4,7 +4,7 @@
     witness.py --train [--runs N]  first trains those that the file does not have yet; half a minute each, on one core
 
 The runs (`_witness_runs.py`): random learning rate, optimizer, schedule, augmentation and network, each trained to its
-end by `raysweep.vision.loop`. A run's result is the best accuracy of its plain or averaged weights at any epoch. A
+end by `raysweep.vision.loop`. A run's result is the best accuracy of its plain or EMA weights at any epoch. A
 witness is a number made from what a run reported up to an epoch; it is judged by
 
 * Kendall's tau (b) between witness and result;
@@ -93,7 +93,7 @@ WITNESSES: dict[str, Callable[[History], float]] = {
 
 
 def load_histories(path: Path) -> tuple[Curves, list[dict[str, Floats]]]:
-    """Read the runs: their results as curves of the better of plain and averaged weights, and all their metrics."""
+    """Read the runs: their results as curves of the better of plain and EMA weights, and all their metrics."""
     if not path.exists():
         raise SystemExit(f"{path}: no such file; `witness.py --train` makes it")
     rows = pq.read_table(path).to_pylist()

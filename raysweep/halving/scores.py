@@ -1,4 +1,4 @@
-"""What an epoch is worth: the objective's metric, of the plain or the averaged weights, whichever is better.
+"""What an epoch is worth: the objective's metric, of the plain or the EMA weights, whichever is better.
 
 Pure functions of recorded metrics; no torch, no Ray.
 """
@@ -14,7 +14,7 @@ from raysweep.sweepfile.schema import Objective, RankBy
 
 
 def score_epoch(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
-    """Return one epoch's (score, whether the averaged weights reached it), or None if it has no finite score."""
+    """Return one epoch's (score, whether the EMA weights reached it), or None if it has no finite score."""
     plain = objective.metric.removesuffix("_ema")
     candidates = [(metrics.get(f"{plain}_ema"), True)]
     if objective.metric == plain:
@@ -75,7 +75,7 @@ def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, ra
         return _trend_score(history, objective)
     best, best_loss = math.nan, math.nan
     for metrics in history[-1:] if rank_by == "last" else history:
-        scored = _averaged_score(metrics, objective) if rank_by == "ema" else score_epoch(metrics, objective)
+        scored = _ema_score(metrics, objective) if rank_by == "ema" else score_epoch(metrics, objective)
         if scored is not None and (math.isnan(best) or is_better(scored[0], best, objective)):
             best, averaged = scored
             best_loss = metrics.get("val_loss_ema" if averaged else "val_loss", math.nan)
@@ -83,13 +83,13 @@ def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, ra
 
 
 def _trend_score(history: Sequence[Mapping[str, float]], objective: Objective) -> tuple[float, float]:
-    scored = [_averaged_score(metrics, objective) or (math.nan, False) for metrics in history]
+    scored = [_ema_score(metrics, objective) or (math.nan, False) for metrics in history]
     averaged = scored[-1][1]
     return trend([score for score, _ in scored]), history[-1].get("val_loss_ema" if averaged else "val_loss", math.nan)
 
 
-def _averaged_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
-    """Return the averaged weights' score, or the plain ones' in a trial without (`ema: false`)."""
+def _ema_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
+    """Return the EMA weights' score, or the plain ones' in a trial without (`ema: false`)."""
     name = objective.metric.removesuffix("_ema")
     averaged = metrics.get(f"{name}_ema")
     return score_epoch(metrics if averaged is None else {f"{name}_ema": averaged}, objective)

@@ -71,7 +71,7 @@ class Epoch:
         model: nn.Module = training.model
         if averaged:
             if training.average is None:
-                raise ValueError("no averaged weights: the trial's config has ema: false")
+                raise ValueError("no EMA weights: the trial's config has ema: false")
             model = training.average.module
         return {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)

@@ -92,7 +92,7 @@ def test_without_ema_there_are_no_averaged_metrics_nor_weights():
     epochs = train(config(ema=False), data(), seed=0)
     epoch = next(epochs)
     assert epoch.metrics.keys() == METRICS - {"val_loss_ema", "val_acc_ema"}
-    with pytest.raises(ValueError, match="no averaged weights"):
+    with pytest.raises(ValueError, match="no EMA weights"):
         epoch.weights(averaged=True)
     epochs.close()
 

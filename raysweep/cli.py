@@ -69,7 +69,7 @@ def _with_command(words: list[str]) -> list[str]:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = _parser(next((word for word in words if word in COMMANDS), None))
+    parser = _parser(words[0] if words and words[0] in COMMANDS else None)
     arguments, rest = parser.parse_known_args(words or ["--help"])
     late = [word for word in rest if "=" in word and not word.startswith("-")]  # overrides after an option
     if late != rest or (late and not hasattr(arguments, "overrides")):

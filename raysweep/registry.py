@@ -30,7 +30,8 @@ class Registry:
     def build_in(self, table: Mapping[str, str]) -> None:
         """Make built-in names known, each with its factory as `module:attribute`; UserError if the user has one."""
         self.builtin = table
-        for name in self._registered:
+        for name in self._registered.keys() & table.keys():
+            del self._registered[name]  # else whatever comes after would fail as well
             self._check_free(name)
 
     def names(self) -> list[str]:
@@ -51,7 +52,8 @@ class Registry:
             return self._registered[name]
         if name not in self.builtin:
             raise UserError(self.problem(name))
-        factory: Callable[..., Any] = _attribute(self.builtin[name])
+        module, _, attribute = self.builtin[name].partition(":")
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return factory
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -85,11 +87,6 @@ def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
         yield
     finally:
         _accepted.clear()
-
-
-def _attribute(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def import_modules(names: Iterable[str]) -> None:

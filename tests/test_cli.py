@@ -11,8 +11,11 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from raysweep.cli import main
+from raysweep.cli import COMMANDS, main
+from raysweep.errors import UserError
+from raysweep.registry import Registry
 from raysweep.terminal import say, table_console, table_of
+from raysweep.vision.names import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
@@ -82,12 +85,30 @@ def test_an_imported_module_brings_networks(
     assert "6 trials" in capsys.readouterr().out
 
 
+def test_a_network_cannot_be_registered_under_a_built_in_name() -> None:
+    registry = Registry("network", "model")
+    registry.register("resnet18")(lambda num_classes: None)  # before the built-in ones are known
+    with pytest.raises(UserError, match="a built-in has that name"):
+        registry.build_in(NETWORKS)
+    registry.build_in(NETWORKS)  # the next use goes on with the built-in one
+    assert registry.names() == list(NETWORKS)
+    with pytest.raises(UserError, match="a built-in has that name"):
+        registry.register("resnet18")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["run", "--help"], ["--version"]])
 def test_help_and_version_end_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
     assert "raysweep" in capsys.readouterr().out
+
+
+def test_help_before_a_command_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help", "plan"])
+    printed = capsys.readouterr().out
+    assert all(f"    {command} " in printed for command in COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["--bogus"], ["plan"], ["plan", str(QUICKSTART), "--bogus"], ["schema", "a=1"]])

@@ -64,7 +64,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
         model = loop().network(content["config"], len(content["classes"]))
     except UserError as error:
         raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
-    _load_weights(model, weights, content["config"], str(folder))
+    _load_weights(model, weights, str(folder))
     return Checkpoint(model=model, **content)
 
 
@@ -77,7 +77,7 @@ def _read_files(folder: Path) -> tuple[bytes, dict[str, Any]]:
     settings = document["input"]
     mean, std = ((float(red), float(green), float(blue)) for red, green, blue in (settings["mean"], settings["std"]))
     known = {"id": metrics["id"], "val_acc": metrics["val_acc"], "precision": settings["precision"]}
-    size, config = int(settings["image_size"]), {"model": {}, **document["config"]}
+    size, config = int(settings["image_size"]), {"model": document["config"]["model"], **document["config"]}
     if metrics.get("sha256") not in (None, hashlib.sha256(weights).hexdigest()):
         raise ValueError("model.safetensors does not have the checksum that metrics.json gives")
     if len(classes) != len(metrics["conditions"]["classes"]):
@@ -93,16 +93,16 @@ def load_model(folder: str | Path) -> nn.Module:
 def build_from_record(folder: RunFolder, record: Record) -> nn.Module:
     """Build a trial's network with its best weights, in evaluation mode; StorageError if these are not whole."""
     model = loop().network(record.config, len(record.conditions["classes"]))
-    _load_weights(model, _best_weights(folder, record), record.config, f"{folder.path}/trials/{record.id}")
+    _load_weights(model, _best_weights(folder, record), f"{folder.path}/trials/{record.id}")
     return model
 
 
-def _load_weights(model: nn.Module, weights: bytes, config: dict[str, Any], where: str) -> None:
+def _load_weights(model: nn.Module, weights: bytes, where: str) -> None:
     try:
         model.load_state_dict(load_safetensors(weights))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise StorageError(f"{where}: its weights are not those of {config['model']['name']}: {reason}") from error
+        raise StorageError(f"{where}: its weights are not those of the network in its config: {reason}") from error
     model.eval()
 
 

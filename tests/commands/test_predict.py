@@ -287,6 +287,11 @@ def test_what_is_not_there_ends_with_exit_2(pulled, tmp_path, capsys):
         ("classes.txt", b"a\nb\n", "not as pull wrote it: classes.txt names 2 classes"),
         ("config.yaml", b"config: {", "not as pull wrote it"),
         ("config.yaml", b"config: {}\n", "not as pull wrote it"),
+        (
+            "config.yaml",
+            b"config: {}\ninput: {mean: [0, 0, 0], std: [1, 1, 1], image_size: 8, precision: fp32}",
+            "not as pull wrote it: 'model'",
+        ),
         ("metrics.json", b"{}", "not as pull wrote it"),
     ],
 )

@@ -340,7 +340,7 @@ def test_csv_naming_missing_images_names_them_all_with_their_lines(root: Path, c
         ("file,class\n,cat\n", "train.csv:2: has no file name"),
         ("file,class\n0.png,cat\n0.png,dog\n", "train.csv:3:"),
         ("file,breed\n0.png,cat\n", "no column `class`; it has file, breed"),
-        ("id,breed,age\n0.png,cat,3\n", "must name a column `file`; it has id, breed, age"),
+        ("id,breed,age\n0.png,cat,3\n", "must name the columns `file` and `class`; it has id, breed, age"),
         ('file,class\n0.png,"cat', "not a CSV file"),
     ],
 )

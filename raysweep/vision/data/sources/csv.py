@@ -41,10 +41,10 @@ def csv(config: DataConfig, root: Path) -> RawData:
 
 
 def _paths(config: DataConfig, root: Path) -> dict[str, Path]:
-    derefuse = [config.train] if config.train is not None else DEFAULTS
-    train = next((name for name in derefuse if (root / name).exists()), None)
+    defaults = [config.train] if config.train is not None else DEFAULTS
+    train = next((name for name in defaults if (root / name).exists()), None)
     if train is None:
-        raise absent(config.name, f"file {' or '.join(derefuse)}", [root / name for name in derefuse])
+        raise absent(config.name, f"file {' or '.join(defaults)}", [root / name for name in defaults])
     return split_files(config, root, train, val="val.csv", test="test.csv")
 
 
@@ -112,7 +112,8 @@ def read_lines(path: Path, *, labelled: bool) -> list[Line]:
     elif len(head) == 2 and class_at is None:  # two columns without a line that names them
         file_at, class_at = 0, 1
     else:
-        raise DataError(f"{path}: the first line must name a column `file`; it has {', '.join(head)}")
+        columns = "the columns `file` and `class`" if labelled else "a column `file`"
+        raise DataError(f"{path}: the first line must name {columns}; it has {', '.join(head)}")
     if labelled and class_at is None:
         raise DataError(f"{path}: has no labels: no column `class`; it has {', '.join(head)}")
     return [Line(f"{path}:{number}", _cell(cells, file_at), _cell(cells, class_at)) for number, cells in numbered]

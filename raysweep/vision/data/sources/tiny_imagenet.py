@@ -76,7 +76,7 @@ def _annotated(tree: Tree, wnids: Sequence[str]) -> list[tuple[str, int]]:
     there = set(tree.images("val/images"))
     rows, problems = [], []
     for number, line in enumerate(tree.text(ANNOTATIONS).splitlines(), start=1):
-        name, wnid, *_ = [*line.split("\t"), ""]
+        name, wnid, *_ = [*map(str.strip, line.split("\t")), ""]
         path = f"val/images/{name}"
         if wnid in label_of and path in there:
             rows.append((path, label_of[wnid]))

@@ -11,7 +11,8 @@ import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
 
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
+version = cache(metadata.version)  # a look-up takes most of a millisecond, and thousands of trials may ask
 
 
 @dataclass(frozen=True)

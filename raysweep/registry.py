@@ -90,11 +90,13 @@ def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import the user's modules of `--import`, so that they register what they bring; UserError if one is missing."""
+    """Import the user's modules of `--import`, so that they register what they bring; UserError if one cannot be."""
     for name in names:
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
+            if error.name and error.name.partition(".")[0] == "raysweep":
+                raise UserError(f"--import {name}: {error}; docs/data.md and CONTRIBUTING.md have the names") from error
             if error.name != name and not name.startswith(f"{error.name}."):
                 raise
             raise UserError(

@@ -73,6 +73,17 @@ def test_an_unknown_module_to_import_is_named(capsys: pytest.CaptureFixture[str]
     assert "no_such_module" in capsys.readouterr().err
 
 
+def test_a_module_that_imports_from_where_nothing_is_any_more_is_told_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_old_data.py").write_text("from raysweep.data import RawData\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["plan", str(QUICKSTART), "--import", "my_old_data"]) == 2
+    message = "--import my_old_data: No module named 'raysweep.data'; docs/data.md and CONTRIBUTING.md have the names\n"
+    assert capsys.readouterr().err == message
+
+
 def test_an_imported_module_brings_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,8 @@
 # make venv      .venv with everything installed        make demo   run the quickstart sweep, pull its best checkpoint
 # make check     format, lint, types, imports, fast tests (a minute)
-# make test      tests of every behaviour, within 12 minutes on two cores       make test-all  every test, for an hour
-# make faults    the damage of docs/reliability.md, in full                     make bench     docs/performance.md's figures
+# make test      every behaviour; the tests that start Ray are one group, so that one process runs them in turn
+# make test-all  every test, for an hour and more
+# make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,8 +32,7 @@ check: venv
 	$(PYTEST) --numprocesses auto -m 'not slow and not long' $(ARGS)
 
 test: venv
-	$(PYTEST) --numprocesses auto -m 'not slow and not long' $(ARGS)
-	$(PYTEST) -m 'slow and not long' $(ARGS)
+	$(PYTEST) --numprocesses 2 --dist loadgroup -m 'not long' $(ARGS)
 
 test-all: test
 	$(PYTEST) -m long $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,16 @@ from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
 
 
 @pytest.fixture(autouse=True)
-def _registers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers, through `--import` say, is not there for the next."""
+def _registers_for_itself(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test registers, through `--import` say, and the modules that it wrote are not there for the next."""
     loop.cache_clear()
     for registry in (MODELS, DATA_SOURCES, AUGMENTATIONS):
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    yield
+    folder = tmp_path_factory.getbasetemp()
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,16 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from raysweep.cli import main
+
+T = TypeVar("T")
 
 SMALL = """
 name: small
@@ -134,10 +136,6 @@ class Command:
             except Exception:
                 traceback.print_exc(file=err)
                 ended = 1
-            finally:
-                for name, module in list(sys.modules.items()):  # another test has a module of that name
-                    if Path(getattr(module, "__file__", None) or "/").is_relative_to(self.folder):
-                        del sys.modules[name]
         return ended, out.getvalue(), err.getvalue()
 
     def records(self, name: str) -> dict[str, dict[str, Any]]:
@@ -157,6 +155,14 @@ def curves(records: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, float
         name: [{key: value for key, value in epoch.items() if key not in clock} for epoch in record["metrics"]]
         for name, record in records.items()
     }
+
+
+def settled(read: Callable[[], T]) -> T:
+    """What `read` returns once it is the same for a second: a trial whose driver was killed may commit once more."""
+    found = read()
+    while time.sleep(1) or found != (again := read()):
+        found = again
+    return found
 
 
 def wait_for(condition: Any, seconds: float = 120) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from running import Command, ray_cluster, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
 
 MEETING = """
 import json, os, pathlib, time

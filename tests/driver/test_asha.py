@@ -14,7 +14,7 @@ from running import Command, ray_cluster, wait_for
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
 
 SWEEP = """
 name: noop
@@ -94,18 +94,27 @@ def test_an_edited_plan_trains_all_that_a_fresh_run_of_it_would(noop: Command) -
     assert {id for id in after if after[id] != fresh[id]} <= set(before)
 
 
-def test_spent_gpu_hours_make_running_trials_commit_and_the_command_end_with_3(tmp_path: Path) -> None:
+def test_spent_gpu_hours_end_the_command_with_3_and_nothing_is_trained_before_the_limit_is_raised(
+    tmp_path: Path,
+) -> None:
     with ray_cluster(num_cpus=2, num_gpus=2) as address:
         command = Command(address, tmp_path)
         shutil.copy(noop_loop.__file__, tmp_path)
         (tmp_path / "noop.yaml").write_text(SWEEP.replace("gpus: 0", "gpus: auto"))
-        words = ("random.samples=4", "epochs=20000", "limits.gpu_hours=0.003", "--import", "noop_loop", "--json")
-        out, err = command(tmp_path / "noop.yaml", *words, code=3)
-        assert "limits.gpu_hours: 0.003 are spent" in err
-        assert json.loads(out)["cut_short"] == "limits.gpu_hours: 0.003 are spent"
+        words = (tmp_path / "noop.yaml", "random.samples=4", "epochs=20000", "--import", "noop_loop", "--json")
+        process = command.start(*words, "checkpoints.every_minutes=0.0001")
+        wait_for(lambda: any(record["metrics"] for record in command.records("noop").values()))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=100)
+        gpu_s = json.loads((tmp_path / "runs/noop/spent.json").read_text())["gpu_s"]
+        assert gpu_s > 0
+        limit = f"limits.gpu_hours={(gpu_s + 1) / 3600}"
+        out, err = command(*words, limit, code=3)
+        assert "limits.gpu_hours: " in err
+        assert json.loads(out)["cut_short"].endswith(" are spent")
         records = command.records("noop")
         assert any(record["metrics"] and record["weights"] for record in records.values())
-        command(tmp_path / "noop.yaml", *words, code=3)
+        command(*words, limit, code=3)
         assert command.records("noop") == records, "it trained on though the limit was spent before"
 
 

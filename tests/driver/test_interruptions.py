@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from running import SMALL, Command, curves, wait_for
+from running import SMALL, Command, curves, settled, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
 
 MORTAL = """
 import os, signal
@@ -113,7 +113,7 @@ def test_data_that_changed_since_the_run_began_is_refused_and_nothing_is_lost(co
     wait_for(lambda: any(record["metrics"] for record in command.records("small").values()))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before = command.records("small")
+    before = settled(lambda: command.records("small"))
     write_images(command.folder / "t.parquet", 100)
     _, err = command(sweep, code=2)
     assert "the images or labels changed since the run began" in err

@@ -1,6 +1,6 @@
 # make venv      .venv with everything installed        make demo   run the quickstart sweep, pull its best checkpoint
 # make check     format, lint, types, imports, fast tests (a minute)
-# make test      every behaviour; the tests that start Ray are one group, so that one process runs them in turn
+# make test      every behaviour: first what needs no Ray, on both cores, then what does, in turn
 # make test-all  every test, for an hour and more
 # make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
 
@@ -32,7 +32,8 @@ check: venv
 	$(PYTEST) --numprocesses auto -m 'not slow and not long' $(ARGS)
 
 test: venv
-	$(PYTEST) --numprocesses 2 --dist loadgroup -m 'not long' $(ARGS)
+	$(PYTEST) --numprocesses 2 -m 'not ray and not long' $(ARGS)
+	$(PYTEST) -m 'ray and not long' $(ARGS)
 
 test-all: test
 	$(PYTEST) -m long $(ARGS)

@@ -193,7 +193,7 @@ def test_a_file_that_no_other_node_sees_is_missed(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_doctor_passes_a_cluster_that_is_well_and_fails_a_sweep_that_does_not_fit(command: Command) -> None:
     out, _ = command("doctor", command.sweep(), "--json")
     document = json.loads(out)

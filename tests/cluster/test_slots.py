@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from running import Command, ray_cluster, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 MEETING = """
 import json, os, pathlib, time
@@ -74,6 +74,7 @@ def most_at_once(said: str) -> int:
     return most
 
 
+@pytest.mark.long
 def test_a_quarter_of_a_gpu_each_packs_four_trials_on_one_device(tmp_path: Path) -> None:
     with ray_cluster(num_cpus=8, num_gpus=1) as address:
         command = Command(address, tmp_path)

@@ -14,7 +14,7 @@ from running import Command, ray_cluster, wait_for
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 SWEEP = """
 name: noop
@@ -81,6 +81,7 @@ def test_after_a_killed_driver_the_rerun_decides_from_the_records_what_an_undist
     assert outcome(noop) == synchronous(sweep)
 
 
+@pytest.mark.long
 def test_an_edited_plan_trains_all_that_a_fresh_run_of_it_would(noop: Command) -> None:
     sweep = noop.folder / "noop.yaml"
     small = ("random.samples=12", "--import", "noop_loop")

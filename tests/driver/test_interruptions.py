@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from running import SMALL, Command, curves, settled, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 MORTAL = """
 import os, signal

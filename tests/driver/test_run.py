@@ -17,7 +17,7 @@ import raysweep
 from raysweep.sweepfile import load_sweep
 from raysweep.vision.data import open_data
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 FRAGILE = """

@@ -47,7 +47,7 @@ def hungry(num_classes, width=None):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_trial_that_hangs_starts_again_and_one_out_of_memory_says_its_batch_size(command: Command) -> None:
     switch = command.folder / "switch"
@@ -86,8 +86,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_a_disk_that_fills_up_in_mid_run_ends_it_and_the_rerun_goes_on_once_there_is_room(
     command: Command, small_disk: Path
 ) -> None:

@@ -29,7 +29,7 @@ from sizes import IN_FULL
 
 from raysweep.store import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 SWEEP = """
 name: killed

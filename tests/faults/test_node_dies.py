@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import Command, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 CLUSTER = """
 import sys

@@ -12,7 +12,7 @@ from s3_server import BUCKET, SECRET, S3Server, s3_server
 
 from raysweep import load_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 PASSWORD = "hunter2-hunter2-hunter2"
 LEAKY = """
 import os

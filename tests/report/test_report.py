@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_has_a_report_that_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_a_run_ends_with_its_report_and_a_fault_in_it_is_told_but_fails_nothing(command: Command) -> None:
     path = command.sweep()
     _, err = command(path)

@@ -131,7 +131,7 @@ def sweep(command):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_the_winner_is_evaluated_once_and_its_numbers_are_those_of_predict(command, sweep, capsys):
     path = sweep("evaluate: {tta: [0, 8]}")
@@ -170,8 +170,9 @@ def test_the_winner_is_evaluated_once_and_its_numbers_are_those_of_predict(comma
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_a_test_split_is_measured_unasked_and_an_evaluation_that_fails_is_said_and_tried_again(command, sweep):
     path = sweep()
     evaluation = json.loads(command(path, "--json")[0])["evaluation"]
@@ -195,7 +196,7 @@ def test_without_a_test_split_or_views_asked_for_nothing_is_evaluated(command):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_predict_on_real_validation_images_has_the_recorded_val_acc(command, shared):
     """Tiny ImageNet, from the command that trains to the one that predicts; JPEG files in class folders, and a CSV."""

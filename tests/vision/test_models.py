@@ -185,7 +185,7 @@ def test_contributings_own_network_can_be_listed_planned_and_trained(tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from running import Command, curves, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 SWEEP = """
 name: ranks

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,9 +155,10 @@ def resolve_slot(resources: Resources, nodes: Nodes, autoscaler: Autoscaler = NO
     return Slot(resources.workers, gpus, float(max(1, math.floor(min(shares)))) if shares else 1.0)
 
 
-def count_slots(slot: Slot) -> int:
-    """Return how many trials the cluster as it is now can run at the same time."""
-    return sum(map(slot.fits, node_resources())) // slot.workers
+def count_slots(slot: Slot, without: Collection[str] = ()) -> int:
+    """Return how many trials the cluster as it is now can run at the same time, `without` the nodes of these ids."""
+    nodes = (node["Resources"] for node in alive_nodes() if node["NodeID"] not in without)
+    return sum(map(slot.fits, nodes)) // slot.workers
 
 
 def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> bool:
@@ -180,6 +181,11 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
 def alive_hosts() -> list[str]:
     """Return the addresses of the cluster's nodes."""
     return [node["NodeManagerAddress"] for node in alive_nodes()]
+
+
+def node_names() -> dict[str, str]:
+    """Return what people call each node that the cluster has or had, by its id: its address, unless it was named."""
+    return {node["NodeID"]: node["NodeName"] for node in ray.nodes()}  # type: ignore[no-untyped-call]
 
 
 def node_resources() -> list[dict[str, float]]:

@@ -37,10 +37,8 @@ class Progress:
     """Hours that early stopping has saved. Kept up to date, since working it out takes time and is asked for often."""
     device_memory_bytes: int | None = None
     """The memory that the trial's process held at its last report."""
-    deaths: int = 0
-    """How often the trial's process has died by the trial's own doing."""
-    false_starts: int = 0
-    """How often a process died in which the trial had yet to begin, one kept warm for it for example."""
+    node: str = ""
+    """The node that the trial's newest epochs come from, several if its workers are spread."""
     reason: str = ""
     """Why the trial was stopped, waits, or starts again."""
     heard_at: float = field(default_factory=time.monotonic)

@@ -25,6 +25,7 @@ from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.driver.limits import SAVE_EVERY_S
 from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
+from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
 from raysweep.halving.replay import is_done
@@ -46,16 +47,20 @@ REFRESH_EXPORTS_SHARE = 0.05
 def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
     flag = _start_stop_flag()
-    queue = _make_queue(run, left, slot)
-    stall_minutes = run.sweep.limits.stall_minutes
-    events = TuneEvents(run.board, run.stop, run.sweep.retries, stall_minutes, queue, run.endings.fail)
+    nodes = Nodes(partial(count_slots, slot))
+    request = SlotRequest(slot, nodes.avoided)
+    queue = _make_queue(run, left, slot, nodes)
+    limits, retries = run.sweep.limits, run.sweep.retries
+    events = TuneEvents(
+        run.board, run.stop, retries, limits.stall_minutes, queue, nodes, run.endings.fail, run.view.say
+    )
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
         trainable = tune.with_parameters(Trainable(), data=data, stop=flag)
         tune.Tuner(
-            tune.with_resources(trainable, tune.PlacementGroupFactory([slot.bundle] * slot.workers)),
-            tune_config=_tune_config(run, queue, len(left)),
+            tune.with_resources(trainable, request),
+            tune_config=_tune_config(run, queue, request, len(left)),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
@@ -73,11 +78,11 @@ def _start_stop_flag() -> Any:
     return make.options(scheduling_strategy=here).remote()
 
 
-def _make_queue(run: Run, left: Sequence[Record], slot: Slot) -> TrialQueue:
+def _make_queue(run: Run, left: Sequence[Record], slot: Slot, nodes: Nodes) -> TrialQueue:
     return TrialQueue(
         run.halving,
         [_assignment(run, record, slot) for record in left],
-        count_slots=lambda: count_slots(slot),
+        count_slots=lambda: count_slots(slot, without=nodes.avoided()),
         max_concurrent=run.sweep.limits.max_concurrent,
         retries=run.sweep.retries,
         endings=run.endings,
@@ -103,11 +108,11 @@ def _assignment(run: Run, record: Record, slot: Slot) -> Assignment:
     )
 
 
-def _tune_config(run: Run, queue: TrialQueue, left: int) -> tune.TuneConfig:
+def _tune_config(run: Run, queue: TrialQueue, request: SlotRequest, left: int) -> tune.TuneConfig:
     longest = max(trial.config.epochs for trial in run.trials)
     return tune.TuneConfig(
         search_alg=PlanSearcher(queue),
-        scheduler=make_scheduler(run.sweep, queue, longest),
+        scheduler=make_scheduler(run.sweep, queue, request, longest),
         # Trials that cannot be started are handed out anew. At this number Tune would take the search for finished.
         num_samples=left * (run.sweep.retries + 1) + 1,
         reuse_actors=True,

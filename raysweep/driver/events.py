@@ -11,8 +11,10 @@ import ray
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.progress_reporter import TrialProgressCallback
 
+from raysweep.cluster.slots import node_names
 from raysweep.driver.board import Board
-from raysweep.driver.failures import STORAGE, Failure, failure_of, last_words, stalled
+from raysweep.driver.failures import STORAGE, Failure, failure_of, find_node, last_words, stalled
+from raysweep.driver.nodes import IN_A_ROW, Nodes
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import Stateless
 from raysweep.driver.stop import StopRequest
@@ -38,9 +40,15 @@ class TuneEvents(Stateless, TrialProgressCallback):
         retries: int,
         stall_minutes: float | None,
         queue: TrialQueue,
+        nodes: Nodes,
         fail: Callable[[Record, Failure], None],
+        say: Callable[[str], None],
     ) -> None:
         self.board = board
+        self._nodes, self._say = nodes, say
+        self._names: dict[str, str] = {}
+        self._avoided: list[str] = []
+        self._starting: set[str] = set()
         self._stop, self._retries, self._stall_minutes = stop, retries, stall_minutes
         self._queue, self._fail = queue, fail
         self._ended_by_us: set[str] = set()
@@ -59,7 +67,8 @@ class TuneEvents(Stateless, TrialProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A process is ready and the trial begins in it."""
-        self.board.update(_id(trial), "started", status="running", reason="")
+        self._starting.add(_id(trial))
+        self.board.update(_id(trial), "started", status="running", reason="", node="")
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -71,6 +80,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
             changes["best"] = result["score"]
         if result["metrics"]:
             self.board.note_epoch(_id(trial), result["metrics"])
+            self._note_nodes(_id(trial), result["nodes"])
         if status in ("running", "paused"):  # "paused" says that it is at a rung; whether it waits, the queue decides
             self.board.update(_id(trial), "epoch", **changes)
         else:
@@ -86,26 +96,26 @@ class TuneEvents(Stateless, TrialProgressCallback):
         id, failure = _id(trial), self._failure(trial)
         if failure.type == STORAGE:
             self._stop.request(fault=failure.message)
-        progress = self.board.trials[id]
-        had_begun = progress.status == "running"
-        deaths = progress.deaths + (failure.counts and had_begun)
-        false_starts = progress.false_starts + (failure.counts and not had_begun)
-        if deaths > self._retries or false_starts > FALSE_STARTS:
+        if failure.counts:
+            had_begun = self.board.trials[id].status == "running"
+            self._nodes.die(id, find_node(failure.detail), had_begun)
+        deaths = self._nodes.deaths(id)
+        if deaths > self._retries or self._nodes.deaths(id, had_begun=False) > FALSE_STARTS:
             self._queue.give_up(trial)
-            self._end_failed(id, deaths, failure)
-            return
-        again = replace(trial.config["assignment"], deaths=deaths, past_error=failure.as_error())
-        trial.config = {**trial.config, "assignment": again}
-        changes = {"deaths": deaths, "false_starts": false_starts, "reason": failure.message}
-        self.board.update(id, "died", status="planned", **changes)
+            self._end_failed(id, failure)
+        else:
+            again = replace(trial.config["assignment"], deaths=deaths, past_error=failure.as_error())
+            trial.config = {**trial.config, "assignment": again}
+            self.board.update(id, "died", status="planned", reason=failure.summary)
+        self._say_what_is_avoided()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Tune could not start a trial and has dropped it; unless the queue has given it up, it is handed out anew."""
         id, failure = _id(trial), self._failure(trial)
         if self._queue.has_ended(id):
-            self._end_failed(id, self.board.trials[id].deaths, failure)
+            self._end_failed(id, failure)
         else:
-            self.board.update(id, "died", status="planned", reason=failure.message)
+            self.board.update(id, "died", status="planned", reason=failure.summary)
 
     def _hangs(self, trial: TuneTrial, since: float) -> bool:
         """Whether a trial runs, has not reported since, and was not ended for that already."""
@@ -114,14 +124,43 @@ class TuneEvents(Stateless, TrialProgressCallback):
         return runs and progress.heard_at < since and _id(trial) not in self._ended_by_us
 
     def _failure(self, trial: TuneTrial) -> Failure:
+        words = last_words(trial)
+        failure = failure_of(words, trial.config["assignment"].record.config["batch_size"])
         if _id(trial) in self._ended_by_us:
             self._ended_by_us.discard(_id(trial))
-            return stalled(self._stall_minutes or 0)
-        return failure_of(last_words(trial), trial.config["assignment"].record.config["batch_size"])
+            failure = stalled(self._stall_minutes or 0, words)
+        return replace(failure, node=self._name(find_node(words)))
 
-    def _end_failed(self, id: str, deaths: int, failure: Failure) -> None:
+    def _end_failed(self, id: str, failure: Failure) -> None:
+        self._nodes.fail(id)
         self._fail(self.board.trials[id].record, failure)
-        self.board.update(id, "ended", status="failed", deaths=deaths, reason=failure.message)
+        self.board.update(id, "ended", status="failed", reason=failure.summary)
+
+    # -- nodes
+
+    def _note_nodes(self, id: str, nodes: list[str]) -> None:
+        """Take in from which nodes a trial has reported an epoch; its first one there speaks for them."""
+        if id in self._starting:
+            self._starting.discard(id)
+            for node in nodes:
+                self._nodes.work(node)
+            self.board.trials[id].node = ", ".join(map(self._name, nodes))
+
+    def _say_what_is_avoided(self) -> None:
+        """Say which nodes have fallen out, and which have not after all."""
+        before, self._avoided = self._avoided, self._nodes.avoided()
+        for node in set(self._avoided) - set(before):
+            self._say(
+                f"{self._name(node)}: {IN_A_ROW} processes in a row died on this node; new ones start on other nodes"
+            )
+        for node in set(before) - set(self._avoided):
+            self._say(f"{self._name(node)}: the deaths on this node were a trial's fault; processes start there again")
+
+    def _name(self, node: str) -> str:
+        """Return what people call a node, given its id."""
+        if node and node not in self._names:
+            self._names |= node_names()
+        return self._names.get(node, "")
 
 
 def _id(trial: TuneTrial) -> str:

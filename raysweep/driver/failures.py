@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray._private import state
 from ray.tune.experiment import Trial as TuneTrial
 
 from raysweep.worker.tasks import out_of_memory
@@ -17,6 +18,7 @@ NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 STORAGE_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.StorageError: (.+)$", re.MULTILINE)
 NODE_TEXT = re.compile(r"node has died|node is dead|node was terminated|NodeDiedError|temporarily unavailable", re.I)
 """An actor is "unavailable" if its node does not answer; a process that died on a live node is said to have died."""
+ACTOR_TEXT = re.compile(r"actor_id[:=] ?([0-9a-f]{32})")
 MEMORY_TEXT = re.compile(r"running low on memory|memory pressure|OutOfMemoryError|out of memory \(OOM\)", re.IGNORECASE)
 
 
@@ -28,6 +30,12 @@ class Failure:
     message: str
     detail: str  # Ray's own words
     advice: str = ""
+    node: str = ""  # the address of the node that the process ran on, where Ray knows it
+
+    @property
+    def summary(self) -> str:
+        """What happened, and where."""
+        return f"{self.message} (on {self.node})" if self.node else self.message
 
     @property
     def counts(self) -> bool:
@@ -36,13 +44,13 @@ class Failure:
 
     def as_error(self) -> dict[str, Any]:
         """Return it as the error of a record."""
-        message = f"{self.message}; {self.advice}" if self.advice else self.message
-        return {"type": self.type, "message": message, "traceback": self.detail}
+        message = f"{self.summary}; {self.advice}" if self.advice else self.summary
+        return {"type": self.type, "message": message, "traceback": self.detail, "node": self.node}
 
 
-def stalled(minutes: float) -> Failure:
-    """Return the failure of a trial that was ended since it did not report for so long."""
-    return Failure(STALLED, f"no report for {minutes:g} minutes (limits.stall_minutes)", "")
+def stalled(minutes: float, text: str) -> Failure:
+    """Return the failure of a trial that was ended since it did not report for so long; `text`: Ray's words."""
+    return Failure(STALLED, f"no report for {minutes:g} minutes (limits.stall_minutes)", text)
 
 
 def failure_of(text: str, batch_size: int) -> Failure:
@@ -63,3 +71,14 @@ def last_words(trial: TuneTrial) -> str:
         return Path(trial.error_file).read_text().rpartition("Failure # ")[2]
     except (OSError, TypeError):
         return ""
+
+
+def find_node(text: str) -> str:
+    """Return the id of the node on which the process ran that Ray's words speak of, or "" if it is not known.
+
+    With several ranks the last actor that is named is the one whose death ended the others.
+    """
+    named = ACTOR_TEXT.findall(text)
+    actor: dict[str, Any] = state.actors(named[-1]) if named else {}
+    node: str = actor.get("Address", {}).get("NodeID", "")
+    return node

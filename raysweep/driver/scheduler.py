@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raysweep.driver.nodes import SlotRequest
 from raysweep.driver.queue import TrialQueue
 from raysweep.halving.rungs import Verdict
 from raysweep.sweepfile.schema import RayAshaConfig, Sweep
@@ -64,13 +65,14 @@ class HalvingScheduler(Stateless, FIFOScheduler):
     can be paused or stopped at once, with no checkpoint of Tune's.
     """
 
-    def __init__(self, queue: TrialQueue) -> None:
+    def __init__(self, queue: TrialQueue, request: SlotRequest) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._queue = queue
+        self._queue, self._request = queue, request
         self._new: list[TuneTrial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial is new, or is to be tried again after its process died."""
+        self._request.take_the_place_of_tunes_own(trial)
         if self._queue.know(trial):
             self._new.append(trial)
 
@@ -100,9 +102,14 @@ class HalvingScheduler(Stateless, FIFOScheduler):
 class RayAsha(Stateless, ASHAScheduler):
     """Tune's own ASHA, made to stop the trials that are not to be started again."""
 
-    def __init__(self, queue: TrialQueue, **options: Any) -> None:
+    def __init__(self, queue: TrialQueue, request: SlotRequest, **options: Any) -> None:
         super().__init__(**options)
-        self._queue = queue
+        self._queue, self._request = queue, request
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """A trial is new."""
+        self._request.take_the_place_of_tunes_own(trial)
+        super().on_trial_add(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Return the next trial in the order in which they came."""
@@ -115,11 +122,11 @@ def _stop_those_over(tune_controller: Any, queue: TrialQueue) -> None:
         tune_controller.stop_trial(trial)
 
 
-def make_scheduler(sweep: Sweep, queue: TrialQueue, longest: int) -> TrialScheduler:
+def make_scheduler(sweep: Sweep, queue: TrialQueue, request: SlotRequest, longest: int) -> TrialScheduler:
     """Build the Tune scheduler that the sweep file names; the longest trial has `longest` epochs."""
     asha = sweep.scheduler
     if not isinstance(asha, RayAshaConfig):
-        return HalvingScheduler(queue)
+        return HalvingScheduler(queue, request)
     options = {
         "mode": "max" if sweep.objective.maximize else "min",
         "max_t": max(longest, asha.grace_period + 1),
@@ -127,4 +134,4 @@ def make_scheduler(sweep: Sweep, queue: TrialQueue, longest: int) -> TrialSchedu
         "reduction_factor": asha.eta,
         "brackets": asha.brackets,
     }
-    return RayAsha(queue, time_attr="epoch", metric="score", **options)
+    return RayAsha(queue, request, time_attr="epoch", metric="score", **options)

@@ -99,9 +99,12 @@ def _running_table(running: list[Progress], console: Console) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("running", overflow="fold")
     cells = [_cells(progress, console.options.ascii_only) for progress in running]
-    shown = [name for name in cells[0] if console.width >= WIDE or name not in ("train_acc", "best")]
+    hidden = set() if console.width >= WIDE else {"train_acc", "best"}
+    if len({progress.node for progress in running} - {""}) < 2:
+        hidden.add("node")
+    shown = [name for name in cells[0] if name not in hidden]
     for name in shown:
-        table.add_column(name, justify="left" if name == CURVE else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in (CURVE, "node") else "right", no_wrap=True)
     for progress, row in zip(running, cells, strict=True):
         table.add_row(progress.record.id, *(row[name] for name in shown))
     return table
@@ -119,6 +122,7 @@ def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
         CURVE: sparkline(values, epochs, CURVE_WIDTH, ascii_only),
         "best": "-" if progress.best is None else f"{progress.best:.4f}",
         "images/s": f"{metrics['images_per_s']:,.0f}" if "images_per_s" in metrics else "-",
+        "node": progress.node or "-",
     }
 
 

@@ -23,6 +23,7 @@ import ray
 import torch
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.util.placement_group import get_current_placement_group, placement_group_table
 from safetensors.torch import save as save_safetensors
 
 from raysweep.config import LoopConfig
@@ -84,6 +85,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
         self.uploads = Uploads(self.folder)
+        self.nodes = _nodes_of_this_slot(self.assignment.workers)
 
     def to_the_end(self) -> None:
         """Train, commit and report until the trial is finished, diverged, failed or told to stop."""
@@ -209,6 +211,7 @@ class _Run:
                 "epoch": record.epoch,
                 "score": record.best.score if record.best else worst,
                 "status": record.status,
+                "nodes": self.nodes,
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "device_memory_bytes": _device_memory_bytes(),
                 "rungs": rung_scores(record.metrics, rungs, objective, self.assignment.rank_by) if is_compared else [],
@@ -241,6 +244,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
+
+
+def _nodes_of_this_slot(workers: int) -> list[str]:
+    """Return the ids of the nodes that this trial's workers run on, rank 0's first."""
+    here = ray.get_runtime_context().get_node_id()
+    if workers == 1:
+        return [here]
+    bundles = placement_group_table(get_current_placement_group())["bundles_to_node_id"]
+    return list(dict.fromkeys([here, *bundles.values()]))
 
 
 def _device_memory_bytes() -> int:

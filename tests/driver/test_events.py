@@ -12,6 +12,7 @@ import pytest
 from raysweep.driver import events as events_module
 from raysweep.driver.board import Board
 from raysweep.driver.events import FALSE_STARTS, TuneEvents
+from raysweep.driver.nodes import Nodes
 from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
@@ -44,7 +45,9 @@ class Tune:
             retries,
             stall_minutes,
             SimpleNamespace(give_up=self.given_up.append),  # type: ignore[arg-type]
+            Nodes(lambda without: 1),
             lambda record, failure: self.failed.append(failure.type),
+            print,
         )
 
     def start(self) -> None:

@@ -27,6 +27,7 @@ class NoEpoch:
 def train(
     config: Any,
     data: Any,
+    conditions: Any,
     *,
     seed: int,
     state: Mapping[str, Any] | None = None,

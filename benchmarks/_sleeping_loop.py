@@ -24,6 +24,7 @@ EPOCH_S = float(os.environ["SLEEPING_EPOCH_S"])
 def train(
     config: Any,
     data: Any,
+    conditions: Any,
     *,
     seed: int,
     state: Mapping[str, Any] | None = None,

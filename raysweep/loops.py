@@ -38,28 +38,36 @@ class Loop(Protocol):
     def config(self) -> type[LoopConfig]:
         """The class of a trial's settings."""
 
-    def prepare(self, configs: Sequence[Any], sweep_folder: Path) -> dict[str, Any]:
-        """Return the prepared data set of configs that share one, as arrays and plain values by name.
+    def prepare(self, config: Any, sweep_folder: Path) -> dict[str, Any]:
+        """Return the data set of a config, as arrays and plain values by name; it is prepared if this node has none.
 
         Raises:
             DataError: the data set cannot be read as asked.
-            UserError: a config cannot be trained on it.
+        """
+
+    def check(self, configs: Sequence[Any], arrays: dict[str, Any]) -> None:
+        """Check that each config can be trained on the data set here.
+
+        Raises:
+            UserError: one cannot.
         """
 
     def conditions(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Return what a trial's numbers depend on beside its config, as JSON."""
+        """Return what a trial's numbers depend on beside its config, as JSON; what is `auto` is resolved here."""
 
     def train(
         self,
         config: Any,
         arrays: dict[str, Any],
+        conditions: Mapping[str, Any],
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Epoch, None, None]:
-        """Train from a state, or from the beginning, and yield each epoch.
+        """Train under the given conditions, from a state or from the beginning, and yield each epoch.
 
         Raises:
+            UserError: the conditions do not hold here: the data set is another one, or the device cannot do it.
             Diverged: the loss is not finite.
             Interrupted: `should_stop` said so.
         """

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,14 @@ from raysweep.cluster.places import is_url
 from raysweep.errors import ClusterError, TokenError
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
+from raysweep.worker.tasks import result_of
 
 JOIN_WITHIN_S = 120.0
 """How long a run waits for the workers that `ray up` has begun to start, while no other node can hold a trial."""
 SAY_EVERY_S = 30.0
 """How often a run says that it still waits for a node."""
+NODE_ID = "ray.io/node-id"
+"""The label by which Ray knows a node."""
 Nodes = Sequence[Mapping[str, float]]
 """The resources of each node, by Ray's names."""
 
@@ -161,13 +165,34 @@ def count_slots(slot: Slot, without: Collection[str] = ()) -> int:
     return sum(map(slot.fits, nodes)) // slot.workers
 
 
-def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> bool:
-    """Wait for a task that needs a trial's slot, and say so now and then; once stopped, cancel it and return False."""
+def where_trials_run(slot: Slot, first: str) -> dict[str, Any]:
+    """Return the options of a task that runs on the node `first`, or once it is gone where a trial's worker fits.
+
+    Nodes that are still to come count as fit, since a task that Ray repeats keeps its options. They are said by the
+    nodes to avoid: Ray fails a task that is to run on a node that is gone, even where others would do.
+    """
+    nodes = alive_nodes()
+    elsewhere = [node["NodeID"] for node in nodes if node["NodeID"] != first]
+    unfit = [node["NodeID"] for node in nodes if not slot.fits(node["Resources"])]
+    return {"label_selector": _avoiding(elsewhere), "fallback_strategy": [{"label_selector": _avoiding(unfit)}]}
+
+
+def _avoiding(nodes: Sequence[str]) -> dict[str, str]:
+    return {NODE_ID: f"!in({', '.join(nodes)})"} if nodes else {}
+
+
+def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> Any:
+    """Wait for a task that needs a trial's slot, and say so now and then; return its result.
+
+    Once stopped, cancel it and return None.
+    """
     began = said_at = time.monotonic()
-    while not ray.wait([reference], timeout=0.25)[0]:
+    while True:
+        with suppress(ray.exceptions.GetTimeoutError):
+            return result_of(reference, timeout_s=0.25)
         if is_stopped():
             ray.cancel(reference, force=True)
-            return False
+            return None
         if (now := time.monotonic()) - said_at >= SAY_EVERY_S:
             said_at = now
             if not count_slots(slot):
@@ -175,7 +200,6 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
                     f"still waiting for a node with {resource_words(slot.bundle)}, for {now - began:.0f} s so far; "
                     "`ray status` on the head, or the dashboard, shows what the autoscaler does"
                 )
-    return True
 
 
 def alive_hosts() -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import ray
 from rich.console import Console
 
 from raysweep.cluster.places import describe_job
-from raysweep.cluster.slots import Slot, alive_hosts, connect, dashboard_url, find_slot, wait_for
+from raysweep.cluster.slots import Slot, alive_hosts, connect, dashboard_url, find_slot, wait_for, where_trials_run
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings
@@ -31,7 +32,7 @@ from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.worker.tasks import TaskSetting, prepare
+from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
     "data": "the images or labels changed",
@@ -93,10 +94,20 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
             ray.shutdown()
 
 
-def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainedOn:
+    """What the trials that are left train on."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    """The object reference of each data set's arrays, by `LoopConfig.data_key`."""
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each trial's numbers depend on beside its config, by its id."""
+
+
+def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     """Prepare each data set of what is left once, on a trial's slot, and check that the networks can be built for it.
 
-    Return the object reference of each set's arrays by `LoopConfig.data_key`, or none if the run is to stop first.
+    What is returned counts only if the run is not to stop.
 
     Raises:
         DataError: a data set cannot be read as asked.
@@ -105,19 +116,17 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> dict[str, Any]
     run.view.say(_first_line(run, left))
     # Imports torch, for seconds: now, while this process waits for others to prepare the data.
     threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
-    references: dict[str, Any] = {}
-    conditions: dict[str, dict[str, Any]] = {}
+    found = TrainedOn()
     for key, of_trials in _by_data_set(left).items():
         alike = list(of_trials.values())
-        what = f"preparing {alike[0].data_name()}"
-        results = run_task(run, slot, what, prepare, alike, slot.workers, results=2)
-        if results is None:
-            return {}
-        references[key], found = results
-        conditions.update(zip(of_trials, _get(found), strict=True))
-    _check_conditions(run.folder.path, left, conditions)
-    write_plan(run, conditions)
-    return references
+        prepared = run_task(run, slot, f"preparing {alike[0].data_name()}", prepare, alike, slot.workers)
+        if prepared is None:
+            return found
+        found.data[key] = _share(run, slot, alike[0], prepared.node)
+        found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
+    _check_conditions(run.folder.path, left, found.conditions)
+    write_plan(run, found.conditions)
+    return found
 
 
 def _by_data_set(left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
@@ -129,27 +138,31 @@ def _by_data_set(left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
     return sharing
 
 
-def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any, results: int = 1) -> Any:
-    """Run a task with the resources of a trial's worker, showing `what` it does.
+def _share(run: Run, slot: Slot, config: LoopConfig, node: str) -> Any:
+    """Return the reference of a data set's arrays, which Ray loads anew as often as the last copy is lost with a node.
 
-    Return the object references of its results, or None if the run is to stop before they are there.
+    That takes no slot: the trials that wait for it hold theirs, and there may be no other.
     """
-    setting = TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
-    resources: dict[str, Any] = {"num_cpus": slot.cpus, "num_gpus": slot.gpus}
-    references = ray.remote(num_returns=results, **resources)(task).remote(setting, *arguments)
+    task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
+    return task.options(**where_trials_run(slot, first=node)).remote(_setting(run, slot), config)
+
+
+def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task with the resources of a trial's worker, as often as its node goes away, showing `what` it does.
+
+    Return its result, or None if the run is to stop before it is there.
+    """
+    start: Any = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(task)
     with run.view.step(what):
-        last = references if results == 1 else references[-1]
-        return references if wait_for(last, slot, run.view.say, lambda: run.stop.requested) else None
+        while not run.stop.requested:
+            reference = start.remote(_setting(run, slot), *arguments)
+            with suppress(ray.exceptions.NodeDiedError):
+                return wait_for(reference, slot, run.view.say, lambda: run.stop.requested)
+    return None
 
 
-def _get(reference: Any) -> Any:
-    """Get a result; the user's errors are raised as they were, without the remote traceback."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+def _setting(run: Run, slot: Slot) -> TaskSetting:
+    return TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:

@@ -19,7 +19,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.slots import Slot, count_slots
-from raysweep.driver.before import Run, run_task
+from raysweep.driver.before import Run, TrainedOn, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -28,6 +28,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
+from raysweep.errors import UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
 from raysweep.loops import loop
@@ -44,12 +45,12 @@ REFRESH_EXPORTS_SHARE = 0.05
 """The share of time that refreshing may take: a large sweep's exports are refreshed less often."""
 
 
-def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) -> None:
+def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
     flag = _start_stop_flag()
     nodes = Nodes(partial(count_slots, slot))
     request = SlotRequest(slot, nodes.avoided)
-    queue = _make_queue(run, left, slot, nodes)
+    queue = _make_queue(run, left, slot, on, nodes)
     limits, retries = run.sweep.limits, run.sweep.retries
     events = TuneEvents(
         run.board, run.stop, retries, limits.stall_minutes, queue, nodes, run.endings.fail, run.view.say
@@ -57,7 +58,7 @@ def train(run: Run, left: Sequence[Record], slot: Slot, data: dict[str, Any]) ->
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
-        trainable = tune.with_parameters(Trainable(), data=data, stop=flag)
+        trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
         tune.Tuner(
             tune.with_resources(trainable, request),
             tune_config=_tune_config(run, queue, request, len(left)),
@@ -78,10 +79,10 @@ def _start_stop_flag() -> Any:
     return make.options(scheduling_strategy=here).remote()
 
 
-def _make_queue(run: Run, left: Sequence[Record], slot: Slot, nodes: Nodes) -> TrialQueue:
+def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
     return TrialQueue(
         run.halving,
-        [_assignment(run, record, slot) for record in left],
+        [_assignment(run, record, slot, on.conditions[record.id]) for record in left],
         count_slots=lambda: count_slots(slot, without=nodes.avoided()),
         max_concurrent=run.sweep.limits.max_concurrent,
         retries=run.sweep.retries,
@@ -90,7 +91,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, nodes: Nodes) -> T
     )
 
 
-def _assignment(run: Run, record: Record, slot: Slot) -> Assignment:
+def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]) -> Assignment:
     sweep = run.sweep
     return Assignment(
         record=record,
@@ -100,6 +101,7 @@ def _assignment(run: Run, record: Record, slot: Slot) -> Assignment:
         retries=sweep.retries,
         commit_every_s=sweep.checkpoints.every_minutes * 60,
         threads=slot.threads,
+        conditions=conditions,
         rungs=rules_of(sweep.scheduler, sweep.objective).rung_epochs(record.epochs),
         rank_by=sweep.scheduler.rank_by if isinstance(sweep.scheduler, AshaConfig) else "ema",
         may_be_stopped=isinstance(sweep.scheduler, RayAshaConfig),
@@ -198,15 +200,14 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     arrays = data.get(loop().config.model_validate(winner.config).data_key())
     views = views_to_evaluate(winner, tta)
     what, storage = f"evaluating {winner.id}", folder.parent.uri
-    reference = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays)
-    if reference is None:
-        return
     try:
-        accuracies = ray.get(reference)
-    except ray.exceptions.RayError as error:
+        accuracies = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays)
+    except (ray.exceptions.RayError, UserError) as error:
         lines = str(getattr(error, "cause", None) or error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__  # the last line of a traceback says what went wrong
         run.view.say(f"{winner.id}: its evaluation failed: {reason}")
+        return
+    if accuracies is None:
         return
     weights, best = winner.weights["best"].sha256, winner.best
     write_evaluation(folder, Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies))

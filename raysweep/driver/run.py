@@ -6,10 +6,9 @@ A rerun is a resume: the plan says what is wanted, the records what is done, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from raysweep.cluster.places import storage_problem
-from raysweep.driver.before import Run, connected, prepare_data, trials_left, write_plan
+from raysweep.driver.before import Run, TrainedOn, connected, prepare_data, trials_left, write_plan
 from raysweep.driver.during import evaluate_best, train
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
 from raysweep.errors import Interrupted, LimitReached
@@ -83,10 +82,10 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
         write_plan(run)
         return
     with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
-        data: dict[str, Any] = {}
+        on = TrainedOn()
         if left:
-            data = prepare_data(run, left, slot)
+            on = prepare_data(run, left, slot)
             if not run.stop.requested:
-                train(run, left, slot, data)
+                train(run, left, slot, on)
         if not run.stop.requested:
-            evaluate_best(run, data, slot)
+            evaluate_best(run, on.data, slot)

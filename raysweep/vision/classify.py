@@ -23,14 +23,19 @@ class Classify:
 
     config = TrialConfig
 
-    def prepare(self, configs: Sequence[TrialConfig], sweep_folder: Path) -> dict[str, Any]:
-        """Prepare the images, and check that each network can be built for them."""
+    def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
+        """Prepare the images, or open them where they are prepared already."""
         from raysweep.vision.data import open_data
 
-        data = open_data(configs[0].data, sweep_folder=sweep_folder)
+        return open_data(config.data, sweep_folder=sweep_folder).to_arrays()
+
+    def check(self, configs: Sequence[TrialConfig], arrays: dict[str, Any]) -> None:
+        """Check that each network can be built for the images."""
+        from raysweep.vision.data import DataSet
+
+        data = DataSet.from_arrays(arrays)
         for config in {(each.model.model_dump_json(), each.sync_batch_norm): each for each in configs}.values():
             check_model(config, data)
-        return data.to_arrays()
 
     def conditions(self, config: TrialConfig, arrays: dict[str, Any]) -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
@@ -53,15 +58,21 @@ class Classify:
         self,
         config: TrialConfig,
         arrays: dict[str, Any],
+        conditions: Mapping[str, Any],
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Epoch, None, None]:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
-        from raysweep.vision.loop import train
+        from raysweep.vision.loop import check_precision, resolve_device, train
 
-        return train(config, DataSet.from_arrays(arrays), seed=seed, state=state, should_stop=should_stop)
+        data = DataSet.from_arrays(arrays)
+        if data.fingerprint != conditions["data"]:
+            raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
+        check_precision(config, conditions["precision"], resolve_device("auto"))
+        config = config.model_copy(update={"precision": conditions["precision"]})
+        return train(config, data, seed=seed, state=state, should_stop=should_stop)
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gc
 import math
+import platform
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -147,6 +148,16 @@ def resolve_precision(config: TrialConfig, device: torch.device | str) -> Litera
     else:
         native = torch.cpu._is_amx_tile_supported()
     return "bf16" if native else "fp32"
+
+
+def check_precision(config: TrialConfig, resolved: str, device: torch.device) -> None:
+    """Refuse to train in the precision that `auto` was resolved to elsewhere, where the device does not compute it."""
+    if resolved == "bf16" and resolve_precision(config, device) != "bf16":
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        raise UserError(
+            f"precision: auto became bf16 when the run began, which the {name} of {platform.node()} does not compute "
+            "fast; let trials run on one kind of device, or set precision: fp32 and start anew with --fresh"
+        )
 
 
 class _Training:

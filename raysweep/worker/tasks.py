@@ -11,19 +11,18 @@ import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from raysweep.config import LoopConfig
+from raysweep.errors import UserError
 from raysweep.loops import loop
 from raysweep.results.evaluation import Accuracies
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
 
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
-version = cache(metadata.version)  # a look-up takes most of a millisecond, and thousands of trials may ask
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class Assignment:
     commit_every_s: float
     threads: int
     """CPU threads of the loop."""
+    conditions: Mapping[str, Any]
+    """What the trial's numbers depend on beside its config, resolved once for the whole run."""
     rungs: tuple[int, ...] = ()
     """The epochs after which the trial commits and is compared with others; it may be paused there."""
     rank_by: RankBy = "ema"
@@ -87,12 +88,6 @@ def out_of_memory(batch_size: int, what: str) -> str:
     return f"out of memory with batch_size {batch_size} ({what}); a smaller batch_size or network is another trial"
 
 
-def conditions(config: LoopConfig, arrays: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Return what a trial's numbers depend on beside its config, as found on a node where trials run."""
-    versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
-    return {"workers": workers, **loop().conditions(config, arrays), "versions": versions}
-
-
 @dataclass(frozen=True)
 class TaskSetting:
     """What a task before or after the trials is told about where it runs."""
@@ -114,19 +109,57 @@ class TaskSetting:
         set_up_process(self.imports, self.threads, self.variables)
 
 
-def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> tuple[Any, list[dict[str, Any]]]:
-    """Prepare the data set that configs share, and check that each can be trained on it with so many ranks.
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a data set once it is prepared."""
 
-    Return the arrays, as a value of their own that the driver owns, so that Ray prepares them anew if the node that
-    holds them dies; and the conditions of each config.
+    node: str
+    """The node whose cache has it now."""
+    conditions: list[dict[str, Any]]
+    """What each trial's numbers depend on beside its config."""
+
+
+def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Prepared:
+    """Prepare the data set that configs share on this node, and check that each can be trained here by so many ranks.
 
     Raises:
         DataError: the data set cannot be read as asked.
         UserError: a config cannot be trained on it.
     """
+    import ray
+
     setting.set_up_process()
-    arrays = loop().prepare(configs, Path(setting.sweep_folder))
-    return arrays, [conditions(config, arrays, workers) for config in configs]
+    arrays = loop().prepare(configs[0], Path(setting.sweep_folder))
+    loop().check(configs, arrays)
+    versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
+    conditions = [{"workers": workers, **loop().conditions(each, arrays), "versions": versions} for each in configs]
+    return Prepared(ray.get_runtime_context().get_node_id(), conditions)
+
+
+def load(setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:
+    """Return the arrays of a data set, which this node prepares if its cache has none.
+
+    Raises:
+        DataError: the data set cannot be read as asked.
+    """
+    setting.set_up_process()
+    return loop().prepare(config, Path(setting.sweep_folder))
+
+
+def result_of(reference: Any, timeout_s: float | None = None) -> Any:
+    """Get what a task returned; what it raised for the user is raised as it was, without the remote traceback.
+
+    Raises:
+        GetTimeoutError: it is not there in time.
+    """
+    import ray
+
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def evaluate(
@@ -141,6 +174,6 @@ def evaluate(
     setting.set_up_process()
     network = build_from_record(RunFolder(storage, run_name), record)
     if arrays is None:
-        arrays = loop().prepare([loop().config.model_validate(record.config)], Path(setting.sweep_folder))
+        arrays = loop().prepare(loop().config.model_validate(record.config), Path(setting.sweep_folder))
     measured = loop().accuracies(record.conditions, network, arrays, tta)
     return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]

@@ -34,7 +34,10 @@ from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
-from raysweep.worker.tasks import Assignment, conditions, out_of_memory
+from raysweep.worker.tasks import Assignment, out_of_memory, result_of
+
+LOOK_EVERY_S = 0.25
+"""How often a trial that waits for its data looks whether the run is to stop."""
 
 
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
@@ -49,14 +52,14 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     reference = data[settings.data_key()]
     peers_loop = functools.partial(train_as_peer, assignment, reference)
-    _Run(assignment, settings, ray.get(reference), _watch(stop), peers_loop).to_the_end()
+    _Run(assignment, settings, reference, _watch(stop), peers_loop).to_the_end()
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
     with contextlib.suppress(Diverged, Interrupted):
-        for _ in loop().train(settings, ray.get(arrays), seed=assignment.record.seed):
+        for _ in loop().train(settings, result_of(arrays), assignment.conditions, seed=assignment.record.seed):
             pass
 
 
@@ -73,7 +76,8 @@ class _Run:
 
     assignment: Assignment
     config: LoopConfig
-    data: dict[str, Any]
+    data: Any
+    """The object reference of the arrays to train on."""
     should_stop: Callable[[], bool]
     peers_loop: Callable[[], None]
     """The loop of the ranks after this one."""
@@ -96,6 +100,8 @@ class _Run:
                 # Without storage nothing can be committed: the driver ends the run and says why. If another rank's
                 # process died, or this one's CUDA is broken, the trial starts again in a new process.
                 raise
+            except Interrupted:
+                return None
             except Exception as error:
                 # After an error of the user's, another attempt would end the same way.
                 if isinstance(error, UserError) or attempt > self.assignment.retries:
@@ -112,11 +118,32 @@ class _Run:
         state = self._go_back_to_last_commit(attempt)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
-        return run_ranks(lambda: self._train(state), self.peers_loop, self.assignment.workers)
+        arrays = self._wait_for_data()
+        return run_ranks(lambda: self._train(arrays, state), self.peers_loop, self.assignment.workers)
 
-    def _train(self, state: dict[str, Any] | None) -> None:
-        seed, newest = self.assignment.record.seed, None
-        epochs = loop().train(self.config, self.data, seed=seed, state=state, should_stop=self.should_stop)
+    def _wait_for_data(self) -> dict[str, Any]:
+        """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.
+
+        Raises:
+            DataError: they cannot be made anew.
+            Interrupted: the run is to stop meanwhile.
+        """
+        while not ray.wait([self.data], timeout=LOOK_EVERY_S)[0]:
+            if self.should_stop():
+                raise Interrupted("stopped while the data was loaded")
+        arrays: dict[str, Any] = result_of(self.data)
+        return arrays
+
+    def _train(self, arrays: dict[str, Any], state: dict[str, Any] | None) -> None:
+        assignment, newest = self.assignment, None
+        epochs = loop().train(
+            self.config,
+            arrays,
+            assignment.conditions,
+            seed=assignment.record.seed,
+            state=state,
+            should_stop=self.should_stop,
+        )
         try:
             for epoch in epochs:
                 self._note(epoch)
@@ -163,7 +190,7 @@ class _Run:
             attempts=self.assignment.deaths + attempt,
             error=(self.assignment.past_error if attempt == 1 else None) or record.error,
             config=planned.config,
-            conditions=conditions(self.config, self.data, self.assignment.workers),
+            conditions=dict(self.assignment.conditions),
             best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
         )
         return None if data is None else torch.load(io.BytesIO(data), weights_only=True)

@@ -1,30 +1,43 @@
-"""A node of the cluster goes away in the middle of a trial: not the trial's failure; it goes on on another one."""
+"""A node of the cluster goes away, with the only copy of the prepared data: not the trials' failure; they go on."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Command, wait_for
+from running import Command, curves, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 node = cluster.add_node(num_cpus=1)
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    cluster.remove_node(node, allow_graceful=False)
-    node = cluster.add_node(num_cpus=1)
-    print("replaced", flush=True)
+    if "kill" in line:
+        cluster.remove_node(node, allow_graceful=False)
+    if "add" in line:
+        node = cluster.add_node(num_cpus=1)
+    print("done", flush=True)
 cluster.shutdown()
 """
+
+SET = (
+    "data.image_size=32",
+    "data.per_class=150",  # 1.4 MB: a smaller set travels with the trials, and is never lost
+    "retries=0",
+    "checkpoints.every_minutes=0.0001",
+)
 
 
 class Nodes:
@@ -34,11 +47,11 @@ class Nodes:
         self._process = process
         self.address = self._read()
 
-    def replace(self) -> None:
-        """Kill the node, and start another one."""
+    def tell(self, words: str) -> None:
+        """Kill the node, add one, or both."""
         assert self._process.stdin
-        print("replace", file=self._process.stdin, flush=True)
-        assert self._read() == "replaced"
+        print(words, file=self._process.stdin, flush=True)
+        assert self._read() == "done"
 
     def _read(self) -> str:
         assert self._process.stdout
@@ -60,15 +73,30 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     process.communicate(timeout=60)
 
 
-def test_a_trial_whose_node_dies_goes_on_on_another_one_though_it_may_not_be_retried(
-    nodes: Nodes, tmp_path: Path
-) -> None:
+@pytest.fixture
+def command(nodes: Nodes, tmp_path: Path) -> Command:
     command = Command(nodes.address, tmp_path)
     command.environment["RAY_AUTH_MODE"] = "disabled"
-    words = (command.sweep("[0.1]"), "epochs=300", "retries=0", "checkpoints.every_minutes=0.0001")
-    process = command.start(*words)
-    wait_for(lambda: any(record["metrics"] for record in command.records("small").values()) or process.poll(), 120)
-    nodes.replace()
+    return command
+
+
+def epochs(command: Command) -> int:
+    return sum(len(record["metrics"]) for record in command.records("small").values())
+
+
+def trained_further(command: Command, process: subprocess.Popen[str], seconds: float = 200) -> None:
+    """Wait until the trials have trained, and committed, some more epochs."""
+    before = epochs(command)
+    wait_for(lambda: epochs(command) > before + 2 or process.poll() is not None, seconds)
+    assert process.poll() is None, process.communicate()[1]
+
+
+def test_a_trial_whose_node_dies_with_the_data_goes_on_on_another_though_it_may_not_be_retried(
+    nodes: Nodes, command: Command
+) -> None:
+    process = command.start(command.sweep("[0.1]"), "epochs=60", *SET)
+    trained_further(command, process)
+    nodes.tell("kill add")
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "its node went away; starts again from its last commit" in err
@@ -76,4 +104,40 @@ def test_a_trial_whose_node_dies_goes_on_on_another_one_though_it_may_not_be_ret
     assert record["status"] == "finished"
     assert record["error"]["type"] == "NodeDied"
     assert record["attempts"] == 1, "it does not count"
-    assert [row["epoch"] for row in record["metrics"]] == list(range(1, 301))
+    assert [row["epoch"] for row in record["metrics"]] == list(range(1, 61))
+
+
+@pytest.mark.long
+def test_the_only_node_killed_ten_times_in_a_row_costs_nothing_but_time(nodes: Nodes, command: Command) -> None:
+    sweep, many = command.sweep("[0.1, 0.01]"), ("epochs=200", *SET)
+    process = command.start(sweep, *many)
+    took = []
+    for _ in range(10):
+        trained_further(command, process)
+        nodes.tell("kill add")
+        began = time.monotonic()
+        trained_further(command, process)
+        took.append(time.monotonic() - began)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    print("recoveries took", " ".join(f"{seconds:.0f}" for seconds in took), "s")
+    disturbed = curves(command.records("small"))
+    command(sweep, *many, "--fresh")
+    assert disturbed == curves(command.records("small"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("after", ["kill", "kill add"])
+@pytest.mark.parametrize("seconds", [0, 2, 5, 10])
+def test_ctrl_c_is_answered_while_no_node_is_there_and_while_the_data_is_rebuilt(
+    nodes: Nodes, command: Command, after: str, seconds: float
+) -> None:
+    process = command.start(command.sweep("[0.1]"), "epochs=2000", *SET)
+    trained_further(command, process)
+    nodes.tell(after)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - began < 5

@@ -78,26 +78,30 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
         raise ClusterError(f"--address {address}: cannot connect to a Ray cluster there: {error}") from error
 
 
-def find_slot(resources: Resources, say: Callable[[str], None]) -> Slot:
+def find_slot(resources: Resources, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> Slot:
     """Work out a trial's slot on the connected cluster, counting what its autoscaler may add; `say` why a run waits.
+
+    Once the run `is_stopped`, what is returned is only what is known so far.
 
     Raises:
         ClusterError: a trial fits neither the cluster nor what its autoscaler may add.
     """
     autoscaler = read_autoscaler()
-    missing = _wait_for_workers(resources, autoscaler, say)
+    missing = _wait_for_workers(resources, autoscaler, say, is_stopped)
     nodes = node_resources()
     slot = resolve_slot(resources, nodes, autoscaler)
-    if waiting := check_slot(slot, nodes, autoscaler, missing):
+    if not is_stopped() and (waiting := check_slot(slot, nodes, autoscaler, missing)):
         say(waiting)
     return slot
 
 
-def _wait_for_workers(resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None]) -> str:
+def _wait_for_workers(
+    resources: Resources, autoscaler: Autoscaler, say: Callable[[str], None], is_stopped: Callable[[], bool]
+) -> str:
     """Wait until all workers have joined, a trial fits, or JOIN_WITHIN_S is over; return which workers are missing."""
     said = False
     end = time.monotonic() + JOIN_WITHIN_S
-    while (missing := autoscaler.missing(alive_hosts())) and time.monotonic() < end:
+    while (missing := autoscaler.missing(alive_hosts())) and time.monotonic() < end and not is_stopped():
         if count_slots(resolve_slot(resources, node_resources(), autoscaler)):
             break
         if not said:
@@ -178,7 +182,8 @@ def where_trials_run(slot: Slot, first: str) -> dict[str, Any]:
 
 
 def _avoiding(nodes: Sequence[str]) -> dict[str, str]:
-    return {NODE_ID: f"!in({', '.join(nodes)})"} if nodes else {}
+    # Without spaces, which Ray takes for a part of the id.
+    return {NODE_ID: f"!in({','.join(nodes)})"} if nodes else {}
 
 
 def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> Any:

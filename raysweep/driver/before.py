@@ -87,7 +87,7 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
             with run.stop.on_signals():  # again: connecting sets a handler of Ray's
                 if if_several_nodes and len(alive_hosts()) > 1:
                     raise ClusterError(if_several_nodes)
-                slot = find_slot(run.sweep.resources, run.view.say)
+                slot = find_slot(run.sweep.resources, run.view.say, lambda: run.stop.requested)
                 run.board.gpus = slot.workers * slot.gpus
                 yield slot
         finally:

@@ -27,7 +27,9 @@ class Tune:
 
     def __init__(self, folder: Path, retries: int = 1, stall_minutes: float | None = None) -> None:
         record = Record("net-1a2b3c4d", "net", 0, {}, {"batch_size": 32}, 10)
-        assignment = Assignment(record, str(folder), "run", Objective(), retries, commit_every_s=300, threads=1, conditions={})
+        assignment = Assignment(
+            record, str(folder), "run", Objective(), retries, commit_every_s=300, threads=1, conditions={}
+        )
         self.error_file = folder / "error.txt"
         self.trial: Any = SimpleNamespace(
             config={"assignment": assignment},

@@ -186,6 +186,22 @@ def test_more_gpus_than_any_node_has_is_said_before_anything_starts(command: Com
 
 
 @pytest.mark.long
+def test_a_trial_on_a_device_that_cannot_keep_the_precision_of_the_run_fails_in_one_sentence(
+    cluster: str, tmp_path: Path
+) -> None:
+    command = Command(cluster, tmp_path, apart=True)
+    (tmp_path / "mixed.py").write_text(  # only the process of a task, which prepares the data, computes bf16
+        "import ray, torch\n"
+        "torch.cpu._is_amx_tile_supported = lambda: ray.get_runtime_context().get_actor_id() is None\n"
+    )
+    _, err = command(command.sweep("[0.1]"), "--import", "mixed", code=1)
+    (record,) = command.records("small").values()
+    assert record["status"] == "failed"
+    assert record["error"]["message"].startswith("precision: auto became bf16 when the run began, which the CPU of ")
+    assert record["error"]["message"] in err
+
+
+@pytest.mark.long
 def test_precision_that_changed_since_the_run_began_is_refused(command: Command) -> None:
     sweep = command.sweep("[0.1]")
     process = command.start(sweep, "epochs=500", "checkpoints.every_minutes=0.0001", "precision=fp32")

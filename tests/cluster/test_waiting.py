@@ -1,0 +1,43 @@
+"""Where tasks without a slot may run, and what a run that waits for nodes does when it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from raysweep.cluster import slots
+from raysweep.cluster.autoscaler import Autoscaler, NodeType
+from raysweep.cluster.slots import Slot, find_slot, where_trials_run
+from raysweep.sweepfile.schema import Resources
+
+
+def node(id: str, cpus: float) -> dict[str, Any]:
+    return {"NodeID": id, "Resources": {"CPU": cpus} if cpus else {}, "NodeManagerAddress": f"of {id}", "Alive": True}
+
+
+def test_data_is_loaded_where_it_was_prepared_and_later_on_any_node_but_those_that_hold_no_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = [node("head", 0), node("a", 2), node("b", 2), node("small", 1)]
+    monkeypatch.setattr(slots, "alive_nodes", lambda: there)
+    options = where_trials_run(Slot(workers=1, gpus=0, cpus=2), first="a")
+    # Ray would take a space after a comma for a part of the next id, and that node would not be avoided.
+    assert options["label_selector"] == {"ray.io/node-id": "!in(head,b,small)"}
+    assert options["fallback_strategy"] == [{"label_selector": {"ray.io/node-id": "!in(head,small)"}}]
+
+
+def test_on_a_single_machine_data_is_loaded_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "alive_nodes", lambda: [node("a", 2)])
+    options = where_trials_run(Slot(workers=1, gpus=0, cpus=2), first="a")
+    assert options == {"label_selector": {}, "fallback_strategy": [{"label_selector": {}}]}
+
+
+def test_ctrl_c_is_answered_while_the_run_waits_for_hosts_that_have_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = Autoscaler((NodeType("local", {}, 1, 1),), ("10.0.0.9",), 1)
+    monkeypatch.setattr(slots, "read_autoscaler", lambda: hosts)
+    monkeypatch.setattr(slots, "alive_nodes", lambda: [node("head", 0)])
+    began = time.monotonic()
+    find_slot(Resources(), lambda text: None, is_stopped=lambda: time.monotonic() - began > 0.1)
+    assert time.monotonic() - began < 5

@@ -25,7 +25,6 @@ from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
-from raysweep.loops import loop
 from raysweep.results.rerun import rerun_of
 from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
@@ -117,7 +116,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     # Imports torch, for seconds: now, while this process waits for others to prepare the data.
     threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
     found = TrainedOn()
-    for key, of_trials in _by_data_set(left).items():
+    for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
         prepared = run_task(run, slot, f"preparing {alike[0].data_name()}", prepare, alike, slot.workers)
         if prepared is None:
@@ -129,12 +128,12 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     return found
 
 
-def _by_data_set(left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
+def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
     """Return the configs of the trials that share a data set, by its key and then by the trial's id."""
-    sharing: dict[str, dict[str, LoopConfig]] = {}
-    for record in left:
-        config = loop().config.model_validate(record.config)
-        sharing.setdefault(config.data_key(), {})[record.id] = config
+    ids, sharing = {record.id for record in left}, dict[str, dict[str, LoopConfig]]()
+    for trial in run.trials:
+        if trial.id in ids:
+            sharing.setdefault(trial.config.data_key(), {})[trial.id] = trial.config
     return sharing
 
 

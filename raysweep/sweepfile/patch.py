@@ -50,4 +50,6 @@ def contains(config: Any, partial: Any) -> bool:
         return isinstance(config, Mapping) and all(contains(get(config, key), value) for key, value in partial.items())
     if isinstance(config, Mapping) and isinstance(partial, str):
         return bool(config.get("name") == partial)
+    if isinstance(config, list) and isinstance(partial, list):
+        return len(config) == len(partial) and all(map(contains, config, partial))
     return bool(config == partial)

@@ -6,6 +6,7 @@ the sweep around the trials is in `sweepfile.schema`. Each default lives here an
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -56,6 +57,14 @@ class DataConfig(Config):
     """Seed of the held-out choice (`val_fraction`) and of `synthetic` images."""
 
 
+def _json(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(options, allow_nan=False)
+    except ValueError:
+        raise ValueError("must hold finite numbers: a trial's config is kept as JSON, which has no others") from None
+    return options
+
+
 class ModelConfig(Config):
     """The network to train."""
 
@@ -63,7 +72,7 @@ class ModelConfig(Config):
     """The network's name; `raysweep models` lists them."""
     width: PositiveInt | None = None
     """Channels of the first stage, the later ones in proportion; default: the network's own."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_json)] = {}
     """Further keyword arguments of a network of your own."""
 
 

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import io
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any
 import psutil
 import ray
 import torch
+from pydantic import ValidationError
 from ray import tune
 from ray.exceptions import RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
@@ -32,6 +34,7 @@ from raysweep.halving.scores import best_epoch, better_of, rung_scores, score_ag
 from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
+from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.tasks import Assignment, out_of_memory, result_of
@@ -46,13 +49,9 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
     `config` holds the assignment, `data` the object references of the prepared arrays, by `LoopConfig.data_key`; `stop`
     is the `StopFlag` actor.
     """
-    assignment: Assignment = config["assignment"]
-    settings = _get_ready(assignment)
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    reference = data[settings.data_key()]
-    peers_loop = functools.partial(train_as_peer, assignment, reference)
-    _Run(assignment, settings, reference, _watch(stop), peers_loop).to_the_end()
+    _Run(config["assignment"], data, _watch(stop)).to_the_end()
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
@@ -64,10 +63,20 @@ def train_as_peer(assignment: Assignment, arrays: Any) -> None:
 
 
 def _get_ready(assignment: Assignment) -> LoopConfig:
-    """Make this process ready for a trial; return the trial's settings, which may name the user's modules."""
+    """Make this process ready for a trial; return the trial's settings, which may name the user's modules.
+
+    Raises:
+        UserError: the settings are not valid here.
+    """
     set_up_process(assignment.imports, assignment.threads)
-    settings: LoopConfig = loop().config.model_validate(assignment.record.config)
-    return settings
+    kind, values = loop().config, assignment.record.config
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = (": ".join((".".join(map(str, way)), what)) for way, what in describe_errors(error, kind, values))
+        raise UserError(
+            f"{socket.gethostname()}: cannot read the config that the driver has read: {'; '.join(faults)}"
+        ) from error
 
 
 @dataclass
@@ -75,12 +84,10 @@ class _Run:
     """A trial on its way from its last commit to its end."""
 
     assignment: Assignment
-    config: LoopConfig
-    data: Any
-    """The object reference of the arrays to train on."""
+    references: Mapping[str, Any]
+    """Those of the prepared arrays."""
     should_stop: Callable[[], bool]
-    peers_loop: Callable[[], None]
-    """The loop of the ranks after this one."""
+    config: LoopConfig = field(init=False)
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     pending_best: dict[str, torch.Tensor] | None = field(init=False, default=None)
@@ -115,23 +122,26 @@ class _Run:
             # The process died between the last commit and the report of it.
             self.record = committed
             return self._report(is_new=False)
+        self.config = _get_ready(self.assignment)
+        reference = self.references[self.config.data_key()]
+        peers_loop = functools.partial(train_as_peer, self.assignment, reference)
         state = self._go_back_to_last_commit(attempt)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
-        arrays = self._wait_for_data()
-        return run_ranks(lambda: self._train(arrays, state), self.peers_loop, self.assignment.workers)
+        arrays = self._wait_for_data(reference)
+        return run_ranks(lambda: self._train(arrays, state), peers_loop, self.assignment.workers)
 
-    def _wait_for_data(self) -> dict[str, Any]:
+    def _wait_for_data(self, reference: Any) -> dict[str, Any]:
         """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.
 
         Raises:
             DataError: they cannot be made anew.
             Interrupted: the run is to stop meanwhile.
         """
-        while not ray.wait([self.data], timeout=LOOK_EVERY_S)[0]:
+        while not ray.wait([reference], timeout=LOOK_EVERY_S)[0]:
             if self.should_stop():
                 raise Interrupted("stopped while the data was loaded")
-        arrays: dict[str, Any] = result_of(self.data)
+        arrays: dict[str, Any] = result_of(reference)
         return arrays
 
     def _train(self, arrays: dict[str, Any], state: dict[str, Any] | None) -> None:
@@ -246,7 +256,7 @@ class _Run:
         )
 
     def _remember(self, error: BaseException, attempt: int) -> None:
-        committed = self.folder.record(self.record.id)
+        committed = self.folder.record(self.assignment.record.id)
         if committed is not None:
             self.record = self.folder.commit(committed.with_(error=self._describe(error), attempts=attempt), {})
 

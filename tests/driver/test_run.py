@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -36,6 +37,32 @@ def fragile(num_classes, width=None):
     net.register_forward_pre_hook(break_down)
     return net
 """
+
+
+ONLY_HERE = """
+import os
+from raysweep import register_augmentation
+
+if os.getpid() == {pid}:
+    register_augmentation("only_here")(lambda images, generator: images)
+"""
+
+
+def test_a_trial_whose_config_its_process_cannot_read_fails_with_a_sentence_and_the_others_go_on(
+    command: Command,
+) -> None:
+    (command.folder / "my_aug.py").write_text(ONLY_HERE.format(pid=os.getpid()))
+    path = command.folder / "small.yaml"
+    text = SMALL.format(lrs="[0.1]", model="baseline_block")
+    path.write_text(text.replace("grid: {", "grid: {augment: [none, only_here], "))
+    _, err = command(path, "--import", "my_aug", code=1)
+    records = {record["axes"]["augment"]: record for record in command.records("small").values()}
+    assert records["none"]["status"] == "finished"
+    failed = records["only_here"]
+    assert (failed["status"], failed["attempts"], failed["error"]["type"]) == ("failed", 1, "UserError")
+    assert "augment: unknown augmentation 'only_here'; known: none, shift" in failed["error"]["message"]
+    assert failed["error"]["message"] in err
+    assert "Traceback" not in err
 
 
 def test_quickstart_reaches_95_percent_and_its_pulled_best_has_the_recorded_accuracy(command: Command) -> None:

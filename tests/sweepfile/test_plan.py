@@ -78,6 +78,15 @@ def test_partial_configs_exclude_what_agrees_with_them(partial: dict[str, object
     assert len(plan(grid={"lr": [0.2, 0.1], "model.width": [8, 16]}, exclude=[partial])) == left
 
 
+def test_a_list_of_operations_excludes_what_has_them_whatever_their_defaults() -> None:
+    lists = [[{"flip": {"p": 0.5}}, {"crop": {}}], [{"flip": {"p": 0.5}}], [{"flip": {"p": 0.4}}, {"crop": {}}]]
+    left = plan(grid={"augment": lists}, exclude=[{"augment": [{"flip": {"p": 0.5}}, {"crop": {}}]}])
+    assert [t.axes["augment"] for t in left] == [
+        [{"flip": {"p": 0.5, "direction": "horizontal"}}],
+        [{"flip": {"p": 0.4, "direction": "horizontal"}}, {"crop": {"padding": None}}],
+    ]
+
+
 def test_equal_configs_are_one_trial() -> None:
     assert len(plan(grid={"lr": [0.1, 0.1, 0.2]})) == 2
     assert len(plan(grid={"optimizer": ["sgd", {"name": "sgd", "momentum": 0.9}]})) == 1
@@ -137,6 +146,8 @@ def test_a_draw_depends_only_on_seed_key_and_number() -> None:
 
 def test_ids_are_pinned_so_that_old_run_folders_go_on() -> None:
     assert ids(grid={"lr": [0.1, 0.05], "augment": ["none", "shift"]}, base={"model": {"width": 16}}) == PINNED
+    operations = [{"flip": {"p": 0.5}}, {"crop": {"padding": 4}}, {"color_jitter": {"hue": 0.1}}]
+    assert ids(base={"augment": operations}) == ["baseline_block-lr0.1-ab5fee29"]
 
 
 PINNED = [

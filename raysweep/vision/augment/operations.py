@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, create_model, model_validator
+from pydantic import BeforeValidator, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
 
 from raysweep.config import Config
 from raysweep.errors import did_you_mean
@@ -55,14 +55,20 @@ class _Row(Config):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> _Row:
-        if len(self.model_fields_set) != 1:
-            raise ValueError(f"must name exactly one operation of {', '.join(OPERATIONS)}")
+        if sum(value is not None for _, value in self) != 1:
+            names = ", ".join(OPERATIONS)
+            raise ValueError(f"must name exactly one operation of {names}, with its parameters ({{}}: the defaults)")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the operations that the row does not name."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
     @property
     def operation(self) -> Operation:
         """The operation that the row names."""
-        (operation,) = (getattr(self, name) for name in self.model_fields_set)
+        (operation,) = (value for _, value in self if value is not None)
         assert isinstance(operation, Operation)
         return operation
 

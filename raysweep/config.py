@@ -46,6 +46,10 @@ class LoopConfig(Config):
         """Return what people call that data set."""
         return "the data"
 
+    def why_without(self, metric: str) -> str | None:
+        """Return the setting because of which a trial has no such metric to be ranked by; None if it has it."""
+        return None
+
     def paths(self) -> dict[str, str]:
         """Return the places in the file system that these settings name, by dotted key."""
         return {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Keys, Source, read_document
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import AXES, Sweep, known_key
 
 
@@ -26,7 +28,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         SweepFileError: something is wrong, in the planned trials too; one message a fault, all of them.
     """
     source = read_document(str(path))
-    return _checked(source, apply_overrides(source, overrides))
+    return _checked(source, apply_overrides(source, overrides), to_run=True)
 
 
 def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -77,14 +79,15 @@ def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None
     return str(Path(os.path.normpath(Path(sweep_path).absolute().parent / Path(sweep.storage).expanduser())))
 
 
-def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
+def _checked(source: Source, wrong_overrides: Sequence[str] = (), to_run: bool = False) -> Sweep:
     sweep, wrong_sections = _validate(source)
     empty = [axis for axis in AXES if source.values.get(axis) == {}]
     problems = [*wrong_overrides, *wrong_sections]
     problems += [source.problem((axis,), "is empty; it must have at least one key with a list") for axis in empty]
     try:
         if sweep is not None:
-            plan_trials(sweep)
+            trials = plan_trials(sweep)
+            problems += _why_not_to_run(sweep, trials) if to_run else []
     except SweepFileError as error:
         # What the plan misses may have been left out by `_validate`, because of another fault.
         more = [problem for problem in error.problems if not (problems and problem.endswith(IS_MISSING))]
@@ -92,6 +95,22 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = ()) -> Sweep:
     if problems or sweep is None:
         raise SweepFileError(*problems)
     return sweep
+
+
+def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
+    """Return what is wrong with a valid sweep, though a run folder that has it from an older raysweep can be read."""
+    problems, gpus, metric = [], sweep.resources.gpus, sweep.objective.metric
+    if gpus != "auto" and gpus > 1:
+        workers = f"workers: {math.ceil(gpus * sweep.resources.workers)}, gpus: 1"
+        message = f"got {gpus:g}, must be at most 1, since each worker trains on one GPU; for more a trial: {workers}"
+        problems.append(sweep.source.problem(("resources", "gpus"), message))
+    reasons = Counter(why for trial in trials if (why := trial.config.why_without(metric)))
+    for why, count in reasons.items():
+        message = (
+            f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"
+        )
+        problems.append(sweep.source.problem(("objective",), message))
+    return problems
 
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:

@@ -138,8 +138,11 @@ class Resources(Config):
 
     workers: PositiveInt = 1
     """The processes (ranks) that train one trial together; each takes its part of every batch."""
-    gpus: NonNegativeFloat | Literal["auto"] = "auto"
-    """GPUs for each worker; auto: one if the cluster has any."""
+    gpus: (
+        Annotated[NonNegativeFloat, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})] | Literal["auto"]
+    ) = "auto"
+    """GPUs for each worker, which uses one at most, or a part of it; 0: train on the CPU; auto: one if the cluster has
+    any."""
     cpus: PositiveFloat | Literal["auto"] = "auto"
     """CPUs for each worker; auto: the node's CPUs divided by its GPUs, or one where there is no GPU."""
 

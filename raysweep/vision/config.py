@@ -197,6 +197,10 @@ class TrialConfig(LoopConfig):
         """Return the data source's name."""
         return self.data.name
 
+    def why_without(self, metric: str) -> str | None:
+        """Return `ema: false` where a metric of the averaged weights is asked for."""
+        return "ema: false" if self.ema is False and metric.endswith("_ema") else None
+
     def paths(self) -> dict[str, str]:
         """Return `data.path`, where it is set."""
         return {"data.path": self.data.path} if self.data.path else {}

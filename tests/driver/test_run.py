@@ -206,8 +206,8 @@ def test_rays_own_asha_stops_trials_and_says_so(command: Command) -> None:
 
 
 def test_more_gpus_than_any_node_has_is_said_before_anything_starts(command: Command) -> None:
-    _, err = command(command.sweep(), "resources.gpus=4", code=2)
-    assert "4 GPUs" in err
+    _, err = command(command.sweep(), "resources={workers: 2, gpus: 1, cpus: 1}", code=2)
+    assert "a worker asks for 1 CPU and 1 GPU, more than any node has" in err
     assert "2 CPUs and 0 GPUs" in err
     assert not command.records("small")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile.load import restore_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import AshaConfig
 
@@ -201,6 +202,15 @@ def test_an_unknown_name_is_told_with_its_line_and_what_is_known(
         ("base: {compile: 1}", "s.yaml:2: base.compile: got 1, must be true or false"),
         ("seeds: [0, -1]", "s.yaml:2: seeds.1: got -1, must be at least 0"),
         ("resources: {gpus: -1}", "s.yaml:2: resources.gpus: got -1, must be at least 0, or 'auto'"),
+        ("resources: {gpus: 4}", "s.yaml:2: resources.gpus: got 4, must be at most 1, since each worker trains on one "
+         "GPU; for more a trial: workers: 4, gpus: 1"),
+        ("resources: {gpus: 1.5, cpus: 1}", "s.yaml:2: resources.gpus: got 1.5, must be at most 1, since each worker "
+         "trains on one GPU; for more a trial: workers: 2, gpus: 1"),
+        ("objective: val_acc_ema\nbase: {ema: false}", "s.yaml:2: objective: val_acc_ema is not measured with "
+         "ema: false (1 of 1 trials); choose another, or change that"),
+        ("grid: {ema: [false, {horizon_epochs: 2}], lr: [0.1, 0.2]}\nobjective:\n  metric: val_acc_ema",
+         "s.yaml:3: objective: val_acc_ema is not measured with ema: false (2 of 4 trials); choose another, or change "
+         "that"),
         ("base: {augment: [{flip: {p: 2}}]}", "s.yaml:2: base.augment.0.flip.p: got 2, must be at most 1"),
         ("base: {lr_schedule: step}", "s.yaml:2: base.lr_schedule.milestones: is missing"),
         ("random: {samples: 3, lr: {uniform: [1, 0.1]}}",
@@ -212,6 +222,11 @@ def test_an_unknown_name_is_told_with_its_line_and_what_is_known(
 )  # fmt: skip
 def test_a_wrong_value_is_told_once_with_line_value_and_bound(folder: Path, text: str, message: str) -> None:
     assert problems(text) == (message,)
+
+
+def test_a_run_of_what_is_refused_by_now_can_still_be_read() -> None:
+    sections = {"resources": {"gpus": 4}, "objective": "val_acc_ema", "base": {"ema": False}}
+    assert restore_sweep({"name": "old", **sections}, "runs/old/resolved.yaml").resources.gpus == 4
 
 
 def test_each_item_of_a_list_has_its_own_line(folder: Path) -> None:

@@ -9,6 +9,7 @@ What ends a command, and the exit code each ends with:
     + TokenError           it refuses our authentication token
 * LimitReached (3)         a limit of the sweep file is spent; the state is safe
 * Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
+* OutOfMemory (2)          a network does not fit the device; a trial is tried again after it
 
 `Diverged` ends a trial only. Anything else is a bug of ours and keeps its traceback.
 """
@@ -85,6 +86,10 @@ class Diverged(Exception):
             f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
             f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
         )
+
+
+class OutOfMemory(RaysweepError):
+    """A network takes more memory than there is; the message says in which phase, and what helps."""
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

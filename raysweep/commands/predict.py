@@ -90,9 +90,10 @@ def _predictions(
 
     from raysweep.vision.inference import Classifier
 
-    classifier = Classifier(checkpoint.model, checkpoint.mean, checkpoint.std, checkpoint.precision)
-    whole = _whole_images(given, checkpoint.image_size, skip_corrupt)
-    while batch := list(islice(whole, classifier.batch_size)):
+    network, size = checkpoint.model, checkpoint.image_size
+    classifier = Classifier(network, checkpoint.mean, checkpoint.std, checkpoint.precision, size)
+    whole = _whole_images(given, size, skip_corrupt)
+    while batch := list(islice(whole, classifier.batches.size)):
         files, known, images = zip(*batch, strict=True)
         best = classifier.probabilities(torch.from_numpy(np.stack(images)), tta).max(1)
         labels, probabilities = best.indices.tolist(), best.values.tolist()

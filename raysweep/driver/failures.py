@@ -10,8 +10,6 @@ from typing import Any
 from ray._private import state
 from ray.tune.experiment import Trial as TuneTrial
 
-from raysweep.worker.tasks import out_of_memory
-
 NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 
 # Once they are an actor's (ray.exceptions.ActorDiedError), Ray tells these causes apart in words alone.
@@ -58,7 +56,8 @@ def failure_of(text: str, batch_size: int) -> Failure:
     if found := STORAGE_TEXT.findall(text):
         return Failure(STORAGE, found[-1].strip(), text)
     if MEMORY_TEXT.search(text):
-        return Failure("OutOfMemory", out_of_memory(batch_size, "Ray ended its process: the node ran low on it"), text)
+        message = f"out of memory with batch_size {batch_size} (Ray ended its process: the node ran low on it)"
+        return Failure("OutOfMemory", message, text, "a smaller batch_size or network is another trial")
     if NODE_TEXT.search(text):
         return Failure(NODE_DIED, "its node went away", text)
     advice = "ended by the kernel for want of memory (then dmesg says so), by a signal, or by a crash of native code"

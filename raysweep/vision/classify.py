@@ -94,7 +94,8 @@ class Classify:
         data = DataSet.from_arrays(arrays)
         if data.fingerprint != conditions["data"]:
             raise StorageError("it was trained on other images or labels than there are now")
-        classifier = Classifier(network, conditions["mean"], conditions["std"], conditions["precision"])
+        mean, std, precision = (conditions[key] for key in ("mean", "std", "precision"))
+        classifier = Classifier(network, mean, std, precision, data.image_size)
         return [
             (classifier.accuracy(data.val, count), classifier.accuracy(data.test, count) if data.test else None)
             for count in views

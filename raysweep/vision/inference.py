@@ -7,7 +7,8 @@ from torch import nn
 
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.data.dataset import Channels, Split
-from raysweep.vision.loop import evaluation_batch_size, resolve_device
+from raysweep.vision.loop import resolve_device
+from raysweep.vision.memory import Batches
 from raysweep.vision.tta import views_of
 
 
@@ -17,16 +18,27 @@ class Classifier:
     `mean` and `std` (scale 0..1) and `precision` (`fp32` or `bf16`) are those of the trial's conditions.
     """
 
-    def __init__(self, model: nn.Module, mean: Channels, std: Channels, precision: str, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Channels,
+        std: Channels,
+        precision: str,
+        image_size: int,
+        device: str = "auto",
+    ) -> None:
         self.device = resolve_device(device)
-        self.batch_size = evaluation_batch_size(self.device)
+        self.batches = Batches(self.device, image_size)
         self._model = model.to(self.device).to(memory_format=torch.channels_last).eval()
         self._normalize = Normalize(mean, std, self.device)
         self._bf16 = precision == "bf16"
 
-    @torch.inference_mode()
     def probabilities(self, images: torch.Tensor, tta: int = 0) -> torch.Tensor:
         """Return each class's probability (float64, N x classes) in images on any device: the mean over `tta` views."""
+        return torch.cat([*self.batches.over(len(images), lambda rows: self._mean_over_views(images[rows], tta))])
+
+    @torch.inference_mode()
+    def _mean_over_views(self, images: torch.Tensor, tta: int) -> torch.Tensor:
         total: torch.Tensor | None = None
         for view in views_of(images.to(self.device), tta):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
@@ -39,8 +51,9 @@ class Classifier:
 
     def accuracy(self, split: Split, tta: int = 0) -> float:
         """Return the share of the split's images, 0..1, whose most probable class is their label."""
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
-        for start in range(0, len(split), self.batch_size):
-            part = split[start : start + self.batch_size].to(self.device)
-            right += (self.probabilities(part.images, tta).argmax(1) == part.labels).sum()
-        return right.item() / len(split)
+
+        def hits(rows: slice) -> int:
+            answers = self._mean_over_views(split.images[rows], tta).argmax(1)
+            return int((answers == split.labels[rows].to(self.device)).sum())
+
+        return sum(self.batches.over(len(split), hits)) / len(split)

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -37,9 +38,12 @@ from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.memory import FEWER, Batches, telling
 from raysweep.vision.models.build import build_model, check_image_size
 from raysweep.vision.randomness import generator, seeded
 from raysweep.vision.schedules import lr_at
+
+SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ def check_precision(config: TrialConfig, resolved: str, device: torch.device) ->
 class _Training:
     """All that one trial holds on its device, and how it advances by an epoch."""
 
+    @telling("set-up")
     def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
         check_sync_batch_norm(config, device)
         self.config, self.seed, self.device, self.group = config, seed, device, group
@@ -172,6 +177,8 @@ class _Training:
         self.train_split = data.train.to(device)
         self.val_images = len(data.val)
         self.val_split = data.val[group.share(self.val_images)].to(device)
+        at_once = -(-config.batch_size // group.size)
+        self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
         model, used = self._new_model(data, min(group.smallest_part(len(batch)) for batch in batches))
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -244,7 +251,8 @@ class _Training:
         for step, indices in enumerate(batches):
             if self.group.agree(should_stop()):
                 raise Interrupted(f"stopped in epoch {epoch + 1}, before step {step + 1} of {len(batches)}")
-            loss, hits, norm = self._step(epoch, step, indices)
+            with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
+                loss, hits, norm = self._step(epoch, step, indices)
             loss_sum += loss * len(indices)
             correct += hits
             norm_sum += norm
@@ -299,22 +307,19 @@ class _Training:
     def evaluate(self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> tuple[float, float]:
         """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
         model.eval()
-        split, size = self.val_split, evaluation_batch_size(self.device)
-        loss_sum, correct = torch.zeros(2, device=self.device).unbind()
-        for start in range(0, len(split), size):
-            labels = split.labels[start : start + size]
-            images = self.normalize(split.images[start : start + size])
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = forward(images).float()
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-        loss, right = self.group.sum_(torch.stack([loss_sum, correct])).tolist()
+        sums = torch.zeros(2, device=self.device)
+        for of_batch in self.val_batches.over(len(self.val_split), partial(self._loss_and_hits, forward)):
+            sums += of_batch
+        loss, right = self.group.sum_(sums).tolist()
         return loss / self.val_images, right / self.val_images
 
-
-def evaluation_batch_size(device: torch.device) -> int:
-    """Return how many images are evaluated at a time."""
-    return 2048 if device.type == "cuda" else 256
+    def _loss_and_hits(self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice) -> torch.Tensor:
+        """Return the sum of the cross-entropies of some validation images, and how many answers are right."""
+        labels = self.val_split.labels[rows]
+        images = self.normalize(self.val_split.images[rows])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = forward(images).float()
+        return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

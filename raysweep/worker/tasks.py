@@ -83,11 +83,6 @@ class StopFlag:
         return await self._event.wait()
 
 
-def out_of_memory(batch_size: int, what: str) -> str:
-    """Return the message of a trial that ran out of memory."""
-    return f"out of memory with batch_size {batch_size} ({what}); a smaller batch_size or network is another trial"
-
-
 @dataclass(frozen=True)
 class TaskSetting:
     """What a task before or after the trials is told about where it runs."""

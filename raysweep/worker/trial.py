@@ -37,7 +37,7 @@ from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
-from raysweep.worker.tasks import Assignment, out_of_memory, result_of
+from raysweep.worker.tasks import Assignment, result_of
 
 LOOK_EVERY_S = 0.25
 """How often a trial that waits for its data looks whether the run is to stop."""
@@ -269,18 +269,8 @@ class _Run:
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as a record holds it."""
-        kind, message = type(error).__name__, str(error)
-        if is_out_of_memory(error):
-            batch_size = self.assignment.record.config["batch_size"]
-            kind, message = "OutOfMemory", out_of_memory(batch_size, message.partition("\n")[0])
-        return {"type": kind, "message": message, "traceback": "".join(traceback.format_exception(error))}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU's memory or this process's ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
+        trace = "".join(traceback.format_exception(error))
+        return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
 
 def _nodes_of_this_slot(workers: int) -> list[str]:

@@ -58,7 +58,7 @@ class Corner(nn.Module):
 
 
 def classifier(model, precision="fp32"):
-    return Classifier(model, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0), precision, device="cpu")
+    return Classifier(model, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0), precision, 40, device="cpu")
 
 
 def test_probabilities_are_the_mean_of_the_views_softmax():

@@ -32,6 +32,7 @@ def train(
     seed: int,
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: str = "auto",
 ) -> Iterator[NoEpoch]:
     for epoch in range((state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):
         acc = random.Random(f"{config.lr}/{seed}/{epoch}").random()

@@ -29,6 +29,7 @@ def train(
     seed: int,
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: str = "auto",
 ) -> Iterator[NoEpoch]:
     began = time.time()
     for epoch in range((state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):

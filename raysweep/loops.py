@@ -32,7 +32,10 @@ class Epoch(Protocol):
 
 
 class Loop(Protocol):
-    """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch."""
+    """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch.
+
+    `device` is `cpu`, where the slot has no GPU though the node may, or `auto`: a GPU if there is one.
+    """
 
     @property
     def config(self) -> type[LoopConfig]:
@@ -45,14 +48,14 @@ class Loop(Protocol):
             DataError: the data set cannot be read as asked.
         """
 
-    def check(self, configs: Sequence[Any], arrays: dict[str, Any]) -> None:
+    def check(self, configs: Sequence[Any], arrays: dict[str, Any], device: str = "auto") -> None:
         """Check that each config can be trained on the data set here.
 
         Raises:
             UserError: one cannot.
         """
 
-    def conditions(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+    def conditions(self, config: Any, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return what a trial's numbers depend on beside its config, as JSON; what is `auto` is resolved here."""
 
     def train(
@@ -63,6 +66,7 @@ class Loop(Protocol):
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        device: str = "auto",
     ) -> Generator[Epoch, None, None]:
         """Train under the given conditions, from a state or from the beginning, and yield each epoch.
 
@@ -80,7 +84,12 @@ class Loop(Protocol):
         """
 
     def accuracies(
-        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
+        self,
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any],
+        views: Sequence[int],
+        device: str = "auto",
     ) -> list[tuple[float, float | None]]:
         """Return (validation, test) accuracy of a trained network, each 0..1, for each number of TTA views.
 

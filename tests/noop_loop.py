@@ -53,6 +53,7 @@ def train(
     seed: int,
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: str = "auto",
 ) -> Iterator[NoEpoch]:
     """Yield the epochs of a trial, in random intervals, so that trials arrive in another order each time."""
     accuracies, death = curve(config.lr, seed, config.epochs), death_of(config.lr, config.epochs)

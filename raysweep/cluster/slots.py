@@ -16,7 +16,7 @@ from ray.job_config import JobConfig
 
 from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, NodeType, alive_nodes, read_autoscaler
 from raysweep.cluster.places import is_url
-from raysweep.errors import ClusterError, TokenError
+from raysweep.errors import ClusterError, TokenError, did_you_mean
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
 from raysweep.worker.tasks import result_of
@@ -27,6 +27,9 @@ SAY_EVERY_S = 30.0
 """How often a run says that it still waits for a node."""
 NODE_ID = "ray.io/node-id"
 """The label by which Ray knows a node."""
+KIND, KIND_SHARE = "accelerator_type:", 0.001
+"""A node with GPUs has one of the resource that Ray names after their kind, of which a worker that asks for the kind
+takes this much, as with Ray's own option `accelerator_type`."""
 Nodes = Sequence[Mapping[str, float]]
 """The resources of each node, by Ray's names."""
 
@@ -38,11 +41,18 @@ class Slot:
     workers: int
     gpus: float  # GPUs of each worker
     cpus: float  # CPUs of each worker
+    accelerator: str | None = None  # the kind of GPU, by Ray's name; any if None
 
     @property
     def bundle(self) -> dict[str, float]:
         """One worker's resources, by Ray's names."""
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        kind = {f"{KIND}{self.accelerator}": KIND_SHARE} if self.accelerator else {}
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {}), **kind}
+
+    @property
+    def device(self) -> str:
+        """The device that a worker computes on, as `loops.Loop` takes it."""
+        return "auto" if self.gpus else "cpu"
 
     @property
     def threads(self) -> int:
@@ -123,6 +133,8 @@ def check_slot(slot: Slot, nodes: Nodes, autoscaler: Autoscaler = NO_AUTOSCALER,
     able = [each for each in types if slot.fits(each.resources)]
     there = sum(map(slot.fits, nodes))
     need, has = resource_words(slot.bundle), _supply(nodes, types, missing)
+    if not there and not able and slot.accelerator:
+        _check_kind(slot.accelerator, [*nodes, *(each.resources for each in types)])
     if not there and not able:
         raise ClusterError(f"resources: a worker asks for {need}, more than any node has; the cluster has {has}")
     if there + sum(slot.fits(each.resources) * each.max_workers for each in able) < slot.workers:
@@ -132,6 +144,15 @@ def check_slot(slot: Slot, nodes: Nodes, autoscaler: Autoscaler = NO_AUTOSCALER,
         return None
     names = " or ".join(each.name for each in able)
     return f"waiting: no node holds a trial yet ({slot.workers} x {need}); the autoscaler should add {names}"
+
+
+def _check_kind(kind: str, nodes: Nodes) -> None:
+    known = sorted({name.removeprefix(KIND) for node in nodes for name in node if name.startswith(KIND)})
+    if kind not in known:
+        raise ClusterError(
+            f"resources.accelerator: no node has a GPU of kind {kind!r}{did_you_mean(kind, known)}; "
+            f"kinds in the cluster: {', '.join(known) or 'none'}"
+        )
 
 
 def _supply(nodes: Nodes, types: Sequence[NodeType], missing: str) -> str:
@@ -144,23 +165,27 @@ def _supply(nodes: Nodes, types: Sequence[NodeType], missing: str) -> str:
 
 
 def _computing(resources: Mapping[str, float]) -> str:
-    return resource_words({name: resources.get(name, 0) for name in ("CPU", "GPU")})
+    kinds = {name: count for name, count in resources.items() if name.startswith(KIND)}
+    return resource_words({**{name: resources.get(name, 0) for name in ("CPU", "GPU")}, **kinds})
 
 
 def resource_words(bundle: Mapping[str, float]) -> str:
-    """Return resources in words: 4 CPUs and 1 GPU."""
-    return " and ".join(count_of(count, name) for name, count in bundle.items())
+    """Return resources in words: 4 CPUs and 1 GPU (A100)."""
+    words = " and ".join(count_of(count, name) for name, count in bundle.items() if not name.startswith(KIND))
+    kinds = ", ".join(name.removeprefix(KIND) for name in bundle if name.startswith(KIND))
+    return f"{words} ({kinds})" if kinds else words
 
 
 def resolve_slot(resources: Resources, nodes: Nodes, autoscaler: Autoscaler = NO_AUTOSCALER) -> Slot:
     """Replace `auto` in the sweep file's resources by numbers, from the nodes and what the autoscaler may add."""
     to_come = [node_type.resources for node_type in autoscaler.node_types]
-    with_gpus = [node for node in [*nodes, *to_come] if node.get("GPU", 0) > 0]
-    gpus = (1.0 if with_gpus else 0.0) if resources.gpus == "auto" else float(resources.gpus)
-    if resources.cpus != "auto":
-        return Slot(resources.workers, gpus, float(resources.cpus))
+    kind = resources.accelerator
+    of_kind = [node for node in [*nodes, *to_come] if kind is None or node.get(f"{KIND}{kind}", 0)]
+    with_gpus = [node for node in of_kind if node.get("GPU", 0) > 0]
+    gpus = float(bool(with_gpus or kind)) if resources.gpus == "auto" else float(resources.gpus)
     shares = [node.get("CPU", 0) * gpus / node["GPU"] for node in with_gpus] if gpus else []
-    return Slot(resources.workers, gpus, float(max(1, math.floor(min(shares)))) if shares else 1.0)
+    share = float(max(1, math.floor(min(shares)))) if shares else 1.0
+    return Slot(resources.workers, gpus, share if resources.cpus == "auto" else float(resources.cpus), kind)
 
 
 def count_slots(slot: Slot, without: Collection[str] = ()) -> int:

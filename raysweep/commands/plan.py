@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _time(context: Context) -> list[Timing]:
     from raysweep.vision.timing import time_trials
 
-    return time_trials([trial.config for trial in context.trials], context.file.absolute().parent)
+    device = "cpu" if context.sweep.resources.gpus == 0 else "auto"
+    return time_trials([trial.config for trial in context.trials], context.file.absolute().parent, device)
 
 
 def _edits(context: Context) -> Edits | None:

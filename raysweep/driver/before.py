@@ -151,7 +151,12 @@ def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *argumen
 
     Return its result, or None if the run is to stop before it is there.
     """
-    start: Any = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus)(task)
+    of_a_worker: dict[str, Any] = {
+        "num_cpus": slot.cpus,
+        "num_gpus": slot.gpus,
+        "accelerator_type": slot.accelerator,
+    }
+    start: Any = ray.remote(**of_a_worker)(task)
     with run.view.step(what):
         while not run.stop.requested:
             reference = start.remote(_setting(run, slot), *arguments)
@@ -161,7 +166,7 @@ def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *argumen
 
 
 def _setting(run: Run, slot: Slot) -> TaskSetting:
-    return TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads)
+    return TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads, slot.device)
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:

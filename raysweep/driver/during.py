@@ -102,6 +102,7 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         commit_every_s=sweep.checkpoints.every_minutes * 60,
         threads=slot.threads,
         conditions=conditions,
+        device=slot.device,
         rungs=rules_of(sweep.scheduler, sweep.objective).rung_epochs(record.epochs),
         rank_by=sweep.scheduler.rank_by if isinstance(sweep.scheduler, AshaConfig) else "ema",
         may_be_stopped=isinstance(sweep.scheduler, RayAshaConfig),

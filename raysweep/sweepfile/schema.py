@@ -146,6 +146,16 @@ class Resources(Config):
     cpus: PositiveFloat | Literal["auto"] = "auto"
     """CPUs for each worker; auto: the node's CPUs divided by its GPUs, or one where there is no GPU."""
 
+    accelerator: Annotated[str, Field(min_length=1)] | None = None
+    """Only GPUs of this kind, by Ray's name (A100, T4; https://docs.ray.io lists them as accelerator types), so that
+    trials of one run do not meet several kinds; default: any."""
+
+    @model_validator(mode="after")
+    def _an_accelerator_is_a_gpu(self) -> Resources:
+        if self.accelerator and self.gpus == 0:
+            raise ValueError(f"accelerator: {self.accelerator} is a kind of GPU, but gpus is 0; leave one of them out")
+        return self
+
     @model_validator(mode="after")
     def _workers_share_no_gpu(self) -> Resources:
         if self.workers > 1 and self.gpus != "auto" and self.gpus % 1:

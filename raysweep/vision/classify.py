@@ -29,15 +29,15 @@ class Classify:
 
         return open_data(config.data, sweep_folder=sweep_folder).to_arrays()
 
-    def check(self, configs: Sequence[TrialConfig], arrays: dict[str, Any]) -> None:
+    def check(self, configs: Sequence[TrialConfig], arrays: dict[str, Any], device: str = "auto") -> None:
         """Check that each network can be built for the images."""
         from raysweep.vision.data import DataSet
 
         data = DataSet.from_arrays(arrays)
         for config in {(each.model.model_dump_json(), each.sync_batch_norm): each for each in configs}.values():
-            check_model(config, data)
+            check_model(config, data, device)
 
-    def conditions(self, config: TrialConfig, arrays: dict[str, Any]) -> dict[str, Any]:
+    def conditions(self, config: TrialConfig, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
         from raysweep.vision.data import DataSet, mean_std
         from raysweep.vision.loop import resolve_device, resolve_precision
@@ -45,7 +45,7 @@ class Classify:
         data = DataSet.from_arrays(arrays)
         mean, std = mean_std(config.normalize, data)
         return {
-            "precision": resolve_precision(config, resolve_device("auto")),
+            "precision": resolve_precision(config, resolve_device(device)),
             "data": data.fingerprint,
             "classes": list(data.classes),
             "image_size": data.image_size,
@@ -62,6 +62,7 @@ class Classify:
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        device: str = "auto",
     ) -> Generator[Epoch, None, None]:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
@@ -70,9 +71,9 @@ class Classify:
         data = DataSet.from_arrays(arrays)
         if data.fingerprint != conditions["data"]:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
-        check_precision(config, conditions["precision"], resolve_device("auto"))
+        check_precision(config, conditions["precision"], resolve_device(device))
         config = config.model_copy(update={"precision": conditions["precision"]})
-        return train(config, data, seed=seed, state=state, should_stop=should_stop)
+        return train(config, data, seed=seed, device=device, state=state, should_stop=should_stop)
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""
@@ -85,7 +86,12 @@ class Classify:
             raise UserError("; ".join(reasons)) from error
 
     def accuracies(
-        self, conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], views: Sequence[int]
+        self,
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any],
+        views: Sequence[int],
+        device: str = "auto",
     ) -> list[tuple[float, float | None]]:
         """Measure a network on the validation images, and on the test images where there are any."""
         from raysweep.vision.data import DataSet
@@ -95,18 +101,18 @@ class Classify:
         if data.fingerprint != conditions["data"]:
             raise StorageError("it was trained on other images or labels than there are now")
         mean, std, precision = (conditions[key] for key in ("mean", "std", "precision"))
-        classifier = Classifier(network, mean, std, precision, data.image_size)
+        classifier = Classifier(network, mean, std, precision, data.image_size, device)
         return [
             (classifier.accuracy(data.val, count), classifier.accuracy(data.test, count) if data.test else None)
             for count in views
         ]
 
 
-def check_model(config: TrialConfig, data: DataSet) -> None:
+def check_model(config: TrialConfig, data: DataSet, device: str = "auto") -> None:
     """Check before anything is trained that a trial's network can be built, and takes the images."""
     from raysweep.vision.loop import check_sync_batch_norm, resolve_device
     from raysweep.vision.models.build import build_model, check_image_size
 
-    check_sync_batch_norm(config, resolve_device("auto").type)
+    check_sync_batch_norm(config, resolve_device(device))
     model = build_model(config.model, data.num_classes)
     check_image_size(model, config.model.name, data.image_size, batch_size=2)

@@ -33,14 +33,14 @@ class Timing:
     best_bytes: int  # size of the best weights
 
 
-def time_trials(configs: Sequence[Any], sweep_folder: Path) -> list[Timing]:
-    """Return the timing of each config; raises UserError if a network or data set cannot be had as asked."""
+def time_trials(configs: Sequence[Any], sweep_folder: Path, device: str = "auto") -> list[Timing]:
+    """Return the timing of each config on a device; UserError if a network or data set cannot be had as asked."""
     open_once = cache(partial(open_data, sweep_folder=sweep_folder))
     timings: dict[str, Timing] = {}
     for config in configs:
         key = _what_it_computes(config)
         if key not in timings:
-            timings[key] = _time(config, open_once(config.data))
+            timings[key] = _time(config, open_once(config.data), device)
     return [timings[_what_it_computes(config)] for config in configs]
 
 
@@ -50,11 +50,11 @@ def _what_it_computes(config: TrialConfig) -> str:
     return config.model_copy(update=same).model_dump_json(warnings=False)
 
 
-def _time(config: TrialConfig, data: DataSet) -> Timing:
+def _time(config: TrialConfig, data: DataSet, device: str) -> Timing:
     """Train two short epochs; the second is timed."""
     few = replace(data, train=data.train[: STEPS * config.batch_size], val=data.val[:MAX_VAL_IMAGES], test=None)
     short = config.model_copy(update={"epochs": 2, "lr": 1e-3})  # so low that nothing diverges
-    for epoch in train(short, few, seed=0):
+    for epoch in train(short, few, seed=0, device=device):
         metrics = epoch.metrics
         if epoch.number == 2:
             buffer = io.BytesIO()

@@ -20,9 +20,16 @@ _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 """glibc's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (mallopt(3)), by the variables that also set them."""
 
 
-def set_up_process(imports: Sequence[str], threads: int, variables: Mapping[str, str] | None = None) -> None:
-    """Import the user's modules, compute with so many CPU threads, and look for data where the driver is told to."""
+def set_up_process(
+    imports: Sequence[str], threads: int, device: str, variables: Mapping[str, str] | None = None
+) -> None:
+    """Import the user's modules, compute with so many CPU threads, and look for data where the driver is told to.
+
+    If the device is the CPU, this process sees no GPU: Ray leaves all of the node's visible to one that has none.
+    """
     os.environ.update(variables or {})
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import_modules(imports)
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -40,6 +40,8 @@ class Assignment:
     """CPU threads of the loop."""
     conditions: Mapping[str, Any]
     """What the trial's numbers depend on beside its config, resolved once for the whole run."""
+    device: str = "auto"
+    """The device of each worker, as `Loop.train` takes it."""
     rungs: tuple[int, ...] = ()
     """The epochs after which the trial commits and is compared with others; it may be paused there."""
     rank_by: RankBy = "ema"
@@ -92,6 +94,7 @@ class TaskSetting:
     imports: tuple[str, ...]
     """The user's modules, from `--import`."""
     threads: int
+    device: str
     variables: dict[str, str] = field(
         default_factory=lambda: {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
     )
@@ -101,7 +104,7 @@ class TaskSetting:
         """Make this process ready for the task."""
         from raysweep.worker.process import set_up_process
 
-        set_up_process(self.imports, self.threads, self.variables)
+        set_up_process(self.imports, self.threads, self.device, self.variables)
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,12 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Pr
 
     setting.set_up_process()
     arrays = loop().prepare(configs[0], Path(setting.sweep_folder))
-    loop().check(configs, arrays)
+    loop().check(configs, arrays, setting.device)
     versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
-    conditions = [{"workers": workers, **loop().conditions(each, arrays), "versions": versions} for each in configs]
+    conditions = [
+        {"workers": workers, **loop().conditions(each, arrays, setting.device), "versions": versions}
+        for each in configs
+    ]
     return Prepared(ray.get_runtime_context().get_node_id(), conditions)
 
 
@@ -170,5 +176,5 @@ def evaluate(
     network = build_from_record(RunFolder(storage, run_name), record)
     if arrays is None:
         arrays = loop().prepare(loop().config.model_validate(record.config), Path(setting.sweep_folder))
-    measured = loop().accuracies(record.conditions, network, arrays, tta)
+    measured = loop().accuracies(record.conditions, network, arrays, tta, setting.device)
     return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]

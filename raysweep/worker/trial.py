@@ -57,8 +57,9 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
+    seed, device = assignment.record.seed, assignment.device
     with contextlib.suppress(Diverged, Interrupted):
-        for _ in loop().train(settings, result_of(arrays), assignment.conditions, seed=assignment.record.seed):
+        for _ in loop().train(settings, result_of(arrays), assignment.conditions, seed=seed, device=device):
             pass
 
 
@@ -68,7 +69,7 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
     Raises:
         UserError: the settings are not valid here.
     """
-    set_up_process(assignment.imports, assignment.threads)
+    set_up_process(assignment.imports, assignment.threads, assignment.device)
     kind, values = loop().config, assignment.record.config
     try:
         return kind.model_validate(values)
@@ -153,6 +154,7 @@ class _Run:
             seed=assignment.record.seed,
             state=state,
             should_stop=self.should_stop,
+            device=assignment.device,
         )
         try:
             for epoch in epochs:
@@ -250,7 +252,7 @@ class _Run:
                 "status": record.status,
                 "nodes": self.nodes,
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
-                "device_memory_bytes": _device_memory_bytes(),
+                "device_memory_bytes": _device_memory_bytes(self.assignment.device),
                 "rungs": rung_scores(record.metrics, rungs, objective, self.assignment.rank_by) if is_compared else [],
             }
         )
@@ -282,9 +284,10 @@ def _nodes_of_this_slot(workers: int) -> list[str]:
     return list(dict.fromkeys([here, *bundles.values()]))
 
 
-def _device_memory_bytes() -> int:
+def _device_memory_bytes(device: str) -> int:
     """Return the GPU memory that torch's allocator has reserved, or without a GPU this process's resident set."""
-    return torch.cuda.memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.memory_reserved() if on_gpu else psutil.Process().memory_info().rss
 
 
 def _divergence(diverged: Diverged) -> dict[str, Any]:

@@ -149,6 +149,30 @@ def test_fractions_of_a_gpu_pack() -> None:
     assert resolve_slot(Resources(gpus=0.25), [GPU_NODE]) == Slot(1, 0.25, 1.0)
 
 
+A100, T4 = ({**GPU_NODE, f"accelerator_type:{kind}": 1.0} for kind in ("A100", "T4"))
+
+
+def test_a_slot_of_a_kind_of_gpu_fits_nodes_of_that_kind_alone() -> None:
+    slot = resolve_slot(Resources(accelerator="A100"), [HEAD, A100, {**T4, "CPU": 2.0}])
+    assert slot == Slot(1, 1.0, 4.0, "A100")
+    assert slot.bundle == {"CPU": 4.0, "GPU": 1.0, "accelerator_type:A100": 0.001}
+    assert [slot.fits(node) for node in (HEAD, GPU_NODE, A100, T4)] == [0, 0, 2, 0]
+    assert check_slot(slot, [HEAD, A100, T4]) is None
+
+
+def test_a_kind_of_gpu_that_no_node_has_is_told_with_those_that_there_are() -> None:
+    slot = resolve_slot(Resources(accelerator="A10"), [A100, T4])
+    with pytest.raises(ClusterError) as error:
+        check_slot(slot, [HEAD, A100, T4])
+    assert str(error.value) == (
+        "resources.accelerator: no node has a GPU of kind 'A10' (did you mean 'A100'?); kinds in the cluster: A100, T4"
+    )
+    with pytest.raises(
+        ClusterError, match=r"9 CPUs and 1 GPU \(T4\), more than any node has; .* 8 CPUs and 2 GPUs \(T4\)"
+    ):
+        check_slot(resolve_slot(Resources(accelerator="T4", cpus=9), [T4]), [T4])
+
+
 def test_hosts_that_have_not_joined_are_named() -> None:
     autoscaler = parse_autoscaler(ON_PREMISE)
     assert autoscaler.missing(["10.0.0.1", "10.0.0.2"]) == "10.0.0.3 of 2 hosts"

@@ -65,6 +65,26 @@ def test_a_trial_whose_config_its_process_cannot_read_fails_with_a_sentence_and_
     assert "Traceback" not in err
 
 
+GPU_IN_SIGHT = """
+import os
+import torch
+
+if os.getpid() != {pid}:
+    torch.cuda.is_available = lambda: os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+"""
+"""A module after whose import a trial's process takes the node for one with GPUs, unless they are hidden from it."""
+
+
+def test_without_gpus_in_its_slot_a_trial_trains_on_the_cpu_though_the_node_has_gpus(command: Command) -> None:
+    (command.folder / "my_gpu.py").write_text(GPU_IN_SIGHT.format(pid=os.getpid()))
+    resources = "resources={gpus: 0, cpus: 1, workers: 2}"
+    out, err = command(command.sweep("[0.1]"), "--import", "my_gpu", resources, "evaluate={tta: [2]}", "--json")
+    (trial,) = json.loads(out)["trials"]
+    assert trial["status"] == "finished"
+    assert json.loads((command.folder / "runs/small/spent.json").read_text())["gpu_s"] == 0
+    assert "its evaluation failed" not in err
+
+
 def test_quickstart_reaches_95_percent_and_its_pulled_best_has_the_recorded_accuracy(command: Command) -> None:
     out, _ = command(QUICKSTART, "--json")
     trials = json.loads(out)["trials"]

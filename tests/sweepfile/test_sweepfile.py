@@ -204,6 +204,8 @@ def test_an_unknown_name_is_told_with_its_line_and_what_is_known(
         ("resources: {gpus: -1}", "s.yaml:2: resources.gpus: got -1, must be at least 0, or 'auto'"),
         ("resources: {gpus: 4}", "s.yaml:2: resources.gpus: got 4, must be at most 1, since each worker trains on one "
          "GPU; for more a trial: workers: 4, gpus: 1"),
+        ("resources: {gpus: 0, accelerator: T4}", "s.yaml:2: resources: accelerator: T4 is a kind of GPU, but "
+         "gpus is 0; leave one of them out"),
         ("resources: {gpus: 1.5, cpus: 1}", "s.yaml:2: resources.gpus: got 1.5, must be at most 1, since each worker "
          "trains on one GPU; for more a trial: workers: 2, gpus: 1"),
         ("objective: val_acc_ema\nbase: {ema: false}", "s.yaml:2: objective: val_acc_ema is not measured with "

@@ -21,7 +21,7 @@ import gc
 import math
 import platform
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -187,11 +187,11 @@ class _Training:
             self.average = AveragedWeights(self.model, config.ema.horizon_epochs * len(batches))
         if config.sync_batch_norm and group.size > 1:  # not before: a layer that knows a process group is not copied
             self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.data)  # type: ignore[no-untyped-call]
-        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if config.compile else model
+        self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self._compiled(model, data) if config.compile else model
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config, self.parameters)
-        self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
 
     def _new_model(self, data: DataSet, smallest_batch: int) -> tuple[nn.Module, list[bool] | None]:
         """Return the network, and which of its parameters are used (see `used_parameters`)."""
@@ -199,6 +199,12 @@ class _Training:
             model = build_model(self.config.model, data.num_classes)
         check_image_size(model, self.config.model.name, data.image_size, smallest_batch)
         return model, used_parameters(model, data.image_size) if self.group.size > 1 else None
+
+    def _compiled(self, model: nn.Module, data: DataSet) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the network compiled, by the graphs of the trial before if it computed the same."""
+        config = self.config
+        computed = (config.model.model_dump_json(), data.num_classes, data.image_size, config.batch_size, self.bf16)
+        return compile_network(model, (*computed, self.group.size, str(self.device)))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from an `Epoch.state()`."""
@@ -320,6 +326,23 @@ class _Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
         return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
+
+
+_graphs_compute: Hashable = None
+"""What the graphs that torch.compile keeps in this process compute."""
+
+
+def compile_network(model: nn.Module, computes: Hashable) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a network compiled; graphs that compute anything but `computes`, a network on images, are forgotten.
+
+    torch.compile keeps 8 graphs of a piece of code, and runs what comes after them uncompiled. A network takes two or
+    three, and one piece of code, the forward pass of torchvision's ResNet, is that of nearly all networks here.
+    """
+    global _graphs_compute
+    if computes != _graphs_compute:
+        torch.compiler.reset()
+        _graphs_compute = computes
+    return torch.compile(model)
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

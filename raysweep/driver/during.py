@@ -61,7 +61,7 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
         trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
         tune.Tuner(
             tune.with_resources(trainable, request),
-            tune_config=_tune_config(run, queue, request, len(left)),
+            tune_config=_tune_config(run, queue, request),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
@@ -111,13 +111,12 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
     )
 
 
-def _tune_config(run: Run, queue: TrialQueue, request: SlotRequest, left: int) -> tune.TuneConfig:
+def _tune_config(run: Run, queue: TrialQueue, request: SlotRequest) -> tune.TuneConfig:
     longest = max(trial.config.epochs for trial in run.trials)
     return tune.TuneConfig(
         search_alg=PlanSearcher(queue),
         scheduler=make_scheduler(run.sweep, queue, request, longest),
-        # Trials that cannot be started are handed out anew. At this number Tune would take the search for finished.
-        num_samples=left * (run.sweep.retries + 1) + 1,
+        num_samples=-1,  # the searcher says when it is done: trials that cannot be started are handed out anew
         reuse_actors=True,
     )
 

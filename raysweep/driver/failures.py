@@ -64,6 +64,11 @@ def failure_of(text: str, batch_size: int) -> Failure:
     return Failure("ProcessDied", "its process died", text, advice)
 
 
+def went_with_its_node(trial: TuneTrial) -> bool:
+    """Whether a trial's process ended for the last time because its node went away."""
+    return bool(NODE_TEXT.search(last_words(trial)))
+
+
 def last_words(trial: TuneTrial) -> str:
     """Return what Ray said when a trial's process ended for the last time."""
     try:

@@ -21,6 +21,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from raysweep.driver.endings import Endings
+from raysweep.driver.failures import went_with_its_node
 from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.worker.tasks import Assignment
@@ -89,15 +90,15 @@ class TrialQueue:
         """Note that Tune is done with a trial; `failed`: it could not even be started.
 
         That is no fault of the trial's: a process was kept warm for it, and has died meanwhile. So it is handed out
-        anew, as another trial of Tune's, but not forever.
+        anew, as another trial of Tune's, but not forever, unless the process went with its node.
         """
         id = self._ids.pop(tune_id, None)
         if id is None:
             return
-        self._tune_trials.pop(id, None)
+        trial = self._tune_trials.pop(id, None)
         self._holding.discard(id)
         if failed and id not in self._ended:
-            self._false_starts[id] += 1
+            self._false_starts[id] += trial is None or not went_with_its_node(trial)
             if self._false_starts[id] > self._retries:
                 self._ended.add(id)
                 self.halving.fail(id)

@@ -30,7 +30,7 @@ class Tune:
         if assignment is None:
             return None
         id = assignment.record.id
-        self.trials[id] = SimpleNamespace(trial_id=f"tune {len(self.trials)}", status=status)
+        self.trials[id] = SimpleNamespace(trial_id=f"tune {len(self.trials)}", status=status, error_file=None)
         self.queue.know(self.trials[id])
         return id
 
@@ -139,6 +139,19 @@ def test_a_trial_that_could_not_be_started_is_handed_out_anew_but_not_for_ever(t
     tune.report("t0", 0.9)
     assert tune.report("t0", 0.9, status="finished") is Verdict.OUT
     assert not tune.queue.is_busy
+
+
+def test_a_trial_that_could_not_be_started_since_its_node_went_away_is_handed_out_anew_as_often_as_it_takes(
+    told, tmp_path
+):
+    words = tmp_path / "error.txt"
+    words.write_text("Failure # 1 (occurred at 2026-01-01)\nThe actor died because its node has died.")
+    tune = tune_of(told, 1)
+    for _ in range(10):
+        assert tune.ask() == "t0"
+        tune.trials["t0"].error_file = str(words)
+        tune.queue.leave(tune.trials["t0"].trial_id, failed=True)
+    assert not tune.queue.has_ended("t0")
 
 
 def test_a_paused_trial_that_could_not_be_started_again_is_handed_out_anew(told):

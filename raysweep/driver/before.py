@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,10 @@ def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *argumen
     with run.view.step(what):
         while not run.stop.requested:
             reference = start.remote(_setting(run, slot), *arguments)
-            with suppress(ray.exceptions.NodeDiedError):
+            try:
                 return wait_for(reference, slot, run.view.say, lambda: run.stop.requested)
+            except ray.exceptions.NodeDiedError:
+                run.view.say(f"{what}: the node went away; starts again")
     return None
 
 

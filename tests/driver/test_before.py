@@ -1,0 +1,35 @@
+"""What a run does before and after its trials, without a cluster."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from rich.console import Console
+
+from raysweep.cluster.slots import Slot
+from raysweep.driver import before
+from raysweep.driver.before import run_task
+from raysweep.driver.board import Board
+from raysweep.driver.stop import StopRequest
+from raysweep.driver.view import View
+
+
+def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    losses = iter(range(10))
+
+    def lose_the_node_ten_times(*arguments: Any) -> str:
+        if next(losses, None) is not None:
+            raise ray.exceptions.NodeDiedError("the node was reclaimed")
+        return "done"
+
+    monkeypatch.setattr(before.ray, "remote", lambda **resources: lambda task: SimpleNamespace(remote=print))
+    monkeypatch.setattr(before, "wait_for", lose_the_node_ten_times)
+    view = View(Console(stderr=True), "small", Board([], maximize=True))
+    run: Any = SimpleNamespace(sweep_path=tmp_path / "small.yaml", imports=(), stop=StopRequest(), view=view)
+    assert run_task(run, Slot(1, 0, 1), "preparing digits", print) == "done"
+    assert next(losses, "all lost") == "all lost"

@@ -177,6 +177,9 @@ class TrialConfig(LoopConfig):
     CPUs with AMX)."""
     compile: bool = False
     """torch.compile the network."""
+    deterministic: bool = False
+    """Compute by torch's and cuDNN's deterministic algorithms alone, so that GPUs of one kind come to the same bits, as
+    CPUs do anyway. Slower; an operation that has no such algorithm fails the trial."""
     sync_batch_norm: bool = False
     """Batch norm over the whole batch where a trial has several workers (GPUs only); false: each over its own part."""
 

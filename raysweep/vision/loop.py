@@ -40,7 +40,7 @@ from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.memory import FEWER, Batches, telling
 from raysweep.vision.models.build import build_model, check_image_size
-from raysweep.vision.randomness import generator, seeded
+from raysweep.vision.randomness import deterministic, generator, seeded
 from raysweep.vision.schedules import lr_at
 
 SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
@@ -109,7 +109,11 @@ def train(
         Diverged: the loss of an epoch is not finite.
         Interrupted: `should_stop()` is true.
     """
-    with closing(Group()) as group, closing(_Training(config, data, seed, resolve_device(device), group)) as training:
+    with (
+        closing(Group()) as group,
+        closing(_Training(config, data, seed, resolve_device(device), group)) as training,
+        deterministic(config.deterministic),
+    ):
         try:
             state = group.from_first(state)
             if state is not None:
@@ -204,7 +208,7 @@ class _Training:
         """Return the network compiled, by the graphs of the trial before if it computed the same."""
         config = self.config
         computed = (config.model.model_dump_json(), data.num_classes, data.image_size, config.batch_size, self.bf16)
-        return compile_network(model, (*computed, self.group.size, str(self.device)))
+        return compile_network(model, (*computed, config.deterministic, self.group.size, str(self.device)))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from an `Epoch.state()`."""

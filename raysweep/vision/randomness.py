@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 
 import torch
+from torch.backends import cudnn
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+"""The environment variable without which torch does not trust cuBLAS to be deterministic."""
 
 
 def stable_seed(*key: str | int) -> int:
@@ -37,4 +42,28 @@ def seeded(device: torch.device, *key: str | int) -> Iterator[None]:
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Use deterministic algorithms alone inside the block, if `wanted`; the process then goes on as it was.
+
+    An operation without such an algorithm raises RuntimeError, which names it.
+    """
+    if not wanted:
+        yield
+        return
+    with contextlib.ExitStack() as undo:
+        warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        undo.callback(
+            torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(), warn_only=warned
+        )
+        undo.callback(setattr, cudnn, "deterministic", cudnn.deterministic)
+        undo.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+        if CUBLAS not in os.environ:
+            undo.callback(os.environ.pop, CUBLAS)
+            os.environ[CUBLAS] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic, cudnn.benchmark = True, False
         yield

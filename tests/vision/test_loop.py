@@ -1,8 +1,10 @@
 """The training loop on tiny tensors, on the CPU."""
 
+import contextlib
 import gc
 import io
 import math
+import os
 import weakref
 from functools import partial
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from run_folders import METRICS
 from torch import nn
+from torch.backends import cudnn
 from torch.nn import functional as F
 
 from raysweep.vision.augment.batch import Normalize
@@ -207,6 +210,63 @@ def test_seeds_differ_and_one_seed_repeats():
     first, again, other = (next(train(config(), images, seed=seed)).metrics["train_loss"] for seed in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def switches():
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.deterministic,
+        cudnn.benchmark,
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.parametrize("ends", ["at its end", "closed", "by an error"])
+def test_a_deterministic_trial_computes_so_and_leaves_the_process_as_it_was(ends, monkeypatch):
+    seen = set()
+
+    @MODELS.register("watched")
+    def watched(num_classes):
+        def look(module, inputs):
+            if not inputs[0].is_meta:
+                seen.add(switches())
+                assert ends != "by an error"
+
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
+        network.register_forward_pre_hook(look)
+        return network
+
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = switches()
+    epochs = train(config(model="watched", deterministic=True), data(), seed=3)
+    with contextlib.suppress(AssertionError):
+        next(epochs)
+        list(epochs) if ends == "at its end" else epochs.close()
+    assert seen == {(True, False, True, False, ":4096:8")}
+    assert switches() == before == (False, False, False, True, None)
+
+
+def test_a_deterministic_trial_comes_to_the_same_numbers_as_any_other_on_a_cpu():
+    images, seen = data(), config(augment="v1augs", precision="fp32")
+    again = config(augment="v1augs", precision="fp32", deterministic=True)
+    assert_same(final_weights(seen, images), final_weights(again, images))
+
+
+def test_an_operation_without_a_deterministic_algorithm_is_named():
+    class Unpooled(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+            self.last = nn.Linear(192, num_classes)
+
+        def forward(self, images):
+            return self.last(self.unpool(*self.pool(images)).flatten(1))
+
+    MODELS.register("unpooled")(Unpooled)
+    with pytest.raises(RuntimeError, match="max_unpooling2d_forward_out does not have a deterministic implementation"):
+        list(train(config(model="unpooled", deterministic=True), data(), seed=3))
 
 
 # -------------------------------------------------------------------------- state and weights

@@ -4,10 +4,14 @@ A write leaves the whole file or the old one: locally by a temporary name, fsync
 put of bytes that are complete before it begins (pyarrow's streams commit what they have even when the writer fails).
 Passing faults are tried again (`faults`); every other fault is a StorageError that says what to do. Only object stores
 import pyarrow.
+
+A run folder may come from elsewhere, so no link inside it is followed: lists leave links out, and every path that leads
+through one is refused. The run folder itself and what it lies in may be links, which the user has made.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -98,6 +102,12 @@ class Storage:
         entry = self._do(self._place.look, path)
         return entry is not None and entry.is_file
 
+    def check_links(self, path: str) -> None:
+        """Refuse a folder that is a link, or in which one lies."""
+        with suppress(FileNotFoundError):
+            for name in self._do(os.listdir, path) if self.local is not None else ():
+                _check_no_link(self._root, f"{path}/{name}")
+
     def list_files(self, path: str = "", recursive: bool = False) -> list[str]:
         """Files below a folder, relative to this one, sorted; none if the folder is not there."""
         return sorted(name for name, entry in self._list(path, recursive).items() if entry.is_file)
@@ -123,8 +133,8 @@ class Storage:
 
     def move(self, name: str, new_name: str) -> None:
         """Rename a folder directly in this one."""
-        if self.local is not None:
-            return self._do(lambda full: os.rename(full, self._full(new_name)), name)
+        if (folder := self.local) is not None:  # a link is renamed itself
+            return self._try(lambda: os.rename(folder / name, folder / new_name), name)
         paths = self.list_files(name, recursive=True)
         for path in paths:
             self.write(new_name + path.removeprefix(name), self.read(path))
@@ -136,6 +146,8 @@ class Storage:
         if not path:
             return self._root
         _check_inside(path)
+        if self.local is not None:
+            _check_no_link(self._root, path)
         return f"{self._root}/{path}"
 
     def _list(self, path: str, recursive: bool = False) -> dict[str, _Entry]:
@@ -172,6 +184,14 @@ def _check_inside(path: str) -> None:
         raise StorageError(f"{path!r} would leave the run folder")
 
 
+def _check_no_link(root: str, path: str) -> None:
+    place = root
+    for part in path.split("/"):
+        place = f"{place}/{part}"
+        if os.path.islink(place):
+            raise faults.on_disk(OSError(errno.ELOOP, "is a link"), place)
+
+
 @dataclass(frozen=True)
 class _Entry:
     path: str
@@ -200,9 +220,11 @@ class _Disk:
         return _Entry(path, stat.S_ISREG(found.st_mode), found.st_size, found.st_mtime)
 
     def list(self, path: str, recursive: bool) -> Iterator[_Entry]:
-        """Look below a folder, but not below links to folders: what is found may be deleted."""
+        """Look below a folder, but pass links over: what is found may be deleted."""
         with suppress(FileNotFoundError), os.scandir(path) as found:
             for each in found:
+                if each.is_symlink():
+                    continue
                 if entry := self.look(each.path):
                     yield entry
                 if recursive and each.is_dir(follow_symlinks=False):
@@ -265,7 +287,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
     If that raises OSError, the older one is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{TEMPORARY}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -277,11 +299,24 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # only with its folder is the new name on the disk
+    _sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a local folder, and those it lies in, where there is none; return once they are on the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a local folder's names on the disk: without them, a new file or folder is lost with the power."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def is_temporary(path: str) -> bool:

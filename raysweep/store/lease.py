@@ -27,7 +27,7 @@ from typing import IO, Any, Literal
 
 from raysweep.errors import StorageError
 from raysweep.store import faults
-from raysweep.store.filesystem import Storage
+from raysweep.store.filesystem import Storage, make_folder
 
 LEASE = ".lease"
 BEAT_S = 5.0
@@ -55,7 +55,7 @@ def is_held(files: Storage) -> bool:
     if files.local is None:
         return any(_watch(files, path, 3 * BEAT_S)[0] == "alive" for path in _claims(files))
     try:
-        with open(files.local / LEASE) as file:
+        with open(files.local / LEASE, opener=_open_no_link) as file:
             return not _try_lock(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
@@ -68,26 +68,45 @@ def is_held(files: Storage) -> bool:
 
 @contextlib.contextmanager
 def _lock(folder: Path, where: str) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(folder / LEASE, "a+", errors="replace"))
-            if not any(_try_lock(file, fcntl.LOCK_EX, wait_s=0.05 * attempt) for attempt in range(TRIES)):
-                file.seek(0)
-                raise StorageError(f"{where}: another raysweep drives this run: {_named(file.read())}")
-            os.register_at_fork(after_in_child=file.close)  # a forked child would hold the lock on
-            file.truncate(0)
-            json.dump(_me(), file)
-            file.flush()
-        except OSError as error:
-            raise faults.on_disk(error, f"{where}/{LEASE}") from error
+    try:
+        file = _open_locked(folder / LEASE, where)
+        os.register_at_fork(after_in_child=file.close)  # a forked child would hold the lock on
+        file.truncate(0)
+        json.dump(_me(), file)
+        file.flush()
+    except OSError as error:
+        raise faults.on_disk(error, f"{where}/{LEASE}") from error
+    with file:
         yield
         with contextlib.suppress(OSError):
             file.truncate(0)
 
 
-def _try_lock(file: IO[str], kind: int, wait_s: float = 0) -> bool:
-    time.sleep(wait_s)
+def _open_locked(path: Path, where: str) -> IO[str]:
+    """Return the lease's file, locked.
+
+    Another driver may have moved the file with its folder (`--fresh`) before it was locked here: then it is not the
+    lease any more, and the one that is now at the path is opened.
+    """
+    holder = ""
+    for attempt in range(TRIES):
+        time.sleep(0.05 * attempt)
+        make_folder(path.parent)
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(path, "a+", errors="replace", opener=_open_no_link))
+            if _try_lock(file, fcntl.LOCK_EX) and os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+                stack.pop_all()
+                return file
+            file.seek(0)
+            holder = file.read()
+    raise StorageError(f"{where}: another raysweep drives this run: {_named(holder)}")
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

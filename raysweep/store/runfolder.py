@@ -64,7 +64,7 @@ class RunFolder:
         return self.files.is_file("resolved.yaml")
 
     def check_place(self) -> None:
-        """Refuse a bucket that does not exist, and a file or a foreign folder in the run folder's place."""
+        """Refuse a bucket that does not exist, a file or a foreign folder in the run folder's place, and links in it."""
         self.files.check_bucket()
         what = None
         if self.files.is_file():
@@ -75,6 +75,8 @@ class RunFolder:
                 what = "a folder that is not a run folder"
         if what:
             raise StorageError(f"{self.path}: {what} is in the run folder's place; rename the sweep, or move it away")
+        for path in ("trials", "tensorboard"):  # the latter's would be met only after the training
+            self.files.check_links(path)
 
     def set_aside(self) -> str | None:
         """Rename an old run folder; return its new name, or None if there is none."""

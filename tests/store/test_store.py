@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import multiprocessing
 import multiprocessing.synchronize
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -79,18 +82,6 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
         Storage(str(tmp_path)).write(name or "a/", b"x")
 
 
-def test_listing_does_not_look_behind_links_to_folders(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/precious").touch()
-    storage = Storage(str(tmp_path / "run"))
-    storage.write("a/b", b"1")
-    (tmp_path / "run/a/link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "run/loop").symlink_to(tmp_path / "run")
-    assert storage.list_files(recursive=True) == ["a/b"]
-    assert storage.list_sizes() == {"a/b": 1}
-    assert storage.list_folders() == ["a", "loop"]
-
-
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(str(tmp_path))
     storage.write("a.json", b"old")
@@ -125,6 +116,46 @@ def test_a_lease_is_refused_while_another_process_holds_it_and_free_once_it_was_
     process.join()
     with folder.lease():
         assert not (tmp_path / "run/resolved.yaml").exists()
+
+
+def test_two_drivers_never_hold_a_folder_that_fresh_moved_while_one_of_them_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (RunFolder(str(tmp_path), "run") for _ in range(3))
+    first.files.write("resolved.yaml", b"")
+    real_flock, held = fcntl.flock, contextlib.ExitStack()
+
+    def flock(file: IO[str], kind: int) -> None:
+        """The second driver has opened the lease's file; before it locks it, the first moves the folder away."""
+        monkeypatch.setattr(fcntl, "flock", real_flock)
+        with first.lease():
+            first.set_aside()
+        real_flock(file, kind)
+
+    with held:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        held.enter_context(second.lease())
+        with pytest.raises(StorageError, match=f"process {os.getpid()} on"), third.lease():
+            pass
+    assert len(list(tmp_path.glob("run.*"))) == 1
+
+
+def test_a_new_folder_is_on_the_disk_before_what_is_written_into_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    real_fsync = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        real_fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = RunFolder(str(tmp_path / "disk/runs"), "run")
+    with folder.lease():
+        committed(folder, 1)
+    names = (".", "disk", "disk/runs", "disk/runs/run", "disk/runs/run/trials", "disk/runs/run/trials/net-1a2b3c4d")
+    assert {name for name in names if (tmp_path / name).stat().st_ino in synced} == set(names)
 
 
 def test_opening_what_is_no_run_folder_says_so(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class RunFolder:
         return self.files.is_file("resolved.yaml")
 
     def check_place(self) -> None:
-        """Refuse a bucket that does not exist, a file or a foreign folder in the run folder's place, and links in it."""
+        """Refuse a bucket that does not exist, a file or a foreign folder in its place, and links in it."""
         self.files.check_bucket()
         what = None
         if self.files.is_file():

@@ -20,17 +20,19 @@ from raysweep.cluster.places import describe_job
 from raysweep.cluster.slots import Slot, alive_hosts, connect, dashboard_url, find_slot, wait_for, where_trials_run
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
-from raysweep.driver.endings import Endings
+from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
-from raysweep.results.rerun import rerun_of
+from raysweep.results.ranking import can_win, rank
+from raysweep.results.rerun import Rerun, rerun_of
 from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.plan import Trial, plan_trials
+from raysweep.terminal import say
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
@@ -48,7 +50,7 @@ class Run:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
         self.sweep_path = Path(named.path)
         self.trials = plan_trials(sweep)
-        self.rerun = rerun_of(sweep, self.trials, folder)
+        self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, folder)
         """The trials' records when the run begins, in the plan's order, and what becomes of each trial."""
         self.records, self.halving = self.rerun.records, self.rerun.halving
         self.board = Board(self.records, sweep.objective.maximize)
@@ -56,6 +58,22 @@ class Run:
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
+
+
+def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder) -> Rerun:
+    """Return what a rerun finds; if the best weights of the trial that leads are damaged, it begins anew.
+
+    To read the weights of all trials would take too long: one that goes on looks at its own, and `pull` at what it
+    copies.
+    """
+    rerun = rerun_of(sweep, trials, folder)
+    leader = next(filter(can_win, rank(rerun.records, sweep.objective)), None)
+    if leader is None or not leader.is_final or folder.is_whole(leader, "best"):
+        return rerun
+    path = str(folder.weights_path(leader, "best"))
+    say(f"{leader.id}: {path}: {folder.damaged[path]}; it was the best, so it is trained anew", stderr=True)
+    begin_anew(folder, leader.id)
+    return rerun_of(sweep, trials, folder)
 
 
 def trials_left(run: Run) -> list[Record]:
@@ -185,7 +203,7 @@ def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mappi
     problems = {}
     for record in left:
         for key, meaning in MUST_MATCH.items():
-            if record.epoch and key in record.conditions and record.conditions[key] != now[record.id][key]:
+            if key in record.conditions and record.conditions[key] != now[record.id][key]:
                 problems[key] = (
                     f"{path}: {meaning} since the run began: {key} was {record.conditions[key]!r}, "
                     f"is {now[record.id][key]!r}; put it back, or start anew with --fresh"

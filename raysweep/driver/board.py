@@ -41,6 +41,8 @@ class Progress:
     """The node that the trial's newest epochs come from, several if its workers are spread."""
     reason: str = ""
     """Why the trial was stopped, waits, or starts again."""
+    remark: str = ""
+    """What the trial said last of its own accord."""
     heard_at: float = field(default_factory=time.monotonic)
     """When the trial last started or reported, on the monotonic clock."""
 
@@ -82,7 +84,7 @@ class Board:
         self._ended: set[str] = set()
 
     def update(self, trial_id: str, what: str, **changes: Any) -> None:
-        """Change a trial's progress; `what` happened is one of started, epoch, paused, ended and died."""
+        """Change a trial's progress; `what` happened is one of started, remarked, epoch, paused, ended, died."""
         progress = self.trials[trial_id]
         with self._lock:
             for name, value in changes.items():

@@ -1,4 +1,4 @@
-"""What the driver itself commits: the ends of trials that hold no slot, and that the losers' weights are gone."""
+"""What the driver itself commits: how trials without a slot end, that one begins anew, that losers have no weights."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ class Endings:
 def _reason(rungs: list[RungReport]) -> str:
     report = decisive(rungs)
     return in_words(report) if report else ""
+
+
+def begin_anew(folder: RunFolder, trial_id: str) -> None:
+    """Let a trial that has ended be trained again, its weights being damaged.
+
+    One that finished keeps its scores at the rungs; one that was stopped early would be out by them, so it has none.
+    """
+    if record := folder.record(trial_id):
+        former = record.cut(0).former_metrics if record.status == "finished" else []
+        again = record.with_(status="planned", metrics=[], best=None, former_metrics=former)
+        folder.commit(again, {}, keep=())
 
 
 def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:

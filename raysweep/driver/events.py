@@ -78,6 +78,8 @@ class TuneEvents(Stateless, TrialProgressCallback):
         changes: dict[str, Any] = {"epoch": int(result["epoch"]), "device_memory_bytes": result["device_memory_bytes"]}
         if abs(result["score"]) != float("inf"):
             changes["best"] = result["score"]
+        if remark := result.get("remark"):
+            self.board.update(_id(trial), "remarked", remark=remark)
         if result["metrics"]:
             self.board.note_epoch(_id(trial), result["metrics"])
             self._note_nodes(_id(trial), result["nodes"])

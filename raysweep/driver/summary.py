@@ -88,9 +88,12 @@ def _say_what_is_missing(run: Run, result: SweepResult) -> int:
     for record in failed:
         error = record.error or {}
         run.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
-    if result.best:
+    is_whole = result.best is None or run.folder.is_whole(result.best, "best")
+    if result.best and is_whole:
         run.view.say(f"best checkpoint: python -m raysweep pull {run.named.in_words()}")
+    elif result.best:
+        run.view.say(f"{result.best.id}: its best weights are damaged; run the same command again: it trains it anew")
     unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
     if unfinished:
         run.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
-    return 1 if failed or unfinished or evaluation_is_wanted(run) else 0
+    return 1 if failed or unfinished or not is_whole or evaluation_is_wanted(run) else 0

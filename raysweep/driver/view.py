@@ -87,7 +87,7 @@ class View:
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""
         line = _line(what, progress)
-        is_news = what == "died" or progress.status == "stopped"
+        is_news = what in ("died", "remarked") or progress.status == "stopped"
         if line and (is_news or not self._is_live):
             self.say(line)
         elif not self._is_live and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
@@ -131,6 +131,8 @@ def _line(what: str, progress: Progress) -> str:
     id, epochs = progress.record.id, progress.record.epochs
     if what == "started":
         return f"{id}: " + (f"goes on after epoch {progress.epoch}" if progress.epoch else "starts")
+    if what == "remarked":
+        return f"{id}: {progress.remark}"
     if what == "died":
         return f"{id}: {progress.reason}; starts again from its last commit"
     if what in ("paused", "ended"):

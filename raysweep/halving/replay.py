@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from raysweep.halving.rules import member_of, rules_of
 from raysweep.halving.rungs import Halving
-from raysweep.halving.scores import rung_scores
+from raysweep.halving.scores import first_rung_scores
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import AshaConfig, Objective, RayAshaConfig, SchedulerConfig
 
@@ -23,7 +23,7 @@ def replay(
     halving = Halving(rules, (member_of(record.id, record.config, record.epochs, scheduler) for record in records))
     rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
     for record in records:
-        scores = rung_scores(record.metrics, rules.rung_epochs(record.epochs), objective, rank_by)
+        scores = first_rung_scores(record, rules.rung_epochs(record.epochs), objective, rank_by)
         for rung, (score, val_loss) in enumerate(scores):
             halving.record(record.id, rung, score, val_loss)
         if is_done(record, scheduler):

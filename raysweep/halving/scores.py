@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from raysweep.store.record import Score
+from raysweep.store.record import Record, Score
 from raysweep.sweepfile.schema import Objective, RankBy
 
 
@@ -68,6 +68,20 @@ def rung_scores(
     The history has one row an epoch; `epochs` are those of the rungs, ascending.
     """
     return [_rung_score(history[:epoch], objective, rank_by) for epoch in epochs if epoch <= len(history)]
+
+
+def first_rung_scores(
+    record: Record, epochs: Sequence[int], objective: Objective, rank_by: RankBy
+) -> list[tuple[float, float]]:
+    """Return a trial's scores at its rungs, as `rung_scores`, each from the history that was the first to reach it.
+
+    A trial may have to go back, and its epochs may come out differently when they are trained again. What was decided
+    by its first scores stands, here as in a `Halving`.
+    """
+    scores: list[tuple[float, float]] = []
+    for history in (*record.former_metrics, record.metrics):
+        scores += rung_scores(history, epochs, objective, rank_by)[len(scores) :]
+    return scores
 
 
 def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, rank_by: RankBy) -> tuple[float, float]:

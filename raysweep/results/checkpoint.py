@@ -109,8 +109,11 @@ def _load_weights(model: nn.Module, weights: bytes, where: str) -> None:
 def _best_weights(folder: RunFolder, record: Record) -> bytes:
     data = folder.read_weights(record, "best")
     if data is None:
-        kept = "no longer has weights" if "best" not in record.weights else "has damaged weights"
-        raise StorageError(f"{folder.path}/trials/{record.id}: {kept}; try another --rank, or train it again")
+        path = f"{folder.path}/trials/{record.id}"
+        if "best" not in record.weights:
+            raise StorageError(f"{path}: no longer has weights; try another --rank, or train it again")
+        again = "delete this folder and run the sweep again, which trains it anew"
+        raise StorageError(f"{path}: has damaged weights; try another --rank, or {again}")
     return data
 
 

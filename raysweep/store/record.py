@@ -31,7 +31,7 @@ class WeightsFile:
     file: str  # its name in the trial's folder
     sha256: str
     bytes: int
-    epoch: int
+    epoch: int  # whose weights they are
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class Record:
     """The files of the commit before, kept until the next one is whole."""
     attempts: int = 1
     error: dict[str, Any] | None = None
+    former_metrics: list[list[dict[str, float]]] = field(default_factory=list)
+    """The histories before the trial had to go back, each longer than those before it: its scores at the rungs are
+    those by which it was judged there, however the epochs come out when they are trained again."""
 
     @property
     def epoch(self) -> int:
@@ -82,9 +85,17 @@ class Record:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 
+    def cut(self, epoch: int) -> Record:
+        """Return a copy that has gone back to an epoch."""
+        is_longest = self.epoch > max([epoch, *map(len, self.former_metrics)])
+        former = [*self.former_metrics, self.metrics] if is_longest else self.former_metrics
+        return self.with_(metrics=self.metrics[:epoch], best=None, former_metrics=former)
+
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum."""
         body = asdict(self)
+        if not self.former_metrics:  # older readers take no key that they do not know
+            del body["former_metrics"]
         return to_bytes({"format": FORMAT, "sha256": digest(body), "record": body})
 
     @classmethod

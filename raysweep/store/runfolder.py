@@ -52,6 +52,7 @@ class RunFolder:
         """Files that this object found damaged, and what follows from that, in words."""
         self.newer: set[str] = set()
         """Trials that were left out, since a newer raysweep wrote their records."""
+        self._whole: set[str] = set()
         self._holds_lease = False
 
     @property
@@ -146,9 +147,11 @@ class RunFolder:
             keep: the kinds that the trial still needs.
         """
         before = record.weights
-        now = {kind: entry for kind, entry in before.items() if kind in keep}
+        kept = set(keep) if record.best else set(keep) - {"best"}  # those of a history that was lost are no one's best
+        now = {kind: entry for kind, entry in before.items() if kind in kept}
         now |= {kind: self._write_weights(record, kind, data) for kind, data in weights.items()}
-        previous = {} if record.is_final else before
+        # If only the record changes, the files to fall back to are still those of the commit before.
+        previous = {} if record.is_final else record.previous if now == before else before
         committed = record.with_(weights=now, previous=previous, error=redact(record.error))
         data = committed.to_bytes()
         for name in (RECORD, COPY):
@@ -161,13 +164,19 @@ class RunFolder:
 
     def _write_weights(self, record: Record, kind: str, data: bytes) -> WeightsFile:
         digest = hashlib.sha256(data).hexdigest()
-        file = f"{kind}.{record.epoch}.{digest[:12]}.{SUFFIX[kind]}"
+        epoch = record.best.epoch if kind == "best" and record.best else record.epoch
+        file = f"{kind}.{epoch}.{digest[:12]}.{SUFFIX[kind]}"
         self.files.write(f"trials/{record.id}/{file}", data)
-        return WeightsFile(file, digest, len(data), record.epoch)
+        return WeightsFile(file, digest, len(data), epoch)
+
+    def weights_path(self, record: Record, kind: str) -> str | None:
+        """The path of a record's `last` or `best` weights; None if it has none."""
+        return f"trials/{record.id}/{record.weights[kind].file}" if kind in record.weights else None
 
     def read_weights(self, record: Record, kind: str) -> bytes | None:
         """The verified bytes of a record's `last` or `best` weights; None if it has none, or if they are damaged."""
-        if kind not in record.weights:
+        path = self.weights_path(record, kind)
+        if path is None:
             return None
         entry = record.weights[kind]
 
@@ -177,28 +186,34 @@ class RunFolder:
                 raise DamagedFileError("its checksum does not match")
             return data
 
-        path = f"trials/{record.id}/{entry.file}"
         data = self.read(path, verified, "not used")
         if data is None:
             self.damaged.setdefault(path, "is missing")
         return data
 
+    def is_whole(self, record: Record, kind: str) -> bool:
+        """Whether a record's weights are undamaged, if it has any of this kind; each file is read once."""
+        path = self.weights_path(record, kind)
+        if path is not None and path not in self._whole:
+            if self.read_weights(record, kind) is None:
+                return False
+            self._whole.add(path)
+        return True
+
     def resume_point(self, trial_id: str) -> tuple[Record, bytes | None] | None:
         """The newest commit of a trial whose weights are whole, as (record, bytes of `last`).
 
-        It falls back to the commit before, with the history cut to that epoch, or else to the trial's beginning.
+        It falls back to the commit before, with the history cut to that epoch, or else to the trial's beginning. The
+        record still names the files that are not whole, so that the next commits delete them.
         """
         record = self.record(trial_id)
         if record is None:
             return None
-        data = self.read_weights(record, "last")
-        if data is not None or record.epoch == 0:
-            return record, data
-        earlier = record.with_(weights=record.previous, previous=record.weights)  # the next commit deletes them
-        data = self.read_weights(earlier, "last")
-        if data is None:  # the record still names its files, so that the next commits delete them
-            return record.with_(metrics=[], best=None), None
-        return earlier.with_(metrics=record.metrics[: earlier.weights["last"].epoch], best=None), data
+        for commit in (record, record.with_(weights=record.previous, previous=record.weights)):
+            data = self.read_weights(commit, "last")
+            if data is not None and ("best" not in commit.weights or self.read_weights(commit, "best") is not None):
+                return commit if commit is record else commit.cut(commit.weights["last"].epoch), data
+        return record.cut(0), None
 
     def tidy(self, trial_id: str) -> None:
         """Delete what a commit that was cut off left; only the trial's writer may call this."""

@@ -30,7 +30,7 @@ from safetensors.torch import save as save_safetensors
 
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UserError
-from raysweep.halving.scores import best_epoch, better_of, rung_scores, score_again
+from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
@@ -93,6 +93,8 @@ class _Run:
     committed_at: float = field(init=False, default_factory=time.monotonic)
     pending_best: dict[str, torch.Tensor] | None = field(init=False, default=None)
     """The weights of a best epoch that is not committed yet."""
+    remark: str = field(init=False, default="")
+    """What the user is to hear with the next report."""
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
@@ -191,11 +193,11 @@ class _Run:
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
         planned, objective = self.assignment.record, self.assignment.objective
+        self.folder.damaged.clear()
         self.folder.tidy(planned.id)
         record, data = self.folder.resume_point(planned.id) or (planned, None)
-        if data is None:
-            record = record.with_(metrics=[], best=None)
-        metrics = record.metrics
+        self.remark = _setback(self.folder.damaged, record.epoch)
+        metrics, rungs = record.metrics, self.assignment.rungs
         self.pending_best = None
         self.record = record.with_(
             status="running",
@@ -204,6 +206,7 @@ class _Run:
             config=planned.config,
             conditions=dict(self.assignment.conditions),
             best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
+            former_metrics=[history for history in record.former_metrics if rungs and len(history) >= rungs[0]],
         )
         return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
 
@@ -243,6 +246,7 @@ class _Run:
     def _report(self, is_new: bool = True) -> None:
         """Report to Tune, with the newest epoch if it `is_new`; raise SystemExit if Tune stops or pauses the trial."""
         record, rungs, objective = self.record, self.assignment.rungs, self.assignment.objective
+        remark, self.remark = self.remark, ""
         is_compared = self._is_at_rung() or record.is_final
         worst = float("-inf") if objective.maximize else float("inf")
         tune.report(
@@ -253,7 +257,8 @@ class _Run:
                 "nodes": self.nodes,
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "device_memory_bytes": _device_memory_bytes(self.assignment.device),
-                "rungs": rung_scores(record.metrics, rungs, objective, self.assignment.rank_by) if is_compared else [],
+                "remark": remark,
+                "rungs": first_rung_scores(record, rungs, objective, self.assignment.rank_by) if is_compared else [],
             }
         )
 
@@ -273,6 +278,12 @@ class _Run:
         """Return an exception as a record holds it."""
         trace = "".join(traceback.format_exception(error))
         return {"type": type(error).__name__, "message": str(error), "traceback": trace}
+
+
+def _setback(damaged: Mapping[str, str], epoch: int) -> str:
+    """Say which of a trial's files were damaged, and what that means; nothing if none was."""
+    files = [f"{path}: {why}" for path, why in damaged.items()]
+    return "; ".join([*files, f"goes on after epoch {epoch}" if epoch else "begins anew"]) if files else ""
 
 
 def _nodes_of_this_slot(workers: int) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from running import SMALL, Command, curves, wait_for
+from safetensors.torch import save as save_safetensors
 
 import raysweep
+from raysweep.halving.scores import better_of
+from raysweep.loops import loop
+from raysweep.store import Record, RunFolder
+from raysweep.store.record import planned_record
 from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import Trial, plan_trials
+from raysweep.sweepfile.schema import Objective
 from raysweep.vision.data import open_data
+from raysweep.worker.tasks import conditions
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -188,6 +199,53 @@ def test_a_trial_that_raises_is_retried_recorded_and_failed_while_the_others_go_
     switch.unlink()
     command(sweep, "--import", "my_nets")
     assert {record["status"] for record in command.records("small").values()} == {"finished"}
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
+    """Train a trial for some epochs in this process, and commit each as a run does."""
+    data = loop().prepare([trial.config], Path())
+    record = planned_record(trial).with_(status="running", conditions=conditions(trial.config, data, 1))
+    for epoch in itertools.islice(loop().train(trial.config, data, seed=trial.seed), epochs):
+        record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
+        best = better_of(record.best, record.metrics[-1], Objective())
+        assert best
+        weights = {"best": save_safetensors(epoch.weights(best.averaged))} if best != record.best else {}
+        ends = epoch.number == trial.config.epochs
+        if not ends:
+            buffer = io.BytesIO()
+            torch.save(epoch.state(), buffer)
+            weights["last"] = buffer.getvalue()
+        record = record.with_(best=best, status="finished" if ends else "running")
+        record = folder.commit(record, weights, keep=("best",) if ends else ("last", "best"))
+    return record
+
+
+def test_a_rerun_ends_with_whole_best_weights_where_those_of_the_winner_and_of_an_interrupted_trial_were_damaged(
+    command: Command,
+) -> None:
+    sweep = command.sweep("[0.1, 0.01]")
+    trials = plan_trials(load_sweep(sweep))
+    undisturbed = [train_here(RunFolder(str(command.folder / "undisturbed"), "small"), trial, 3) for trial in trials]
+    winner, other = sorted(undisturbed, key=lambda record: -record.best.score if record.best else 0)
+    folder = RunFolder(str(command.folder / "runs"), "small")
+    for trial in trials:
+        record = train_here(folder, trial, 3 if trial.id == winner.id else 2)
+        flip_a_bit(command.folder / "runs/small/trials" / record.id / record.weights["best"].file)
+
+    _, err = command(sweep)
+    assert f"{winner.id}: trials/{winner.id}/best." in err
+    assert "its checksum does not match; not used; it was the best, so it is trained anew" in err
+    assert f"{other.id}: trials/{other.id}/best." in err
+    found = [folder.record(trial.id) for trial in trials]
+    assert [record and record.weights for record in found] == [record.weights for record in undisturbed]
+    assert curves(command.records("small")) == curves({record.id: asdict(record) for record in undisturbed})
+    command("pull", sweep)
 
 
 def test_trials_added_to_the_file_are_added_and_removed_ones_leave_the_ranking(command: Command) -> None:

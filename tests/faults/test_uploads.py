@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from raysweep.errors import StorageError
-from raysweep.store import Record, RunFolder
+from raysweep.store import Record, RunFolder, Score
 from raysweep.store.uploads import Uploads
 
 TRIAL = "net-1a2b3c4d"
 
 
 def record(epoch: int) -> Record:
-    return Record(TRIAL, "net", 0, {}, {}, 10, status="running", metrics=[{"epoch": e + 1} for e in range(epoch)])
+    metrics = [{"epoch": e + 1} for e in range(epoch)]
+    return Record(TRIAL, "net", 0, {}, {}, 10, status="running", metrics=metrics, best=Score(1, 0.1, False, 0.1))
 
 
 @pytest.fixture

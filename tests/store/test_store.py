@@ -14,7 +14,7 @@ import pytest
 
 from raysweep.errors import StorageError
 from raysweep.results.run import open_run
-from raysweep.store import Record, RunFolder
+from raysweep.store import Record, RunFolder, Score
 from raysweep.store.filesystem import Storage
 
 
@@ -24,8 +24,14 @@ def planned(epoch: int = 0) -> Record:
     )
 
 
+def flip_a_bit(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+
+
 def committed(folder: RunFolder, epoch: int, before: Record | None = None) -> Record:
-    record = planned(epoch).with_(status="running", weights=before.weights if before else {})
+    best = Score(epoch, 0.1, False, 0.1)
+    record = planned(epoch).with_(status="running", best=best, weights=before.weights if before else {})
     record = record.with_(previous=before.previous if before else {})
     return folder.commit(record, {"last": b"last %d" % epoch, "best": b"best %d" % epoch})
 
@@ -56,6 +62,75 @@ def test_torn_weights_fall_back_to_the_commit_before(tmp_path: Path, damage: byt
     assert found is not None
     assert found[1] == b"last 2"
     assert found[0].epoch == 2
+
+
+def test_best_weights_that_are_damaged_fall_back_to_the_commit_before_with_its_own_best(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    before = committed(folder, 2)
+    record = committed(folder, 3, before)
+    flip_a_bit(tmp_path / "run/trials" / record.id / record.weights["best"].file)
+    found = folder.resume_point(record.id)
+    assert found is not None
+    assert (found[1], found[0].epoch, found[0].weights) == (b"last 2", 2, before.weights)
+    assert any("best" in path for path in folder.damaged)
+
+
+def test_best_weights_that_both_commits_share_and_are_damaged_let_the_trial_begin_anew(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    before = committed(folder, 2)
+    record = folder.commit(before.with_(metrics=planned(3).metrics), {"last": b"last 3"})
+    assert record.weights["best"] == record.previous["best"]
+    flip_a_bit(tmp_path / "run/trials" / record.id / record.weights["best"].file)
+    found = folder.resume_point(record.id)
+    assert found is not None
+    assert (found[1], found[0].epoch, found[0].best) == (None, 0, None)
+    again = folder.commit(found[0].with_(metrics=planned(1).metrics), {"last": b"last 1"})
+    assert "best" not in again.weights, "no epoch of the new history is the one whose weights were damaged"
+
+
+def test_the_commit_of_an_error_alone_leaves_the_commit_before_to_fall_back_to(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    record = committed(folder, 3, committed(folder, 2))
+    for status in ("running", "failed"):
+        stored = folder.record(record.id)
+        assert stored
+        record = folder.commit(stored.with_(status=status, error={"type": "ValueError", "message": status}), {})
+    flip_a_bit(tmp_path / "run/trials" / record.id / record.weights["last"].file)
+    found = folder.resume_point(record.id)
+    assert found is not None
+    assert (found[1], found[0].epoch) == (b"last 2", 2)
+
+
+def test_a_commit_of_the_same_weights_again_leaves_the_commit_before_to_fall_back_to(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    record = committed(folder, 3, committed(folder, 2))
+    record = committed(folder, 3, record)
+    flip_a_bit(tmp_path / "run/trials" / record.id / record.weights["last"].file)
+    found = folder.resume_point(record.id)
+    assert found is not None
+    assert found[1] == b"last 2"
+
+
+def test_the_best_weights_are_named_after_their_own_epoch_whenever_they_are_committed(tmp_path: Path) -> None:
+    best = Score(2, 0.5, False, 0.5)
+    records = []
+    for epoch in (2, 3):
+        folder = RunFolder(str(tmp_path / str(epoch)), "run")
+        now = folder.commit(planned(epoch).with_(best=best), {"last": b"%d" % epoch, "best": b"best"})
+        records.append(folder.commit(now.with_(status="finished", metrics=planned(4).metrics), {}, keep=("best",)))
+    assert records[0] == records[1]
+    assert records[0].weights["best"].file.startswith("best.2.")
+
+
+def test_a_history_that_was_cut_is_kept_if_it_got_further_than_any_before() -> None:
+    record = planned(3).cut(1)
+    assert (record.epoch, [len(history) for history in record.former_metrics]) == (1, [3])
+    record = record.with_(metrics=planned(2).metrics).cut(0)
+    assert [len(history) for history in record.former_metrics] == [3]
+    record = record.with_(metrics=planned(5).metrics).cut(4)
+    assert [len(history) for history in record.former_metrics] == [3, 5]
+    assert Record.from_bytes(record.to_bytes(), record.id) == record
+    assert b"former_metrics" not in planned(3).to_bytes(), "older readers take no key that they do not know"
 
 
 def test_a_record_with_any_flipped_byte_is_not_used_but_its_copy_is(tmp_path: Path) -> None:

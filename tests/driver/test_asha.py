@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import noop_loop
 import pytest
@@ -93,6 +94,46 @@ def test_an_edited_plan_trains_all_that_a_fresh_run_of_it_would(noop: Command) -
     after, fresh = outcome(noop), synchronous(sweep, "random.samples=30")
     assert all(after[id][1] >= epochs for id, (_, epochs) in fresh.items())
     assert {id for id in after if after[id] != fresh[id]} <= set(before)
+
+
+DRIFTING = """
+import noop_loop
+from pathlib import Path
+from raysweep.loops import loop
+
+def train(*given, **named):
+    for epoch in noop_loop.train(*given, **named):
+        if Path({switch!r}).exists():
+            epoch.metrics["val_acc_ema"] += 1
+        yield epoch
+
+loop().train = train
+"""
+
+
+def test_a_stopped_trial_that_begins_anew_and_comes_out_otherwise_keeps_the_score_by_which_it_was_judged(
+    noop: Command,
+) -> None:
+    switch = noop.folder / "drift"
+    (noop.folder / "drifting.py").write_text(DRIFTING.format(switch=str(switch)))
+    sweep = noop.folder / "noop.yaml"
+    sweep.write_text(SWEEP.replace("random: {samples: 60, lr: {log_uniform: [0.001, 1]}, epochs: {choice: [9, 18]}}",
+                                   "grid: {lr: [0.1, 0.2, 0.3], epochs: [9]}"))  # fmt: skip
+    words = (sweep, "--import", "noop_loop", "--import", "drifting")
+    noop(*words, "scheduler.min_survivors=1")
+    (stopped, *_) = (id for id, (status, epoch) in outcome(noop).items() if (status, epoch) == ("stopped", 1))
+
+    def first_rung() -> dict[str, Any]:
+        rung: dict[str, Any] = json.loads(noop("status", sweep, "--why", stopped, "--json")[0])["rungs"][0]
+        return rung
+
+    before = first_rung()
+    assert before["verdict"] == "out"
+    switch.touch()
+    noop(*words, "scheduler.min_survivors=3")
+    assert outcome(noop)[stopped] == ("finished", 9)
+    assert noop.records("noop")[stopped]["metrics"][0]["val_acc_ema"] > 1
+    assert (first_rung()["score"], first_rung()["rank"]) == (before["score"], before["rank"])
 
 
 def test_spent_gpu_hours_end_the_command_with_3_and_nothing_is_trained_before_the_limit_is_raised(

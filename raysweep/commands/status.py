@@ -31,12 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     from raysweep.results.run import as_json
 
     result = context.results(live=True, lenient=True)
-    for path, why in result.folder.damaged.items():
-        say(f"{path}: {why}", stderr=True)
     if arguments.json:
         print(json.dumps(as_json(result)))
     else:
         _print(result)
+    for path, why in result.folder.damaged.items():  # known once all has been read
+        say(f"{path}: {why}", stderr=True)
     return 0
 
 

@@ -92,14 +92,18 @@ def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, ra
         scored = _ema_score(metrics, objective) if rank_by == "ema" else score_epoch(metrics, objective)
         if scored is not None and (math.isnan(best) or is_better(scored[0], best, objective)):
             best, averaged = scored
-            best_loss = metrics.get("val_loss_ema" if averaged else "val_loss", math.nan)
+            best_loss = _val_loss(metrics, averaged)
     return best, best_loss
 
 
 def _trend_score(history: Sequence[Mapping[str, float]], objective: Objective) -> tuple[float, float]:
     scored = [_ema_score(metrics, objective) or (math.nan, False) for metrics in history]
-    averaged = scored[-1][1]
-    return trend([score for score, _ in scored]), history[-1].get("val_loss_ema" if averaged else "val_loss", math.nan)
+    return trend([score for score, _ in scored]), _val_loss(history[-1], averaged=scored[-1][1])
+
+
+def _val_loss(metrics: Mapping[str, float], averaged: bool) -> float:
+    loss = metrics.get("val_loss_ema" if averaged else "val_loss")
+    return math.nan if loss is None else loss
 
 
 def _ema_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:

@@ -12,6 +12,7 @@ from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
 from raysweep.diagnose.sweep import AxisEffect, in_order, setting_text, varied_settings
 from raysweep.diagnose.words import describe
+from raysweep.errors import StorageError
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
 from raysweep.report.summary import summary_of
@@ -150,7 +151,7 @@ def _rungs(result: SweepResult) -> tuple[dict[str, list[RungReport]], list[str]]
     """Return how each trial stands at its rungs, and what is wrong with them."""
     try:
         halving = result.halving()
-    except (ValueError, KeyError) as error:
+    except (StorageError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         return {}, [f"These records do not tell which trials went on at the rungs: {first}"]
     return {record.id: halving.explain(record.id) for record in result.trials}, []

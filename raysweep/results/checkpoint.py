@@ -118,8 +118,12 @@ def _best_weights(folder: RunFolder, record: Record) -> bytes:
 
 
 def write_checkpoint(target: Path, folder: RunFolder, record: Record, evaluation: Evaluation | None) -> None:
-    """Write a trial's checkpoint as `write_files` does; StorageError too if its weights are not whole."""
-    write_files(target, _contents(folder, record, evaluation))
+    """Write a trial's checkpoint as `write_files` does; StorageError too if its record or weights are not whole."""
+    try:
+        contents = _contents(folder, record, evaluation)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{folder.path}/trials/{record.id}: its record is not as a run wrote it: {error}") from error
+    write_files(target, contents)
 
 
 def write_files(target: Path, contents: dict[str, bytes]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysweep.store import Record, RunFolder
-from raysweep.store.document import seal, to_bytes, unseal
+from raysweep.store.document import checked, seal, to_bytes, unseal
 
 FILE = "evaluation.json"
 
@@ -56,9 +56,8 @@ def read_evaluation(folder: RunFolder) -> Evaluation | None:
 
 
 def _parse(data: bytes) -> Evaluation:
-    document = unseal(json.loads(data))
-    del document["test_acc"]
-    return Evaluation(**{**document, "accuracies": [Accuracies(**row) for row in document["accuracies"]]})
+    evaluation: Evaluation = checked(Evaluation, unseal(json.loads(data)))
+    return evaluation
 
 
 def write_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:

@@ -119,11 +119,11 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
 
 def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:
     notes = []
-    begun_with = {record.conditions["workers"] for record in going_on if "workers" in record.conditions}
-    if others := begun_with - {sweep.resources.workers}:
+    begun_with = {str(record.conditions["workers"]) for record in going_on if "workers" in record.conditions}
+    if others := begun_with - {str(sweep.resources.workers)}:
         notes.append(
             f"resources.workers is {sweep.resources.workers}, but trials to continue began with "
-            f"{', '.join(map(str, sorted(others)))}: refused; put it back, or start anew with --fresh"
+            f"{', '.join(sorted(others))}: refused; put it back, or start anew with --fresh"
         )
     try:
         objective = read_resolved(folder, lenient=True).objective.metric

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from raysweep.errors import StorageError
 from raysweep.halving.replay import replay
 from raysweep.halving.rungs import Halving
@@ -18,8 +16,9 @@ from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import can_win, rank, trial_as_json
 from raysweep.store import Record, RunFolder
+from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import results_table, running_metrics, shown_trials
-from raysweep.store.resolved import read_resolved
+from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
@@ -58,8 +57,11 @@ class SweepResult:
 
     @property
     def scheduler(self) -> SchedulerConfig:
-        """The scheduler of the last run."""
-        scheduler: SchedulerConfig = TypeAdapter(SchedulerConfig).validate_python(self.resolved["sweep"]["scheduler"])
+        """The scheduler of the last run; StorageError if it is none that this raysweep knows."""
+        try:
+            scheduler: SchedulerConfig = checked(SchedulerConfig, self.resolved["sweep"].get("scheduler"))
+        except DamagedFileError as error:
+            raise damaged(self.folder, f"scheduler: {error}") from error
         return scheduler
 
     def halving(self) -> Halving:

@@ -1,10 +1,16 @@
-"""JSON documents that carry their own checksum, so that a reader notices a torn file or a flipped bit."""
+"""JSON documents that carry their own checksum, so that a reader notices a torn file or a flipped bit.
+
+A right checksum does not make the content right, so a reader checks the types as well (`checked`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 SEAL = "sha256"
 
@@ -40,6 +46,21 @@ def unseal(document: dict[str, Any]) -> dict[str, Any]:
     body = {key: value for key, value in document.items() if key != SEAL}
     verify(body, document[SEAL])
     return body
+
+
+def checked(kind: Any, body: Any) -> Any:
+    """Return a document as an object of a kind, a dataclass for example; raise DamagedFileError if it cannot be one."""
+    try:
+        return _adapter(kind).validate_python(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        way = ".".join(map(str, first["loc"]))
+        raise DamagedFileError(f"{way}: {first['msg']}" if way else first["msg"]) from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def to_bytes(document: dict[str, Any]) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from raysweep.store.document import DamagedFileError, digest, to_bytes, verify
+from pydantic import Field, PlainValidator
+
+from raysweep.store.document import DamagedFileError, checked, digest, to_bytes, verify
 from raysweep.sweepfile.plan import Trial
 
 FORMAT = 1
@@ -20,15 +22,32 @@ FINAL = ("finished", "stopped", "diverged")
 """Statuses that a rerun leaves alone."""
 
 
+Status = Literal["planned", "running", "paused", "finished", "stopped", "diverged", "failed"]
+
+
 class NewerRecordError(Exception):
     """A record has a format that this raysweep does not know."""
+
+
+def _history(rows: Any) -> list[dict[str, float]]:
+    """Check a metric history: numbers, or null where there is none, and each row's epoch. It stays as it is."""
+    for place, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        if not isinstance(row, dict) or row.get("epoch") != place:
+            raise ValueError(f"no list of epochs from 1 on: {str(row)[:60]} is not that of epoch {place}")
+        if not all(value is None or isinstance(value, int | float) for value in row.values()):
+            raise ValueError(f"epoch {place} has a value that is no number")
+    return rows  # type: ignore[no-any-return]
+
+
+History = Annotated[list[dict[str, float]], PlainValidator(_history)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 @dataclass(frozen=True)
 class WeightsFile:
     """A weights file of a commit."""
 
-    file: str  # its name in the trial's folder
+    file: Name  # its name in the trial's folder
     sha256: str
     bytes: int
     epoch: int  # whose weights they are
@@ -55,10 +74,10 @@ class Record:
     config: dict[str, Any]
     epochs: int
     """Epochs that the trial is to train."""
-    status: str = "planned"
+    status: Status = "planned"
     conditions: dict[str, Any] = field(default_factory=dict)
     """Workers, precision, data fingerprint, versions: what a trial's numbers depend on beside its config."""
-    metrics: list[dict[str, float]] = field(default_factory=list)
+    metrics: History = field(default_factory=list)
     """One row for each epoch, oldest first; each has `epoch`."""
     best: Score | None = None
     weights: dict[str, WeightsFile] = field(default_factory=dict)
@@ -67,7 +86,7 @@ class Record:
     """The files of the commit before, kept until the next one is whole."""
     attempts: int = 1
     error: dict[str, Any] | None = None
-    former_metrics: list[list[dict[str, float]]] = field(default_factory=list)
+    former_metrics: list[History] = field(default_factory=list)
     """The histories before the trial had to go back, each longer than those before it: its scores at the rungs are
     those by which it was judged there, however the epochs come out when they are trained again."""
 
@@ -111,12 +130,12 @@ class Record:
         if document["format"] != FORMAT:
             raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
         verify(body, document["sha256"])
-        for key in ("weights", "previous"):
-            body[key] = {kind: WeightsFile(**entry) for kind, entry in body[key].items()}
-        body["best"] = Score(**body["best"]) if body["best"] else None
-        if body["id"] != trial_id:
-            raise DamagedFileError(f"is the record of {body['id']}")
-        return cls(**body)
+        record: Record = checked(cls, body)
+        if record.id != trial_id:
+            raise DamagedFileError(f"is the record of {record.id}")
+        if record.status == "finished" and record.epoch < record.epochs:
+            raise DamagedFileError(f"finished after {record.epoch} of {record.epochs} epochs")
+        return record
 
 
 def planned_record(trial: Trial) -> Record:

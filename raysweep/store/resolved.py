@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from raysweep.errors import StorageError
-from raysweep.store.document import SEAL, DamagedFileError, seal, unseal
+from raysweep.store.document import DAMAGE, SEAL, DamagedFileError, checked, seal, unseal
 from raysweep.store.record import Record, planned_record
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile.plan import Trial
@@ -88,14 +88,21 @@ def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
         raise StorageError(f"{folder.path}: not a run folder (no {FILE}); run the sweep first") from None
     try:
         document = _parse(text)
-    except (DamagedFileError, YAMLError, ValueError, RecursionError) as error:
-        raise _damaged(folder, " ".join(str(error).split())) from error
-    try:
-        objective = Objective.model_validate(_known(document["sweep"]["objective"], Objective.model_fields, lenient))
-        plan = [Record(**_known(entry, Record.__dataclass_fields__, lenient)) for entry in document["trials"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder, f"it lacks what belongs there: {error}") from error
+        objective = _objective(document["sweep"]["objective"], lenient)
+        plan = [checked(Record, entry) for entry in document["trials"]]
+        for mapping in (document.get("versions", {}), document["sweep"].get("scheduler", {})):
+            checked(dict[str, Any], mapping)
+    except KeyError as error:
+        raise damaged(folder, f"it lacks {error}") from error
+    except (YAMLError, *DAMAGE) as error:
+        raise damaged(folder, " ".join(str(error).split())) from error
     return Resolved(document, objective, plan)
+
+
+def _objective(entry: Mapping[str, Any], lenient: bool) -> Objective:
+    known = {key: value for key, value in entry.items() if key in Objective.model_fields} if lenient else entry
+    objective: Objective = checked(Objective, known)
+    return objective
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -111,11 +118,8 @@ def _parse(text: str) -> dict[str, Any]:
     return unseal(document) if SEAL in document else document  # without: written by hand or by another program
 
 
-def _known(entry: Mapping[str, Any], keys: Collection[str], lenient: bool) -> Mapping[str, Any]:
-    return {key: value for key, value in entry.items() if key in keys} if lenient else entry
-
-
-def _damaged(folder: RunFolder, why: str) -> StorageError:
+def damaged(folder: RunFolder, why: str) -> StorageError:
+    """Return the error that says what is wrong with a run folder's resolved.yaml."""
     return StorageError(
         f"{folder.path}/{FILE}: damaged, or edited by hand ({why}); run the sweep again, which writes it anew "
         "and trains only what no record has"

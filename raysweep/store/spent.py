@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from raysweep.store.document import seal, to_bytes, unseal
+from raysweep.store.document import checked, seal, to_bytes, unseal
 from raysweep.store.runfolder import RunFolder
 
 FILE = "spent.json"
@@ -25,7 +25,12 @@ class Spent:
 
 def read_spent(folder: RunFolder) -> Spent:
     """Return what a run has cost: nothing if it never trained, or if the file is damaged."""
-    return folder.read(FILE, lambda data: Spent(**unseal(json.loads(data))), "limits count from zero") or Spent()
+    return folder.read(FILE, _parse, "limits count from zero") or Spent()
+
+
+def _parse(data: bytes) -> Spent:
+    spent: Spent = checked(Spent, unseal(json.loads(data)))
+    return spent
 
 
 def write_spent(folder: RunFolder, spent: Spent) -> None:

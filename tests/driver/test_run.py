@@ -27,7 +27,6 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import Objective
 from raysweep.vision.data import open_data
-from raysweep.worker.tasks import conditions
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -210,7 +209,7 @@ def flip_a_bit(path: Path) -> None:
 def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
     """Train a trial for some epochs in this process, and commit each as a run does."""
     data = loop().prepare([trial.config], Path())
-    record = planned_record(trial).with_(status="running", conditions=conditions(trial.config, data, 1))
+    record = planned_record(trial).with_(status="running")
     for epoch in itertools.islice(loop().train(trial.config, data, seed=trial.seed), epochs):
         record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
         best = better_of(record.best, record.metrics[-1], Objective())

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -119,7 +120,19 @@ class RayAsha(Stateless, ASHAScheduler):
 
 def _stop_those_over(tune_controller: Any, queue: TrialQueue) -> None:
     for trial in queue.take_out():
+        starting = _process_that_starts(tune_controller, trial)
         tune_controller.stop_trial(trial)
+        if starting is not None:
+            ray.kill(starting)  # else Tune waits until it is ready to be told to stop
+
+
+def _process_that_starts(tune_controller: Any, trial: TuneTrial) -> Any:
+    """Return the actor that is being started for a trial, if there is one; it has done nothing yet."""
+    process = tune_controller._trial_to_actor.get(trial)
+    if process is None or process in tune_controller._started_actors:
+        return None
+    actor, _ = tune_controller._actor_manager._live_actors_to_ray_actors_resources.get(process, (None, None))
+    return actor
 
 
 def make_scheduler(sweep: Sweep, queue: TrialQueue, request: SlotRequest, longest: int) -> TrialScheduler:

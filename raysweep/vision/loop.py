@@ -164,7 +164,7 @@ def check_precision(config: TrialConfig, resolved: str, device: torch.device) ->
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         raise UserError(
             f"precision: auto became bf16 when the run began, which the {name} of {platform.node()} does not compute "
-            "fast; let trials run on one kind of device, or set precision: fp32 and start anew with --fresh"
+            "fast; let all trials have one kind of GPU (resources.accelerator), or set precision: fp32 and use --fresh"
         )
 
 

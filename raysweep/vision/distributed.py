@@ -107,11 +107,15 @@ class Group:
 
     def agree(self, answer: bool) -> bool:
         """Return rank 0's `answer`."""
+        return bool(self.decide(answer))
+
+    def decide(self, answer: int) -> int:
+        """Return rank 0's `answer`, which is below 256."""
         if self.size == 1:
             return answer
         self._answer.fill_(answer)
         dist.broadcast(self._answer, 0, group=self._control)
-        return bool(self._answer.item())
+        return int(self._answer.item())
 
     def from_first(self, value: T) -> T:
         """Return rank 0's `value`, sent as a pickle: the ranks are one program's."""
@@ -120,6 +124,13 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, 0, group=self._control)
         return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return each rank's `value`, sent as a pickle."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=self._control)
+        return values
 
     # -- networks
 

@@ -7,8 +7,8 @@ The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no R
     x evaluate                   plain or EMA weights on the validation images
   + Epoch            metrics, and on request the state to resume from and the weights for inference
 
-All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any epoch and resumed from
-`Epoch.state()` ends with the same weights, bit for bit, as one that never stopped.
+All randomness comes from (seed, epoch, step), so on one CPU a trial that is stopped after any step and resumed from
+`Epoch.state()` ends with the same weights and metrics, bit for bit, as one that never stopped.
 
 In a process group of torch.distributed every rank calls `train` alike, and the ranks train one network together, each
 on its part of every batch: `batch_size` is that of all together; metrics, state and weights are the same on all. Before
@@ -21,9 +21,10 @@ import gc
 import math
 import platform
 import time
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.memory import FEWER, Batches, telling
 from raysweep.vision.models.build import build_model, check_image_size
-from raysweep.vision.randomness import deterministic, generator, seeded
+from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at
 
 SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
@@ -48,27 +49,21 @@ SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's outcome; `state` and `weights` are there until the next epoch is asked for."""
+    """One epoch's outcome, or a place inside one; `state` and `weights` are there until the loop goes on."""
 
     number: int
-    """Counted from 1."""
+    """Counted from 1; inside an epoch, that of the last whole one."""
     metrics: dict[str, float]
-    """train_loss (as optimised, label smoothing included) and train_acc on the augmented batches; val_loss and
-    val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and grad_norm_max, the mean and the
-    largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole epoch."""
+    """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
+    the augmented batches; val_loss and val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and
+    grad_norm_max, the mean and the largest over the steps, before clipping; images_per_s of the training alone;
+    seconds of the whole epoch, without the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
+    _place: tuple[int, int] = field(repr=False, compare=False)
 
     def state(self) -> dict[str, Any]:
         """Return all that `train(state=...)` needs to go on: copies on the CPU, for torch.load(weights_only=True)."""
-        training = self._still_here()
-        state: dict[str, Any] = {
-            "epoch": self.number,
-            "model": _copies(training.model.state_dict()),
-            "optimizer": _copies(training.optimizer.state_dict()),
-        }
-        if training.average is not None:
-            state["average"] = _copies(training.average.state_dict())
-        return state
+        return self._still_here().state()
 
     def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
         """Return copies on the CPU of the plain or the EMA weights, named as in `build_model(...)`."""
@@ -84,7 +79,7 @@ class Epoch:
         }
 
     def _still_here(self) -> _Training:
-        if self._training.epochs_done != self.number:
+        if self._training.place != self._place:
             raise RuntimeError(f"epoch {self.number}: its weights are gone, training has moved on or has ended")
         return self._training
 
@@ -97,12 +92,14 @@ def train(
     device: str = "auto",
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> Generator[Epoch, None, None]:
-    """Train a network and yield after each epoch.
+    """Train a network and yield after each epoch, and before each step where `should_save()` is true.
 
     `seed` decides the initial weights, the order of images, augmentation and dropout. `device` is torch's name of one,
-    or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` is asked before every
-    step, and must be cheap. Among several ranks, rank 0's `state` and `should_stop` count.
+    or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` and `should_save`
+    are asked before every step, and must be cheap; where both are true, it saves and then stops. Among several ranks,
+    rank 0's `state` and answers count.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
@@ -119,8 +116,8 @@ def train(
             if state is not None:
                 training.load(state)
             while training.epochs_done < config.epochs and group.agree(True):
-                metrics = training.next_epoch(should_stop)
-                yield Epoch(training.epochs_done, metrics, training)
+                metrics = training.advance(should_stop, should_save)
+                yield Epoch(training.epochs_done, metrics, training, training.place)
         except GeneratorExit:
             if training.epochs_done < config.epochs:
                 group.agree(False)
@@ -168,14 +165,38 @@ def check_precision(config: TrialConfig, resolved: str, device: torch.device) ->
         )
 
 
+class Order(IntEnum):
+    """What rank 0 wants before a step."""
+
+    STOP = 0
+    GO_ON = 1
+    SAVE = 2
+
+
+@dataclass
+class _Begun:
+    """How far an epoch has come."""
+
+    sums: torch.Tensor
+    """Of this rank's losses, right answers and gradient norms, and the largest of the norms; on the device."""
+    steps: int = 0
+    seconds: float = 0.0
+    generators: list[torch.Tensor] | None = None
+    """The states of torch's generators after the last step, from which dropout goes on."""
+    of_ranks: list[dict[str, Any]] = field(default_factory=list)
+    """What each rank has of its own, to be saved."""
+
+
 class _Training:
-    """All that one trial holds on its device, and how it advances by an epoch."""
+    """All that one trial holds on its device, and how it advances."""
 
     @telling("set-up")
     def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
         check_sync_batch_norm(config, device)
         self.config, self.seed, self.device, self.group = config, seed, device, group
         self.epochs_done = 0
+        self.begun = self._new_epoch()
+        self._saved_at = self.place  # its state is the caller's, or nothing
         self.normalize = Normalize(*mean_std(config.normalize, data), device)
         self.augment = build_augment(config.augment, data.image_size)
         self.train_split = data.train.to(device)
@@ -217,6 +238,41 @@ class _Training:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.epochs_done = state["epoch"]
+        if "begun" in state:
+            self._load_begun(**state["begun"])
+        self._saved_at = self.place
+
+    def _load_begun(self, steps: int, seconds: float, of_ranks: Sequence[Mapping[str, Any]]) -> None:
+        own = of_ranks[self.group.rank]
+        self.begun = _Begun(own["sums"].to(self.device), steps, seconds, own["generators"])
+        for buffer, value in zip(self._buffers(), own["buffers"], strict=True):
+            buffer.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` takes."""
+        state: dict[str, Any] = {
+            "epoch": self.epochs_done,
+            "model": _copies(self.model.state_dict()),
+            "optimizer": _copies(self.optimizer.state_dict()),
+        }
+        if self.average is not None:
+            state["average"] = _copies(self.average.state_dict())
+        if self.begun.steps:
+            begun = self.begun
+            state["begun"] = {"steps": begun.steps, "seconds": begun.seconds, "of_ranks": begun.of_ranks}
+        return state
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Whole epochs trained, and steps of the next one."""
+        return self.epochs_done, self.begun.steps
+
+    def _new_epoch(self) -> _Begun:
+        return _Begun(torch.zeros(4, device=self.device))
+
+    def _buffers(self) -> list[torch.Tensor]:
+        """What ranks have different ones of inside an epoch: the batch norms' statistics."""
+        return [*self.model.buffers(), *(self.average.buffers() if self.average is not None else ())]
 
     def close(self) -> None:
         """Free the device for the next trial in the process."""
@@ -228,17 +284,23 @@ class _Training:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def next_epoch(self, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """Train and evaluate once; return the metrics of `Epoch`."""
-        start = time.perf_counter()
-        epoch = self.epochs_done
-        lr = lr_at(self.config.lr_schedule, epoch, self.config.epochs, self.config.lr)
+    def advance(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> dict[str, float]:
+        """Train to the end of the epoch and evaluate; return the metrics of `Epoch`.
+
+        Where `should_save()` is true before a step, train only so far, and return no metrics.
+        """
+        start = time.perf_counter() - self.begun.seconds
+        lr = lr_at(self.config.lr_schedule, self.epochs_done, self.config.epochs, self.config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         # No rank drops what another does; the key of rank 0 is that of a trial of one.
-        of_rank = (self.group.rank,) if self.group.rank else ()
-        with seeded(self.device, "dropout", self.seed, epoch, *of_rank):
-            metrics = self.train_epoch(epoch, should_stop)
+        key = ("dropout", self.seed, self.epochs_done, *((self.group.rank,) if self.group.rank else ()))
+        with seeded(self.device, *key, states=self.begun.generators):
+            is_whole = self.train_epoch(should_stop, should_save)
+        if not is_whole:
+            self.begun.seconds = time.perf_counter() - start
+            return {}
+        metrics = self._training_metrics()
         metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
         self.group.average_buffers(self.model)
         metrics["val_loss"], metrics["val_acc"] = self.evaluate(self.forward, self.model)
@@ -248,33 +310,61 @@ class _Training:
             metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
-            raise Diverged(epoch + 1, metrics)
+            raise Diverged(self.epochs_done + 1, metrics)
         self.epochs_done += 1
+        self.begun = self._new_epoch()
         return metrics
 
-    def train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """Train on every image once. The device is asked for numbers only at the end, so it never waits."""
+    def train_epoch(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> bool:
+        """Train on every image that the epoch has left; return False where `should_save()` is true before that.
+
+        The device is asked for numbers only at the end, so it never waits.
+        """
         self.model.train()
+        epoch, begun = self.epochs_done, self.begun
         order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
         batches = split_batches(order.to(self.device), self.config.batch_size)
-        loss_sum, correct, norm_sum, norm_max = torch.zeros(4, device=self.device).unbind()
-        for step, indices in enumerate(batches):
-            if self.group.agree(should_stop()):
-                raise Interrupted(f"stopped in epoch {epoch + 1}, before step {step + 1} of {len(batches)}")
+        loss_sum, correct, norm_sum, norm_max = begun.sums.unbind()
+        for indices in batches[begun.steps :]:
+            match self._ask(should_stop, should_save):
+                case Order.SAVE:
+                    self._pause()
+                    return False
+                case Order.STOP:
+                    raise Interrupted(f"stopped in epoch {epoch + 1}, before step {begun.steps + 1} of {len(batches)}")
             with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
-                loss, hits, norm = self._step(epoch, step, indices)
+                loss, hits, norm = self._step(epoch, begun.steps, indices)
             loss_sum += loss * len(indices)
             correct += hits
             norm_sum += norm
-            norm_max = torch.maximum(norm_max, norm)
-        sums = torch.stack([loss_sum, correct, norm_sum, norm_max])
-        self.group.sum_(sums[:2])  # the norms are of the averaged gradient: the same on all ranks
-        numbers = sums.tolist()
+            torch.maximum(norm_max, norm, out=norm_max)
+            begun.steps += 1
+        return True
+
+    def _ask(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> int:
+        """Return rank 0's order before a step; nobody is asked to save the place that was saved last."""
+        order = Order.STOP if should_stop() else Order.GO_ON
+        if self.place != self._saved_at and should_save():
+            order = Order.SAVE  # before it stops; asked second, lest the answer to both change between them
+        return self.group.decide(order)
+
+    def _pause(self) -> None:
+        """Note what `state` needs beside the weights, inside of an epoch."""
+        begun = self.begun
+        begun.generators = generator_states(self.device)
+        own = {"sums": begun.sums, "buffers": self._buffers(), "generators": begun.generators}
+        begun.of_ranks = self.group.gather(_copies(own))
+        self._saved_at = self.place
+
+    def _training_metrics(self) -> dict[str, float]:
+        self.group.sum_(self.begun.sums[:2])  # the norms are of the averaged gradient: the same on all ranks
+        loss_sum, correct, norm_sum, norm_max = self.begun.sums.tolist()
+        images = len(self.train_split)
         return {
-            "train_loss": numbers[0] / len(order),
-            "train_acc": numbers[1] / len(order),
-            "grad_norm": numbers[2] / len(batches),
-            "grad_norm_max": numbers[3],
+            "train_loss": loss_sum / images,
+            "train_acc": correct / images,
+            "grad_norm": norm_sum / self.begun.steps,
+            "grad_norm_max": norm_max,
         }
 
     def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.backends import cudnn
@@ -30,10 +30,11 @@ def generator(device: torch.device | str, *key: str | int) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def seeded(device: torch.device, *key: str | int) -> Iterator[None]:
+def seeded(device: torch.device, *key: str | int, states: Sequence[torch.Tensor] | None = None) -> Iterator[None]:
     """Seed torch's global generators (CPU, and `device`'s) by `key` inside the block, and put them back after.
 
-    For what cannot be given a generator: a network's initial weights and its dropout.
+    For what cannot be given a generator: a network's initial weights and its dropout. With the `generator_states` from
+    an earlier block of that key, its numbers go on.
     """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -42,7 +43,16 @@ def seeded(device: torch.device, *key: str | int) -> Iterator[None]:
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
+        if states is not None:
+            torch.set_rng_state(states[0])
+            if cuda:
+                torch.cuda.set_rng_state(states[1], device)
         yield
+
+
+def generator_states(device: torch.device) -> list[torch.Tensor]:
+    """Return where torch's global generators stand: the CPU's, and `device`'s."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 @contextlib.contextmanager

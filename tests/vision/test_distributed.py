@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import multiprocessing
 import os
@@ -61,6 +62,13 @@ class WithUnused(nn.Module):
         return self.used(images)
 
 
+def dropping(num_classes: int) -> nn.Module:
+    """Batch norm and dropout, of which each rank has its own."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, num_classes)
+    )
+
+
 class RaisesOnRankOne(WithUnused):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.training and dist.is_initialized() and dist.get_rank() == 1:
@@ -69,7 +77,12 @@ class RaisesOnRankOne(WithUnused):
 
 
 def register() -> None:
-    for name, net in {"plain": no_batch_norm, "unused": WithUnused, "raises": RaisesOnRankOne}.items():
+    for name, net in {
+        "plain": no_batch_norm,
+        "unused": WithUnused,
+        "raises": RaisesOnRankOne,
+        "dropping": dropping,
+    }.items():
         MODELS.register(name)(net)
 
 
@@ -91,17 +104,25 @@ CLOCK = ("seconds", "images_per_s")
 
 
 def outcome(
-    changes: dict[str, Any], sizes: tuple[int, int], state: bytes | None = None, epochs: int = 99
+    changes: dict[str, Any],
+    sizes: tuple[int, int],
+    state: bytes | None = None,
+    epochs: int = 99,
+    until: int | None = None,
 ) -> dict[str, Any]:
-    """Train for so many epochs at most; the metrics of each, and what is left of the last as one file's bytes."""
-    metrics, file = [], io.BytesIO()
+    """Train for so many epochs at most, or until rank 0 saves before the step of that number, counted over all.
+
+    The metrics of each epoch, and what is left of the last, or of that step, as one file's bytes.
+    """
+    metrics, file, asked = [], io.BytesIO(), itertools.count(1)
     loaded = torch.load(io.BytesIO(state), weights_only=True) if state else None
-    loop = train(config(**changes), dataset(*sizes), seed=3, state=loaded)
+    loop = train(config(**changes), dataset(*sizes), seed=3, state=loaded, should_save=lambda: next(asked) == until)
     for epoch in loop:
-        metrics.append({key: value for key, value in epoch.metrics.items() if key not in CLOCK})
+        if epoch.metrics:
+            metrics.append({key: value for key, value in epoch.metrics.items() if key not in CLOCK})
         file = io.BytesIO()
         torch.save(epoch.state(), file)
-        if epoch.number == epochs:
+        if epoch.number == epochs or not epoch.metrics:
             break
     loop.close()
     return {"metrics": metrics, "state": file.getvalue()}
@@ -293,6 +314,18 @@ def test_resuming_from_rank_0s_state_equals_never_stopping(in_ranks: InRanks, si
     if size == 2:  # sums of three depend on their order, which the first step of a process has another of
         assert resumed == whole
     assert_close(resumed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 6])
+def test_resuming_in_the_middle_of_an_epoch_of_two_ranks_equals_never_stopping(in_ranks: InRanks, step: int) -> None:
+    settings = {"model": "dropping", "epochs": 2, "augment": "shift"}
+    whole = in_ranks(2, outcome, settings, (50, 19))[0]
+    begun = in_ranks(2, outcome, settings, (50, 19), None, 99, step)[0]
+    assert len(load(begun["state"])["begun"]["of_ranks"]) == 2
+    first, other = in_ranks(2, outcome_of_rank_0s_state, settings, (50, 19), begun["state"])
+    assert first == other
+    assert {**first, "metrics": begun["metrics"] + first["metrics"]} == whole
 
 
 @pytest.mark.slow

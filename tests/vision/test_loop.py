@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import io
+import itertools
 import math
 import os
+import time
 import weakref
 from functools import partial
 
@@ -24,6 +26,7 @@ from raysweep.vision.models.build import build_model
 from raysweep.vision.names import MODELS
 from raysweep.vision.randomness import generator, seeded
 
+CLOCK = ("seconds", "images_per_s")
 TINY = {"name": "baseline_block", "width": 8}
 
 
@@ -185,6 +188,82 @@ def test_resuming_equals_never_stopping_whatever_the_rest(changes):
     state = through_a_file(next(epochs).state())
     epochs.close()
     assert_same(final_weights(settings, images), final_weights(settings, images, state=state))
+
+
+def train_saving_before(step, settings, images, **arguments):
+    """Metrics by epoch, the last weights, and the state before the step of that number, counted from 0 over all.
+
+    Before the first step nobody is asked: the caller has the state from which it begins.
+    """
+    asked = itertools.count(1)
+    rows, saved, weights = [], None, None
+    for epoch in train(settings, images, seed=3, should_save=lambda: next(asked) == step, **arguments):
+        if epoch.metrics:
+            rows.append({name: value for name, value in epoch.metrics.items() if name not in CLOCK})
+            weights = {"plain": epoch.weights(False)} | ({"ema": epoch.weights(True)} if settings.ema else {})
+        else:
+            saved = through_a_file(epoch.state())
+    return rows, weights, saved
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": "v1augs", "clip_grad_norm": 0.1},
+        {"optimizer": {"name": "adamw"}, "precision": "bf16"},
+        {"model": "with_dropout", "ema": False},
+    ],
+    ids=str,
+)
+def test_resuming_before_any_step_equals_never_stopping_in_weights_and_metrics(changes):
+    MODELS.register("with_dropout")(lambda num_classes: nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 4)))
+    settings, images = config(**{"epochs": 2, **changes}), data()
+    rows, weights, _ = train_saving_before(None, settings, images)
+    for step in range(1, 8):
+        through, still, saved = train_saving_before(step, settings, images)
+        assert saved["epoch"] == step // 4
+        assert saved.get("begun", {"steps": 0})["steps"] == step % 4
+        torch.rand(5)
+        later, last, _ = train_saving_before(None, settings, images, state=saved)
+        assert through == rows
+        assert later == rows[step // 4 :]
+        for kind in weights:
+            assert_same(still[kind], weights[kind])
+            assert_same(last[kind], weights[kind])
+
+
+def test_a_place_is_saved_once_and_training_goes_on():
+    epochs = list(train(config(epochs=2), data(), seed=3, should_save=lambda: True))
+    assert [(epoch.number, bool(epoch.metrics)) for epoch in epochs] == [
+        *[(0, False)] * 3,
+        (1, True),
+        *[(1, False)] * 4,
+        (2, True),
+    ]
+
+
+def test_a_caller_that_is_to_stop_may_save_first():
+    asked = itertools.count(1)
+    is_to_stop = lambda: next(asked) >= 3  # noqa: E731
+    epochs = train(config(), data(), seed=3, should_stop=is_to_stop, should_save=is_to_stop)
+    assert next(epochs).state()["begun"]["steps"] == 1
+    with pytest.raises(Interrupted, match="stopped in epoch 1, before step 2 of 4"):
+        next(epochs)
+
+
+def test_the_seconds_of_an_epoch_are_those_before_and_after_a_save_without_the_callers(monkeypatch):
+    callers, clock = 0.0, time.perf_counter
+    monkeypatch.setattr("raysweep.vision.loop.time.perf_counter", lambda: clock() + callers)
+    asked = itertools.count()
+    epochs = train(config(epochs=1), data(), seed=3, should_save=lambda: next(asked) == 2)
+    state = next(epochs).state()
+    callers = 1000
+    whole = next(epochs).metrics
+    assert 0 < state["begun"]["seconds"] < whole["seconds"] < 1000
+    state["begun"]["seconds"] = 2000.0
+    (resumed,) = train(config(epochs=1), data(), seed=3, state=state)
+    assert 2000 < resumed.metrics["seconds"] < 3000
+    assert resumed.metrics["images_per_s"] < 50 / 2000
 
 
 def test_dropout_is_the_same_after_a_resume_and_consumes_no_global_randomness():

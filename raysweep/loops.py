@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Epoch(Protocol):
-    """One epoch's outcome."""
+    """One epoch's outcome; or a place inside one, where `should_save` asked for the state."""
 
     @property
     def number(self) -> int:
-        """The epoch, counted from 1."""
+        """The epoch, counted from 1; inside one, the last whole one."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured of the epoch."""
+        """What was measured of the epoch; nothing inside one."""
 
     def state(self) -> dict[str, Any]:
         """Return what `train` needs to go on from here, for torch.save."""
@@ -66,9 +66,13 @@ class Loop(Protocol):
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        should_save: Callable[[], bool] = lambda: False,
         device: str = "auto",
     ) -> Generator[Epoch, None, None]:
         """Train under the given conditions, from a state or from the beginning, and yield each epoch.
+
+        A loop that can go on from inside an epoch also yields where `should_save` says so, once at each such place, and
+        before it stops.
 
         Raises:
             UserError: the conditions do not hold here: the data set is another one, or the device cannot do it.

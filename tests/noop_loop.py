@@ -53,6 +53,7 @@ def train(
     seed: int,
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
     device: str = "auto",
 ) -> Iterator[NoEpoch]:
     """Yield the epochs of a trial, in random intervals, so that trials arrive in another order each time."""
@@ -60,6 +61,8 @@ def train(
     for epoch in range((state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):
         time.sleep(0.02 * random.random())
         if should_stop():
+            if should_save():
+                yield NoEpoch(epoch - 1, {})
             raise Interrupted("told to stop")
         acc = accuracies[epoch - 1]
         metrics = {

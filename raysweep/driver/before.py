@@ -190,7 +190,7 @@ def _setting(run: Run, slot: Slot) -> TaskSetting:
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:
-    begun = sum(record.epoch > 0 for record in left)
+    begun = sum(record.has_begun for record in left)
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {len(run.records)} trials"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]

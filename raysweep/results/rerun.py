@@ -68,7 +68,7 @@ def _fate(record: Record, halving: Halving, sweep: Sweep) -> Fate:
         return "stopped"
     if record.status == "failed":
         return "failed"
-    return "to_continue" if record.epoch else "new"
+    return "to_continue" if record.has_begun else "new"
 
 
 WORDS = {
@@ -113,7 +113,7 @@ def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | Non
     counts = dict.fromkeys(get_args(Fate), 0) | Counter(rerun.fates.values())
     others = set(folder.trial_ids()) - set(rerun.fates)
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
-    begun = [record for record in rerun.left if record.epoch]
+    begun = [record for record in rerun.left if record.has_begun]
     return Edits({**counts, "removed": removed}, _notes(sweep, folder, begun))
 
 

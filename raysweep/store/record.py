@@ -96,6 +96,11 @@ class Record:
         return len(self.metrics)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is training to go on from or to show; the first epoch need not be whole."""
+        return bool(self.metrics or self.weights)
+
+    @property
     def is_final(self) -> bool:
         """Whether a rerun leaves the trial alone."""
         return self.status in FINAL

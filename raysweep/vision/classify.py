@@ -62,6 +62,7 @@ class Classify:
         seed: int,
         state: dict[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        should_save: Callable[[], bool] = lambda: False,
         device: str = "auto",
     ) -> Generator[Epoch, None, None]:
         """Train on the prepared images; see `vision.loop`."""
@@ -73,7 +74,9 @@ class Classify:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
         check_precision(config, conditions["precision"], resolve_device(device))
         config = config.model_copy(update={"precision": conditions["precision"]})
-        return train(config, data, seed=seed, device=device, state=state, should_stop=should_stop)
+        return train(
+            config, data, seed=seed, device=device, state=state, should_stop=should_stop, should_save=should_save
+        )
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""

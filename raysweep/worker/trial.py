@@ -148,7 +148,7 @@ class _Run:
         return arrays
 
     def _train(self, arrays: dict[str, Any], state: dict[str, Any] | None) -> None:
-        assignment, newest = self.assignment, None
+        assignment = self.assignment
         epochs = loop().train(
             self.config,
             arrays,
@@ -156,19 +156,21 @@ class _Run:
             seed=assignment.record.seed,
             state=state,
             should_stop=self.should_stop,
+            should_save=lambda: self._is_commit_due() or self.should_stop(),
             device=assignment.device,
         )
         try:
             for epoch in epochs:
+                if not epoch.metrics:  # inside of an epoch
+                    self._commit("running", epoch.state())
+                    continue
                 self._note(epoch)
-                newest = epoch.state()
-                self._commit_if_due(newest)
+                self._commit_if_due(epoch)
                 self._report()
                 if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
                     self.record = self.record.with_(status="running")
         except Interrupted:
-            if newest is not None:
-                self._commit("running", newest)
+            pass  # all is committed
         except Diverged as diverged:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
@@ -181,14 +183,17 @@ class _Run:
             epochs.close()
             self.record = self.uploads.finish(self.record)
 
-    def _commit_if_due(self, state: dict[str, Any]) -> None:
+    def _commit_if_due(self, epoch: Epoch) -> None:
         """Commit at the end, at a rung, or after some time without a commit."""
         if self.record.epoch == self.config.epochs:
             self._commit("finished", None)
         elif self._is_at_rung():
-            self._commit("paused", state)
-        elif time.monotonic() - self.committed_at >= self.assignment.commit_every_s:
-            self._commit("running", state, beside_training=True)
+            self._commit("paused", epoch.state())
+        elif self._is_commit_due():
+            self._commit("running", epoch.state())
+
+    def _is_commit_due(self) -> bool:
+        return time.monotonic() - self.committed_at >= self.assignment.commit_every_s
 
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
@@ -219,10 +224,10 @@ class _Run:
             self.record = self.record.with_(best=best)
             self.pending_best = epoch.weights(best.averaged)
 
-    def _commit(self, status: str, state: dict[str, Any] | None, beside_training: bool = False) -> None:
+    def _commit(self, status: str, state: dict[str, Any] | None) -> None:
         """Commit the record with a status, its weights, and the state if there is one to go on from.
 
-        If no decision waits for it, an upload to an object store may go on `beside_training`.
+        While the trial is "running" no decision waits for it, so an upload to an object store goes on beside training.
         """
         weights = {}
         if state is not None:
@@ -232,7 +237,7 @@ class _Run:
         if self.pending_best is not None:
             weights["best"] = save_safetensors(self.pending_best)
         record = self.record.with_(status=status)
-        if beside_training and self.folder.files.local is None:
+        if status == "running" and self.folder.files.local is None:
             self.uploads.begin(record, weights)
         else:
             keep = ("best",) if status not in ("running", "paused") else ("last", "best")

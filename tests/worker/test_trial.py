@@ -1,0 +1,160 @@
+"""What a trial's process commits and when: the function that Tune runs, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from running import curves
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from raysweep.loops import loop
+from raysweep.store import Record, RunFolder
+from raysweep.sweepfile.schema import Objective
+from raysweep.worker import trial
+from raysweep.worker.tasks import Assignment
+
+TRIAL = "net-1a2b3c4d"
+CONFIG: dict[str, Any] = {
+    "data": {"name": "synthetic", "image_size": 8, "classes": 3, "per_class": 40},
+    "model": {"name": "baseline_block", "width": 4},
+    "epochs": 2,
+    "batch_size": 8,
+    "precision": "fp32",
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No Ray, no Tune, and one thread."""
+    monkeypatch.setattr(trial, "run_ranks", lambda run, *_: run())
+    monkeypatch.setattr(trial.tune, "report", lambda metrics: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Trial:
+    """A trial in a run folder, on a clock that moves by a second a step."""
+
+    def __init__(self, folder: Path, commit_every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = RunFolder(str(folder), "run")
+        self.config = loop().config.model_validate(CONFIG)
+        self.data = loop().prepare([self.config], folder)
+        planned = Record(TRIAL, "net", 0, {}, CONFIG, CONFIG["epochs"])
+        self.assignment = Assignment(planned, str(folder), "run", Objective(), 0, commit_every_s, threads=1)
+        self.steps, self.committed_before = 0, list[int]()
+        self._patch = monkeypatch
+
+    def run(self, is_to_stop: Callable[[int], bool] = lambda step: False) -> Record:
+        """Train until the end, or until `is_to_stop` after so many steps, counted over all calls.
+
+        Returns what is committed; `committed_before` gets the steps before which the trial committed.
+        """
+        self._patch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: float(self.steps)))
+        run = trial._Run(self.assignment, self.config, self.data, lambda: is_to_stop(self.steps), lambda: None)
+        run.committed_at = self.steps
+        counting = register_optimizer_step_post_hook(self._count)
+        try:
+            run.to_the_end()
+        finally:
+            counting.remove()
+        committed = self.folder.record(TRIAL)
+        assert committed is not None
+        return committed
+
+    def _count(self, *_: Any) -> None:
+        record = self.folder.record(TRIAL)
+        if record is not None and (not self.committed_before or record != self._last):
+            self.committed_before.append(self.steps)
+            self._last = record
+        self.steps += 1
+
+
+@pytest.fixture
+def make_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    return lambda name, commit_every_s=1e9: Trial(tmp_path / name, commit_every_s, monkeypatch)
+
+
+def numbers(record: Record) -> tuple[Any, dict[str, str]]:
+    """What may not depend on interruptions: the curve, and the checksums of the weights."""
+    (curve,) = curves({TRIAL: {"metrics": record.metrics}}).values()
+    return curve, {kind: entry.sha256 for kind, entry in record.weights.items()}
+
+
+def test_in_an_epoch_longer_than_the_interval_a_trial_commits_each_time_that_it_is_over(
+    make_trial: Callable[..., Trial],
+) -> None:
+    often = make_trial("often", commit_every_s=5)
+    record = often.run()
+    assert often.steps // 2 > 10, "an epoch is longer than two intervals"
+    gaps = [after - before for before, after in pairwise([0, *often.committed_before])]
+    assert max(gaps) == 5
+    assert numbers(record) == numbers(make_trial("whole").run())
+
+
+def test_a_trial_killed_in_the_middle_of_an_epoch_goes_on_from_there_to_the_same_bits(
+    make_trial: Callable[..., Trial],
+) -> None:
+    whole = make_trial("whole")
+    expected = numbers(whole.run())
+    killed = make_trial("killed", commit_every_s=3)
+
+    def kill(step: int) -> bool:
+        if step in (8, 20):
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        killed.run(kill)
+    first = killed.folder.record(TRIAL)
+    assert first is not None
+    assert (first.status, first.epoch, set(first.weights)) == ("running", 0, {"last"})
+    assert first.has_begun, "or a rerun would not compare its conditions"
+    with pytest.raises(Killed):
+        killed.run(kill)
+    assert numbers(killed.run()) == expected
+    assert killed.steps <= whole.steps + 2 * 3, "what was committed was trained again"
+
+
+def test_damaged_weights_of_the_first_epoch_fall_back_to_the_commit_before(make_trial: Callable[..., Trial]) -> None:
+    expected = numbers(make_trial("whole").run())
+    killed = make_trial("killed", commit_every_s=3)
+
+    def kill(step: int) -> bool:
+        if step == 9:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        killed.run(kill)
+    record = killed.folder.record(TRIAL)
+    assert record is not None
+    assert set(record.previous) == {"last"}
+    path = f"trials/{TRIAL}/{record.weights['last'].file}"
+    killed.folder.files.write(path, killed.folder.files.read(path)[:-9])
+    point = RunFolder(killed.folder.parent.path, "run").resume_point(TRIAL)
+    assert point is not None
+    assert point[1] is not None, "it began anew"
+    assert numbers(killed.run()) == expected
+
+
+def test_a_trial_told_to_stop_commits_where_it_is(make_trial: Callable[..., Trial]) -> None:
+    whole = make_trial("whole")
+    expected = numbers(whole.run())
+    stopped = make_trial("stopped")
+    record = stopped.run(lambda step: step >= 6)
+    assert (record.status, record.epoch) == ("running", 0)
+    assert stopped.steps == 6
+    assert numbers(stopped.run()) == expected
+    assert stopped.steps == whole.steps

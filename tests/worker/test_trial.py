@@ -37,6 +37,8 @@ class Killed(BaseException):
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No Ray, no Tune, and one thread."""
     monkeypatch.setattr(trial, "run_ranks", lambda run, *_: run())
+    monkeypatch.setattr(trial, "_nodes_of_this_slot", lambda workers: ["here"])
+    monkeypatch.setattr(trial._Run, "_wait_for_data", lambda run: run.data)
     monkeypatch.setattr(trial.tune, "report", lambda metrics: None)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -50,9 +52,10 @@ class Trial:
     def __init__(self, folder: Path, commit_every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = RunFolder(str(folder), "run")
         self.config = loop().config.model_validate(CONFIG)
-        self.data = loop().prepare([self.config], folder)
+        self.data = loop().prepare(self.config, folder)
+        conditions = loop().conditions(self.config, self.data)
         planned = Record(TRIAL, "net", 0, {}, CONFIG, CONFIG["epochs"])
-        self.assignment = Assignment(planned, str(folder), "run", Objective(), 0, commit_every_s, threads=1)
+        self.assignment = Assignment(planned, str(folder), "run", Objective(), 0, commit_every_s, 1, conditions)
         self.steps, self.committed_before = 0, list[int]()
         self._patch = monkeypatch
 

@@ -35,6 +35,9 @@ def mortal(num_classes, width=None):
     net.seen = 0
     def die(module, inputs):
         module.seen += 1
+        if module.training:
+            with open({switch!r} + ".steps", "a") as file:
+                file.write(".")
         if module.training and module.seen > 9 and os.path.exists({switch!r}):
             if {once}:
                 os.unlink({switch!r})
@@ -55,14 +58,24 @@ def mortal_sweep(command: Command, once: bool) -> Path:
     return path
 
 
-def test_a_trial_whose_process_dies_goes_on_from_its_commit_to_the_same_numbers(command: Command) -> None:
-    sweep = mortal_sweep(command, once=True)
-    often = "checkpoints.every_minutes=0.0001"
-    _, err = command(sweep, "--import", "my_nets", often)
-    assert "its process died; starts again" in err
-    died = curves(command.records("small"))
-    command(sweep, "--import", "my_nets", often, "--fresh")
+def test_a_trial_whose_process_dies_in_the_middle_of_an_epoch_goes_on_from_its_commit_there_to_the_same_numbers(
+    command: Command,
+) -> None:
+    words = (
+        mortal_sweep(command, once=True),
+        "--import",
+        "my_nets",
+        "batch_size=8",
+        "checkpoints.every_minutes=0.0001",
+    )
+    steps = command.folder / "switch.steps"
+    _, err = command(*words)
+    assert re.search(r"its process died.*; starts again", err), err
+    died, steps_died = curves(command.records("small")), steps.stat().st_size
+    steps.unlink()
+    command(*words, "--fresh")
     assert died == curves(command.records("small"))
+    assert 0 < steps_died - steps.stat().st_size < 9, "it trained its first epoch, in which it died, from the beginning"
 
 
 @pytest.mark.long
@@ -78,7 +91,7 @@ def test_a_trial_whose_process_always_dies_is_failed_and_the_others_finish(comma
 
 def test_a_second_ctrl_c_ends_at_once_and_the_run_goes_on_later(command: Command) -> None:
     sweep = command.sweep("[0.1]")
-    often = "checkpoints.every_minutes=0.0001"
+    often = "checkpoints.every_minutes=0.002"
     process = command.start(sweep, "epochs=300", often)
     wait_for(lambda: any(record["metrics"] for record in command.records("small").values()))
     process.send_signal(signal.SIGINT)

@@ -18,7 +18,7 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysweep.cluster.slots import Slot, count_slots
+from raysweep.cluster.slots import Slot, count_slots, node_names
 from raysweep.driver.before import Run, TrainedOn, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
@@ -38,6 +38,7 @@ from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, StopFlag, Trainable, evaluate
 
 REFRESH_EXPORTS_EVERY_S = 10.0
@@ -146,6 +147,7 @@ def _housekeeping(run: Run, flag: Any) -> Iterator[None]:
         repeating("raysweep-exports", refresh, every_s=REFRESH_EXPORTS_EVERY_S, share=REFRESH_EXPORTS_SHARE),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
+        repeating("raysweep-notices", _tell_of_nodes_that_leave(run), every_s=LOOK_EVERY_S),
     ):
         yield
 
@@ -166,6 +168,19 @@ def _watch(run: Run, flag: Any) -> Callable[[], None]:
             flag.set.remote()
 
     return watch
+
+
+def _tell_of_nodes_that_leave(run: Run) -> Callable[[], None]:
+    """Return what says of each node, once, that it is to go away."""
+    told: set[str] = set()
+
+    def tell() -> None:
+        for node in set(drained_nodes()) - told:
+            told.add(node)
+            name = node_names().get(node, node)
+            run.view.say(f"{name}: this node is to go away: trials there commit now, and nothing new starts there")
+
+    return tell
 
 
 def _refresh_exports(run: Run) -> None:

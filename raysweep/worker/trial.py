@@ -35,10 +35,13 @@ from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
+from raysweep.worker import notices
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.tasks import Assignment, result_of
 
+COMMIT_UNDER_NOTICE_EVERY_S = 20.0
+"""How often a trial commits whose node is to go away."""
 LOOK_EVERY_S = 0.25
 """How often a trial that waits for its data looks whether the run is to stop."""
 
@@ -58,6 +61,7 @@ def train_as_peer(assignment: Assignment, arrays: Any) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
     seed, device = assignment.record.seed, assignment.device
+    notices.watch((ray.get_runtime_context().get_node_id(),))
     with contextlib.suppress(Diverged, Interrupted):
         for _ in loop().train(settings, result_of(arrays), assignment.conditions, seed=seed, device=device):
             pass
@@ -100,6 +104,7 @@ class _Run:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
         self.uploads = Uploads(self.folder)
         self.nodes = _nodes_of_this_slot(self.assignment.workers)
+        self.notices = notices.watch(tuple(self.nodes))
 
     def to_the_end(self) -> None:
         """Train, commit and report until the trial is finished, diverged, failed or told to stop."""
@@ -193,7 +198,11 @@ class _Run:
             self._commit("running", epoch.state())
 
     def _is_commit_due(self) -> bool:
-        return time.monotonic() - self.committed_at >= self.assignment.commit_every_s
+        """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
+        every_s, noticed_at = self.assignment.commit_every_s, self.notices.since
+        if noticed_at is not None:
+            every_s = min(every_s, COMMIT_UNDER_NOTICE_EVERY_S) if self.committed_at >= noticed_at else 0
+        return time.monotonic() - self.committed_at >= every_s
 
     def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from metadata_server import Metadata, serve_metadata
 from running import Command, curves, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 CLUSTER = """
 import sys
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
 soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
 head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
@@ -24,6 +27,8 @@ cluster = Cluster(initialize_head=True, head_node_args=head)
 node = cluster.add_node(num_cpus=1)
 print(cluster.address, flush=True)
 for line in sys.stdin:
+    if "drain" in line:
+        GcsClient(address=cluster.address).drain_node(node.node_id, DRAIN_NODE_REASON_PREEMPTION, "a test", 0)
     if "kill" in line:
         cluster.remove_node(node, allow_graceful=False)
     if "add" in line:
@@ -48,7 +53,7 @@ class Nodes:
         self.address = self._read()
 
     def tell(self, words: str) -> None:
-        """Kill the node, add one, or both."""
+        """Kill the node, add one, or both; or drain it."""
         assert self._process.stdin
         print(words, file=self._process.stdin, flush=True)
         assert self._read() == "done"
@@ -59,11 +64,18 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
+def metadata() -> Iterator[Metadata]:
+    with serve_metadata() as running:
+        yield running
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, metadata: Metadata) -> Iterator[Nodes]:
     command = Command("", tmp_path)
+    aws = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.url, "AWS_EC2_METADATA_DISABLED": "false"}
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
-        env={**command.environment, "RAY_AUTH_MODE": "disabled"},
+        env={**command.environment, "RAY_AUTH_MODE": "disabled", **aws},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -99,12 +111,37 @@ def test_a_trial_whose_node_dies_with_the_data_goes_on_on_another_though_it_may_
     nodes.tell("kill add")
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "its node went away; starts again from its last commit" in err
+    assert "its node went away; starts again from its last commit" in err, err
     (record,) = command.records("small").values()
     assert record["status"] == "finished"
     assert record["error"]["type"] == "NodeDied"
     assert record["attempts"] == 1, "it does not count"
     assert [row["epoch"] for row in record["metrics"]] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("who", [pytest.param("ray", marks=pytest.mark.long), "ec2"])
+def test_a_trial_whose_node_is_to_go_away_commits_in_time_and_goes_on_elsewhere(
+    metadata: Metadata, nodes: Nodes, command: Command, who: str
+) -> None:
+    process = command.start(command.sweep("[0.1]"), "epochs=2", "batch_size=4", "data.per_class=4000", "retries=0")
+    assert process.stderr
+    wait_for(lambda: process.poll() is not None or ": starts" in process.stderr.readline())  # type: ignore[union-attr]
+    assert not command.records("small")
+    if who == "ray":
+        nodes.tell("drain")
+    else:
+        metadata.documents["spot/instance-action"] = '{"action": "terminate", "time": "2033-03-03T03:03:03Z"}'
+    wait_for(lambda: command.records("small") or process.poll() is not None, 40)
+    (record,) = command.records("small").values()
+    assert record["status"] == "running"
+    assert set(record["weights"]) == {"last"}, "it commits in the middle of its first epoch"
+    nodes.tell("add kill")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "this node is to go away: trials there commit now" in err
+    assert "its node went away; starts again from its last commit" in err, err
+    (record,) = command.records("small").values()
+    assert (record["status"], record["attempts"]) == ("finished", 1)
 
 
 @pytest.mark.long

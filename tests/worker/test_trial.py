@@ -38,6 +38,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No Ray, no Tune, and one thread."""
     monkeypatch.setattr(trial, "run_ranks", lambda run, *_: run())
     monkeypatch.setattr(trial, "_nodes_of_this_slot", lambda workers: ["here"])
+    monkeypatch.setattr(trial.notices, "watch", lambda nodes: SimpleNamespace(since=None))
     monkeypatch.setattr(trial._Run, "_wait_for_data", lambda run: run.data)
     monkeypatch.setattr(trial.tune, "report", lambda metrics: None)
     before = torch.get_num_threads()
@@ -161,3 +162,20 @@ def test_a_trial_told_to_stop_commits_where_it_is(make_trial: Callable[..., Tria
     assert stopped.steps == 6
     assert numbers(stopped.run()) == expected
     assert stopped.steps == whole.steps
+
+
+def test_under_notice_that_its_node_goes_away_a_trial_commits_at_once_and_then_often_and_trains_on(
+    make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "COMMIT_UNDER_NOTICE_EVERY_S", 4)
+    told = SimpleNamespace(since=None)
+    monkeypatch.setattr(trial.notices, "watch", lambda nodes: told)
+    noticed = make_trial("noticed")
+
+    def look(step: int) -> bool:
+        told.since = 7 if step >= 7 else None
+        return False
+
+    record = noticed.run(look)
+    assert noticed.committed_before[:3] == [7, 11, 15]
+    assert numbers(record) == numbers(make_trial("whole").run())

@@ -49,7 +49,8 @@ class Endings:
 
     def _commit_failure(self, planned: Record, failure: Failure) -> None:
         record = self._folder.record(planned.id) or planned
-        self._folder.commit(record.with_(status="failed", error=failure.as_error()), {})
+        error = record.ended_by(failure.as_error())
+        self._folder.commit(record.with_(status="failed", error=error), {})
 
 
 def _reason(rungs: list[RungReport]) -> str:

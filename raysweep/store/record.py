@@ -7,6 +7,7 @@ document with a checksum.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from raysweep.sweepfile.plan import Trial
 FORMAT = 1
 RECORD, COPY = "record.json", "record.copy.json"
 """A trial's record and a copy of it, in the trial's folder."""
+LAST_WORDS = "last_words"
+"""The key of an error that the process noted which it then ended."""
 FINAL = ("finished", "stopped", "diverged")
 """Statuses that a rerun leaves alone."""
 
@@ -104,6 +107,11 @@ class Record:
     def is_final(self) -> bool:
         """Whether a rerun leaves the trial alone."""
         return self.status in FINAL
+
+    def ended_by(self, error: Mapping[str, Any]) -> dict[str, Any]:
+        """Return why the trial's process ended: what it could still note itself, or else `error`."""
+        noted = dict(self.error or {})
+        return noted if noted.pop(LAST_WORDS, False) else dict(error)
 
     def with_(self, **changes: Any) -> Record:
         """Return a copy with some fields changed."""

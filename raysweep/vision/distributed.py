@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,9 +21,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from raysweep.errors import Diverged, Interrupted
+
 T = TypeVar("T")
 Network = Callable[[torch.Tensor], torch.Tensor]
 
+TOLD_TO_ALL = (Diverged, Interrupted)
+"""What all ranks raise at the same place."""
 STEP_TIMEOUT = timedelta(minutes=15)
 """Longest wait for the others in a step. A rank that dies is noticed at once, by its closed connections; this is for
 one that hangs."""
@@ -48,12 +53,39 @@ class Group:
             self._control = dist.new_group(timeout=DECISION_TIMEOUT, backend="gloo")
             self._answer = torch.zeros(1, dtype=torch.uint8)
 
-    def close(self) -> None:
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Let go of the connections; the caller's process group stays."""
+        if isinstance(error, Exception) and not isinstance(error, TOLD_TO_ALL):
+            self.abort()
         for group in (self.data, self._control):
-            if group is not None:
+            if group is not None and dist.is_initialized():
                 dist.destroy_process_group(group)
         self.data = self._control = None
+
+    def abort(self) -> None:
+        """Give up what the ranks have begun together, and wait for none of them.
+
+        A GPU that waits for another in one of NCCL's kernels does so until its own process aborts it, whatever becomes
+        of the other's; and all that waits for the GPU waits as well, freeing memory included.
+        """
+        for group in (self.data, self._control):
+            if group is not None and dist.is_initialized():
+                dist.distributed_c10d._abort_process_group(group)
+        self.data = self._control = None
+
+    @contextmanager
+    def aborted_by_errors(self) -> Iterator[None]:
+        """Abort at once where the block raises what the other ranks do not raise as well."""
+        try:
+            yield
+        except TOLD_TO_ALL:
+            raise
+        except Exception:
+            self.abort()
+            raise
 
     # -- who computes what
 
@@ -103,6 +135,14 @@ class Group:
                 if not buffer.is_floating_point():  # counts of batches: rank 0 has images in every one
                     dist.broadcast(buffer, 0, group=self.data)
 
+    def wait_for_all(self) -> None:
+        """Wait until all ranks are here.
+
+        What one has computed meanwhile, it has computed from numbers of all the others, not from what an abort leaves.
+        """
+        if self.size > 1:
+            dist.barrier(group=self._control)
+
     # -- what rank 0 decides
 
     def agree(self, answer: bool) -> bool:
@@ -148,7 +188,7 @@ class Group:
             Sharded(network, num_classes, used),
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.data,
-            broadcast_buffers=False,  # see `average_buffers`
+            forward_sync_buffers=False,  # see `average_buffers`
             gradient_as_bucket_view=True,
             find_unused_parameters=used is None or not all(used),
         )

@@ -107,9 +107,10 @@ def train(
         Interrupted: `should_stop()` is true.
     """
     with (
-        closing(Group()) as group,
+        Group() as group,
         closing(_Training(config, data, seed, resolve_device(device), group)) as training,
         deterministic(config.deterministic),
+        group.aborted_by_errors(),
     ):
         try:
             state = group.from_first(state)
@@ -309,6 +310,7 @@ class _Training:
             self.group.average_buffers(module)
             metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
+        self.group.wait_for_all()
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
             raise Diverged(self.epochs_done + 1, metrics)
         self.epochs_done += 1

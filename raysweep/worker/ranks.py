@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -39,8 +38,10 @@ HEAR_WITHIN_S = 2.0
 """How long the news of a peer's death may take, after rank 0 lost contact."""
 
 
-def run_ranks(loop: Loop, peers_loop: Loop, workers: int) -> None:
+def run_ranks(loop: Loop, peers_loop: Loop, workers: int, note: Callable[[BaseException], None]) -> None:
     """Run a loop as rank 0 of `workers`, and `peers_loop`, which is pickled, on the others.
+
+    `note` is told why this process is about to be ended, where nothing else brings rank 0 out of its wait for a peer.
 
     Raises:
         RayActorError: a peer's process died.
@@ -51,7 +52,7 @@ def run_ranks(loop: Loop, peers_loop: Loop, workers: int) -> None:
     peers, places = _peers_of_this_slot(workers)
     with _meeting_point(places) as variables:
         running = [peer.run.remote(peers_loop, of_it) for peer, of_it in zip(peers, variables[1:], strict=True)]
-        watch = _Watch(running)
+        watch = _Watch(running, note)
         try:
             _fit_as(variables[0], loop)
         except Exception as error:
@@ -69,9 +70,18 @@ def _fit(loop: Loop) -> None:
     """Run a loop as this process's rank, in the process group that the environment speaks of, if it does."""
     try:
         TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
+    except Exception:
+        abort()
+        raise
     finally:  # Ray Train leaves the group behind where the loop raises
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def abort() -> None:
+    """Give up this process's groups, if there are any, without waiting for the other ranks as their end would."""
+    if dist.is_initialized():
+        dist.distributed_c10d._abort_process_group()
 
 
 def _fit_as(variables: Mapping[str, str], loop: Loop) -> None:
@@ -166,12 +176,13 @@ def _have_ended_well(running: list[Any]) -> bool:
 class _Watch:
     """Watches the peers in a thread of its own while rank 0 is at work.
 
-    Rank 0 may wait for a peer that failed for as long as another peer is there. So all peers are ended then, which
-    closes their connections. Where that wakes nobody (a GPU waits for another), this process is ended as well.
+    Rank 0 may wait for a peer that failed. On a GPU it does so until its own process aborts the groups; over gloo for
+    as long as another peer is there. So the groups are aborted then, and all peers ended. Aborted first, a group does
+    not see its peers die: NCCL ends a process that does. Where all that wakes nobody, this process is ended as well.
     """
 
-    def __init__(self, running: list[Any]) -> None:
-        self._running = running
+    def __init__(self, running: list[Any], note: Callable[[BaseException], None]) -> None:
+        self._running, self._note = running, note
         self._failed: list[BaseException] = []
         self._heard, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look, name="raysweep-peers", daemon=True)
@@ -183,11 +194,13 @@ class _Watch:
         self._thread.join()
 
     def cause_of(self, error: Exception) -> BaseException:
-        """Return why rank 0 raised `error`: that, or what befell a peer."""
-        if not is_lost_contact(error):
-            return error
-        self._heard.wait(HEAR_WITHIN_S)
-        return next((each for each in self._failed if not is_lost_contact(each)), error)
+        """Return why rank 0 raised `error`: that, or what befell a peer, after which all sorts of errors follow."""
+        if is_lost_contact(error):
+            self._heard.wait(HEAR_WITHIN_S)
+        return self._first_cause() or error
+
+    def _first_cause(self) -> BaseException | None:
+        return next((each for each in self._failed if not is_lost_contact(each)), None)
 
     def _look(self) -> None:
         left = self._running
@@ -197,9 +210,10 @@ class _Watch:
             if self._failed and not self._heard.is_set():
                 self._failed += [failure for each in left if (failure := _failure(each, timeout=0.0))]
                 self._heard.set()
+                abort()
                 _let_go()
                 if not self._over.wait(STUCK_AFTER_S):
-                    print(f"raysweep: rank 0 waits for a peer that failed: {self._failed[0]}", file=sys.stderr)
+                    self._note(self._first_cause() or self._failed[0])
                     os._exit(1)
 
 

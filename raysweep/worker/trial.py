@@ -33,6 +33,7 @@ from raysweep.errors import Diverged, Interrupted, StorageError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
+from raysweep.store.record import LAST_WORDS
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker import notices
@@ -137,7 +138,8 @@ class _Run:
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
         arrays = self._wait_for_data(reference)
-        return run_ranks(lambda: self._train(arrays, state), peers_loop, self.assignment.workers)
+        note = functools.partial(self._remember, attempt=attempt, last_words=True)
+        return run_ranks(lambda: self._train(arrays, state), peers_loop, self.assignment.workers, note)
 
     def _wait_for_data(self, reference: Any) -> dict[str, Any]:
         """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.
@@ -212,11 +214,12 @@ class _Run:
         record, data = self.folder.resume_point(planned.id) or (planned, None)
         self.remark = _setback(self.folder.damaged, record.epoch)
         metrics, rungs = record.metrics, self.assignment.rungs
+        past_error = self.assignment.past_error if attempt == 1 else None
         self.pending_best = None
         self.record = record.with_(
             status="running",
             attempts=self.assignment.deaths + attempt,
-            error=(self.assignment.past_error if attempt == 1 else None) or record.error,
+            error=record.ended_by(past_error) if past_error else record.error,
             config=planned.config,
             conditions=dict(self.assignment.conditions),
             best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
@@ -276,10 +279,12 @@ class _Run:
             }
         )
 
-    def _remember(self, error: BaseException, attempt: int) -> None:
-        committed = self.folder.record(self.assignment.record.id)
+    def _remember(self, error: BaseException, attempt: int, last_words: bool = False) -> None:
+        """Record an error; `last_words`: of this process, which is about to be ended."""
+        committed = self.folder.record(self.assignment.record.id) or (self.assignment.record if last_words else None)
         if committed is not None:
-            self.record = self.folder.commit(committed.with_(error=self._describe(error), attempts=attempt), {})
+            described = {**self._describe(error), **({LAST_WORDS: True} if last_words else {})}
+            self.record = self.folder.commit(committed.with_(error=described, attempts=attempt), {})
 
     def _fail(self, error: BaseException, attempt: int) -> None:
         """Record the failure in the last commit, so that a rerun can go on from its state."""

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pydantic import ValidationError
+
 from raysweep.errors import StorageError
 from raysweep.halving.replay import is_done, replay
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
+from raysweep.loops import loop
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import Trial, difference
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
 """What becomes of a trial: a failed one is tried again, and halving stops one that others have beaten."""
@@ -43,21 +46,35 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
     """Read what the run folder, which may be empty, knows of a plan's trials, and decide what becomes of each.
 
     Raises:
-        StorageError: a record cannot be read, or a newer raysweep wrote it; if `lenient`, the latter counts as absent.
+        StorageError: a record cannot be read, or is of another config with the same id, or a newer raysweep wrote it;
+            if `lenient`, the latter counts as absent.
     """
     committed = folder.records([trial.id for trial in trials], lenient)
-    records = [_known(trial, committed[trial.id], sweep) for trial in trials]
+    records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
     halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
 
 
-def _known(trial: Trial, record: Record | None, sweep: Sweep) -> Record:
+def _known(trial: Trial, record: Record | None, sweep: Sweep, folder: RunFolder) -> Record:
     """Return a trial's record as the sweep file is now: names, and the score under its objective, may have changed."""
     planned = planned_record(trial)
     if record is None:
         return planned
+    if record.config != planned.config and (unlike := _difference(trial, record)):
+        raise StorageError(
+            f"{folder.path}/trials/{record.id}: another trial has had this id by chance (now and then: {unlike}); "
+            "exclude the new one from the sweep, or move that folder away"
+        )
     best = score_again(record.best, record.metrics, sweep.objective)
     return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
+
+
+def _difference(trial: Trial, record: Record) -> str:
+    try:
+        config = loop().config.model_validate(record.config)
+    except ValidationError:  # of a raysweep whose settings were others
+        return ""
+    return difference(trial, config, record.seed)
 
 
 def _fate(record: Record, halving: Halving, sweep: Sweep) -> Fate:

@@ -22,7 +22,7 @@ from raysweep.errors import SweepFileError
 from raysweep.loops import loop
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
-from raysweep.sweepfile.patch import contains, get, patch
+from raysweep.sweepfile.patch import contains, flatten, get, patch
 from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 
 
@@ -35,6 +35,7 @@ class Trial:
     config: LoopConfig
     seed: int
     axes: dict[str, Any] = field(default_factory=dict)  # the keys that this sweep varies, with this trial's values
+    hashed: str = ""  # what the hash is of; it has 32 bits, so two texts may share one by chance
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
@@ -108,7 +109,11 @@ def _expand(sweep: Sweep) -> list[Trial]:
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
             trial = _trial(config, seed, axes)
-            trials.setdefault(trial.id, trial)
+            first = trials.setdefault(trial.id, trial)
+            if trial.hashed != first.hashed:
+                unlike = difference(first, config, seed)
+                message = f"two trials have the id {trial.id} by chance, with {unlike}; exclude one of them"
+                problems.append(sweep.source.problem(("exclude",), message))
     if problems:
         raise SweepFileError(*dict.fromkeys(problems))
     if not trials:
@@ -260,11 +265,24 @@ def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
     """Name a trial after its config and seed alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
-    return Trial(f"{name}-{_hash(config, seed, axes)}", name, config, seed, axes)
+    hashed = _hashed(config, seed, axes)
+    return Trial(f"{name}-{hashlib.sha256(hashed.encode()).hexdigest()[:8]}", name, config, seed, axes, hashed)
 
 
-def _hash(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
-    """Hash what differs from the defaults, so that keys added to raysweep later change no id."""
+def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
+    """Return how a config and seed of the same id differ from a trial's, in words; nothing if they are the trial's."""
+    if _hashed(config, seed, trial.axes) == trial.hashed:
+        return ""
+    one, other = (
+        dict(flatten({**each.model_dump(mode="json"), "seed": own}))
+        for each, own in ((trial.config, trial.seed), (config, seed))
+    )
+    keys = [key for key in one | other if one.get(key) != other.get(key)]
+    return ", ".join(f"{key} {one.get(key)} and {other.get(key)}" for key in keys)
+
+
+def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
+    """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
         section, _, last = key.rpartition(".")
@@ -273,5 +291,4 @@ def _hash(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
             inner.pop(last, None)
             if section and not inner:
                 del content[section]
-    text = json.dumps([content, seed], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return json.dumps([content, seed], sort_keys=True)

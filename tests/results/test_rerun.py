@@ -46,6 +46,12 @@ def plan(sweep: Path, capsys: pytest.CaptureFixture[str]) -> Plan:
     return of
 
 
+COLLIDING = """
+name: {name}
+base: {{data: synthetic, epochs: {epochs}, optimizer: {{name: sgd, weight_decay: 0.030891}}}}
+scheduler: {scheduler}
+"""
+"""A weight decay of 0.077067 would give the same id, by chance."""
 BEGUN = {"finished": 8, "to_continue": 1, "failed": 1, "diverged": 1, "new": 1}
 
 
@@ -128,3 +134,20 @@ def test_a_run_is_ranked_by_the_objective_of_its_last_plan(tmp_path: Path) -> No
         assert record.best.score == row["val_loss_ema" if record.best.averaged else "val_loss"]
         scores.append(record.best.score)
     assert scores == sorted(scores)
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_record_of_another_config_with_the_same_id_is_refused_and_not_taken_for_the_trials(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_run(tmp_path, epochs=1, text=COLLIDING)
+    (trial,) = open_run(str(tmp_path / "runs/made")).trials
+    assert trial.id == "baseline_block-lr0.1-92abd7d1"
+    sweep.write_text(sweep.read_text().replace("0.030891", "0.077067"))
+    assert main([command, str(sweep)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/runs/made/trials/{trial.id}: " in said
+    assert "optimizer.weight_decay 0.077067 and 0.030891" in said
+    assert said.count("\n") == 1
+    sweep.write_text(sweep.read_text().replace("0.077067", "0.030891"))
+    assert main(["plan", str(sweep), "precision=fp32"]) == 0, "precision is in no id"

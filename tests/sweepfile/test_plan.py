@@ -253,3 +253,22 @@ def test_a_trials_id_stays_when_the_sweep_around_it_is_edited() -> None:
     edits.append(plan(cases={"slow": {"lr": 0.1, "epochs": 3}}))
     for trials in edits:
         assert alone.id in [trial.id for trial in trials]
+
+
+COLLIDING = {"data": "synthetic", "epochs": 1, "optimizer": {"name": "sgd"}}
+"""With weight decays of 0.030891 and 0.077067 this config has the same id, by chance."""
+
+
+def test_two_trials_whose_hashes_collide_are_refused_and_named_rather_than_one_dropped() -> None:
+    decays = {"optimizer.weight_decay": [0.030891, 0.5, 0.077067]}
+    with pytest.raises(SweepFileError) as caught:
+        plan(base=COLLIDING, grid=decays)
+    (problem,) = caught.value.problems
+    assert "baseline_block-lr0.1-92abd7d1" in problem
+    assert "optimizer.weight_decay 0.030891 and 0.077067" in problem
+    assert "exclude" in problem
+    assert len(plan(base=COLLIDING, grid=decays, exclude=[{"optimizer.weight_decay": 0.077067}])) == 2
+
+
+def test_the_same_trial_twice_is_one_and_no_collision() -> None:
+    assert len(plan(base=COLLIDING, grid={"optimizer.weight_decay": [0.030891, 0.030891]})) == 1

@@ -208,7 +208,7 @@ def flip_a_bit(path: Path) -> None:
 
 def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
     """Train a trial for some epochs in this process, and commit each as a run does."""
-    data = loop().prepare([trial.config], Path())
+    data = loop().prepare(trial.config, Path())
     record = planned_record(trial).with_(status="running")
     for epoch in itertools.islice(loop().train(trial.config, data, seed=trial.seed), epochs):
         record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])

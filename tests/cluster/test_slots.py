@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Command, ray_cluster, wait_for
+from running import Command, ray_cluster, start_cluster, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -87,6 +87,17 @@ def test_a_quarter_of_a_gpu_each_packs_four_trials_on_one_device(tmp_path: Path)
     met = who_met(here)
     assert len(met) >= 4
     assert {(tuple(each["gpus"]), each["visible"]) for each in met} == {((0,), "0")}
+
+
+@pytest.mark.long
+def test_a_run_keeps_to_the_kind_of_gpu_that_its_file_names(tmp_path: Path) -> None:
+    with start_cluster(num_cpus=4, num_gpus=2, resources={"accelerator_type:A100": 1}) as answer:
+        command = Command(answer["gcs_address"], tmp_path)
+        sweep = command.sweep(lrs="[0.1]")
+        _, said = command(sweep, "resources={accelerator: T4}", code=2)
+        assert "resources.accelerator: no node has a GPU of kind 'T4'; kinds in the cluster: A100" in said
+        out, _ = command(sweep, "resources={accelerator: A100, workers: 2, cpus: 1}", "--json")
+    assert [trial["status"] for trial in json.loads(out)["trials"]] == ["finished"]
 
 
 NODES = """

@@ -61,7 +61,8 @@ def test_a_trial_that_hangs_starts_again_and_one_out_of_memory_says_its_batch_si
     hung = by_net["hangs_once"]
     assert hung["status"] == "finished"
     assert hung["error"]["type"] == "Stalled"
-    assert "no report for 0.2 minutes (limits.stall_minutes); starts again from its last commit" in err
+    assert "no report for 0.2 minutes (limits.stall_minutes) (on " in err
+    assert "; starts again from its last commit" in err
     assert hung["attempts"] == 2
     assert len(hung["metrics"]) == 3
 

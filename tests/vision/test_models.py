@@ -141,6 +141,15 @@ def test_options_a_network_does_not_take_are_named():
         build_model(ModelConfig(name="resnet18", options={"depth": 3}), 10)
 
 
+def test_a_network_that_refuses_an_option_is_told_in_a_sentence():
+    with pytest.raises(UserError) as caught:
+        build_model(ModelConfig(name="torchvision/mobilenet_v2", options={"dropout": 2}), 10)
+    assert str(caught.value) == (
+        "model torchvision/mobilenet_v2: cannot be built with {'dropout': 2}: "
+        "ValueError: dropout probability has to be between 0 and 1, but got 2"
+    )
+
+
 @pytest.fixture(scope="module")
 def images():
     """Real 40x40 images of Tiny ImageNet where RAYSWEEP_SHARED names them, else generated ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from raysweep.errors import UserError, did_you_mean
 from raysweep.vision.config import ModelConfig
+from raysweep.vision.memory import is_out_of_memory
 from raysweep.vision.names import MODELS
 
 TORCHVISION_PREFIX = "torchvision/"
@@ -27,8 +29,11 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     factory = _torchvision_factory(config) if of_torchvision else MODELS.get(config.name)
     try:
         model: nn.Module = factory(num_classes, **arguments)
-    except TypeError as error:
-        raise UserError(f"model {config.name}: cannot be built with {arguments}: {error}") from error
+    except Exception as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        (what,) = traceback.format_exception_only(error)[:1]
+        raise UserError(f"model {config.name}: cannot be built with {arguments}: {what.strip()}") from error
     return model
 
 

@@ -74,10 +74,10 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
 
 
 def _start_stop_flag() -> Any:
-    """Start the flag's actor on this node: elsewhere it could die with its node, which reads as if it were set."""
+    """Start the flag's actor on this node, which the run depends on anyway; its process may die and is made anew."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     make: Any = ray.remote(num_cpus=0)(StopFlag)
-    return make.options(scheduling_strategy=here).remote()
+    return make.options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
 
 
 def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
@@ -161,11 +161,13 @@ def _watch(run: Run, flag: Any) -> Callable[[], None]:
         run.meter.count(len(run.board.with_status("running")) * run.board.gpus)
         if limit := run.meter.spent_limit():
             run.stop.request(limit)
-        if run.stop.requested and not told:
+        if not run.stop.requested:
+            return
+        if not told:
             told = True
             why = run.stop.limit or run.stop.fault
             run.view.say(f"{f'{why}: ' if why else ''}stopping: trials commit what is whole (again to end at once)")
-            flag.set.remote()
+        flag.set.remote()  # again and again, since the flag's process may be a new one
 
     return watch
 

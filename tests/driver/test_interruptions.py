@@ -16,6 +16,7 @@ import termios
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -103,6 +104,24 @@ def test_a_second_ctrl_c_ends_at_once_and_the_run_goes_on_later(command: Command
     assert time.monotonic() - began < 5
     trials = json.loads(command(sweep, "epochs=300", often, "--json")[0])["trials"]
     assert [(trial["status"], trial["epoch"]) for trial in trials] == [("finished", 300)]
+
+
+@pytest.mark.long
+def test_the_death_of_the_stop_flags_process_stops_no_trial_and_ctrl_c_is_heard_after_it(command: Command) -> None:
+    process = command.start(command.sweep("[0.1]"), "epochs=100000", "checkpoints.every_minutes=0.0001")
+    wait_for(lambda: any(record["metrics"] for record in command.records("small").values()))
+    ours = psutil.Process().children(recursive=True)  # the cluster's too
+    flags = [each for each in ours if each.name().startswith("ray::StopFlag")]
+    for flag in flags:
+        flag.kill()
+    time.sleep(2)
+    (before,) = (len(record["metrics"]) for record in command.records("small").values())
+    wait_for(lambda: any(len(record["metrics"]) > before for record in command.records("small").values()), 20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert flags
+    assert process.returncode == 130
+    assert {record["status"] for record in command.records("small").values()} == {"running"}
 
 
 def write_images(path: Path, shade: int) -> None:

@@ -37,7 +37,7 @@ from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
     "data": "the images or labels changed",
-    "precision": "precision resolves differently here",
+    "precision": "precision resolves differently here (resources.accelerator names a kind of GPU)",
     "workers": "another number of workers",
 }
 """The conditions that must not change while a run lives, since its trials' numbers depend on them."""

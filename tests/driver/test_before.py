@@ -11,10 +11,11 @@ from rich.console import Console
 
 from raysweep.cluster.slots import Slot
 from raysweep.driver import before
-from raysweep.driver.before import run_task
+from raysweep.driver.before import _check_conditions, run_task
 from raysweep.driver.board import Board
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
+from raysweep.errors import UserError
 
 
 def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
@@ -33,3 +34,13 @@ def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
     run: Any = SimpleNamespace(sweep_path=tmp_path / "small.yaml", imports=(), stop=StopRequest(), view=view)
     assert run_task(run, Slot(1, 0, 1), "preparing digits", print) == "done"
     assert next(losses, "all lost") == "all lost"
+
+
+def test_a_rerun_on_another_kind_of_gpu_is_refused_while_trials_are_unfinished() -> None:
+    begun, new = (SimpleNamespace(id=id, epoch=epoch) for id, epoch in (("begun", 3), ("new", 0)))
+    begun.conditions, new.conditions = {"precision": "bf16", "workers": 1, "data": "0123"}, {}
+    now = {"precision": "fp32", "workers": 1, "data": "0123"}
+    left: list[Any] = [begun, new]
+    with pytest.raises(UserError, match="precision was 'bf16', is 'fp32'"):
+        _check_conditions("runs/small", left, {"begun": now, "new": now})
+    _check_conditions("runs/small", left[1:], {"new": now})

@@ -11,7 +11,8 @@ What ends a command, and the exit code each ends with:
 * Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
 * OutOfMemory (2)          a network does not fit the device; a trial is tried again after it
 
-`Diverged` ends a trial only. Anything else is a bug of ours and keeps its traceback.
+`Diverged` ends a trial only, `UnfitNodeError` a trial's process. Anything else is a bug of ours and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class Diverged(Exception):
 
 class OutOfMemory(RaysweepError):
     """A network takes more memory than there is; the message says in which phase, and what helps."""
+
+
+class UnfitNodeError(Exception):
+    """A node cannot do the run's trials; another one may."""
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

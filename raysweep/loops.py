@@ -41,6 +41,13 @@ class Loop(Protocol):
     def config(self) -> type[LoopConfig]:
         """The class of a trial's settings."""
 
+    def data_files(self, config: Any, sweep_folder: Path) -> Sequence[Path]:
+        """Return the files from which a data set is prepared; none for one that needs no files.
+
+        Raises:
+            DataError: files are absent or wrong.
+        """
+
     def prepare(self, config: Any, sweep_folder: Path) -> dict[str, Any]:
         """Return the data set of a config, as arrays and plain values by name; it is prepared if this node has none.
 

@@ -8,6 +8,7 @@ imported on first use; a module named with `--import` adds the user's, through t
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -98,10 +99,16 @@ def import_modules(names: Iterable[str]) -> None:
             if error.name and error.name.partition(".")[0] == "raysweep":
                 raise UserError(f"--import {name}: {error}; docs/data.md and CONTRIBUTING.md have the names") from error
             if error.name != name and not name.startswith(f"{error.name}."):
-                raise
+                raise UserError(f"--import {name}: {error}{_place_of(error)}; it must be installed here") from error
             raise UserError(
                 f"--import {name}: no module of that name; run from its folder or set PYTHONPATH"
             ) from error
+
+
+def _place_of(error: ImportError) -> str:
+    """Return where in the user's code an import failed, in words."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f", imported at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
 
 
 MODELS = Registry("network", "model")

@@ -43,6 +43,11 @@ class Autoscaler:
         """How many workers the cluster is meant to have at all times."""
         return sum(node_type.min_workers for node_type in self.node_types)
 
+    @property
+    def gpu_types(self) -> tuple[str, ...]:
+        """The names of the node types that have GPUs."""
+        return tuple(each.name for each in self.node_types if each.resources.get("GPU") and each.max_workers)
+
     def missing(self, alive: Iterable[str]) -> str:
         """Return, in words, the workers that should have joined but are not among the live addresses; empty if none."""
         alive = set(alive)

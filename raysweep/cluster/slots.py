@@ -194,8 +194,10 @@ def count_slots(slot: Slot, without: Collection[str] = ()) -> int:
     return sum(map(slot.fits, nodes)) // slot.workers
 
 
-def where_trials_run(slot: Slot, first: str) -> dict[str, Any]:
+def where_trials_run(slot: Slot, first: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """Return the options of a task that runs on the node `first`, or once it is gone where a trial's worker fits.
+
+    It does not run on the nodes `without`.
 
     Nodes that are still to come count as fit, since a task that Ray repeats keeps its options. They are said by the
     nodes to avoid: Ray fails a task that is to run on a node that is gone, even where others would do.
@@ -203,10 +205,12 @@ def where_trials_run(slot: Slot, first: str) -> dict[str, Any]:
     nodes = alive_nodes()
     elsewhere = [node["NodeID"] for node in nodes if node["NodeID"] != first]
     unfit = [node["NodeID"] for node in nodes if not slot.fits(node["Resources"])]
-    return {"label_selector": _avoiding(elsewhere), "fallback_strategy": [{"label_selector": _avoiding(unfit)}]}
+    unfit += [id for id in without if id not in unfit]
+    return {"label_selector": avoiding(elsewhere), "fallback_strategy": [{"label_selector": avoiding(unfit)}]}
 
 
-def _avoiding(nodes: Sequence[str]) -> dict[str, str]:
+def avoiding(nodes: Sequence[str]) -> dict[str, str]:
+    """Return the label selector of a task that is not to run on these nodes."""
     # Without spaces, which Ray takes for a part of the id.
     return {NODE_ID: f"!in({','.join(nodes)})"} if nodes else {}
 
@@ -216,7 +220,7 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
 
     Once stopped, cancel it and return None.
     """
-    began = said_at = time.monotonic()
+    shortage, said_at = Shortage(slot, say), time.monotonic()
     while True:
         with suppress(ray.exceptions.GetTimeoutError):
             return result_of(reference, timeout_s=0.25)
@@ -225,11 +229,28 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
             return None
         if (now := time.monotonic()) - said_at >= SAY_EVERY_S:
             said_at = now
-            if not count_slots(slot):
-                say(
-                    f"still waiting for a node with {resource_words(slot.bundle)}, for {now - began:.0f} s so far; "
-                    "`ray status` on the head, or the dashboard, shows what the autoscaler does"
-                )
+            shortage.look()
+
+
+class Shortage:
+    """Says that no node holds a trial, each time that one looks and it is so."""
+
+    def __init__(self, slot: Slot, say: Callable[[str], None]) -> None:
+        self._slot, self._say = slot, say
+        self._had_room_at = time.monotonic()
+
+    def look(self) -> None:
+        """Count the slots, and say so if there are none."""
+        now = time.monotonic()
+        if count_slots(self._slot):
+            self._had_room_at = now
+            return
+        each = resource_words(self._slot.bundle)
+        need = f"a node with {each}" if self._slot.workers == 1 else f"nodes with {self._slot.workers} x {each}"
+        self._say(
+            f"still waiting for {need}, for {now - self._had_room_at:.0f} s so far; "
+            "`ray status` on the head, or the dashboard, shows what the autoscaler does"
+        )
 
 
 def alive_hosts() -> list[str]:

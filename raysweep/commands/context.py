@@ -59,10 +59,12 @@ def add_common_flags(parser: argparse.ArgumentParser, storage: bool = True) -> N
 class Context:
     """What a command line names: a sweep file with its overrides, or a run folder."""
 
-    def __init__(self, path: str, overrides: Sequence[str] = (), storage: str | None = None) -> None:
+    def __init__(
+        self, path: str, overrides: Sequence[str] = (), storage: str | None = None, imports: Sequence[str] = ()
+    ) -> None:
         from raysweep.sweepfile.named import Named
 
-        self.named = Named(path, tuple(overrides), storage)
+        self.named = Named(path, tuple(overrides), storage, tuple(imports))
         self.is_run_folder = not path.endswith((".yaml", ".yml")) and not Path(path).is_file()
 
     @classmethod
@@ -73,7 +75,7 @@ class Context:
             UserError: a run folder is named where it cannot be, or is patched as only a sweep file can be.
         """
         path, overrides, storage = arguments.sweep, arguments.overrides, getattr(arguments, "storage", None)
-        context = cls(path, overrides, storage)
+        context = cls(path, overrides, storage, arguments.imports)
         if context.is_run_folder and only_file:
             raise UserError(f"{path} is a run folder; name the sweep file that it was run from, since {only_file}")
         if context.is_run_folder and (overrides or storage):

@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.commands.submit import send
+from raysweep.commands.submit import send, staged
 from raysweep.errors import ClusterError
 from raysweep.terminal import count_of, say
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if address and is_url(address):
         document = _through_dashboard(address, context, storage, arguments.imports)
     else:
-        document = _from_here(address, context, storage)
+        document = _from_here(address, context, storage, arguments.imports)
     if arguments.json:
         print(json.dumps(document))
     else:
@@ -46,18 +47,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if document["ok"] else 1
 
 
-def _from_here(address: str | None, context: Context | None, storage: str | None) -> dict[str, Any]:
+def _from_here(
+    address: str | None, context: Context | None, storage: str | None, imports: Sequence[str]
+) -> dict[str, Any]:
     import ray
 
     from raysweep.cluster.doctor.examine import examine
     from raysweep.cluster.places import is_relative
     from raysweep.cluster.slots import connect
+    from raysweep.worker.tasks import TaskSetting
 
     connect(address)
     try:
         given = context.named.path if context and context.is_run_folder else storage
-        place, resources = (context.place[0], context.sweep.resources) if context else (storage, None)
-        facts, findings = examine(place, resources, given is not None and is_relative(given))
+        place, sweep = (context.place[0], context.sweep) if context else (storage, None)
+        folder = context.file.absolute().parent if context else Path.cwd()
+        setting = TaskSetting(str(folder), tuple(imports), threads=1, device="cpu")
+        facts, findings = examine(place, sweep, setting, given is not None and is_relative(given))
     finally:
         ray.shutdown()
     document = {"nodes": list(map(asdict, facts)), "findings": list(map(asdict, findings))}
@@ -72,7 +78,8 @@ def _through_dashboard(
 
     server = JobServer(address)
     file = context.file if context and not context.is_run_folder else None
-    job = send(server, _words(context, storage), file, imports, {"raysweep": "doctor"})
+    with staged(file, imports) as folder:
+        job = send(server, _words(context, storage), folder, imports, {"raysweep": "doctor"})
     said: list[str] = []
     server.follow(job, said.append)
     found = [line for line in "".join(said).splitlines() if line.startswith('{"ok":')]

@@ -1,19 +1,22 @@
 """`raysweep submit`: runs a sweep on a cluster from a laptop.
 
-The sweep file and the modules of `--import` become the job's folder; the run folder must lie where every node and the
-laptop see it, so that `status`, `report` and `pull` work from here as if the sweep had run here.
+The sweep file, the modules of `--import` and what these import from beside them become the job's folder; the run folder
+must lie where every node and the laptop see it, so that `status`, `report` and `pull` work from here as if the sweep
+had run here.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
@@ -22,6 +25,8 @@ from raysweep.terminal import count_of, step
 if TYPE_CHECKING:
     from raysweep.cluster.jobs import JobServer
 
+MOST_DIFFERENCES = 8
+"""Settings that a message names; it only counts the others."""
 SUMMARY = "run a sweep on a cluster through its dashboard, and follow it"
 
 
@@ -29,13 +34,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", metavar="URL", help="the cluster's dashboard; default: http://127.0.0.1:8265")
+    parser.add_argument("--replace", action="store_true", help="stop the sweep's job if one runs, and go on with this")
     parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Hand a sweep to a cluster's job server and follow it; return the run's exit code.
 
-    A sweep that already runs there is followed, not begun a second time.
+    A sweep that already runs there is followed, not begun a second time; with other settings, it must be replaced.
     """
     context = Context.of(arguments, "that file is sent to the cluster")
     sweep, path, imports = context.sweep, context.file, arguments.imports
@@ -47,19 +53,78 @@ def run(arguments: argparse.Namespace) -> int:
     _check_places(context, nodes)
     folder = context.folder
     metadata = describe_job(sweep.name, folder.path)
-    job = server.find_running(metadata)
-    if job is not None:
-        print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
-    else:
-        words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
-        with step(f"uploading {', '.join([path.name, *imports])}"):
-            job = send(server, words, path, imports, metadata)
-        print(f"job {job}: {sweep.name} on {count_of(len(nodes), 'node')}; run folder: {folder.path}", file=sys.stderr)
+    with staged(path, imports) as files:
+        settings = _settings(context, files)
+        job = _find_or_stop(server, metadata, settings, arguments.replace)
+        if job is not None:
+            print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
+        else:
+            words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
+            with step(f"uploading {', '.join([path.name, *imports])}"):
+                job = send(server, words, files, imports, {**metadata, **settings})
+            on = count_of(len(nodes), "node")
+            print(f"job {job}: {sweep.name} on {on}; run folder: {folder.path}", file=sys.stderr)
     output = sys.stderr if arguments.json else sys.stdout
     code = None if arguments.detach else server.follow(job, lambda text: print(text, end="", flush=True, file=output))
     if arguments.json:
         print(json.dumps({"job": job, "run_folder": folder.path, "exit_code": code}))
     return code or 0
+
+
+def _settings(context: Context, files: Path) -> dict[str, str]:
+    """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit."""
+    code = hashlib.sha256()
+    for path in sorted(files.rglob("*.py")):
+        code.update(f"{path.relative_to(files)}\0".encode() + path.read_bytes() + b"\0")
+    sweep = context.sweep.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
+    return {"raysweep_sweep": json.dumps(sweep), "raysweep_code": code.hexdigest()}
+
+
+def _find_or_stop(
+    server: JobServer, metadata: Mapping[str, str], settings: Mapping[str, str], replace: bool
+) -> str | None:
+    """Return the job that runs the sweep already, if there is one and it is not to be replaced.
+
+    Raises:
+        UserError: it was submitted with other settings.
+    """
+    running = server.find_running(metadata)
+    if running is None:
+        return None
+    job, theirs = running
+    if replace:
+        with step(f"stopping job {job}: its trials commit what is whole"):
+            server.stop(job)
+        return None
+    if others := differences(theirs, settings):
+        raise UserError(
+            f"{metadata['raysweep']} is running as job {job}, submitted with other settings: {'; '.join(others)}. "
+            "Submit those to follow it; or add --replace, which stops it, has its trials commit, and goes on with these"
+        )
+    return job
+
+
+def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """Say what a job was submitted with (`_settings`) that is other now; nothing if it does not say."""
+    if not ours.keys() <= theirs.keys():
+        return []
+    there, here = (_flat(json.loads(each["raysweep_sweep"])) for each in (theirs, ours))
+    found = [
+        f"{key}: {there.get(key, 'not set')} there, {here.get(key, 'not set')} here"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    ]
+    more = [f"{len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
+    code = ["the code of --import"] if theirs["raysweep_code"] != ours["raysweep_code"] else []
+    return [*found[:MOST_DIFFERENCES], *more, *code]
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the values of nested sections by dotted key, as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value)}
+    return flat
 
 
 def _check_places(context: Context, nodes: Sequence[str]) -> None:
@@ -77,29 +142,27 @@ def _check_places(context: Context, nodes: Sequence[str]) -> None:
         raise UserError(*problems)
 
 
-def send(
-    server: JobServer, words: Sequence[str], file: Path | None, imports: Sequence[str], metadata: Mapping[str, str]
-) -> str:
-    """Start `raysweep WORDS` as a job, with the sweep file and the modules of `imports` in its folder; return its id.
+@contextmanager
+def staged(file: Path | None, imports: Sequence[str]) -> Iterator[Path]:
+    """Give a folder with the sweep file, the modules of `imports`, and what these import from beside them.
 
     Raises:
-        UserError: a module has no file.
+        UserError: a module cannot be sent.
     """
-    words = ["python", "-m", "raysweep", *words, *(word for module in imports for word in ("--import", module))]
-    with tempfile.TemporaryDirectory(prefix="raysweep-job-") as staging:
+    from raysweep.cluster.modules import copy_modules
+
+    with tempfile.TemporaryDirectory(prefix="raysweep-job-") as name:
+        folder = Path(name)
         if file:
-            shutil.copyfile(file, Path(staging, file.name))
-        for name in dict.fromkeys(module.partition(".")[0] for module in imports):
-            _copy_module(name, Path(staging))
-        return server.submit(words, Path(staging), metadata)
+            shutil.copyfile(file, folder / file.name)
+        copy_modules(imports, folder)
+        yield folder
 
 
-def _copy_module(name: str, folder: Path) -> None:
-    """Copy a module's file, or a whole package, into a folder."""
-    module = sys.modules[name]
-    if paths := list(getattr(module, "__path__", ())):
-        shutil.copytree(paths[0], folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    elif module.__file__:
-        shutil.copyfile(module.__file__, folder / Path(module.__file__).name)
-    else:
-        raise UserError(f"--import {name}: the module has no file that could be sent to the cluster")
+def send(
+    server: JobServer, words: Sequence[str], folder: Path, imports: Sequence[str], metadata: Mapping[str, str]
+) -> str:
+    """Start `raysweep WORDS` as a job in a copy of the folder; return its id."""
+    from raysweep.sweepfile.named import import_flags
+
+    return server.submit(["python", "-m", "raysweep", *words, *import_flags(imports)], folder, metadata)

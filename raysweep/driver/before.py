@@ -16,8 +16,25 @@ from typing import Any
 import ray
 from rich.console import Console
 
+from raysweep.cluster.hosts import (
+    SAME_CODE,
+    different_code,
+    different_storage,
+    find_data,
+    listed,
+    live_hosts,
+)
 from raysweep.cluster.places import describe_job
-from raysweep.cluster.slots import Slot, alive_hosts, connect, dashboard_url, find_slot, wait_for, where_trials_run
+from raysweep.cluster.slots import (
+    Slot,
+    alive_hosts,
+    avoiding,
+    connect,
+    dashboard_url,
+    find_slot,
+    wait_for,
+    where_trials_run,
+)
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
@@ -32,7 +49,7 @@ from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import Trial, plan_trials
-from raysweep.terminal import say
+from raysweep.terminal import count_of, say
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
@@ -96,7 +113,8 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
     """Connect to Ray for the time of the block, with the view and the signals on; yield a trial's slot there.
 
     Raises:
-        ClusterError: a trial fits nowhere, or there are several nodes and `if_several_nodes` says why that cannot work.
+        ClusterError: a trial fits nowhere, or there are several nodes and `if_several_nodes` says why that cannot
+            work, or their code or storage is not the same.
     """
     with run.stop.on_signals(), run.view.live:
         connect(address, describe_job(run.sweep.name, run.folder.path))
@@ -105,6 +123,7 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
                 if if_several_nodes and len(alive_hosts()) > 1:
                     raise ClusterError(if_several_nodes)
                 slot = find_slot(run.sweep.resources, run.view.say, lambda: run.stop.requested)
+                _check_hosts(run)
                 run.board.gpus = slot.workers * slot.gpus
                 yield slot
         finally:
@@ -119,6 +138,22 @@ class TrainedOn:
     """The object reference of each data set's arrays, by `LoopConfig.data_key`."""
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each trial's numbers depend on beside its config, by its id."""
+
+
+def _check_hosts(run: Run) -> None:
+    """Refuse to train where nodes have other code than this one, or do not see the run folder."""
+    hosts, is_stopped = live_hosts(), lambda: run.stop.requested
+    if len(hosts) == 1:
+        return
+    with run.view.step(f"comparing code and storage on {count_of(len(hosts), 'node')}"):
+        if fault := different_code(hosts, ["raysweep", *run.imports], is_stopped=is_stopped):
+            raise ClusterError(f"{fault}; {SAME_CODE}")
+        fault = different_storage(hosts, run.folder.files, is_stopped=is_stopped)
+        if fault and not run.stop.requested:
+            raise ClusterError(
+                f"{run.folder.path}: {fault}; every node must see the run folder: name a folder that all share, "
+                "or --storage s3://BUCKET/PREFIX"
+            )
 
 
 def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
@@ -136,14 +171,29 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     found = TrainedOn()
     for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
-        prepared = run_task(run, slot, f"preparing {alike[0].data_name()}", prepare, alike, slot.workers)
+        without = _nodes_without(run, slot, alike[0])
+        what = f"preparing {alike[0].data_name()}"
+        prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=without)
         if prepared is None:
             return found
-        found.data[key] = _share(run, slot, alike[0], prepared.node)
+        found.data[key] = _share(run, slot, alike[0], prepared.node, without)
         found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
     _check_conditions(run.folder.path, left, found.conditions)
     write_plan(run, found.conditions)
     return found
+
+
+def _nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
+    """Return the ids of the nodes that have room for a trial and not the files of a data set; none if all have them."""
+    hosts = live_hosts()
+    able = [host for host in hosts if slot.fits(host.resources)]
+    if len(hosts) == 1 or not able:
+        return []
+    with run.view.step(f"looking for {config.data_name()} on {count_of(len(able), 'node')}"):
+        lacking = find_data(able, _setting(run, slot), config, is_stopped=lambda: run.stop.requested)
+    for problem, without in lacking.items():
+        run.view.say(f"{listed(without)}: {problem}; prepared on another node that has the files")
+    return [host.id for without in lacking.values() for host in without]
 
 
 def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
@@ -155,17 +205,21 @@ def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopCo
     return sharing
 
 
-def _share(run: Run, slot: Slot, config: LoopConfig, node: str) -> Any:
+def _share(run: Run, slot: Slot, config: LoopConfig, node: str, without: Sequence[str]) -> Any:
     """Return the reference of a data set's arrays, which Ray loads anew as often as the last copy is lost with a node.
 
     That takes no slot: the trials that wait for it hold theirs, and there may be no other.
     """
     task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
-    return task.options(**where_trials_run(slot, first=node)).remote(_setting(run, slot), config)
+    return task.options(**where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
 
 
-def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any) -> Any:
+def run_task(
+    run: Run, slot: Slot, what: str, task: Callable[..., Any], *arguments: Any, without: Sequence[str] = ()
+) -> Any:
     """Run a task with the resources of a trial's worker, as often as its node goes away, showing `what` it does.
+
+    It does not run on the nodes `without`.
 
     Return its result, or None if the run is to stop before it is there.
     """
@@ -173,6 +227,7 @@ def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *argumen
         "num_cpus": slot.cpus,
         "num_gpus": slot.gpus,
         "accelerator_type": slot.accelerator,
+        "label_selector": avoiding(without),
     }
     start: Any = ray.remote(**of_a_worker)(task)
     with run.view.step(what):
@@ -186,7 +241,13 @@ def run_task(run: Run, slot: Slot, what: str, task: Callable[..., Any], *argumen
 
 
 def _setting(run: Run, slot: Slot) -> TaskSetting:
-    return TaskSetting(str(run.sweep_path.absolute().parent), run.imports, slot.threads, slot.device)
+    return TaskSetting(
+        str(run.sweep_path.absolute().parent),
+        run.imports,
+        slot.threads,
+        slot.device,
+        several_hosts=len(alive_hosts()) > 1,
+    )
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:

@@ -18,7 +18,7 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysweep.cluster.slots import Slot, count_slots, node_names
+from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
 from raysweep.driver.before import Run, TrainedOn, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
@@ -56,7 +56,7 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     events = TuneEvents(
         run.board, run.stop, retries, limits.stall_minutes, queue, nodes, run.endings.fail, run.view.say
     )
-    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, flag):
+    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, slot, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
         trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
@@ -136,7 +136,7 @@ def _set_tune_environment(max_starting: int) -> None:
 
 
 @contextmanager
-def _housekeeping(run: Run, flag: Any) -> Iterator[None]:
+def _housekeeping(run: Run, slot: Slot, flag: Any) -> Iterator[None]:
     """Do beside Tune what has to be done now and then, each on a thread of its own, while the block lasts."""
     tolerant = Tolerant(run.folder.path, run.view.say)
     refresh, save = partial(tolerant, partial(_refresh_exports, run)), partial(tolerant, run.meter.save)
@@ -146,6 +146,7 @@ def _housekeeping(run: Run, flag: Any) -> Iterator[None]:
         repeating("raysweep-watch", _watch(run, flag), every_s=0.1),
         repeating("raysweep-exports", refresh, every_s=REFRESH_EXPORTS_EVERY_S, share=REFRESH_EXPORTS_SHARE),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
+        repeating("raysweep-slots", Shortage(slot, run.view.say).look, every_s=SAY_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
         repeating("raysweep-notices", _tell_of_nodes_that_leave(run), every_s=LOOK_EVERY_S),
     ):

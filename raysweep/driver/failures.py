@@ -14,6 +14,7 @@ NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 
 # Once they are an actor's (ray.exceptions.ActorDiedError), Ray tells these causes apart in words alone.
 STORAGE_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.StorageError: (.+)$", re.MULTILINE)
+UNFIT_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.UnfitNodeError: (.+)$", re.MULTILINE)
 NODE_TEXT = re.compile(r"node has died|node is dead|node was terminated|NodeDiedError|temporarily unavailable", re.I)
 """An actor is "unavailable" if its node does not answer; a process that died on a live node is said to have died."""
 ACTOR_TEXT = re.compile(r"actor_id[:=] ?([0-9a-f]{32})")
@@ -55,6 +56,8 @@ def failure_of(text: str, batch_size: int) -> Failure:
     """Tell from Ray's words what happened to the process of a trial."""
     if found := STORAGE_TEXT.findall(text):
         return Failure(STORAGE, found[-1].strip(), text)
+    if found := UNFIT_TEXT.findall(text):
+        return Failure("UnfitNode", found[-1].strip(), text)
     if MEMORY_TEXT.search(text):
         message = f"out of memory with batch_size {batch_size} (Ray ended its process: the node ran low on it)"
         return Failure("OutOfMemory", message, text, "a smaller batch_size or network is another trial")

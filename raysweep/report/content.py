@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
@@ -133,8 +132,8 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
 
 
 def _command(result: SweepResult, named: Named | None) -> str:
-    words = [named.path, *named.overrides] if named else [f"{result.path}/sweep.yaml"]
-    return shlex.join([*words, "--storage", result.folder.parent.uri])
+    named = replace(named or Named(f"{result.path}/sweep.yaml"), storage=result.folder.parent.uri)
+    return named.in_words()
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:

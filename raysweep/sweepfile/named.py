@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -13,8 +14,14 @@ class Named:
     path: str  # the sweep file
     overrides: tuple[str, ...] = ()  # `key=value` each; they patch the file
     storage: str | None = None  # where run folders lie, if the command line said so
+    imports: tuple[str, ...] = ()  # the modules of `--import`
 
     def in_words(self) -> str:
-        """Return the words by which another command finds the same run folder."""
-        decisive = [override for override in self.overrides if override.startswith(("name=", "storage="))]
-        return shlex.join([self.path, *decisive, *(["--storage", self.storage] if self.storage else [])])
+        """Return the words by which another command reads the same sweep and finds the same run folder."""
+        storage = ["--storage", self.storage] if self.storage else []
+        return shlex.join([self.path, *self.overrides, *import_flags(self.imports), *storage])
+
+
+def import_flags(imports: Iterable[str]) -> list[str]:
+    """Return the flags by which a command line names these modules."""
+    return [word for module in imports for word in ("--import", module)]

@@ -23,6 +23,12 @@ class Classify:
 
     config = TrialConfig
 
+    def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
+        """Return the files that the data's source finds."""
+        from raysweep.vision.data.prepare import data_root, find_raw
+
+        return find_raw(config.data, data_root(config.data, sweep_folder)).files
+
     def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
         """Prepare the images, or open them where they are prepared already."""
         from raysweep.vision.data import open_data

@@ -7,20 +7,24 @@ each task imports what it needs where it runs.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import pkgutil
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from raysweep.config import LoopConfig
-from raysweep.errors import UserError
+from raysweep.errors import DataError, UserError
 from raysweep.loops import loop
 from raysweep.results.evaluation import Accuracies
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
+from raysweep.terminal import count_of
 
 DATA_VARIABLES = ("RAYSWEEP_DATA", "RAYSWEEP_CACHE")
 
@@ -95,6 +99,8 @@ class TaskSetting:
     """The user's modules, from `--import`."""
     threads: int
     device: str
+    several_hosts: bool = False
+    """Whether messages about data have to name the host."""
     variables: dict[str, str] = field(
         default_factory=lambda: {name: os.environ[name] for name in DATA_VARIABLES if name in os.environ}
     )
@@ -105,6 +111,43 @@ class TaskSetting:
         from raysweep.worker.process import set_up_process
 
         set_up_process(self.imports, self.threads, self.device, self.variables)
+
+    @contextmanager
+    def on_this_host(self) -> Iterator[None]:
+        """Make this process ready; in what is wrong with the data, name the host where there are several."""
+        self.set_up_process()
+        try:
+            yield
+        except DataError as error:
+            host = f"{socket.gethostname()}: " if self.several_hosts else ""
+            raise DataError(*(f"{host}{problem}" for problem in error.problems)) from error
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files of a data set on one node; equal if the set has the same files, by name and size, on another."""
+
+    count: int
+    bytes: int
+    names_and_sizes: str
+    """A checksum."""
+
+    def in_words(self) -> str:
+        """Return how many they are, and how large."""
+        return f"{count_of(self.count, 'file')} of {self.bytes:,} bytes"
+
+
+def look_for_data(setting: TaskSetting, config: LoopConfig) -> DataFiles | str:
+    """Return what this node has of a data set's files, or what is wrong with them, in words."""
+    setting.set_up_process()
+    try:
+        paths = [os.path.abspath(path) for path in loop().data_files(config, Path(setting.sweep_folder))]
+        sizes = [os.stat(path).st_size for path in paths]
+    except (UserError, OSError) as error:
+        return str(error)
+    start = len(os.path.commonpath(paths)) if paths else 0
+    listed = sorted((path[start:], size) for path, size in zip(paths, sizes, strict=True))
+    return DataFiles(len(paths), sum(sizes), hashlib.sha256(repr(listed).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -126,8 +169,8 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Pr
     """
     import ray
 
-    setting.set_up_process()
-    arrays = loop().prepare(configs[0], Path(setting.sweep_folder))
+    with setting.on_this_host():
+        arrays = loop().prepare(configs[0], Path(setting.sweep_folder))
     loop().check(configs, arrays, setting.device)
     versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
     conditions = [
@@ -143,8 +186,8 @@ def load(setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:
     Raises:
         DataError: the data set cannot be read as asked.
     """
-    setting.set_up_process()
-    return loop().prepare(config, Path(setting.sweep_folder))
+    with setting.on_this_host():
+        return loop().prepare(config, Path(setting.sweep_folder))
 
 
 def result_of(reference: Any, timeout_s: float | None = None) -> Any:

@@ -29,7 +29,7 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 from safetensors.torch import save as save_safetensors
 
 from raysweep.config import LoopConfig
-from raysweep.errors import Diverged, Interrupted, StorageError, UserError
+from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, loop
 from raysweep.store import Record, RunFolder
@@ -104,6 +104,11 @@ class _Run:
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
         self.uploads = Uploads(self.folder)
+        if not self.folder.exists():  # on a node that joined after the run had looked at all nodes
+            raise UnfitNodeError(
+                f"{socket.gethostname()} does not see the run folder {self.folder.path}: mount it there, or take the "
+                "node out of the cluster"
+            )
         self.nodes = _nodes_of_this_slot(self.assignment.workers)
         self.notices = notices.watch(tuple(self.nodes))
 

@@ -15,9 +15,10 @@ from run_folders import make_run
 from running import Command
 
 from raysweep.cli import main
+from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, find_config, parse_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes
-from raysweep.cluster.doctor.facts import NodeFacts, Probe
+from raysweep.cluster.doctor.facts import NodeFacts
 from raysweep.cluster.slots import Slot, check_slot, resolve_slot
 from raysweep.errors import ClusterError
 from raysweep.sweepfile.schema import Resources
@@ -89,6 +90,14 @@ def test_each_fault_of_a_node_is_found_alone_with_a_remedy(
 
 def test_a_clock_that_was_measured_too_roughly_is_no_fault() -> None:
     assert faults(NODE, replace(OTHER, clock_ahead_s=5.0, clock_error_s=4.0)) == []
+
+
+def test_gpus_that_the_autoscaler_may_add_are_not_taken_for_none() -> None:
+    alone = replace(NODE, gpus=0, gpus_seen=None)
+    (now,) = (each.message for each in check_nodes([alone]) if each.check == "gpus")
+    assert now == "none; trials run on CPUs"
+    (later,) = (each.message for each in check_nodes([alone], parse_autoscaler(AWS)) if each.check == "gpus")
+    assert later == "none; the autoscaler may add nodes with GPUs (spot)"
 
 
 def test_one_machine_alone_is_only_warned_of_its_token() -> None:
@@ -173,6 +182,18 @@ def test_a_kind_of_gpu_that_no_node_has_is_told_with_those_that_there_are() -> N
         check_slot(resolve_slot(Resources(accelerator="T4", cpus=9), [T4]), [T4])
 
 
+def test_a_run_whose_last_node_is_gone_says_now_and_then_that_it_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes, said = [{"NodeID": "1", "Resources": GPU_NODE}], list[str]()
+    monkeypatch.setattr(slots, "alive_nodes", lambda: nodes)
+    shortage = slots.Shortage(Slot(1, 1.0, 4.0), said.append)
+    shortage.look()
+    assert said == []
+    nodes.clear()
+    shortage.look()
+    (line,) = said
+    assert line.startswith("still waiting for a node with 4 CPUs and 1 GPU, for 0 s so far")
+
+
 def test_hosts_that_have_not_joined_are_named() -> None:
     autoscaler = parse_autoscaler(ON_PREMISE)
     assert autoscaler.missing(["10.0.0.1", "10.0.0.2"]) == "10.0.0.3 of 2 hosts"
@@ -190,30 +211,6 @@ def test_the_autoscalers_file_is_that_of_the_clusters_own_monitor(tmp_path: Path
             stack.callback(process.communicate, b"\n")
         assert find_config("10.0.0.1:16379") == {"max_workers": 3}
         assert find_config("10.0.0.1:16390") is None
-
-
-# -- storage, from a node's side
-
-
-def test_a_probe_writes_reads_and_deletes(tmp_path: Path) -> None:
-    probe = Probe()
-    assert probe.write(str(tmp_path), "probe", b"x") is None
-    assert probe.read(str(tmp_path), "probe", b"x") is None
-    assert "differ from those written" in str(probe.read(str(tmp_path), "probe", b"y"))
-    assert probe.delete(str(tmp_path), "probe") is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_probe_says_what_is_wrong_with_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    problem = Probe().write(str(tmp_path / "file"), "probe", b"x")
-    assert problem is not None
-    assert str(tmp_path / "file") in problem
-
-
-def test_a_file_that_no_other_node_sees_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysweep.cluster.doctor.facts.READ_WITHIN_S", 0.0)
-    assert Probe().read(str(tmp_path), "probe", b"x") == "the file is not there"
 
 
 @pytest.mark.slow

@@ -118,6 +118,7 @@ WORKER = (
         (WORKER, "ProcessDied", True),
         ("Task was killed due to the node running low on memory.\nMemory on the node was 31GB", "OutOfMemory", True),
         ("Traceback ...\nraysweep.errors.StorageError: /data/a: the disk is full", "StorageError", False),
+        ("Traceback ...\nraysweep.errors.UnfitNodeError: h2 does not see the run folder", "UnfitNode", True),
         ("", "ProcessDied", True),
     ],
 )

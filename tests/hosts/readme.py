@@ -7,6 +7,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STEPS = (
+    "source .venv/bin/activate",
     "ray get-auth-token",
     "export RAY_AUTH_MODE=token",
     "ray up",

@@ -48,6 +48,7 @@ class Cluster:
         self.sweep = hosts.shared / "sweep.yaml"
         self.done: list[str] = []
         self.exported = ""
+        self.step("source .venv/bin/activate")
         self.step("ray get-auth-token")
         self.step("export RAY_AUTH_MODE=token")
         self.write()
@@ -59,7 +60,7 @@ class Cluster:
             command = command.replace(readme, here)
         if step not in self.done:
             self.done.append(step)
-        if step.startswith("export "):
+        if step.startswith(("export ", "source ")):
             self.exported += f"{command}; "
         return ["bash", "-c", f"{self.exported}{command} {more}"]
 

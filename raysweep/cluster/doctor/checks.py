@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler
 from raysweep.cluster.doctor.facts import NodeFacts
 from raysweep.terminal import count_of, format_bytes
 
@@ -32,9 +34,10 @@ class Finding:
     remedy: str = ""  # what to do about it; empty where all is well
 
 
-def check_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def check_nodes(nodes: Sequence[NodeFacts], autoscaler: Autoscaler = NO_AUTOSCALER) -> list[Finding]:
     """Check the facts of the nodes; if there are any nodes, each check makes at least one finding."""
-    checks = (_versions, _gpus, _token, _clocks, _shared_memory, _disk, _open_files)
+    gpus = partial(_gpus, to_come=autoscaler.gpu_types)
+    checks = (_versions, gpus, _token, _clocks, _shared_memory, _disk, _open_files)
     return [finding for check in checks if nodes for finding in check(nodes)]
 
 
@@ -54,7 +57,7 @@ def _versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
     return findings("versions", "error", faults, f"{same} on {_all(nodes)}")
 
 
-def _gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
+def _gpus(nodes: Sequence[NodeFacts], to_come: Sequence[str]) -> list[Finding]:
     """Check that torch sees as many GPUs on each node as Ray schedules there."""
     faults = [
         (
@@ -66,7 +69,9 @@ def _gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
         if node.gpus_seen is not None and node.gpus_seen < node.gpus
     ]
     total = sum(node.gpus for node in nodes)
-    well = f"{count_of(total, 'GPU')} on {_all(nodes)}" if total else "none; trials run on CPUs"
+    now = f"{count_of(total, 'GPU')} on {_all(nodes)}" if total else "none"
+    later = f"the autoscaler may add nodes with GPUs ({', '.join(to_come)})" if to_come else ""
+    well = "; ".join(filter(None, [now, later or ("" if total else "trials run on CPUs")]))
     return findings("gpus", "error", faults, well)
 
 

@@ -3,99 +3,116 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster import slots
-from raysweep.cluster.autoscaler import Autoscaler, alive_nodes, read_autoscaler
+from raysweep.cluster.autoscaler import Autoscaler, read_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
-from raysweep.cluster.doctor.facts import NodeFacts, Probe
-from raysweep.errors import ClusterError
+from raysweep.cluster.doctor.facts import NodeFacts, clock, gather_facts
+from raysweep.cluster.hosts import (
+    SAME_CODE,
+    Host,
+    ask,
+    different_code,
+    different_storage,
+    find_data,
+    listed,
+    live_hosts,
+    no_answer,
+)
+from raysweep.errors import ClusterError, DataError
+from raysweep.store.filesystem import Storage
+from raysweep.sweepfile import Sweep
+from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
+from raysweep.worker.tasks import TaskSetting
 
-ANSWER_WITHIN_S = 120.0
-"""How long a node may take to answer: a process starts within seconds, or tens of seconds on a busy machine."""
 LOOPBACK = ("127.", "localhost", "[::1]")
+SAME_DATA = (
+    "copy the files to every node, or name a folder that all nodes see (RAYSWEEP_DATA where Ray is started, data.path)"
+)
 
 
 def examine(
-    storage: str | None, resources: Resources | None, storage_is_relative: bool = False
+    storage: str | None,
+    sweep: Sweep | None,
+    setting: TaskSetting,
+    storage_is_relative: bool = False,
 ) -> tuple[list[NodeFacts], list[Finding]]:
     """Look at every node, at what the nodes share, and at what the sweep asks for.
 
     Args:
         storage: where run folders lie, a URI or an absolute path; None: the storage is not checked.
-        resources: what the sweep asks for; None: its slots are not checked.
+        sweep: the sweep that is to run; None: its slots and data are not checked.
+        setting: how tasks find the sweep's data and modules.
         storage_is_relative: whether the user gave a relative path, which is refused on several nodes.
 
     Returns:
         The facts of each node that answered, and the findings in the order of the checks.
     """
-    nodes, autoscaler = alive_nodes(), read_autoscaler()
+    hosts, autoscaler = live_hosts(), read_autoscaler()
     missing = autoscaler.missing(slots.alive_hosts())
-    answers, found = _ask(nodes)
-    facts = [each for each, _ in answers]
-    found += [_check_joined(nodes, autoscaler, missing), *check_nodes(facts), _check_dashboard()]
-    if storage is not None and answers:
-        found += _check_storage(storage, storage_is_relative, answers)
-    if resources is not None:
-        found += _check_slots(resources, autoscaler, missing)
+    code = _check_code(hosts, setting.imports)
+    facts, found = _ask(hosts)
+    found += [_check_joined(hosts, autoscaler, missing), code, *check_nodes(facts, autoscaler), _check_dashboard()]
+    if storage is not None:
+        found.append(_check_storage(storage, storage_is_relative, hosts))
+    if sweep is not None:
+        found += _check_slots(sweep.resources, autoscaler, missing)
+        found += _check_data(sweep, setting, autoscaler, hosts)
     return facts, found
 
 
-def _ask(nodes: list[dict[str, Any]]) -> tuple[list[tuple[NodeFacts, Any]], list[Finding]]:
-    """Start a probe on each node; return (facts, probe) of those that answer, and a finding for each of the others."""
+def _ask(hosts: Sequence[Host]) -> tuple[list[NodeFacts], list[Finding]]:
+    """Return the facts of the nodes that answer, and a finding for each of the others."""
     session = ray.get_runtime_context().worker.node.get_session_dir_path()
-    remote: Any = ray.remote(num_cpus=0)(Probe)
-    asked = {}
-    for node in nodes:
-        on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        probe = remote.options(scheduling_strategy=on_node).remote()
-        asked[probe.facts.remote(node["NodeManagerAddress"], node["Resources"], session)] = node, probe
-    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_WITHIN_S)
-    answers, found = [], []
-    for reference, (node, probe) in asked.items():
-        try:
-            answers.append((_with_clock(ray.get(reference, timeout=0.1), probe), probe))
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
-            found.append(_no_answer(node, error))
-    return answers, found
-
-
-def _no_answer(node: Mapping[str, Any], error: Exception) -> Finding:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    where = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    answers = ask(hosts, gather_facts, list(hosts), session)
     remedy = "check that the host is up and has raysweep: `ray status`, /tmp/ray/session_latest/logs"
-    return Finding("nodes", "error", f"{where}: a process there did not answer: {reason}", remedy)
+    silent = [fault for host in hosts if (fault := no_answer(host, answers[host.id]))]
+    clocks = _read_clocks([host for host in hosts if isinstance(answers[host.id], NodeFacts)])
+    facts = [replace(answers[id], clock_ahead_s=ahead, clock_error_s=error) for id, (ahead, error) in clocks.items()]
+    return facts, [Finding("nodes", "error", fault, remedy) for fault in silent]
 
 
-def _with_clock(facts: NodeFacts, probe: Any) -> NodeFacts:
-    """Add how far the node's clock is ahead of ours, by the quickest of three answers (Cristian's algorithm)."""
-    best = (float("inf"), 0.0)
-    for _ in range(3):
-        asked = time.time()
-        there = ray.get(probe.clock.remote(), timeout=10)
-        answered = time.time()
-        best = min(best, (answered - asked, there - (asked + answered) / 2))
-    return replace(facts, clock_ahead_s=best[1], clock_error_s=best[0] / 2)
+def _read_clocks(hosts: Sequence[Host]) -> dict[str, tuple[float, float]]:
+    """Return how far each node's clock is ahead of ours and the error of that, by the quickest of three answers.
+
+    That is Cristian's algorithm. One node is asked at a time, so that none waits for another.
+    """
+    found = {}
+    for host in hosts:
+        best = (float("inf"), 0.0)
+        for _ in range(3):
+            asked = time.time()
+            there = ask([host], clock)[host.id]
+            answered = time.time()
+            if isinstance(there, float):
+                best = min(best, (answered - asked, there - (asked + answered) / 2))
+        found[host.id] = best[1], best[0] / 2
+    return found
 
 
-def _check_joined(nodes: Sequence[Mapping[str, Any]], autoscaler: Autoscaler, missing: str) -> Finding:
+def _check_code(hosts: Sequence[Host], imports: Sequence[str]) -> Finding:
+    modules = ["raysweep", *imports]
+    if fault := different_code(hosts, modules):
+        return Finding("code", "error", fault, SAME_CODE)
+    return Finding("code", "ok", f"{', '.join(modules)}: the same files on {count_of(len(hosts), 'node')}")
+
+
+def _check_joined(hosts: Sequence[Host], autoscaler: Autoscaler, missing: str) -> Finding:
     if missing:
         remedy = (
             "`ray monitor cluster.yaml` shows what the autoscaler does; a setup or start command may fail (`ray up` "
             "succeeds all the same), the host may be down, or it cannot reach port 6379 of the head"
         )
         return Finding("nodes", "error", f"{missing} have not joined the cluster", remedy)
-    hosts = ", ".join(node["NodeManagerHostname"] for node in nodes)
+    names = ", ".join(host.name for host in hosts)
     may_grow = f"; the autoscaler may start up to {most} workers" if (most := autoscaler.max_workers) else ""
-    return Finding("nodes", "ok", f"{len(nodes)}: {hosts}{may_grow}")
+    return Finding("nodes", "ok", f"{len(hosts)}: {names}{may_grow}")
 
 
 def _check_dashboard() -> Finding:
@@ -108,27 +125,37 @@ def _check_dashboard() -> Finding:
     return Finding("dashboard", "warning", f"it listens on {url}, open to anyone who can reach that address", remedy)
 
 
-def _check_storage(storage: str, is_relative: bool, answers: list[tuple[NodeFacts, Any]]) -> list[Finding]:
-    """Write a file from one node, a worker where there is one, and read it on every other."""
-    if is_relative and len(answers) > 1:
+def _check_storage(storage: str, is_relative: bool, hosts: Sequence[Host]) -> Finding:
+    """Check that all nodes can write the storage, and that it is the same place on all of them."""
+    if is_relative and len(hosts) > 1:
         remedy = "give --storage (or RAYSWEEP_STORAGE) an s3:// or gs:// URI, or the absolute path of a shared folder"
-        return [Finding("storage", "error", "a relative path means a different folder on each node", remedy)]
-    (writer, on_writer), *readers = sorted(answers, key=lambda answer: answer[0].is_head)
-    name, data = f"raysweep-doctor-{uuid.uuid4().hex}", uuid.uuid4().bytes
-    if fault := ray.get(on_writer.write.remote(storage, name, data)):
-        faults = [f"{writer.host} cannot write {storage}: {fault}"]
-    else:
-        read = ray.get([probe.read.remote(storage, name, data) for _, probe in readers])
-        cannot = f"cannot read in {storage} what {writer.host} wrote"
-        faults = [f"{facts.host} {cannot}: {fault}" for (facts, _), fault in zip(readers, read, strict=True) if fault]
-        if fault := ray.get(on_writer.delete.remote(storage, name)):
-            faults.append(f"{writer.host} cannot delete in {storage}: {fault}")
-    on_others = f" and read on {count_of(len(readers), 'other node')}" if readers else ""
-    well = f"{storage}: written on {writer.host}{on_others}"
-    remedy = "mount the same writable folder on every node, or use s3:// or gs://"
-    if "://" in storage:
-        remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
-    return findings("storage", "error", [(fault, remedy) for fault in faults], well)
+        return Finding("storage", "error", "a relative path means a different folder on each node", remedy)
+    if fault := different_storage(hosts, Storage(storage)):
+        remedy = "mount the same writable folder on every node, or use s3:// or gs://"
+        if "://" in storage:
+            remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
+        return Finding("storage", "error", f"{storage}: {fault}", remedy)
+    on_others = f"; seen and written on {count_of(len(hosts) - 1, 'other node')}" if len(hosts) > 1 else ""
+    return Finding("storage", "ok", f"{storage}: written on {hosts[0].name}{on_others}")
+
+
+def _check_data(sweep: Sweep, setting: TaskSetting, autoscaler: Autoscaler, hosts: Sequence[Host]) -> Iterator[Finding]:
+    """Check that the data's files are there, and the same, on every node where trials may run."""
+    slot = slots.resolve_slot(sweep.resources, slots.node_resources(), autoscaler)
+    able = [host for host in hosts if slot.fits(host.resources)]
+    sets = {trial.config.data_key(): trial.config for trial in plan_trials(sweep)}
+    for config in sets.values() if able else ():
+        try:
+            lacking = find_data(able, setting, config)
+        except DataError as error:
+            yield from (Finding("data", "error", problem, SAME_DATA) for problem in error.problems)
+            continue
+        faults = [
+            (f"{listed(without)}: {problem}; other nodes have the files", SAME_DATA)
+            for problem, without in lacking.items()
+        ]
+        well = f"{config.data_name()}: the same files on {count_of(len(able), 'node')} where trials may run"
+        yield from findings("data", "warning", faults, well)
 
 
 def _check_slots(resources: Resources, autoscaler: Autoscaler, missing: str) -> Iterator[Finding]:

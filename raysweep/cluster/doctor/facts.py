@@ -1,4 +1,4 @@
-"""Facts of one node, gathered by a process there, without torch, which would cost seconds and GPU memory."""
+"""Facts of one node, gathered by a task there, without torch, which would cost seconds and GPU memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from raysweep.cluster.autoscaler import HEAD
-from raysweep.errors import StorageError
-from raysweep.store.filesystem import Storage
+from raysweep.cluster.hosts import Host
 
-READ_WITHIN_S = 10.0
-"""How long a file that another node wrote may take to appear: NFS caches folders for seconds."""
 GPUS_SEEN = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -61,68 +57,37 @@ class NodeFacts:
     """How far off that measurement may be: half of the time that the answer took."""
 
 
-class Probe:
-    """Examines the node that it runs on, as a Ray actor."""
+def gather_facts(hosts: Sequence[Host], session: str) -> NodeFacts:
+    """Gather the facts of this node, one of `hosts`, given the folder of Ray's session."""
+    host = next(host for host in hosts if host.is_ours)
+    gpus = host.resources.get("GPU", 0.0)
+    shm, disk = shutil.disk_usage("/dev/shm"), shutil.disk_usage(_existing(Path(session)))
+    return NodeFacts(
+        host=socket.gethostname(),
+        address=host.address,
+        is_head=host.is_head,
+        cpus=host.resources.get("CPU", 0.0),
+        gpus=gpus,
+        gpus_seen=_gpus_seen() if gpus else None,
+        versions=_versions(),
+        has_token_mode=is_token_auth_enabled(),
+        token_file_mode=_token_file_mode(),
+        shm_bytes=shm.total,
+        object_store_bytes=int(host.resources.get("object_store_memory", 0)),
+        disk_free_bytes=disk.free,
+        disk_free_share=disk.free / disk.total,
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
 
-    def facts(self, address: str, resources: Mapping[str, float], session: str) -> NodeFacts:
-        """Gather the facts of this node, given what Ray knows of it and the folder of Ray's session."""
-        gpus = resources.get("GPU", 0.0)
-        shm, disk = shutil.disk_usage("/dev/shm"), shutil.disk_usage(_existing(Path(session)))
-        return NodeFacts(
-            host=socket.gethostname(),
-            address=address,
-            is_head=HEAD in resources,
-            cpus=resources.get("CPU", 0.0),
-            gpus=gpus,
-            gpus_seen=_gpus_seen() if gpus else None,
-            versions=_versions(),
-            has_token_mode=is_token_auth_enabled(),
-            token_file_mode=_token_file_mode(),
-            shm_bytes=shm.total,
-            object_store_bytes=int(resources.get("object_store_memory", 0)),
-            disk_free_bytes=disk.free,
-            disk_free_share=disk.free / disk.total,
-            open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        )
 
-    def clock(self) -> float:
-        """Return the time here, in seconds."""
-        return time.time()
-
-    def write(self, storage: str, name: str, data: bytes) -> str | None:
-        """Write a file into the storage; return what went wrong, or None."""
-        return _fault(lambda: Storage(storage).write(name, data))
-
-    def read(self, storage: str, name: str, data: bytes) -> str | None:
-        """Read a file that another node wrote; return what went wrong, or None."""
-        return _fault(lambda: _read(storage, name, data))
-
-    def delete(self, storage: str, name: str) -> str | None:
-        """Delete the file again; return what went wrong, or None."""
-        return _fault(lambda: Storage(storage).delete(name))
+def clock() -> float:
+    """Return the time here, in seconds."""
+    return time.time()
 
 
 def _existing(path: Path) -> Path:
     """Return the folder itself or, where this node keeps its session elsewhere, the nearest existing one above it."""
     return next(each for each in (path, *path.parents) if each.exists())
-
-
-def _fault(action: Callable[[], str | None]) -> str | None:
-    try:
-        return action()
-    except (OSError, StorageError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def _read(storage: str, name: str, data: bytes) -> str | None:
-    end = time.monotonic() + READ_WITHIN_S
-    while True:
-        try:
-            return None if Storage(storage).read(name) == data else "the bytes read differ from those written"
-        except FileNotFoundError:
-            if time.monotonic() > end:
-                return "the file is not there"
-            time.sleep(0.5)
 
 
 def _versions() -> dict[str, str]:

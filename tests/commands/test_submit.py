@@ -1,0 +1,196 @@
+"""`raysweep submit` on a real job server: what travels, what is refused while a job runs, what a killed job leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from running import Command, wait_for
+
+from raysweep.cluster import modules
+from raysweep.cluster.modules import copy_modules
+from raysweep.commands.submit import differences
+from raysweep.errors import UserError
+from raysweep.registry import import_modules
+from raysweep.sweepfile.named import Named
+
+NETS = """
+from torch import nn
+from raysweep import register_model
+
+@register_model("one_layer")
+def one_layer(num_classes, width=None):
+    from layers import conv
+    return nn.Sequential(conv(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+LAYERS = """
+from torch import nn
+from kernels.sizes import THREE
+
+def conv(width):
+    return nn.Conv2d(3, width, THREE)
+"""
+
+
+CLUSTER = """
+import json, socket, sys
+from ray.cluster_utils import Cluster
+
+with socket.socket() as one:  # Ray's own choice, 52365, may be another cluster's
+    one.bind(("127.0.0.1", 0))
+    port = one.getsockname()[1]
+arguments = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": port}
+cluster = Cluster(initialize_head=True, head_node_args=arguments)
+print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[tuple[str, str]]:
+    """The addresses of Ray and of its dashboard, of a cluster of two CPUs that takes jobs."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # `python`, of the jobs
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    ray, url = json.loads(process.stdout.readline())
+    yield ray, url
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def command(dashboard: tuple[str, str], tmp_path: Path) -> Command:
+    command = Command(dashboard[0], tmp_path, apart=True)
+    command.environment["RAY_API_SERVER_ADDRESS"] = dashboard[1]
+    return command
+
+
+def write_modules(folder: Path) -> None:
+    (folder / "nets.py").write_text(NETS)
+    (folder / "layers.py").write_text(LAYERS)
+    (folder / "kernels").mkdir()
+    (folder / "kernels" / "sizes.py").write_text("THREE = 3\n")
+    (folder / "notes.py").write_text("nobody imports it")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_modules_beside_the_imported_one_travel_and_the_hint_at_the_end_names_what_the_file_needs(
+    command: Command,
+) -> None:
+    write_modules(command.folder)
+    out, _ = command("submit", command.sweep("[0.1]", model="unknown"), "model=one_layer", "--import", "nets")
+    assert "best checkpoint: python -m raysweep pull small.yaml model=one_layer --import nets --storage" in out
+    assert [record["status"] for record in command.records("small").values()] == ["finished"]
+    assert "INFO" not in out, "Ray's own lines"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_another_submit_while_a_job_runs_says_what_differs_and_replaces_it_if_asked(command: Command) -> None:
+    sweep = command.sweep("[0.1]")
+    long = ("submit", sweep, "epochs=100000", "--detach")
+    command(*long)
+    wait_for(lambda: (command.folder / "runs" / "small" / "resolved.yaml").exists(), 200)
+    _, said = command("submit", sweep, "epochs=2", "retries=0", code=2)
+    assert "base.epochs: 100000 there, 2 here; retries: 1 there, 0 here. Submit those to follow it" in said
+    _, said = command(*long)
+    assert "small is already running, as job raysubmit_" in said
+    out, said = command("submit", sweep, "epochs=2", "retries=0", "--replace")
+    assert "its trials commit what is whole" in said
+    assert "best checkpoint" in out
+    records = {record["epochs"]: record["status"] for record in command.records("small").values()}
+    assert records == {100000: "running", 2: "finished"}, "what was replaced has committed"
+
+
+@pytest.mark.long
+@pytest.mark.ray
+def test_a_driver_that_is_killed_ends_the_follower_with_what_to_do(command: Command) -> None:
+    process = command.start("submit", command.sweep("[0.1]"), "epochs=100000")
+    wait_for(lambda: (command.folder / "runs" / "small" / "resolved.yaml").exists(), 200)
+    for driver in psutil.process_iter(["cmdline"]):
+        words = driver.info["cmdline"] or []
+        if words[1:3] == ["-m", "raysweep"] and words[3] == "run" and str(command.folder / "runs") in words:
+            os.kill(driver.pid, signal.SIGKILL)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert "what is committed is safe: submit it again to go on" in said
+    assert "last available logs" not in said
+    assert "***" not in out
+
+
+# -- without Ray
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder from which modules are imported."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "here"), *sys.path])
+    (tmp_path / "there").mkdir()
+    return tmp_path / "here"
+
+
+def test_of_a_folder_only_what_is_imported_travels(here: Path, tmp_path: Path) -> None:
+    write_modules(here)
+    (here / "kernels" / "table.json").write_text("{}")
+    (here / "kernels" / ".git").mkdir()
+    (here / "films").mkdir()
+    import_modules(["nets"])
+    copy_modules(["nets"], there := tmp_path / "there")
+    found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert found == {"nets.py", "layers.py", "kernels/sizes.py", "kernels/table.json"}
+
+
+def test_a_package_travels_whole_and_too_large_a_one_is_refused_in_a_sentence(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "__init__.py").write_text("")
+    (here / "mine" / "nets.py").write_text("from . import layers\nimport beside\n")
+    (here / "mine" / "layers.py").write_text("")
+    (here / "beside.py").write_text("import mine\n")
+    import_modules(["mine.nets"])
+    copy_modules(["mine.nets"], tmp_path / "there")
+    assert (tmp_path / "there" / "mine" / "layers.py").exists()
+    assert (tmp_path / "there" / "beside.py").exists()
+    (here / "mine" / "film").write_bytes(bytes(2000))
+    monkeypatch.setattr(modules, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"--import mine.nets: more than 1 kB would be sent .*mine/film among them"):
+        copy_modules(["mine.nets"], tmp_path / "there")
+
+
+def test_a_module_that_imports_what_is_not_there_ends_with_a_sentence_that_says_where(here: Path) -> None:
+    (here / "lacks.py").write_text("import math\nimport nowhere_to_be_found\n")
+    with pytest.raises(UserError) as raised:
+        import_modules(["lacks"])
+    assert str(raised.value) == (
+        "--import lacks: No module named 'nowhere_to_be_found', "
+        f"imported at {here}/lacks.py:2; it must be installed here"
+    )
+
+
+def test_settings_that_differ_are_named_few_and_a_job_of_an_older_version_is_followed() -> None:
+    ours = {"raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1]}}', "raysweep_code": "1"}
+    assert differences(ours, ours) == differences({}, ours) == []
+    assert differences({**ours, "raysweep_code": "2"}, ours) == ["the code of --import"]
+    theirs = {**ours, "raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1, 1]}, "retries": 0}'}
+    assert differences(theirs, ours) == ["grid.lr: [0.1, 1] there, [0.1] here", "retries: 0 there, not set here"]
+
+
+def test_the_next_command_is_told_with_all_that_the_file_needs() -> None:
+    named = Named("a sweep.yaml", ("model=mine",), "/runs", ("nets", "data"))
+    assert named.in_words() == "'a sweep.yaml' model=mine --import nets --import data --storage /runs"

@@ -62,15 +62,22 @@ def _section(schema: dict[str, Any], definitions: dict[str, Any]) -> SearchStrat
         key: NARROWER.get(f"{title}.{key}", _drawn(value, definitions)) for key, value in schema["properties"].items()
     }
     if title == "TrialConfig":
-        keys["augment"] = st.sampled_from([*AUGMENT_PRESETS]) | _drawn(
-            schema["properties"]["augment"]["anyOf"][1], definitions
+        rows = _one_each(definitions["AugmentStep"]["properties"], definitions)
+        all_of_them = st.tuples(*rows).flatmap(st.permutations)
+        keys["augment"] = st.one_of(
+            all_of_them, st.lists(st.one_of(rows), max_size=3), st.sampled_from([*AUGMENT_PRESETS])
         )
     if title in EXACTLY_ONE:
-        others = st.dictionaries(st.sampled_from([*keys]), st.none(), max_size=2)
-        one = st.one_of([st.fixed_dictionaries({key: value}) for key, value in keys.items()])
-        return st.tuples(others, one).map(lambda pair: pair[0] | pair[1])
+        return st.one_of(_one_each(schema["properties"], definitions))
     required = {key: value for key, value in keys.items() if key in needed}
     return st.fixed_dictionaries(required, optional={key: keys[key] for key in keys.keys() - required.keys()})
+
+
+def _one_each(keys: dict[str, Any], definitions: dict[str, Any]) -> list[SearchStrategy[Any]]:
+    """For each key, mappings that have a value for it alone."""
+    nothing = st.dictionaries(st.sampled_from([*keys]), st.none(), max_size=2)
+    of_each = {key: _drawn(value, definitions) for key, value in keys.items()}
+    return [st.builds(lambda empty, value, key=key: empty | {key: value}, nothing, of_each[key]) for key in keys]
 
 
 def _numbers(kind: str, schema: dict[str, Any]) -> SearchStrategy[Any]:

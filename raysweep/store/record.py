@@ -32,12 +32,16 @@ class NewerRecordError(Exception):
     """A record has a format that this raysweep does not know."""
 
 
+NUMBERS = {int, float, type(None)}
+"""The types that a metric may have; there is none for one that is not known."""
+
+
 def _history(rows: Any) -> list[dict[str, float]]:
     """Check a metric history: numbers, or null where there is none, and each row's epoch. It stays as it is."""
     for place, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if not isinstance(row, dict) or row.get("epoch") != place:
             raise ValueError(f"no list of epochs from 1 on: {str(row)[:60]} is not that of epoch {place}")
-        if not all(value is None or isinstance(value, int | float) for value in row.values()):
+        if not NUMBERS.issuperset(map(type, row.values())):
             raise ValueError(f"epoch {place} has a value that is no number")
     return rows  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,11 @@ import torch
 from running import curves
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from raysweep.driver.endings import Endings
+from raysweep.driver.failures import Failure
 from raysweep.loops import loop
 from raysweep.store import Record, RunFolder
+from raysweep.store.record import LAST_WORDS
 from raysweep.sweepfile.schema import Objective
 from raysweep.worker import trial
 from raysweep.worker.tasks import Assignment
@@ -39,7 +43,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(trial, "run_ranks", lambda run, *_: run())
     monkeypatch.setattr(trial, "_nodes_of_this_slot", lambda workers: ["here"])
     monkeypatch.setattr(trial.notices, "watch", lambda nodes: SimpleNamespace(since=None))
-    monkeypatch.setattr(trial._Run, "_wait_for_data", lambda run: run.data)
+    monkeypatch.setattr(trial._Run, "_wait_for_data", lambda run, reference: reference)
     monkeypatch.setattr(trial.tune, "report", lambda metrics: None)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,9 +69,7 @@ class Trial:
 
         Returns what is committed; `committed_before` gets the steps before which the trial committed.
         """
-        self._patch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: float(self.steps)))
-        run = trial._Run(self.assignment, self.config, self.data, lambda: is_to_stop(self.steps), lambda: None)
-        run.committed_at = self.steps
+        run = self.begin(is_to_stop)
         counting = register_optimizer_step_post_hook(self._count)
         try:
             run.to_the_end()
@@ -76,6 +78,13 @@ class Trial:
         committed = self.folder.record(TRIAL)
         assert committed is not None
         return committed
+
+    def begin(self, is_to_stop: Callable[[int], bool] = lambda step: False) -> trial._Run:
+        """Make what a process that begins the trial makes."""
+        self._patch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: float(self.steps)))
+        run = trial._Run(self.assignment, {self.config.data_key(): self.data}, lambda: is_to_stop(self.steps))
+        run.committed_at = self.steps
+        return run
 
     def _count(self, *_: Any) -> None:
         record = self.folder.record(TRIAL)
@@ -179,3 +188,26 @@ def test_under_notice_that_its_node_goes_away_a_trial_commits_at_once_and_then_o
     record = noticed.run(look)
     assert noticed.committed_before[:3] == [7, 11, 15]
     assert numbers(record) == numbers(make_trial("whole").run())
+
+
+def test_a_process_that_was_ended_leaves_in_the_record_what_was_raised_and_not_that_it_died(
+    make_trial: Callable[..., Trial],
+) -> None:
+    ended = make_trial("ended")
+    run = ended.begin()
+    run._remember(ArithmeticError("rank 1 broke down"), attempt=1, last_words=True)
+    died = {"type": "ProcessDied", "message": "its process died", "traceback": ""}
+    failing = Endings(ended.folder, board=None)  # type: ignore[arg-type]
+    failing.fail(ended.assignment.record, Failure("ProcessDied", "its process died", ""))
+    failing.finish()
+    failed = ended.folder.record(TRIAL)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error["message"] == "rank 1 broke down"
+    run._remember(ArithmeticError("rank 1 broke down"), attempt=1, last_words=True)
+    ended.assignment = replace(ended.assignment, past_error=died)
+    record = ended.run()
+    assert record.error is not None
+    assert (record.status, record.error["type"]) == ("finished", "ArithmeticError")
+    assert LAST_WORDS not in record.error, "or a later death would be taken for it"
+    assert record.ended_by(died) == died

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -71,9 +71,10 @@ class Group:
         A GPU that waits for another in one of NCCL's kernels does so until its own process aborts it, whatever becomes
         of the other's; and all that waits for the GPU waits as well, freeing memory included.
         """
-        for group in (self.data, self._control):
-            if group is not None and dist.is_initialized():
-                dist.distributed_c10d._abort_process_group(group)
+        with suppress(ValueError):  # another thread has aborted all groups
+            for group in (self.data, self._control):
+                if group is not None and dist.is_initialized():
+                    dist.distributed_c10d._abort_process_group(group)
         self.data = self._control = None
 
     @contextmanager

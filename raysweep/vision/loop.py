@@ -238,12 +238,14 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.epochs_done = state["epoch"]
         if "begun" in state:
             self._load_begun(**state["begun"])
+        else:
+            self.epochs_done = state["epoch"]
         self._saved_at = self.place
 
-    def _load_begun(self, steps: int, seconds: float, of_ranks: Sequence[Mapping[str, Any]]) -> None:
+    def _load_begun(self, epoch: int, steps: int, seconds: float, of_ranks: Sequence[Mapping[str, Any]]) -> None:
+        self.epochs_done = epoch
         own = of_ranks[self.group.rank]
         self.begun = _Begun(own["sums"].to(self.device), steps, seconds, own["generators"])
         for buffer, value in zip(self._buffers(), own["buffers"], strict=True):
@@ -252,16 +254,16 @@ class _Training:
     def state(self) -> dict[str, Any]:
         """Return what `load` takes."""
         state: dict[str, Any] = {
-            "epoch": self.epochs_done,
             "model": _copies(self.model.state_dict()),
             "optimizer": _copies(self.optimizer.state_dict()),
         }
         if self.average is not None:
             state["average"] = _copies(self.average.state_dict())
-        if self.begun.steps:
-            begun = self.begun
-            state["begun"] = {"steps": begun.steps, "seconds": begun.seconds, "of_ranks": begun.of_ranks}
-        return state
+        if not self.begun.steps:
+            return {"epoch": self.epochs_done, **state}
+        steps, seconds, of_ranks = self.begun.steps, self.begun.seconds, self.begun.of_ranks
+        # Without an "epoch" of its own, older readers cannot take it for the state after one.
+        return {"begun": {"epoch": self.epochs_done, "steps": steps, "seconds": seconds, "of_ranks": of_ranks}, **state}
 
     @property
     def place(self) -> tuple[int, int]:

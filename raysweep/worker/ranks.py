@@ -79,9 +79,16 @@ def _fit(loop: Loop) -> None:
 
 
 def abort() -> None:
-    """Give up this process's groups, if there are any, without waiting for the other ranks as their end would."""
-    if dist.is_initialized():
-        dist.distributed_c10d._abort_process_group()
+    """Give up this process's groups, if there are any, without waiting for the other ranks as their end would.
+
+    Two threads may call it at once.
+    """
+    with _aborting:
+        if dist.is_initialized():
+            dist.distributed_c10d._abort_process_group()
+
+
+_aborting = threading.Lock()
 
 
 def _fit_as(variables: Mapping[str, str], loop: Loop) -> None:

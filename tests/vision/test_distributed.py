@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
@@ -181,6 +182,7 @@ def failure(changes: dict[str, Any]) -> tuple[str, float]:
 
 def as_rank(rank: int, size: int, meeting: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)  # pytest's own setting is not heard of here
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     register()
     dist.init_process_group("gloo", f"file://{meeting}", timedelta(minutes=2), size, rank)

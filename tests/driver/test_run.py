@@ -209,8 +209,9 @@ def flip_a_bit(path: Path) -> None:
 def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
     """Train a trial for some epochs in this process, and commit each as a run does."""
     data = loop().prepare(trial.config, Path())
-    record = planned_record(trial).with_(status="running")
-    for epoch in itertools.islice(loop().train(trial.config, data, seed=trial.seed), epochs):
+    conditions = {"workers": 1, **loop().conditions(trial.config, data)}
+    record = planned_record(trial).with_(status="running", conditions=conditions)
+    for epoch in itertools.islice(loop().train(trial.config, data, conditions, seed=trial.seed), epochs):
         record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
         best = better_of(record.best, record.metrics[-1], Objective())
         assert best

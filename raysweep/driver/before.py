@@ -43,7 +43,7 @@ from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
 from raysweep.results.ranking import can_win, rank
-from raysweep.results.rerun import Rerun, rerun_of
+from raysweep.results.rerun import GOING_ON, Rerun, rerun_of
 from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
@@ -85,7 +85,7 @@ def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], folder: RunF
     """
     rerun = rerun_of(sweep, trials, folder)
     leader = next(filter(can_win, rank(rerun.records, sweep.objective)), None)
-    if leader is None or not leader.is_final or folder.is_whole(leader, "best"):
+    if leader is None or rerun.fates[leader.id] in GOING_ON or folder.is_whole(leader, "best"):
         return rerun
     path = str(folder.weights_path(leader, "best"))
     say(f"{leader.id}: {path}: {folder.damaged[path]}; it was the best, so it is trained anew", stderr=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
+from raysweep.cli import main
+from raysweep.driver import before
 from raysweep.driver.before import Run
 from raysweep.halving.rungs import Verdict
 from raysweep.store import Record, RunFolder
@@ -25,7 +27,7 @@ def ends(leader: str, folder: Path) -> list[Record]:
     """Make a run of three trials in which one with whole weights leads, as it ended; return the records, it first."""
 
     def end(record: Record, place: int) -> Record:
-        status, epochs = ("finished", 4) if place == 0 else ("stopped", 2)
+        status, epochs = ("finished", 4) if place == 0 else ("stopped" if leader == "finished" else leader, 2)
         plain = 0.9 if status == leader and place < 2 else 0.1
         ema = 0.5 - 0.1 * place
         row = {"val_acc": plain, "val_acc_ema": ema, "val_loss": 1.0, "val_loss_ema": 1.0}
@@ -43,7 +45,7 @@ def open_rerun(folder: Path) -> Run:
     return Run(load_sweep(path), Named(path, ()), RunFolder(str(folder / "runs"), "made"), ())
 
 
-@pytest.mark.parametrize("leader", ["finished", "stopped"])
+@pytest.mark.parametrize("leader", ["finished", "stopped", "paused"])
 def test_a_leader_whose_best_weights_are_damaged_begins_anew_and_the_others_stay(
     tmp_path: Path, leader: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +57,7 @@ def test_a_leader_whose_best_weights_are_damaged_begins_anew_and_the_others_stay
     capsys.readouterr()
     run = open_rerun(tmp_path)
     assert run.rerun.fates[first.id] == "new"
-    assert Verdict.SAFE not in [run.halving.verdict(record.id) for record in others if record.status == "stopped"]
+    assert Verdict.SAFE not in [run.halving.verdict(record.id) for record in others if record.status != "finished"]
     assert run.halving.verdict(first.id) is Verdict.SAFE
     assert run.halving.next_trial() == first.id
     assert capsys.readouterr().err == (
@@ -71,3 +73,15 @@ def test_damaged_weights_of_a_trial_that_does_not_lead_cost_no_training(tmp_path
     _, other, _ = ends("finished", tmp_path)
     (tmp_path / "runs/made/trials" / other.id / other.weights["best"].file).write_bytes(b"")
     assert "new" not in open_rerun(tmp_path).rerun.fates.values()
+
+
+def test_a_run_whose_winner_turns_out_to_have_damaged_weights_at_its_end_says_so_and_does_not_name_it_for_pull(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_ = ends("finished", tmp_path)
+    (tmp_path / "runs/made/trials" / first.id / first.weights["best"].file).write_bytes(b"")
+    monkeypatch.setattr(before, "_rerun_to_a_whole_winner", before.rerun_of)  # as if it had been whole then
+    assert main(["run", str(tmp_path / "made.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert f"{first.id}: its best weights are damaged; run the same command again: it trains it anew" in said
+    assert "best checkpoint" not in said

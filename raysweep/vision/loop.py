@@ -252,7 +252,8 @@ class _Training:
             buffer.copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` takes."""
+        """Return what `load` takes; the caller then has it, and is not asked to save this place."""
+        self._saved_at = self.place
         state: dict[str, Any] = {
             "model": _copies(self.model.state_dict()),
             "optimizer": _copies(self.optimizer.state_dict()),

@@ -33,10 +33,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 SWEEP = """
 name: killed
-base: {data: {name: synthetic, image_size: 8, classes: 3, per_class: 40}, epochs: 9, batch_size: 16}
+base: {data: {name: synthetic, image_size: 8, classes: 3, per_class: 40}, epochs: 9, batch_size: 48}
 grid: {model.width: [4], lr: [0.2, 0.1, 0.05, 0.000001]}
 scheduler: {name: asha, eta: 2, rungs: [1/3, 2/3], min_survivors: 1}
-checkpoints: {every_minutes: 0.0001, keep_best: 2}
+checkpoints: {every_minutes: 1.0e-7, keep_best: 2}
 """
 VICTIMS = (
     "driver",

@@ -242,6 +242,13 @@ def test_a_place_is_saved_once_and_training_goes_on():
     ]
 
 
+def test_an_epoch_whose_state_was_taken_is_not_saved_again():
+    places = []
+    for epoch in train(config(epochs=2), data(), seed=3, should_save=lambda: True):
+        places.append((epoch.number, epoch.state().get("begun", {"steps": 0})["steps"]))
+    assert places == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+
+
 def test_a_caller_that_is_to_stop_may_save_first():
     asked = itertools.count(1)
     is_to_stop = lambda: next(asked) >= 3  # noqa: E731

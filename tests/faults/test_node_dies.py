@@ -120,7 +120,8 @@ def test_a_trial_whose_node_dies_with_the_data_goes_on_on_another_though_it_may_
     assert [row["epoch"] for row in record["metrics"]] == list(range(1, 61))
 
 
-@pytest.mark.parametrize("who", [pytest.param("ray", marks=pytest.mark.long), "ec2"])
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["ray", "ec2"])
 def test_a_trial_whose_node_is_to_go_away_commits_in_time_and_goes_on_elsewhere(
     metadata: Metadata, nodes: Nodes, command: Command, who: str
 ) -> None:

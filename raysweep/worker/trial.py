@@ -55,7 +55,22 @@ def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> Non
     """
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    check_node(config["assignment"])
     _Run(config["assignment"], data, _watch(stop)).to_the_end()
+
+
+def check_node(assignment: Assignment) -> None:
+    """Refuse to train where the run folder is not seen: the node may have joined after the run had asked all others.
+
+    Raises:
+        UnfitNodeError: this node does not see it.
+    """
+    folder = RunFolder(assignment.storage, assignment.run_name, has_answered=True)
+    if not folder.exists():
+        raise UnfitNodeError(
+            f"{socket.gethostname()} does not see the run folder {folder.path}: mount it there, or take the node out "
+            "of the cluster"
+        )
 
 
 def train_as_peer(assignment: Assignment, arrays: Any) -> None:
@@ -104,11 +119,6 @@ class _Run:
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
         self.uploads = Uploads(self.folder)
-        if not self.folder.exists():  # on a node that joined after the run had looked at all nodes
-            raise UnfitNodeError(
-                f"{socket.gethostname()} does not see the run folder {self.folder.path}: mount it there, or take the "
-                "node out of the cluster"
-            )
         self.nodes = _nodes_of_this_slot(self.assignment.workers)
         self.notices = notices.watch(tuple(self.nodes))
 

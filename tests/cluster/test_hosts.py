@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ from running import Command
 
 import raysweep
 from raysweep.cluster import hosts
-from raysweep.cluster.hosts import UNSEEN, Host, different_storage, use_storage
+from raysweep.cluster.hosts import UNSEEN, Host, different_storage, find_data, use_storage
 from raysweep.config import LoopConfig
-from raysweep.errors import UnfitNodeError
-from raysweep.store import Record
+from raysweep.errors import DataError, UnfitNodeError
+from raysweep.store import Record, RunFolder
 from raysweep.store.filesystem import Storage
 from raysweep.sweepfile.schema import Objective
-from raysweep.worker.tasks import Assignment
+from raysweep.vision.config import TrialConfig
+from raysweep.worker.tasks import Assignment, TaskSetting
 
 CLUSTER = """
 import json, sys
@@ -55,14 +55,6 @@ class Nodes:
     address: str
     data: tuple[Path, Path]
     code: tuple[Path, Path]
-
-    def write_images(self, *counts: int) -> None:
-        """Give each worker so many images of each class."""
-        for folder, count in zip(self.data, counts, strict=True):
-            shutil.rmtree(folder, ignore_errors=True)
-            for path in (folder / label / f"{number}.png" for label in ("cat", "dog") for number in range(count)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), (len(path.stem), 0, 0)).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +112,7 @@ def test_old_code_on_a_worker_is_refused_before_training_and_doctor_names_the_fi
 @pytest.mark.slow
 @pytest.mark.ray
 def test_images_on_one_worker_alone_are_prepared_there_and_doctor_warns(nodes: Nodes, command: Command) -> None:
-    nodes.write_images(0, 4)
+    write_images(nodes.data[1], 4)
     out, _ = command("doctor", "folder.yaml", "--json", code=1)  # Ray's own file for the token is open to all
     ((level, message),) = found(out, "data")
     assert level == "warning", message
@@ -132,31 +124,7 @@ def test_images_on_one_worker_alone_are_prepared_there_and_doctor_warns(nodes: N
     assert [record["status"] for record in command.records("small").values()] == ["finished"]
 
 
-@pytest.mark.slow
-@pytest.mark.ray
-def test_images_that_differ_between_workers_are_refused_before_training(nodes: Nodes, command: Command) -> None:
-    nodes.write_images(4, 5)
-    out, _ = command("doctor", "folder.yaml", "--json", code=1)
-    ((level, message),) = found(out, "data")
-    assert level == "error", message
-    for said in (message, command("folder.yaml", code=2)[1]):
-        assert "folder: not the same files on all nodes: " in said
-        assert re.search(rf"\b8 files of [\d,]+ bytes on {HERE}\b", said), said
-        assert re.search(rf"\b10 files of [\d,]+ bytes on {HERE}\b", said), said
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_images_that_no_worker_has_are_refused_with_the_hosts(nodes: Nodes, command: Command) -> None:
-    nodes.write_images(0, 0)
-    _, said = command("folder.yaml", code=2)
-    for folder in nodes.data:
-        assert re.search(f"^{HERE}: folder: no such folder or zip archive; looked at {folder};", said, re.MULTILINE), (
-            said
-        )
-
-
-# -- storage, whose hosts are pretended: nodes of one machine see the same folders
+# -- hosts that are pretended: nodes of one machine see the same folders
 
 
 H1, H2, H3 = (Host(name, name, f"10.0.0.{name[1]}", {}) for name in ("h1", "h2", "h3"))
@@ -201,12 +169,14 @@ def test_storage_that_all_share_is_well_and_one_that_a_host_cannot_write_is_not(
 def test_a_trial_on_a_node_that_joined_later_and_does_not_see_the_run_folder_ends_with_the_node_to_blame(
     tmp_path: Path,
 ) -> None:
-    from raysweep.worker.trial import _Run
+    from raysweep.worker.trial import check_node
 
     record = Record("net-1a2b3c4d", "net", 0, {}, {"batch_size": 32}, 10)
-    assignment = Assignment(record, str(tmp_path), "run", Objective(), retries=1, commit_every_s=300, threads=1)
+    assignment = Assignment(record, str(tmp_path), "run", Objective(), 1, commit_every_s=300, threads=1, conditions={})
     with pytest.raises(UnfitNodeError, match=f"{HERE} does not see the run folder {tmp_path}/run: mount it there"):
-        _Run(assignment, LoopConfig(), {}, lambda: False, lambda: None)
+        check_node(assignment)
+    RunFolder(str(tmp_path), "run").files.write("resolved.yaml", b"")
+    check_node(assignment)
 
 
 def test_storage_that_cannot_be_written_here_is_told(tmp_path: Path, see: dict[str, Path]) -> None:
@@ -214,3 +184,40 @@ def test_storage_that_cannot_be_written_here_is_told(tmp_path: Path, see: dict[s
     fault = different_storage([H1, H2], Storage(str(tmp_path / "file")))
     assert fault.startswith("h1 cannot use it: ")
     assert str(tmp_path / "file") in fault
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write so many images of each of two classes, in place of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder / label / f"{number}.png" for label in ("cat", "dog") for number in range(count)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def test_images_that_differ_between_hosts_are_refused_and_those_that_some_lack_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretend(asked: list[Host], question: Any, setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:
+        variables = {host.id: {"RAYSWEEP_DATA": str(tmp_path / host.id)} for host in asked}
+        return {host.id: question(replace(setting, variables=variables[host.id]), config) for host in asked}
+
+    monkeypatch.setattr(hosts, "ask", pretend)
+    monkeypatch.setenv("RAYSWEEP_DATA", "")  # put back at the end
+    setting = TaskSetting(str(tmp_path), (), threads=1, device="auto")
+    config = TrialConfig.model_validate({"data": {"name": "folder", "image_size": 8, "val_fraction": 0.5}})
+    with pytest.raises(DataError) as nowhere:
+        find_data([H1, H2], setting, config)
+    for host, problem in zip((H1, H2), nowhere.value.problems, strict=True):
+        assert problem.startswith(
+            f"{host.name}: folder: no such folder or zip archive; looked at {tmp_path}/{host.name};"
+        )
+    write_images(tmp_path / "h2", 4)
+    write_images(tmp_path / "h3", 4)
+    ((problem, without),) = find_data([H1, H2, H3], setting, config).items()
+    assert without == [H1]
+    assert "no such folder" in problem
+    write_images(tmp_path / "h1", 4)
+    assert find_data([H1, H2, H3], setting, config) == {}
+    write_images(tmp_path / "h3", 5)
+    with pytest.raises(DataError, match=r"^folder: not the same .*: 8 files of \d+ bytes on h1, h2; 10 files .* h3;"):
+        find_data([H1, H2, H3], setting, config)

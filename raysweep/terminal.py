@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH_IN_A_PIPE = 120
+COUNT_AFTER_S, COUNT_EVERY_S = 1.0, 10.0
+"""Counted steps shorter than this are not shown; where nothing can be drawn, longer ones are told of this often."""
+Tell = Callable[[str, int | None], AbstractContextManager[Callable[[], None]]]
+"""Shows a step of many things, as `counting` does; called with the step in words and how many there are, if known."""
 
 
 def say(line: str, stderr: bool = False, style: str | None = None) -> None:
@@ -82,6 +87,52 @@ def step(what: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def counting(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """Show how far a step of many things has come if it takes a while; yield what is to be called after each.
+
+    It goes to stderr: on a terminal a bar that leaves no trace, elsewhere a line now and then.
+    """
+    done, over = 0, threading.Event()
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+
+    thread = threading.Thread(target=_show_count, args=(what, total, lambda: done, over))
+    thread.start()
+    try:
+        yield advance
+    finally:
+        over.set()
+        thread.join()
+
+
+def _show_count(what: str, total: int | None, done: Callable[[], int], over: threading.Event) -> None:
+    if over.wait(COUNT_AFTER_S):
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if can_redraw(console):
+        count = () if total is None else (MofNCompleteColumn(),)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), *count)
+        with Progress(*columns, console=console, transient=True) as bars:
+            task = bars.add_task(what, total=total)
+            while not over.wait(0.1):
+                bars.update(task, completed=done())
+        return
+    say(what, stderr=True)
+    while not over.wait(COUNT_EVERY_S):
+        say(what if total is None else f"{what}: {done():,} of {total:,}", stderr=True)
+
+
+def silently(what: str, total: int | None = None) -> AbstractContextManager[Callable[[], None]]:
+    """Show nothing."""
+    return nullcontext(lambda: None)
+
+
 def format_acc(value: float | None) -> str:
     """Return an accuracy of 0..1 as a percentage."""
     return "-" if value is None else f"{100 * value:.2f} %"
@@ -104,6 +155,11 @@ def count_of(count: float, noun: str) -> str:
     """Return a count with its noun: 1 node, 2 nodes, 0.5 GPUs."""
     number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
     return f"{number} {noun}{'' if count == 1 else 's'}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first ten of many names, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
 
 
 def percent(value: float) -> str:

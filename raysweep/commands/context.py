@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from raysweep.errors import UserError
 from raysweep.registry import accepting_names_of
+from raysweep.terminal import counting
 
 if TYPE_CHECKING:
     from raysweep.results.run import SweepResult
@@ -137,4 +138,4 @@ class Context:
         """Read the run folder; see `read_results`."""
         from raysweep.results.run import read_results
 
-        return read_results(self.folder, live, lenient)
+        return read_results(self.folder, live, lenient, tell=counting)

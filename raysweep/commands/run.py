@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
+from raysweep.terminal import count_of, say
 
 SUMMARY = "run a sweep, or go on with it (the default command)"
 
@@ -20,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
+    say(f"{sweep.name}: {count_of(len(context.trials), 'trial')}, run folder {context.folder.path}", stderr=True)
     from raysweep.driver import run_sweep
 
     return run_sweep(

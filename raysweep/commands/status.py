@@ -48,5 +48,5 @@ def _print(result: SweepResult) -> None:
     if result.cut_short:
         say(f"{result.cut_short}: the ranking is that of trials cut short")
     done = sum(record.is_final for record in result.trials)
-    state = "running" if result.folder.is_driven() else "not running"
+    state = "running" if result.is_driven else "not running"
     say(f"{done} of {count_of(len(result.trials), 'trial')} done, {state}; run folder: {result.path}")

@@ -14,7 +14,7 @@ from raysweep.halving.words import decisive, in_words
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig, SchedulerConfig
-from raysweep.terminal import count_of, say
+from raysweep.terminal import count_of, say, some_of
 
 RIVALS = 5
 """How many of the trials ahead are named."""
@@ -47,8 +47,8 @@ def _find(result: SweepResult, given: str) -> Record:
     if given in by_id or len(found) == 1:
         return by_id[given if given in by_id else found[0]]
     if found:
-        raise UserError(f"--why {given}: {len(found)} trials match: {_some(found)}")
-    raise UserError(f"--why {given}: no such trial{did_you_mean(given, by_id)}; there are: {_some(list(by_id))}")
+        raise UserError(f"--why {given}: {len(found)} trials match: {some_of(found)}")
+    raise UserError(f"--why {given}: no such trial{did_you_mean(given, by_id)}; there are: {some_of(list(by_id))}")
 
 
 def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:
@@ -87,7 +87,3 @@ def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:
     numbers = {key: value for key, value in asdict(report).items() if value == value}  # JSON has no NaN
     share = str(halving.rules.rungs[report.rung])
     return {**numbers, "rung": report.rung + 1, "share": share, "verdict": report.verdict.value}
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +82,7 @@ class Board:
         self.first_epoch_at: float | None = None
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
-        self._ended: set[str] = set()
+        self._changed: set[str] = set()
 
     def update(self, trial_id: str, what: str, **changes: Any) -> None:
         """Change a trial's progress; `what` happened is one of started, remarked, epoch, paused, ended, died."""
@@ -91,8 +92,7 @@ class Board:
                 setattr(progress, name, value)
             progress.heard_at = time.monotonic()
             progress.note_saved_hours()
-            if what in ("paused", "ended"):
-                self._ended.add(trial_id)
+            self._changed.add(trial_id)
         self.notify(what, progress)
 
     def note_epoch(self, trial_id: str, metrics: dict[str, float]) -> None:
@@ -115,11 +115,21 @@ class Board:
         """Return the best score of all trials, or None while there is none."""
         return self._best_of((each.best for each in self.trials.values() if each.best is not None), default=None)
 
-    def take_ended(self) -> set[str]:
-        """Return the trials that ended or paused since this was last asked."""
+    @contextmanager
+    def changes(self) -> Iterator[set[str]]:
+        """Yield the trials that changed since this was last asked, for the block to deal with; if it raises, again."""
         with self._lock:
-            ended, self._ended = self._ended, set()
-        return ended
+            changed, self._changed = self._changed, set()
+        try:
+            yield changed
+        except BaseException:
+            self.note_changed(*changed)
+            raise
+
+    def note_changed(self, *trial_ids: str) -> None:
+        """Note that these trials' records may have changed."""
+        with self._lock:
+            self._changed.update(trial_ids)
 
     def ahead_of(self, record: Record, objective: Objective) -> Record:
         """Return a running trial's record with the epochs that are not committed yet."""

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from raysweep.driver.scheduler import PlanSearcher, make_scheduler
 from raysweep.errors import UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
+from raysweep.halving.scores import score_again
 from raysweep.loops import loop
 from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
 from raysweep.results.ranking import rank
@@ -190,19 +191,26 @@ def _refresh_exports(run: Run) -> None:
     """Bring results.parquet and the TensorBoard files up to date, and drop the weights of those that have lost."""
     from raysweep.store.tensorboard import write_tensorboard
 
+    with run.board.changes() as changed:
+        records = _records_now(run, changed)
+        ranked = rank(records, run.sweep.objective)
+        write_results(run.folder, ranked)
+        # A trial that an earlier run stopped may get a place in a larger plan, and then its process commits again.
+        stopped = (record for record in run.records if record.status == "stopped")
+        may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
+        over = [record for record in ranked if record.id not in may_come_back]
+        drop_weights_of_losers(run.folder, over, run.sweep.checkpoints.keep_best)
+        outdated = [record for record in records if record.id in changed and record.epoch]
+        run.folder.for_each(partial(write_tensorboard, run.folder), outdated)
+
+
+def _records_now(run: Run, changed: Collection[str]) -> list[Record]:
+    """Return the trials' records, of which only the `changed` ones are read again, with what is not committed yet."""
     objective = run.sweep.objective
-    records = [run.board.ahead_of(record, objective) for record in read_results(run.folder).trials]
-    ranked = rank(records, objective)
-    write_results(run.folder, ranked)
-    # A trial that an earlier run stopped may get a place in a larger plan, and then its process commits again.
-    stopped = (record for record in run.records if record.status == "stopped")
-    may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
-    over = [record for record in ranked if record.id not in may_come_back]
-    drop_weights_of_losers(run.folder, over, run.sweep.checkpoints.keep_best)
-    ended = run.board.take_ended()
-    for record in records:
-        if record.id in ended or record.status == "running":
-            write_tensorboard(run.folder, record)
+    committed = run.folder.records([planned.id for planned in run.records], changed=changed)
+    records = (committed[planned.id] or planned for planned in run.records)
+    known = (record.with_(best=score_again(record.best, record.metrics, objective)) for record in records)
+    return [run.board.ahead_of(record, objective) for record in known]
 
 
 def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:

@@ -46,11 +46,13 @@ class Endings:
         record = self._folder.record(trial_id)
         if record is not None and not record.is_final:
             self._folder.commit(record.with_(status="stopped"), {}, keep=("best",))
+            self._board.note_changed(trial_id)
 
     def _commit_failure(self, planned: Record, failure: Failure) -> None:
         record = self._folder.record(planned.id) or planned
         error = record.ended_by(failure.as_error())
         self._folder.commit(record.with_(status="failed", error=error), {})
+        self._board.note_changed(planned.id)
 
 
 def _reason(rungs: list[RungReport]) -> str:
@@ -72,6 +74,5 @@ def begin_anew(folder: RunFolder, trial_id: str) -> None:
 def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:
     """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
     ended = [record for record in ranked if record.is_final]
-    for record in ended[keep_best:]:
-        if record.weights:
-            folder.commit(record, {}, keep=())
+    losers = [record for record in ended[keep_best:] if record.weights]
+    folder.for_each(lambda record: folder.commit(record, {}, keep=()), losers)

@@ -74,7 +74,7 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
     if run.halving.next_trial() is None:
         run.view.say(f"{run.sweep.name}: all {len(run.records)} trials are done")
         write_plan(run)
-        if not evaluation_is_wanted(run):
+        if not evaluation_is_wanted(run, read_results(run.folder)):
             return
         left = []
     elif limit := run.meter.spent_limit():

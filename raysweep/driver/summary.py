@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from raysweep.driver.before import Run
 from raysweep.driver.endings import drop_weights_of_losers
@@ -12,6 +13,7 @@ from raysweep.results.evaluation import is_wanted
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_trials
 from raysweep.store.exports import write_results
+from raysweep.terminal import counting, some_of
 
 
 def sum_up(run: Run, as_json_document: bool) -> int:
@@ -27,20 +29,20 @@ def sum_up(run: Run, as_json_document: bool) -> int:
         run.view.say("stopped before anything was trained. To begin, run the same command again")
         return Interrupted.exit_code
     run.meter.save(cut_short=run.stop.limit)
-    result = read_results(run.folder)
+    result = read_results(run.folder, tell=counting)
     _bring_up_to_date(run, result)
     if as_json_document:
         print(json.dumps(as_json(result), allow_nan=False))
     print_trials(result.trials, stderr=as_json_document)
     print_evaluation(result.evaluation, stderr=as_json_document)
     run.view.say(f"run folder: {run.folder.path}")
-    _write_report(run)
+    _write_report(run, result)
     return _say_if_stopped(run) or _say_what_is_missing(run, result)
 
 
-def evaluation_is_wanted(run: Run) -> bool:
+def evaluation_is_wanted(run: Run, result: SweepResult) -> bool:
     """Whether accuracies that the sweep asks for are missing from the winner's evaluation."""
-    return is_wanted(run.folder, read_results(run.folder).best, run.sweep.evaluate.tta)
+    return is_wanted(run.folder, result.best, run.sweep.evaluate.tta)
 
 
 def _bring_up_to_date(run: Run, result: SweepResult) -> None:
@@ -50,17 +52,16 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
     folder = run.folder
     if not run.stop.requested:
         drop_weights_of_losers(folder, result.trials, run.sweep.checkpoints.keep_best)
-        for path in folder.rubbish(folder.files.list_files(recursive=True)):
+        for path in folder.rubbish(folder.files.list_files(recursive=True), changed=()):
             folder.files.delete(path)
-    for record in outdated_tensorboard(folder, result.trials):
-        write_tensorboard(folder, record)
+    folder.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials)
 
 
-def _write_report(run: Run) -> None:
+def _write_report(run: Run, result: SweepResult) -> None:
     """Write the report. It can be made again, so a fault in it is said and changes nothing about how the run ended."""
     try:
-        page = write_report(read_results(run.folder), run.named, has_ended=True)
+        page = write_report(result, run.named, has_ended=True)
     except Exception as error:
         again = f"python -m raysweep report {run.named.in_words()}"
         run.view.say(f"no report: {type(error).__name__}: {error}; try again: {again}")
@@ -95,5 +96,5 @@ def _say_what_is_missing(run: Run, result: SweepResult) -> int:
         run.view.say(f"{result.best.id}: its best weights are damaged; run the same command again: it trains it anew")
     unfinished = [record.id for record in result.trials if not record.is_final and record.status != "failed"]
     if unfinished:
-        run.view.say(f"not finished, run the same command again: {', '.join(unfinished)}")
-    return 1 if failed or unfinished or not is_whole or evaluation_is_wanted(run) else 0
+        run.view.say(f"not finished, run the same command again: {some_of(unfinished)}")
+    return 1 if failed or unfinished or not is_whole or evaluation_is_wanted(run, result) else 0

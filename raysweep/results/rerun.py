@@ -22,6 +22,7 @@ from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial, difference
+from raysweep.terminal import counting
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
 """What becomes of a trial: a failed one is tried again, and halving stops one that others have beaten."""
@@ -49,7 +50,7 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
         StorageError: a record cannot be read, or is of another config with the same id, or a newer raysweep wrote it;
             if `lenient`, the latter counts as absent.
     """
-    committed = folder.records([trial.id for trial in trials], lenient)
+    committed = folder.records([trial.id for trial in trials], lenient, tell=counting)
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
     halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})

@@ -22,6 +22,7 @@ from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
+from raysweep.terminal import Tell, silently
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class SweepResult:
     trials: list[Record]  # best first; those that have not begun are `planned`
     folder: RunFolder
     resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
+    is_driven: bool = False  # whether a driver held the run folder
 
     @property
     def best(self) -> Record | None:
@@ -88,13 +90,14 @@ def open_run(path: str) -> SweepResult:
     return read_results(RunFolder(*split_path(path)), live=True)
 
 
-def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -> SweepResult:
+def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, tell: Tell = silently) -> SweepResult:
     """Read the trials of the last run's plan; trials that the plan no longer has stay out.
 
     Args:
         folder: the run folder.
         live: while a driver runs, include the epochs of running trials that are not committed yet.
         lenient: of what a newer raysweep wrote, take what is known here and note what is missing. For looking only.
+        tell: shows how far the reading has come.
 
     Raises:
         StorageError: it is not a run folder.
@@ -103,13 +106,15 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False) -
     objective, plan = resolved.objective, resolved.plan
     is_driven = folder.is_driven()
     newer = running_metrics(folder) if is_driven and live else {}
-    committed = folder.records((planned.id for planned in plan), lenient)
+    committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
     records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
         records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
-    return SweepResult(folder.name, folder.path, objective, rank(records, objective), folder, resolved.document)
+    return SweepResult(
+        folder.name, folder.path, objective, rank(records, objective), folder, resolved.document, is_driven
+    )
 
 
 def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Objective, is_driven: bool) -> Record:

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ class Storage:
 
     def is_file(self, path: str = "") -> bool:
         """Whether a file, not a folder, is there."""
-        entry = self._do(self._place.look, path)
+        entry = self._look(path)
         return entry is not None and entry.is_file
 
     def check_links(self, path: str) -> None:
@@ -119,6 +119,15 @@ class Storage:
     def list_times(self, path: str) -> dict[str, float]:
         """When each file in a folder was last written, in seconds since 1970 by the store's clock."""
         return {name: entry.modified for name, entry in self._list(path).items() if entry.is_file}
+
+    def stamps(self, folder: str, files: Mapping[T, Sequence[str]]) -> dict[T, tuple[int, float]]:
+        """Bytes and time of writing, for each key, of the first of its files that is there; they lie below `folder`.
+
+        An object store tells of a thousand files in one request of a listing, so there the whole folder is listed.
+        """
+        find = self._look if self.local is not None else self._list(folder, recursive=True).get
+        there = {key: next(filter(None, map(find, paths)), None) for key, paths in files.items()}
+        return {key: (entry.bytes, entry.modified) for key, entry in there.items() if entry}
 
     def list_folders(self, path: str = "") -> list[str]:
         """Folders directly in a folder, relative to this one, sorted.
@@ -149,6 +158,9 @@ class Storage:
         if self.local is not None:
             _check_no_link(self._root, path)
         return f"{self._root}/{path}"
+
+    def _look(self, path: str) -> _Entry | None:
+        return self._do(self._place.look, path)
 
     def _list(self, path: str, recursive: bool = False) -> dict[str, _Entry]:
         entries = self._do(lambda full: list(self._place.list(full, recursive)), path)

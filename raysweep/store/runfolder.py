@@ -11,10 +11,9 @@ import contextlib
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
 from posixpath import basename
 from typing import TypeVar
 
@@ -24,12 +23,16 @@ from raysweep.store.document import DAMAGE, DamagedFileError
 from raysweep.store.filesystem import Storage, is_temporary
 from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, WeightsFile
 from raysweep.store.redact import redact
+from raysweep.terminal import Tell, silently
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 SUFFIX = {"last": "pt", "best": "safetensors"}
-READERS = 16
-"""How many records of an object store are read at the same time."""
+AT_ONCE = 24
+"""How many trials' files of an object store are read or written at the same time; pyarrow has 25 connections."""
+SETTLED_S = 5.0
+"""A file this much older than the newest one has another time once it is written again, however coarse the times."""
 BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
 """What a run that was cut off at its start may leave: the folder still counts as a run folder."""
 
@@ -53,6 +56,8 @@ class RunFolder:
         self.newer: set[str] = set()
         """Trials that were left out, since a newer raysweep wrote their records."""
         self._whole: set[str] = set()
+        self._known: dict[str, Record | None] = {}
+        self._stamps: dict[str, tuple[int, float]] = {}  # of the records that are known
         self._holds_lease = False
 
     @property
@@ -130,13 +135,51 @@ class RunFolder:
             self.damaged[path] = f"{newer}; not read: upgrade raysweep"
         return None
 
-    def records(self, trial_ids: Iterable[str], lenient: bool = False) -> dict[str, Record | None]:
-        """The committed records of trials by id (see `record`); those of an object store are read in parallel."""
-        trial_ids = list(trial_ids)
-        if self.files.local is not None:
-            return {trial_id: self.record(trial_id, lenient) for trial_id in trial_ids}
-        with ThreadPoolExecutor(READERS, thread_name_prefix="raysweep-reader") as pool:
-            return dict(zip(trial_ids, pool.map(self.record, trial_ids, repeat(lenient)), strict=True))
+    def records(
+        self,
+        trial_ids: Iterable[str],
+        lenient: bool = False,
+        changed: Collection[str] | None = None,
+        tell: Tell = silently,
+    ) -> dict[str, Record | None]:
+        """The committed records of trials by id (see `record`).
+
+        This object remembers what it read: only what was written since is read again. By default the files' sizes and
+        times say what that is, and which trials have no record at all. Where the caller knows which trials may have
+        `changed`, nothing is looked up. `tell` shows how far the reading has come.
+        """
+        trial_ids, known = list(trial_ids), self._known.copy()
+        stamps = self._record_stamps(trial_ids, tell) if changed is None else {}
+        if changed is None:
+            known |= dict.fromkeys(id for id in trial_ids if id not in stamps)
+            outdated = [id for id, stamp in stamps.items() if self._stamps.get(id) != stamp]
+        else:
+            outdated = [id for id in trial_ids if id in changed or id not in known]
+        with tell(f"{self.path}: reading {len(outdated):,} records", len(outdated)) as advance:
+            found = self.for_each(partial(self.record, lenient=lenient), outdated, advance)
+        known |= zip(outdated, found, strict=True)
+        self._known = known
+        newest = max((written for _, written in stamps.values()), default=0.0)
+        settled = (id for id, (_, written) in stamps.items() if written < newest - SETTLED_S and known[id])
+        self._stamps |= {id: stamps[id] for id in settled}
+        return {id: known[id] for id in trial_ids}
+
+    def _record_stamps(self, trial_ids: Sequence[str], tell: Tell) -> dict[str, tuple[int, float]]:
+        """Size and time of each trial's record, or of the copy if that is all there is."""
+        files = {id: (f"trials/{id}/{RECORD}", f"trials/{id}/{COPY}") for id in trial_ids}
+        with tell(f"{self.path}: looking for records", None):
+            return self.files.stamps("trials", files)
+
+    def for_each(
+        self, action: Callable[[S], T], things: Sequence[S], advance: Callable[[], None] = lambda: None
+    ) -> list[T]:
+        """Return what `action` returns for each; on an object store it is done for several at the same time."""
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="raysweep-trials") as pool:
+            answers = []
+            for answer in map(action, things) if self.files.local is not None else pool.map(action, things):
+                answers.append(answer)
+                advance()
+        return answers
 
     def commit(self, record: Record, weights: Mapping[str, bytes], keep: tuple[str, ...] = ("last", "best")) -> Record:
         """Commit a record together with its weights; return the record as committed.
@@ -156,11 +199,17 @@ class RunFolder:
         data = committed.to_bytes()
         for name in (RECORD, COPY):
             self.files.write(f"trials/{record.id}/{name}", data)
+        self._forget(record.id)
         needed = {entry.file for entry in (*now.values(), *previous.values())}
         for entry in (*before.values(), *record.previous.values()):
             if entry.file not in needed:
                 self.files.delete(f"trials/{record.id}/{entry.file}")
         return committed
+
+    def _forget(self, trial_id: str) -> None:
+        """Forget a record that this object has written or deleted."""
+        self._stamps.pop(trial_id, None)
+        self._known.pop(trial_id, None)
 
     def _write_weights(self, record: Record, kind: str, data: bytes) -> WeightsFile:
         digest = hashlib.sha256(data).hexdigest()
@@ -220,8 +269,10 @@ class RunFolder:
         for path in _unnamed(self.files.list_files(f"trials/{trial_id}"), self.record(trial_id)):
             self.files.delete(path)
 
-    def rubbish(self, files: Collection[str]) -> dict[str, str]:
-        """The leftovers among all of the run folder's files, each with its origin in words.
+    def rubbish(
+        self, files: Collection[str], changed: Collection[str] | None = None, tell: Tell = silently
+    ) -> dict[str, str]:
+        """The leftovers among all of the run folder's files, each with its origin in words; `changed`: see `records`.
 
         Only the holder of the lease may ask.
         """
@@ -231,7 +282,7 @@ class RunFolder:
             kind, *rest = path.split("/")
             if kind in ("trials", "tensorboard") and len(rest) > 1:
                 of_trials[rest[0]].append(path)
-        for trial_id, record in self.records(of_trials).items():
+        for trial_id, record in self.records(of_trials, changed=changed, tell=tell).items():
             own = [path for path in of_trials[trial_id] if path.startswith("trials/")]
             why |= dict.fromkeys(_unnamed(own, record), "of a commit that was cut off")
             if not own:
@@ -242,6 +293,7 @@ class RunFolder:
         """Delete a trial; its record goes first, so that what an interruption leaves is cleaned up later."""
         for name in (COPY, RECORD):
             self.files.delete(f"trials/{trial_id}/{name}")
+        self._forget(trial_id)
         for folder in ("tensorboard", "trials"):
             self.files.delete_folder(f"{folder}/{trial_id}")
 

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
-    say(f"{sweep.name}: {count_of(len(context.trials), 'trial')}, run folder {context.folder.path}", stderr=True)
+    say(f"{sweep.name}: {count_of(len(context.trials), 'trial')} planned", stderr=True)
     from raysweep.driver import run_sweep
 
     return run_sweep(

@@ -45,6 +45,8 @@ from raysweep.worker.tasks import Assignment, StopFlag, Trainable, evaluate
 REFRESH_EXPORTS_EVERY_S = 10.0
 REFRESH_EXPORTS_SHARE = 0.05
 """The share of time that refreshing may take: a large sweep's exports are refreshed less often."""
+REFRESH_EXPORTS_AT_LEAST_EVERY_S = 45.0
+"""With the time that refreshing takes, exports are a minute old at most."""
 
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
@@ -145,7 +147,13 @@ def _housekeeping(run: Run, slot: Slot, flag: Any) -> Iterator[None]:
     run.meter.start()
     with (
         repeating("raysweep-watch", _watch(run, flag), every_s=0.1),
-        repeating("raysweep-exports", refresh, every_s=REFRESH_EXPORTS_EVERY_S, share=REFRESH_EXPORTS_SHARE),
+        repeating(
+            "raysweep-exports",
+            refresh,
+            every_s=REFRESH_EXPORTS_EVERY_S,
+            share=REFRESH_EXPORTS_SHARE,
+            at_least_every_s=REFRESH_EXPORTS_AT_LEAST_EVERY_S,
+        ),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
         repeating("raysweep-slots", Shortage(slot, run.view.say).look, every_s=SAY_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),

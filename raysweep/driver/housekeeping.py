@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,13 @@ from raysweep.errors import StorageError
 
 
 @contextmanager
-def repeating(name: str, action: Callable[[], None], every_s: float, share: float = 1.0) -> Iterator[None]:
+def repeating(
+    name: str, action: Callable[[], None], every_s: float, share: float = 1.0, at_least_every_s: float = math.inf
+) -> Iterator[None]:
     """Repeat an action, which must not raise, on a thread while the block lasts; wait at the end for the last one.
 
-    It begins every `every_s` seconds, or less often so that it takes no more than its `share` of the time.
+    It begins every `every_s` seconds, or less often so that it takes no more than its `share` of the time, but
+    `at_least_every_s` while it takes no more than half of it.
     """
     over = threading.Event()
 
@@ -24,7 +28,7 @@ def repeating(name: str, action: Callable[[], None], every_s: float, share: floa
             began = time.monotonic()
             action()
             took = time.monotonic() - began
-            pause = max(every_s, took / share) - took
+            pause = max(took, min(max(every_s, took / share), at_least_every_s) - took)
 
     thread = threading.Thread(target=repeat, name=name)
     thread.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
 BUCKET = "experiments"
@@ -25,7 +25,7 @@ class S3Server:
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = create_backend_app("s3")  # moto's dispatcher would look for the service anew with each request
         self._server: BaseWSGIServer | None = None
         self.port = 0
         self.requests: list[str] = []

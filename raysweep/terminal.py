@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,12 +28,21 @@ def say(line: str, stderr: bool = False, style: str | None = None) -> None:
     Console(stderr=stderr).print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns as wide as their widest cells; for a thousand rows rich's tables would take a second."""
+def print_columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = (), stderr: bool = False
+) -> None:
+    """Print rows in columns as wide as their widest cells, those named in `right` ending at the right.
+
+    For a thousand rows rich's tables would take a second.
+    """
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    first, *lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows))
-    say(first, style="bold")
-    print("\n".join(lines))
+    places = [str.rjust if name in right else str.ljust for name in head]
+    first, *lines = (
+        "  ".join(place(cell, width) for place, cell, width in zip(places, row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    )
+    say(first, stderr, style="bold")
+    print("\n".join(lines), file=sys.stderr if stderr else sys.stdout)
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:

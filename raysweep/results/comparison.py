@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -87,19 +88,19 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
         {
             "run": run,
             "config": [json.dumps(row) for row in texts.drop(columns=apart).to_numpy().tolist()],
-            "record": records,
-            "score": [record.best.score if record.best and can_win(record) else math.nan for record in records],
+            "score": [math.nan if (score := _score(record)) is None else score for record in records],
         }
     )
+    sides: dict[str, list[list[Record]]] = {}  # by config, for each run
+    for config, place, record in zip(trials.config, run, records, strict=True):
+        sides.setdefault(config, [[] for _ in results])[place].append(record)
     means = trials.groupby(["config", "run"]).score.mean().unstack().reindex(columns=range(len(results)))
     sign = 1 if results[0].objective.maximize else -1
     return Comparison(
         runs=[_describe(result) for result in results],
         metric=metrics.pop(),
         settings=settings,
-        common=[
-            _common(group, len(results)) for _, group in trials.groupby("config", sort=False) if group.run.nunique() > 1
-        ],
+        common=[_common(each) for each in sides.values() if sum(map(bool, each)) > 1],
         pairs=[_pair(place, means[place] - means[0], sign) for place in range(1, len(results))],
     )
 
@@ -109,20 +110,24 @@ def _texts(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in known.items()}
 
 
-def _common(trials: pd.DataFrame, runs: int) -> Common:
-    sides = [trials[trials.run == place] for place in range(runs)]
-    first = {record.seed: record for record in sides[0].record}
-    pairs = [[(first[record.seed], record) for record in side.record if record.seed in first] for side in sides[1:]]
+def _score(record: Record) -> float | None:
+    return record.best.score if record.best and can_win(record) else None
+
+
+def _common(sides: Sequence[Sequence[Record]]) -> Common:
+    first = {record.seed: record for record in sides[0]}
+    pairs = [[(first[record.seed], record) for record in side if record.seed in first] for side in sides[1:]]
     return Common(
-        name=trials.record.iloc[0].name,
-        scores=[_scores(side) if len(side) else None for side in sides],
+        name=next(record.name for side in sides for record in side),
+        scores=[_scores(side) if side else None for side in sides],
         curves=[[], *([found for pair in side if (found := _curve_difference(*pair))] for side in pairs)],
     )
 
 
-def _scores(trials: pd.DataFrame) -> Scores:
-    statuses = dict(Counter(record.status for record in trials.record))
-    return Scores(int(trials.score.count()), _known(trials.score.mean()), _known(trials.score.std()), statuses)
+def _scores(records: Sequence[Record]) -> Scores:
+    scores = [score for record in records if (score := _score(record)) is not None]
+    mean, spread = fmean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None
+    return Scores(len(scores), mean, spread, dict(Counter(record.status for record in records)))
 
 
 def _curve_difference(first: Record, other: Record) -> CurveDifference | None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import can_win
 from raysweep.store import Record
-from raysweep.terminal import format_acc, table_console, table_of
+from raysweep.terminal import format_acc, print_columns, table_console, table_of
+
+HEAD = ("rank", "trial", "status", "epoch", "val_acc", "best at", "weights")
+RIGHT = ("rank", *HEAD[3:])
+MANY = 500
+"""More trials than these are printed in plain columns, since a table that fits the terminal would take seconds."""
 
 
 def print_trials(records: Sequence[Record], stderr: bool = False) -> None:
     """Print the table of trials that are already in ranked order."""
-    table_console(stderr).print(trial_table(records))
-
-
-def trial_table(records: Sequence[Record]) -> Table:
-    """Build the table of trials that are already in ranked order."""
-    head = ("rank", "trial", "status", "epoch", "val_acc", "best at", "weights")
     rows = [(str(place) if can_win(record) else "-", *_cells(record)) for place, record in enumerate(records, 1)]
-    return table_of(head, rows, right=("rank", *head[3:]))
+    if len(rows) > MANY:
+        print_columns(HEAD, rows, RIGHT, stderr)
+    else:
+        table_console(stderr).print(table_of(HEAD, rows, RIGHT))
 
 
 def _cells(record: Record) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import StorageError
 from raysweep.registry import accepting_names_of
-from raysweep.terminal import count_of, format_bytes, say
+from raysweep.terminal import count_of, counting, format_bytes, say
 
 if TYPE_CHECKING:
     from raysweep.store import RunFolder
@@ -76,7 +76,7 @@ def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
     """Look for what may be deleted from a run folder that no other process drives; it becomes the JSON document."""
     sizes = folder.files.list_sizes()
     files: list[dict[str, Any]] = [
-        {"path": path, "bytes": sizes[path], "why": why} for path, why in folder.rubbish(sizes).items()
+        {"path": path, "bytes": sizes[path], "why": why} for path, why in folder.rubbish(sizes, tell=counting).items()
     ]
     owned = Counter[str]()
     for path, size in sizes.items():
@@ -88,10 +88,9 @@ def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
 
 
 def _delete(folder: RunFolder, found: dict[str, Any], removed: bool) -> None:
-    for file in found["files"]:
-        folder.files.delete(file["path"])
-    for trial in found["no_longer_planned"] if removed else ():
-        folder.remove(trial["id"])
+    folder.files.for_each(folder.files.delete, [file["path"] for file in found["files"]])
+    if removed:
+        folder.files.for_each(folder.remove, [trial["id"] for trial in found["no_longer_planned"]])
 
 
 def _lines(found: dict[str, Any], removed: bool, done: str) -> list[str]:

@@ -9,6 +9,9 @@ from raysweep.terminal import count_of, say
 
 SUMMARY = "run a sweep, or go on with it (the default command)"
 
+MANY = 1000
+"""With so many trials it takes a while until there is more to say than how many they are."""
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
@@ -21,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
-    say(f"{sweep.name}: {count_of(len(context.trials), 'trial')} planned", stderr=True)
+    if (count := len(context.trials)) >= MANY:
+        say(f"{sweep.name}: {count_of(count, 'trial')} planned", stderr=True)
     from raysweep.driver import run_sweep
 
     return run_sweep(

@@ -209,7 +209,7 @@ def _refresh_exports(run: Run) -> None:
         over = [record for record in ranked if record.id not in may_come_back]
         drop_weights_of_losers(run.folder, over, run.sweep.checkpoints.keep_best)
         outdated = [record for record in records if record.id in changed and record.epoch]
-        run.folder.for_each(partial(write_tensorboard, run.folder), outdated)
+        run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 
 
 def _records_now(run: Run, changed: Collection[str]) -> list[Record]:

@@ -75,4 +75,4 @@ def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_bes
     """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
     ended = [record for record in ranked if record.is_final]
     losers = [record for record in ended[keep_best:] if record.weights]
-    folder.for_each(lambda record: folder.commit(record, {}, keep=()), losers)
+    folder.files.for_each(lambda record: folder.commit(record, {}, keep=()), losers)

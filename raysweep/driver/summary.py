@@ -52,9 +52,9 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
     folder = run.folder
     if not run.stop.requested:
         drop_weights_of_losers(folder, result.trials, run.sweep.checkpoints.keep_best)
-        for path in folder.rubbish(folder.files.list_files(recursive=True), changed=()):
-            folder.files.delete(path)
-    folder.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
+        rubbish = folder.rubbish(folder.files.list_files(recursive=True), changed=())
+        folder.files.for_each(folder.files.delete, list(rubbish))
+    folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials)
 
 

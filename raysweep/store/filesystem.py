@@ -17,6 +17,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ from raysweep.config import check_no_credentials
 from raysweep.errors import StorageError
 from raysweep.store import faults
 
+S = TypeVar("S")
 T = TypeVar("T")
 
+AT_ONCE = 24
+"""How many files of an object store are read or written at the same time; pyarrow has 25 connections."""
 TEMPORARY = ".tmp"
 """Files that are not whole yet have names with this end, and begin with a dot."""
 OPTIONS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=10"}
@@ -145,11 +149,26 @@ class Storage:
         if (folder := self.local) is not None:  # a link is renamed itself
             return self._try(lambda: os.rename(folder / name, folder / new_name), name)
         paths = self.list_files(name, recursive=True)
-        for path in paths:
-            self.write(new_name + path.removeprefix(name), self.read(path))
-        for path in paths:
-            self.delete(path)
+        self.for_each(lambda path: self._copy(path, new_name + path.removeprefix(name)), paths)
+        self.for_each(self.delete, paths)
         return None
+
+    def for_each(
+        self, action: Callable[[S], T], things: Sequence[S], advance: Callable[[], None] = lambda: None
+    ) -> list[T]:
+        """Return what `action`, which uses files here, returns for each; on an object store several go on at once."""
+        answers = []
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="raysweep-files") as pool:
+            for answer in map(action, things) if self.local is not None else pool.map(action, things):
+                answers.append(answer)
+                advance()
+        return answers
+
+    def _copy(self, path: str, new_path: str) -> None:
+        """Copy a file of an object store within it: what it holds does not come here."""
+        place, new = self._place, self._full(new_path)
+        assert isinstance(place, _Bucket)
+        self._do(lambda full: place.copy(full, new), path)
 
     def _full(self, path: str) -> str:
         if not path:
@@ -263,6 +282,7 @@ class _Bucket:
         except (ValueError, OSError, NotImplementedError) as error:
             raise StorageError(f"storage {uri!r}: {error}; allowed: a path, s3://..., gs://...") from error
         self.delete, self.delete_folder = self._fs.delete_file, self._fs.delete_dir
+        self.copy = self._fs.copy_file
 
     def read(self, path: str) -> bytes:
         with self._fs.open_input_stream(path) as stream:

@@ -12,7 +12,6 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from posixpath import basename
 from typing import TypeVar
@@ -25,12 +24,9 @@ from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, Weight
 from raysweep.store.redact import redact
 from raysweep.terminal import Tell, silently
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 SUFFIX = {"last": "pt", "best": "safetensors"}
-AT_ONCE = 24
-"""How many trials' files of an object store are read or written at the same time; pyarrow has 25 connections."""
 SETTLED_S = 5.0
 """A file this much older than the newest one has another time once it is written again, however coarse the times."""
 BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
@@ -156,7 +152,7 @@ class RunFolder:
         else:
             outdated = [id for id in trial_ids if id in changed or id not in known]
         with tell(f"{self.path}: reading {len(outdated):,} records", len(outdated)) as advance:
-            found = self.for_each(partial(self.record, lenient=lenient), outdated, advance)
+            found = self.files.for_each(partial(self.record, lenient=lenient), outdated, advance)
         known |= zip(outdated, found, strict=True)
         self._known = known
         newest = max((written for _, written in stamps.values()), default=0.0)
@@ -169,17 +165,6 @@ class RunFolder:
         files = {id: (f"trials/{id}/{RECORD}", f"trials/{id}/{COPY}") for id in trial_ids}
         with tell(f"{self.path}: looking for records", None):
             return self.files.stamps("trials", files)
-
-    def for_each(
-        self, action: Callable[[S], T], things: Sequence[S], advance: Callable[[], None] = lambda: None
-    ) -> list[T]:
-        """Return what `action` returns for each; on an object store it is done for several at the same time."""
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="raysweep-trials") as pool:
-            answers = []
-            for answer in map(action, things) if self.files.local is not None else pool.map(action, things):
-                answers.append(answer)
-                advance()
-        return answers
 
     def commit(self, record: Record, weights: Mapping[str, bytes], keep: tuple[str, ...] = ("last", "best")) -> Record:
         """Commit a record together with its weights; return the record as committed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def make_run(
     scheduler: str = "none",
     text: str = SWEEP,
     end: Callable[[Record, int], Record] = lambda record, place: record,
+    former_ids: bool = False,
 ) -> Path:
     """Write a sweep file and its run folder `runs/<name>`; return the path of the sweep file.
 
@@ -50,11 +52,12 @@ def make_run(
         scheduler: as the sweep file names it.
         text: of the sweep file; `{name}`, `{epochs}` and `{scheduler}` are filled in.
         end: what becomes of a trial: takes its finished record and its place in the plan.
+        former_ids: name the trials as an older raysweep did.
     """
     path = folder / f"{name}.yaml"
     path.write_text(text.format(name=name, epochs=epochs, scheduler=scheduler))
     sweep = load_sweep(path)
-    trials = plan_trials(sweep)
+    trials = [replace(trial, id=trial.former_id) if former_ids else trial for trial in plan_trials(sweep)]
     run = RunFolder(str(folder / "runs"), name)
     plan: list[dict[str, Any]] = []
     for place, trial in enumerate(trials):

@@ -58,6 +58,7 @@ def _planned(context: Context) -> set[str]:
 
     The sweep file may name what the last run used, although the modules that registered it are not imported now.
     """
+    from raysweep.results.rerun import trials_of
     from raysweep.store.resolved import read_resolved
 
     try:
@@ -69,7 +70,7 @@ def _planned(context: Context) -> set[str]:
     if context.is_run_folder:
         return {record.id for record in last}
     with accepting_names_of(record.config for record in last):
-        return {trial.id for trial in context.trials}
+        return {trial.id for trial in trials_of(context.sweep, context.folder)}
 
 
 def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:

@@ -38,10 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     from raysweep.halving.cost import cost_of
 
     context = Context.of(arguments, DATA_LIES_BESIDE_IT if arguments.time else None)
-    sweep, trials = context.sweep, context.trials
+    sweep, edits = context.sweep, _edits(context)
+    trials = edits.trials if edits else context.trials
     cost = cost_of(sweep, trials)
     timings = _time(context) if arguments.time else None
-    edits = _edits(context)
     if arguments.json:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
@@ -66,7 +66,7 @@ def _edits(context: Context) -> Edits | None:
         return None  # the modules that read a run folder take as long to import as a small plan to print
     from raysweep.results.rerun import edits_of
 
-    return edits_of(context.sweep, context.trials, context.place[0])
+    return edits_of(context.sweep, context.place[0])
 
 
 def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing] | None) -> dict[str, Any]:

@@ -43,12 +43,12 @@ from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
 from raysweep.results.ranking import can_win, rank
-from raysweep.results.rerun import GOING_ON, Rerun, rerun_of
+from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of
 from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import Trial, plan_trials
+from raysweep.sweepfile.plan import Trial
 from raysweep.terminal import count_of, say
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
@@ -66,7 +66,7 @@ class Run:
     def __init__(self, sweep: Sweep, named: Named, folder: RunFolder, imports: tuple[str, ...]) -> None:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
         self.sweep_path = Path(named.path)
-        self.trials = plan_trials(sweep)
+        self.trials = trials_of(sweep, folder)
         self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, folder)
         """The trials' records when the run begins, in the plan's order, and what becomes of each trial."""
         self.records, self.halving = self.rerun.records, self.rerun.halving

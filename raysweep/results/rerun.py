@@ -21,7 +21,7 @@ from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, difference
+from raysweep.sweepfile.plan import Trial, difference, keep_ids, plan_trials
 from raysweep.terminal import counting
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
@@ -41,6 +41,11 @@ class Rerun:
     def left(self) -> list[Record]:
         """The trials that may have to go on."""
         return [record for record in self.records if self.fates[record.id] in GOING_ON]
+
+
+def trials_of(sweep: Sweep, folder: RunFolder) -> list[Trial]:
+    """Return a sweep's trials, by the ids that they have in the run folder, which may be empty."""
+    return keep_ids(plan_trials(sweep), set(folder.trial_ids()))
 
 
 def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: bool = False) -> Rerun:
@@ -104,6 +109,7 @@ WORDS = {
 class Edits:
     """How many trials become what in a rerun, and what else changes."""
 
+    trials: list[Trial]  # of the plan, by the ids that the run folder has for them
     counts: dict[str, int]  # by fate; and of trials `removed` from the file, which are kept outside the ranking
     notes: list[str]  # what else the rerun does or refuses, in words
 
@@ -117,22 +123,21 @@ class Edits:
         return {**self.counts, "notes": self.notes}
 
 
-def edits_of(sweep: Sweep, trials: Sequence[Trial], storage: str) -> Edits | None:
-    """Return what a rerun would do; None where no run was begun, or where `storage` is an object store."""
-    if "://" in storage:
-        return None
+def edits_of(sweep: Sweep, storage: str) -> Edits | None:
+    """Return what a rerun would do; None where no run was begun in the local folder `storage`."""
     folder = RunFolder(storage, sweep.name)
     try:
         if not folder.exists():
             return None
     except StorageError:  # a folder that cannot be looked up does not exist for us
         return None
+    trials = trials_of(sweep, folder)
     rerun = rerun_of(sweep, trials, folder, lenient=True)
     counts = dict.fromkeys(get_args(Fate), 0) | Counter(rerun.fates.values())
     others = set(folder.trial_ids()) - set(rerun.fates)
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
     begun = [record for record in rerun.left if record.has_begun]
-    return Edits({**counts, "removed": removed}, _notes(sweep, folder, begun))
+    return Edits(trials, {**counts, "removed": removed}, _notes(sweep, folder, begun))
 
 
 def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:

@@ -11,8 +11,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,7 +36,8 @@ class Trial:
     config: LoopConfig
     seed: int
     axes: dict[str, Any] = field(default_factory=dict)  # the keys that this sweep varies, with this trial's values
-    hashed: str = ""  # what the hash is of; it has 32 bits, so two texts may share one by chance
+    hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
+    former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
@@ -266,7 +268,17 @@ def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
     hashed = _hashed(config, seed, axes)
-    return Trial(f"{name}-{hashlib.sha256(hashed.encode()).hexdigest()[:8]}", name, config, seed, axes, hashed)
+    digest = hashlib.sha256(hashed.encode()).hexdigest()
+    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}")
+
+
+def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
+    """Return a plan's trials, by their former ids where these are `known`; where two share one, neither keeps it."""
+    shared = Counter(trial.former_id for trial in trials)
+    return [
+        replace(trial, id=trial.former_id) if trial.former_id in known and shared[trial.former_id] == 1 else trial
+        for trial in trials
+    ]
 
 
 def difference(trial: Trial, config: LoopConfig, seed: int) -> str:

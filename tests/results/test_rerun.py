@@ -51,7 +51,7 @@ name: {name}
 base: {{data: synthetic, epochs: {epochs}, optimizer: {{name: sgd, weight_decay: 0.030891}}}}
 scheduler: {scheduler}
 """
-"""A weight decay of 0.077067 would give the same id, by chance."""
+"""A weight decay of 0.077067 would give the same former id, by chance."""
 BEGUN = {"finished": 8, "to_continue": 1, "failed": 1, "diverged": 1, "new": 1}
 
 
@@ -136,11 +136,24 @@ def test_a_run_is_ranked_by_the_objective_of_its_last_plan(tmp_path: Path) -> No
     assert scores == sorted(scores)
 
 
+def test_the_trials_of_an_older_raysweep_keep_their_ids_and_new_ones_get_longer_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_run(tmp_path, epochs=4, end=some_of_each, former_ids=True)
+    assert main(["plan", str(sweep), "grid.lr=[0.5, 0.1, 0.01, 0.001]", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["run"] == {**dict.fromkeys(document["run"], 0), **BEGUN, "new": 5, "notes": []}
+    lengths = [len(trial["id"].rpartition("-")[2]) for trial in document["trials"]]
+    assert sorted(lengths) == [8] * 11 + [12] * 5, "one of the twelve was never begun"
+    assert main(["clean", str(sweep), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["no_longer_planned"] == []
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_record_of_another_config_with_the_same_id_is_refused_and_not_taken_for_the_trials(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = make_run(tmp_path, epochs=1, text=COLLIDING)
+    sweep = make_run(tmp_path, epochs=1, text=COLLIDING, former_ids=True)
     (trial,) = open_run(str(tmp_path / "runs/made")).trials
     assert trial.id == "baseline_block-lr0.1-92abd7d1"
     sweep.write_text(sweep.read_text().replace("0.030891", "0.077067"))

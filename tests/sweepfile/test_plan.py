@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, plan_as_json, plan_trials
+from raysweep.sweepfile.plan import Trial, keep_ids, plan_as_json, plan_trials
 
 
 def plan(**sections: object) -> list[Trial]:
@@ -30,7 +30,7 @@ def test_a_sweep_that_varies_nothing_is_one_trial() -> None:
     (trial,) = plan(base={"epochs": 3})
     assert trial.config.epochs == 3
     assert trial.axes == {}
-    assert re.fullmatch(r"baseline_block-lr0\.1-[0-9a-f]{8}", trial.id)
+    assert re.fullmatch(r"baseline_block-lr0\.1-[0-9a-f]{12}", trial.id)
 
 
 def test_a_grid_is_the_product_of_its_lists_the_last_advancing_first() -> None:
@@ -144,18 +144,32 @@ def test_a_draw_depends_only_on_seed_key_and_number() -> None:
 # Ids
 
 
-def test_ids_are_pinned_so_that_old_run_folders_go_on() -> None:
-    assert ids(grid={"lr": [0.1, 0.05], "augment": ["none", "shift"]}, base={"model": {"width": 16}}) == PINNED
+def test_ids_are_pinned_so_that_run_folders_go_on_those_of_an_older_raysweep_too() -> None:
+    trials = plan(grid={"lr": [0.1, 0.05], "augment": ["none", "shift"]}, base={"model": {"width": 16}})
+    assert [trial.id for trial in trials] == PINNED
     operations = [{"flip": {"p": 0.5}}, {"crop": {"padding": 4}}, {"color_jitter": {"hue": 0.1}}]
-    assert ids(base={"augment": operations}) == ["baseline_block-lr0.1-ab5fee29"]
+    trials += plan(base={"augment": operations})
+    assert [trial.former_id for trial in trials] == FORMER
+    known = keep_ids(trials, {"baseline_block-lr0.1-ab5fee29", "some-other-12345678"})
+    assert [trial.id for trial in known] == [*PINNED, "baseline_block-lr0.1-ab5fee29"]
 
 
 PINNED = [
-    "baseline_block-width16-lr0.1-1bd6fc4a",
-    "baseline_block-width16-lr0.1-shift-9cf9bb3f",
-    "baseline_block-width16-lr0.05-42eb34c7",
-    "baseline_block-width16-lr0.05-shift-28283909",
+    "baseline_block-width16-lr0.1-1bd6fc4aecbd",
+    "baseline_block-width16-lr0.1-shift-9cf9bb3f8caa",
+    "baseline_block-width16-lr0.05-42eb34c70553",
+    "baseline_block-width16-lr0.05-shift-282839093627",
 ]
+FORMER = [id[:-4] for id in PINNED] + ["baseline_block-lr0.1-ab5fee29"]
+
+
+def test_of_two_trials_that_an_older_raysweep_would_have_taken_for_one_neither_keeps_its_id() -> None:
+    trials = plan(
+        base={"data": "synthetic", "epochs": 1, "optimizer": {"name": "sgd"}},
+        grid={"optimizer.weight_decay": [0.030891, 0.077067]},
+    )
+    assert {trial.former_id for trial in trials} == {"baseline_block-lr0.1-92abd7d1"}
+    assert keep_ids(trials, {"baseline_block-lr0.1-92abd7d1"}) == trials
 
 
 def test_ids_do_not_depend_on_how_the_config_is_written() -> None:
@@ -186,7 +200,7 @@ def test_where_the_data_lies_and_precision_are_no_part_of_the_id_unless_varied()
 )
 def test_ids_are_short_safe_names(grid: dict[str, list[object]]) -> None:
     for trial_id in ids(grid=grid, seeds=[0, 1]):
-        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}-[0-9a-f]{8}", trial_id)
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}-[0-9a-f]{12}", trial_id)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -256,19 +270,19 @@ def test_a_trials_id_stays_when_the_sweep_around_it_is_edited() -> None:
 
 
 COLLIDING = {"data": "synthetic", "epochs": 1, "optimizer": {"name": "sgd"}}
-"""With weight decays of 0.030891 and 0.077067 this config has the same id, by chance."""
+"""With weight decays of 0.010832349 and 0.01118027 this config has the same id, by chance."""
 
 
 def test_two_trials_whose_hashes_collide_are_refused_and_named_rather_than_one_dropped() -> None:
-    decays = {"optimizer.weight_decay": [0.030891, 0.5, 0.077067]}
+    decays = {"optimizer.weight_decay": [0.010832349, 0.5, 0.01118027]}
     with pytest.raises(SweepFileError) as caught:
         plan(base=COLLIDING, grid=decays)
     (problem,) = caught.value.problems
-    assert "baseline_block-lr0.1-92abd7d1" in problem
-    assert "optimizer.weight_decay 0.030891 and 0.077067" in problem
+    assert "baseline_block-lr0.1-a34a67d9e8c3" in problem
+    assert "optimizer.weight_decay 0.010832349 and 0.01118027" in problem
     assert "exclude" in problem
-    assert len(plan(base=COLLIDING, grid=decays, exclude=[{"optimizer.weight_decay": 0.077067}])) == 2
+    assert len(plan(base=COLLIDING, grid=decays, exclude=[{"optimizer.weight_decay": 0.01118027}])) == 2
 
 
 def test_the_same_trial_twice_is_one_and_no_collision() -> None:
-    assert len(plan(base=COLLIDING, grid={"optimizer.weight_decay": [0.030891, 0.030891]})) == 1
+    assert len(plan(base=COLLIDING, grid={"optimizer.weight_decay": [0.01118027, 0.01118027]})) == 1

@@ -222,12 +222,16 @@ def run_task(
     It does not run on the nodes `without`.
 
     Return its result, or None if the run is to stop before it is there.
+
+    Raises:
+        ClusterError: its process died again and again.
     """
     of_a_worker: dict[str, Any] = {
         "num_cpus": slot.cpus,
         "num_gpus": slot.gpus,
         "accelerator_type": slot.accelerator,
         "label_selector": avoiding(without),
+        "scheduling_strategy": "SPREAD",  # where a process died, Ray tries again three times: not all on a bad node
     }
     start: Any = ray.remote(**of_a_worker)(task)
     with run.view.step(what):
@@ -237,6 +241,11 @@ def run_task(
                 return wait_for(reference, slot, run.view.say, lambda: run.stop.requested)
             except ray.exceptions.NodeDiedError:
                 run.view.say(f"{what}: the node went away; starts again")
+            except ray.exceptions.WorkerCrashedError as error:
+                raise ClusterError(
+                    f"{what}: its process died four times in a row, ended by the kernel for want of memory (then dmesg "
+                    "on a node says so), or by a crash of native code; see /tmp/ray/session_latest/logs"
+                ) from error
     return None
 
 

@@ -38,6 +38,19 @@ for line in sys.stdin:
 cluster.shutdown()
 """
 
+SLOW = """
+import time
+from raysweep import register_model
+from raysweep.vision.models.resnets import baseline_block
+
+@register_model("slow")
+def slow(num_classes, width=None):
+    net = baseline_block(num_classes, width)
+    net.register_forward_pre_hook(lambda module, inputs: time.sleep(0.02 * module.training))
+    return net
+"""
+"""A network whose trials take a while on a quick machine too."""
+
 SET = (
     "data.image_size=32",
     "data.per_class=150",  # 1.4 MB: a smaller set travels with the trials, and is never lost
@@ -147,9 +160,11 @@ def test_a_trial_whose_node_is_to_go_away_commits_in_time_and_goes_on_elsewhere(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2000)
 def test_the_only_node_killed_ten_times_in_a_row_costs_nothing_but_time(nodes: Nodes, command: Command) -> None:
-    sweep, many = command.sweep("[0.1, 0.01]"), ("epochs=300", *SET)
-    process = command.start(sweep, *many)
+    (command.folder / "my_nets.py").write_text(SLOW)
+    words = (command.sweep("[0.1, 0.01]", model="slow"), "--import", "my_nets", "epochs=100", *SET)
+    process = command.start(*words)
     took = []
     for _ in range(10):
         trained_further(command, process)
@@ -157,11 +172,11 @@ def test_the_only_node_killed_ten_times_in_a_row_costs_nothing_but_time(nodes: N
         began = time.monotonic()
         trained_further(command, process)
         took.append(time.monotonic() - began)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     print("recoveries took", " ".join(f"{seconds:.0f}" for seconds in took), "s")
     disturbed = curves(command.records("small"))
-    command(sweep, *many, "--fresh")
+    command(*words, "--fresh")
     assert disturbed == curves(command.records("small"))
 
 

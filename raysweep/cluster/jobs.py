@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ class JobServer:
         }
         environment = {"working_dir": str(folder), "env_vars": variables}
         command = shlex.join(words)
+        # Ray deletes a folder's package after its last job, also while the next job of the same content counts on it.
+        (folder / ".submission").write_text(uuid.uuid4().hex)
         with self._asking("does not take the job"):
             return str(self.client.submit_job(entrypoint=command, runtime_env=environment, metadata=dict(metadata)))
 

@@ -98,18 +98,19 @@ def test_modules_beside_the_imported_one_travel_and_the_hint_at_the_end_names_wh
     assert "INFO" not in out, "Ray's own lines"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_another_submit_while_a_job_runs_says_what_differs_and_replaces_it_if_asked(command: Command) -> None:
     sweep = command.sweep("[0.1]")
-    long = ("submit", sweep, "epochs=100000", "--detach")
+    often = "checkpoints.every_minutes=0.001"
+    long = ("submit", sweep, often, "epochs=100000", "--detach")
     command(*long)
-    wait_for(lambda: (command.folder / "runs" / "small" / "resolved.yaml").exists(), 200)
-    _, said = command("submit", sweep, "epochs=2", "retries=0", code=2)
+    wait_for(lambda: any(record["metrics"] for record in command.records("small").values()), 200)
+    _, said = command("submit", sweep, often, "epochs=2", "retries=0", code=2)
     assert "base.epochs: 100000 there, 2 here; retries: 1 there, 0 here. Submit those to follow it" in said
     _, said = command(*long)
     assert "small is already running, as job raysubmit_" in said
-    out, said = command("submit", sweep, "epochs=2", "retries=0", "--replace")
+    out, said = command("submit", sweep, often, "epochs=2", "retries=0", "--replace")
     assert "its trials commit what is whole" in said
     assert "best checkpoint" in out
     records = {record["epochs"]: record["status"] for record in command.records("small").values()}

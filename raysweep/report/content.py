@@ -125,7 +125,7 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         colour_key=colour_key,
         sweep=sweep,
         hours=hours_of(result.trials, read_spent(result.folder)),
-        is_running=not has_ended and result.folder.is_driven(),
+        is_running=not has_ended and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         command=command,
     )

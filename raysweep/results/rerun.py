@@ -45,7 +45,7 @@ class Rerun:
 
 def trials_of(sweep: Sweep, folder: RunFolder) -> list[Trial]:
     """Return a sweep's trials, by the ids that they have in the run folder, which may be empty."""
-    return keep_ids(plan_trials(sweep), set(folder.trial_ids()))
+    return keep_ids(plan_trials(sweep), set(folder.trial_ids(deleted_too=True)))
 
 
 def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: bool = False) -> Rerun:

@@ -133,12 +133,13 @@ class Storage:
         there = {key: next(filter(None, map(find, paths)), None) for key, paths in files.items()}
         return {key: (entry.bytes, entry.modified) for key, entry in there.items() if entry}
 
-    def list_folders(self, path: str = "") -> list[str]:
+    def list_folders(self, path: str = "", empty_too: bool = False) -> list[str]:
         """Folders directly in a folder, relative to this one, sorted.
 
         Where objects were deleted, pyarrow leaves empty ones that stand for their folders: such a folder is left out.
+        If those may be there, too, it takes fewer requests.
         """
-        if self.local is not None:
+        if self.local is not None or empty_too:
             return sorted(name for name, entry in self._list(path).items() if not entry.is_file)
         start = len(path) + 1 if path else 0
         below = (file[start:].split("/") for file in self.list_files(path, recursive=True))

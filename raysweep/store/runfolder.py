@@ -106,9 +106,12 @@ class RunFolder:
 
     # -- records and weights
 
-    def trial_ids(self) -> list[str]:
-        """The ids of all trials that have a folder, in the plan or not."""
-        return list(map(basename, self.files.list_folders("trials")))
+    def trial_ids(self, deleted_too: bool = False) -> list[str]:
+        """The ids of all trials that have a folder, in the plan or not.
+
+        If trials that were deleted may be among them, an object store is asked for less.
+        """
+        return list(map(basename, self.files.list_folders("trials", empty_too=deleted_too)))
 
     def record(self, trial_id: str, lenient: bool = False) -> Record | None:
         """The committed record of a trial; None if there is none, or if it and its copy are damaged.

@@ -28,7 +28,7 @@ from raysweep.driver.before import Run
 from raysweep.driver.during import _refresh_exports
 from raysweep.driver.housekeeping import repeating
 from raysweep.halving.scores import best_epoch
-from raysweep.results.rerun import rerun_of
+from raysweep.results.rerun import rerun_of, trials_of
 from raysweep.results.run import read_results
 from raysweep.store import RunFolder, runfolder
 from raysweep.store.record import Record, planned_record
@@ -92,7 +92,9 @@ def test_one_listing_tells_which_trials_have_a_record_and_nothing_else_is_read(m
     ids = {made.finish(number) for number in (3, 5, 8)}
     folder = RunFolder(made.storage, "many")
     made.asked()
-    rerun = rerun_of(made.sweep, made.trials, folder)
+    trials = trials_of(made.sweep, folder)
+    assert made.asked() == {"listings": 1}, "which ids are known"
+    rerun = rerun_of(made.sweep, trials, folder)
     assert {id for id, fate in rerun.fates.items() if fate == "finished"} == ids
     asked = made.asked()
     assert asked.pop("listings") == 1

@@ -14,6 +14,7 @@ import torch
 from running import curves
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings
 from raysweep.driver.failures import Failure
 from raysweep.loops import loop
@@ -197,7 +198,7 @@ def test_a_process_that_was_ended_leaves_in_the_record_what_was_raised_and_not_t
     run = ended.begin()
     run._remember(ArithmeticError("rank 1 broke down"), attempt=1, last_words=True)
     died = {"type": "ProcessDied", "message": "its process died", "traceback": ""}
-    failing = Endings(ended.folder, board=None)  # type: ignore[arg-type]
+    failing = Endings(ended.folder, Board([ended.assignment.record], maximize=True))
     failing.fail(ended.assignment.record, Failure("ProcessDied", "its process died", ""))
     failing.finish()
     failed = ended.folder.record(TRIAL)

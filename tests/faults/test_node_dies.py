@@ -176,7 +176,7 @@ def test_the_only_node_killed_ten_times_in_a_row_costs_nothing_but_time(nodes: N
     assert process.returncode == 0, err
     print("recoveries took", " ".join(f"{seconds:.0f}" for seconds in took), "s")
     disturbed = curves(command.records("small"))
-    command(*words, "--fresh")
+    command.start(*words, "--fresh").communicate(timeout=900)
     assert disturbed == curves(command.records("small"))
 
 

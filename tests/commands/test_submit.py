@@ -40,17 +40,20 @@ def conv(width):
 
 
 CLUSTER = """
-import json, socket, sys
+import json, pathlib, socket, sys, tempfile
 from ray.cluster_utils import Cluster
 
 with socket.socket() as one:  # Ray's own choice, 52365, may be another cluster's
     one.bind(("127.0.0.1", 0))
     port = one.getsockname()[1]
-arguments = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": port}
-cluster = Cluster(initialize_head=True, head_node_args=arguments)
-print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
-sys.stdin.read()
-cluster.shutdown()
+with tempfile.TemporaryDirectory(prefix="rs-") as folder:  # jobs connect to the cluster that is named in it
+    listens = {"dashboard_port": 0, "dashboard_agent_listen_port": port}
+    arguments = {"num_cpus": 2, "include_dashboard": True, "temp_dir": folder, **listens}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    pathlib.Path(folder, "ray_current_cluster").write_text(cluster.address)
+    print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
+    sys.stdin.read()
+    cluster.shutdown()
 """
 
 

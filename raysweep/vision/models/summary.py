@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from raysweep.errors import UserError
 from raysweep.vision.config import ModelConfig
 from raysweep.vision.models.build import build_model, forward_problem
 from raysweep.vision.models.receptive_field import WHOLE_IMAGE, FieldMode
@@ -67,7 +68,7 @@ def _build_on_meta(config: ModelConfig, num_classes: int) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_model(config, num_classes)
-    except RuntimeError:
+    except UserError:  # maybe only for want of numbers, which tensors on the meta device do not have
         return build_model(config, num_classes).to("meta")
 
 

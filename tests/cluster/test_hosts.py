@@ -111,6 +111,7 @@ def test_old_code_on_a_worker_is_refused_before_training_and_doctor_names_the_fi
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.long
 def test_images_on_one_worker_alone_are_prepared_there_and_doctor_warns(nodes: Nodes, command: Command) -> None:
     write_images(nodes.data[1], 4)
     out, _ = command("doctor", "folder.yaml", "--json", code=1)  # Ray's own file for the token is open to all

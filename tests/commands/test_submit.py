@@ -91,6 +91,7 @@ def write_modules(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.long
 def test_modules_beside_the_imported_one_travel_and_the_hint_at_the_end_names_what_the_file_needs(
     command: Command,
 ) -> None:

@@ -111,6 +111,7 @@ loop().train = train
 """
 
 
+@pytest.mark.long
 def test_a_stopped_trial_that_begins_anew_and_comes_out_otherwise_keeps_the_score_by_which_it_was_judged(
     noop: Command,
 ) -> None:

@@ -59,6 +59,7 @@ def mortal_sweep(command: Command, once: bool) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_trial_whose_process_dies_in_the_middle_of_an_epoch_goes_on_from_its_commit_there_to_the_same_numbers(
     command: Command,
 ) -> None:

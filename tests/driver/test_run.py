@@ -162,15 +162,15 @@ def test_a_run_that_is_stopped_before_its_first_trial_says_so_and_begins_later(c
 
 def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(command: Command) -> None:
     sweep = command.sweep(lrs="[0.1, 0.05]")
-    command(sweep, "epochs=300", "--storage", command.folder / "whole")
-    process = command.start(sweep, "epochs=300")
+    command(sweep, "epochs=200", "--storage", command.folder / "whole")
+    process = command.start(sweep, "epochs=200")
     wait_for(lambda: process.poll() is not None or "starts" in process.stderr.readline())  # type: ignore[union-attr]
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command again" in err
-    command(sweep, "epochs=300")
+    command(sweep, "epochs=200")
     resumed = curves(command.records("small"))
     whole = {
         path.parent.name: json.loads(path.read_text())["record"]

@@ -235,14 +235,15 @@ def wait_for(reference: Any, slot: Slot, say: Callable[[str], None], is_stopped:
 class Shortage:
     """Says that no node holds a trial, each time that one looks and it is so."""
 
-    def __init__(self, slot: Slot, say: Callable[[str], None]) -> None:
-        self._slot, self._say = slot, say
+    def __init__(self, slot: Slot, say: Callable[[str], None], avoided: Callable[[], Collection[str]] = tuple) -> None:
+        self._slot, self._say, self._avoided = slot, say, avoided
         self._had_room_at = time.monotonic()
 
     def look(self) -> None:
         """Count the slots, and say so if there are none."""
         now = time.monotonic()
-        if count_slots(self._slot):
+        avoided = self._avoided()
+        if count_slots(self._slot, without=avoided):
             self._had_room_at = now
             return
         each = resource_words(self._slot.bundle)
@@ -250,6 +251,7 @@ class Shortage:
         self._say(
             f"still waiting for {need}, for {now - self._had_room_at:.0f} s so far; "
             "`ray status` on the head, or the dashboard, shows what the autoscaler does"
+            + ("; the nodes on which processes died are not used in this run, but in a rerun" if avoided else "")
         )
 
 

@@ -171,7 +171,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     found = TrainedOn()
     for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
-        without = _nodes_without(run, slot, alike[0])
+        without = nodes_without(run, slot, alike[0])
         what = f"preparing {alike[0].data_name()}"
         prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=without)
         if prepared is None:
@@ -183,7 +183,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     return found
 
 
-def _nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
+def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
     """Return the ids of the nodes that have room for a trial and not the files of a data set; none if all have them."""
     hosts = live_hosts()
     able = [host for host in hosts if slot.fits(host.resources)]

@@ -19,7 +19,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
-from raysweep.driver.before import Run, TrainedOn, run_task
+from raysweep.driver.before import Run, TrainedOn, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -53,13 +53,13 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
     flag = _start_stop_flag()
     nodes = Nodes(partial(count_slots, slot))
-    request = SlotRequest(slot, nodes.avoided)
+    request = SlotRequest(slot, lambda: nodes.avoided)
     queue = _make_queue(run, left, slot, on, nodes)
     limits, retries = run.sweep.limits, run.sweep.retries
     events = TuneEvents(
         run.board, run.stop, retries, limits.stall_minutes, queue, nodes, run.endings.fail, run.view.say
     )
-    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, slot, flag):
+    with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, slot, nodes, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
         trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
@@ -87,7 +87,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     return TrialQueue(
         run.halving,
         [_assignment(run, record, slot, on.conditions[record.id]) for record in left],
-        count_slots=lambda: count_slots(slot, without=nodes.avoided()),
+        count_slots=lambda: count_slots(slot, without=nodes.avoided),
         max_concurrent=run.sweep.limits.max_concurrent,
         retries=run.sweep.retries,
         endings=run.endings,
@@ -139,7 +139,7 @@ def _set_tune_environment(max_starting: int) -> None:
 
 
 @contextmanager
-def _housekeeping(run: Run, slot: Slot, flag: Any) -> Iterator[None]:
+def _housekeeping(run: Run, slot: Slot, nodes: Nodes, flag: Any) -> Iterator[None]:
     """Do beside Tune what has to be done now and then, each on a thread of its own, while the block lasts."""
     tolerant = Tolerant(run.folder.path, run.view.say)
     refresh, save = partial(tolerant, partial(_refresh_exports, run)), partial(tolerant, run.meter.save)
@@ -155,7 +155,7 @@ def _housekeeping(run: Run, slot: Slot, flag: Any) -> Iterator[None]:
             at_least_every_s=REFRESH_EXPORTS_AT_LEAST_EVERY_S,
         ),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
-        repeating("raysweep-slots", Shortage(slot, run.view.say).look, every_s=SAY_EVERY_S),
+        repeating("raysweep-slots", Shortage(slot, run.view.say, lambda: nodes.avoided).look, every_s=SAY_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
         repeating("raysweep-notices", _tell_of_nodes_that_leave(run), every_s=LOOK_EVERY_S),
     ):
@@ -190,7 +190,7 @@ def _tell_of_nodes_that_leave(run: Run) -> Callable[[], None]:
         for node in set(drained_nodes()) - told:
             told.add(node)
             name = node_names().get(node, node)
-            run.view.say(f"{name}: this node is to go away: trials there commit now, and nothing new starts there")
+            run.view.say(f"{name}: this node is to go away: trials there commit now, and no new process starts there")
 
     return tell
 
@@ -231,11 +231,13 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     winner = read_results(folder).best
     if winner is None or winner.best is None or not is_wanted(folder, winner, tta):
         return
-    arrays = data.get(loop().config.model_validate(winner.config).data_key())
+    config = loop().config.model_validate(winner.config)
+    arrays = data.get(config.data_key())
     views = views_to_evaluate(winner, tta)
     what, storage = f"evaluating {winner.id}", folder.parent.uri
     try:
-        accuracies = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays)
+        without = nodes_without(run, slot, config) if arrays is None else []
+        accuracies = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays, without=without)
     except (ray.exceptions.RayError, UserError) as error:
         lines = str(getattr(error, "cause", None) or error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__  # the last line of a traceback says what went wrong

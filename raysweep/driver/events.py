@@ -150,13 +150,15 @@ class TuneEvents(Stateless, TrialProgressCallback):
 
     def _say_what_is_avoided(self) -> None:
         """Say which nodes have fallen out, and which have not after all."""
-        before, self._avoided = self._avoided, self._nodes.avoided()
+        before, self._avoided = self._avoided, self._nodes.avoided
         for node in set(self._avoided) - set(before):
             self._say(
                 f"{self._name(node)}: {IN_A_ROW} processes in a row died on this node; new ones start on other nodes"
             )
         for node in set(before) - set(self._avoided):
-            self._say(f"{self._name(node)}: the deaths on this node were a trial's fault; processes start there again")
+            self._say(
+                f"{self._name(node)}: a trial works on this node, or its deaths were a trial's own; it is used again"
+            )
 
     def _name(self, node: str) -> str:
         """Return what people call a node, given its id."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import PlacementGroup, placement_group
@@ -31,8 +31,16 @@ class Streak:
     """Whether no trial had worked on the node before."""
     trials: list[str] = field(default_factory=list)
     """Whose processes died, a trial once for each of them."""
-    others_are_left: bool = False
-    """Whether a trial fits the nodes that are neither this one nor avoided."""
+
+
+class Death(NamedTuple):
+    """The death of a trial's process."""
+
+    streak: Streak
+    had_begun: bool
+    """Whether the trial had begun in the process."""
+    had_others: bool
+    """Whether a trial fitted the nodes that were neither this one nor avoided then."""
 
 
 class Nodes:
@@ -44,8 +52,11 @@ class Nodes:
 
     def __init__(self, count_slots: Callable[[Collection[str]], int]) -> None:
         self._count_slots = count_slots
+        self.avoided: list[str] = []
+        """The nodes on which no process is to start. Each had others beside it when it fell out; it stays out if these
+        go away, since whatever starts there dies."""
         self._streaks: dict[str, Streak] = {}
-        self._deaths: dict[str, list[tuple[Streak, bool]]] = defaultdict(list)
+        self._deaths: dict[str, list[Death]] = defaultdict(list)
         self._worked: set[str] = set()
         self._failed: set[str] = set()
 
@@ -53,42 +64,46 @@ class Nodes:
         """Note that a trial which started on a node has reported an epoch from there."""
         self._worked.add(node)
         self._streaks.pop(node, None)
+        self._decide()
 
     def die(self, trial: str, node: str, had_begun: bool) -> None:
         """Note that a trial's process died on a node, `""` if Ray does not say where."""
-        streak = Streak(node, is_first=node not in self._worked)
+        streak, had_others = Streak(node, is_first=node not in self._worked), False
         if node:
             streak = self._streaks.setdefault(node, streak)
-            streak.others_are_left = self._count_slots({*self.avoided(), node}) > 0
+            had_others = self._count_slots({*self.avoided, node}) > 0
         streak.trials.append(trial)
-        self._deaths[trial].append((streak, had_begun))
+        self._deaths[trial].append(Death(streak, had_begun, had_others))
+        self._decide()
 
     def fail(self, trial: str) -> None:
         """Note that a trial has failed for good: its deaths speak against no node."""
         self._failed.add(trial)
+        self._decide()
 
     def deaths(self, trial: str, had_begun: bool = True) -> int:
         """Return how many deaths count against a trial, of those after it had begun in the process or before."""
-        of_kind = (streak for streak, begun in self._deaths[trial] if begun == had_begun)
-        return sum(not self._is_excused(trial, streak) for streak in of_kind)
+        of_kind = (death for death in self._deaths[trial] if death.had_begun == had_begun)
+        return sum(not self._is_excused(trial, death) for death in of_kind)
 
-    def avoided(self) -> list[str]:
-        """Return the nodes on which no process is to start, the first to fall out first; some are always left."""
-        out: list[str] = []
-        for streak in self._streaks.values():
-            if self._speaks_against_its_node(streak) and self._count_slots({*out, streak.node}):
-                out.append(streak.node)
-        return out
+    def _decide(self) -> None:
+        against = [streak.node for streak in self._streaks.values() if self._speaks_against_its_node(streak)]
+        out = [node for node in self.avoided if node in against]
+        for node in against:
+            if node not in out and self._count_slots({*out, node}):
+                out.append(node)
+        self.avoided = out
 
-    def _is_excused(self, trial: str, streak: Streak) -> bool:
-        may_be_the_nodes = streak.is_first or self._speaks_against_its_node(streak)
-        return may_be_the_nodes and streak.others_are_left and not self._is_to_blame(trial)
+    def _is_excused(self, trial: str, death: Death) -> bool:
+        may_be_the_nodes = death.streak.is_first or self._speaks_against_its_node(death.streak)
+        had_a_choice = death.had_others or death.streak.node in self.avoided
+        return may_be_the_nodes and had_a_choice and not self._is_to_blame(trial)
 
     def _speaks_against_its_node(self, streak: Streak) -> bool:
         return sum(not self._is_to_blame(trial) for trial in streak.trials) >= IN_A_ROW
 
     def _is_to_blame(self, trial: str) -> bool:
-        return trial in self._failed or len({streak.node for streak, _ in self._deaths[trial]}) > MOST_NODES
+        return trial in self._failed or len({death.streak.node for death in self._deaths[trial]}) > MOST_NODES
 
 
 class SlotRequest(PlacementGroupFactory):

@@ -109,6 +109,7 @@ class RayAsha(Stateless, ASHAScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial is new."""
+        self._queue.know(trial)
         self._request.take_the_place_of_tunes_own(trial)
         super().on_trial_add(tune_controller, trial)
 

@@ -34,7 +34,7 @@ class Assignment:
     """What a trial's process is told, beside the images."""
 
     record: Record
-    """The trial's record as planned, before anything was trained."""
+    """The trial's record as the run found it, with the config of the sweep file."""
     storage: str
     run_name: str
     objective: Objective
@@ -218,6 +218,7 @@ def evaluate(
     setting.set_up_process()
     network = build_from_record(RunFolder(storage, run_name), record)
     if arrays is None:
-        arrays = loop().prepare(loop().config.model_validate(record.config), Path(setting.sweep_folder))
+        with setting.on_this_host():
+            arrays = loop().prepare(loop().config.model_validate(record.config), Path(setting.sweep_folder))
     measured = loop().accuracies(record.conditions, network, arrays, tta, setting.device)
     return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]

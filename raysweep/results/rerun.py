@@ -21,7 +21,7 @@ from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, difference, keep_ids, plan_trials
+from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials
 from raysweep.terminal import counting
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
@@ -66,21 +66,27 @@ def _known(trial: Trial, record: Record | None, sweep: Sweep, folder: RunFolder)
     planned = planned_record(trial)
     if record is None:
         return planned
-    if record.config != planned.config and (unlike := _difference(trial, record)):
-        raise StorageError(
-            f"{folder.path}/trials/{record.id}: another trial has had this id by chance (now and then: {unlike}); "
-            "exclude the new one from the sweep, or move that folder away"
-        )
+    if record.config != planned.config:
+        _check_that_it_is_the_trials(trial, record, folder)
     best = score_again(record.best, record.metrics, sweep.objective)
     return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
 
 
-def _difference(trial: Trial, record: Record) -> str:
+def _check_that_it_is_the_trials(trial: Trial, record: Record, folder: RunFolder) -> None:
     try:
         config = loop().config.model_validate(record.config)
     except ValidationError:  # of a raysweep whose settings were others
-        return ""
-    return difference(trial, config, record.seed)
+        return
+    unlike = difference(trial, config, record.seed)
+    if not unlike:
+        return
+    where, advice = f"{folder.path}/trials/{record.id}", "exclude the new one from the sweep, or move that folder away"
+    if is_same_but_for_axes(trial, config, record.seed):
+        why = (
+            f"trained before the sweep varied it, with another value (now and then: {unlike}), and its id does not tell"
+        )
+        raise StorageError(f"{where}: {why}; give the sweep another name, or move that folder away")
+    raise StorageError(f"{where}: another trial has had this id by chance (now and then: {unlike}); {advice}")
 
 
 def _fate(record: Record, halving: Halving, sweep: Sweep) -> Fate:

@@ -293,6 +293,11 @@ def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
     return ", ".join(f"{key} {one.get(key)} and {other.get(key)}" for key in keys)
 
 
+def is_same_but_for_axes(trial: Trial, config: LoopConfig, seed: int) -> bool:
+    """Whether they differ only in settings that are in an id where the sweep varies them."""
+    return _hashed(config, seed, {}) == _hashed(trial.config, trial.seed, {})
+
+
 def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
     """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)

@@ -149,6 +149,19 @@ def test_the_trials_of_an_older_raysweep_keep_their_ids_and_new_ones_get_longer_
     assert json.loads(capsys.readouterr().out)["no_longer_planned"] == []
 
 
+def test_an_axis_of_a_setting_that_an_id_tells_only_if_it_varies_is_not_taken_for_a_collision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_run(
+        tmp_path, epochs=1, text=COLLIDING.replace("epochs: {epochs},", "epochs: {epochs}, compile: true,")
+    )
+    assert main(["plan", str(sweep), "grid.compile=[false, true]"]) == 2
+    said = capsys.readouterr().err
+    assert "compile False and True" in said
+    assert "before the sweep varied it" in said
+    assert "chance" not in said
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_record_of_another_config_with_the_same_id_is_refused_and_not_taken_for_the_trials(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]

@@ -87,6 +87,11 @@ class JobServer:
             jobs = self.client.list_jobs()
         for job in jobs:
             if not job.status.is_terminal() and metadata.items() <= (job.metadata or {}).items():
+                if job.submission_id is None:
+                    raise ClusterError(
+                        f"{metadata['raysweep']} is run by a process that is connected to the cluster itself, not by "
+                        "a job: see `raysweep status`, or stop that process"
+                    )
                 return str(job.submission_id), dict(job.metadata or {})
         return None
 

@@ -38,6 +38,7 @@ class Head:
         app.router.add_get("/api/jobs/{job}", self.info)
         app.router.add_get("/api/jobs/{job}/logs/tail", self.tail)
         app.router.add_post("/api/jobs/", self.submit)
+        app.router.add_get("/api/jobs/", self.list)
         app.router.add_route("*", "/api/packages/{rest:.*}", self.package)
         return app
 
@@ -49,6 +50,10 @@ class Head:
 
     async def submit(self, request: web.Request) -> web.Response:
         return web.Response(text=NO_AGENT, status=500)
+
+    async def list(self, request: web.Request) -> web.Response:
+        about = {"type": "DRIVER", "job_id": "01000000", "entrypoint": "raysweep run", "status": self.status}
+        return web.json_response([{**about, "metadata": {"raysweep": "a", "raysweep_run_folder": "s3://b/a"}}])
 
     async def info(self, request: web.Request) -> web.Response:
         if self.is_silent:
@@ -102,6 +107,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "ASK_EVERY_S", 0.2)
     monkeypatch.setattr(jobs, "ANSWER_WITHIN_S", 0.5)
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_sweep_that_a_process_runs_without_a_job_is_not_followed_as_one(port: int) -> None:
+    with serving(Head("RUNNING"), port) as address:
+        server = JobServer(address)
+        with pytest.raises(ClusterError, match="a is run by a process that is connected to the cluster itself"):
+            server.find_running({"raysweep": "a", "raysweep_run_folder": "s3://b/a"})
+        assert server.find_running({"raysweep": "another"}) is None
 
 
 def follow_on_thread(address: str) -> tuple[list[str], Callable[[], Any]]:

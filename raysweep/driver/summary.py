@@ -52,7 +52,7 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
     folder = run.folder
     if not run.stop.requested:
         drop_weights_of_losers(folder, result.trials, run.sweep.checkpoints.keep_best)
-        rubbish = folder.rubbish(folder.files.list_files(recursive=True), changed=())
+        rubbish = folder.rubbish(folder.files.list_files(recursive=True))
         folder.files.for_each(folder.files.delete, list(rubbish))
     folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials)
@@ -89,7 +89,7 @@ def _say_what_is_missing(run: Run, result: SweepResult) -> int:
     for record in failed:
         error = record.error or {}
         run.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
-    is_whole = result.best is None or run.folder.is_whole(result.best, "best")
+    is_whole = result.best is None or run.folder.is_whole(result.best, "best", again=True)
     if result.best and is_whole:
         run.view.say(f"best checkpoint: python -m raysweep pull {run.named.in_words()}")
     elif result.best:

@@ -228,10 +228,10 @@ class RunFolder:
             self.damaged.setdefault(path, "is missing")
         return data
 
-    def is_whole(self, record: Record, kind: str) -> bool:
-        """Whether a record's weights are undamaged, if it has any of this kind; each file is read once."""
+    def is_whole(self, record: Record, kind: str, again: bool = False) -> bool:
+        """Whether a record's weights are undamaged, if it has any of this kind; read once, unless `again`."""
         path = self.weights_path(record, kind)
-        if path is not None and path not in self._whole:
+        if path is not None and (again or path not in self._whole):
             if self.read_weights(record, kind) is None:
                 return False
             self._whole.add(path)

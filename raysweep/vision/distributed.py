@@ -32,7 +32,7 @@ STEP_TIMEOUT = timedelta(minutes=15)
 """Longest wait for the others in a step. A rank that dies is noticed at once, by its closed connections; this is for
 one that hangs."""
 DECISION_TIMEOUT = timedelta(hours=2)
-"""Longest wait for rank 0 between epochs, where it commits, perhaps to a store that is away for a while."""
+"""Longest wait for rank 0 before a step or an epoch, where it commits, perhaps to a store that is away for a while."""
 
 
 class Group:

@@ -45,7 +45,7 @@ def seeded(device: torch.device, *key: str | int, states: Sequence[torch.Tensor]
                 torch.cuda.manual_seed(seed)
         if states is not None:
             torch.set_rng_state(states[0])
-            if cuda:
+            if cuda and len(states) > 1:  # a state that was saved on a CPU has none
                 torch.cuda.set_rng_state(states[1], device)
         yield
 

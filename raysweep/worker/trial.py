@@ -43,6 +43,8 @@ from raysweep.worker.tasks import Assignment, result_of
 
 COMMIT_UNDER_NOTICE_EVERY_S = 20.0
 """How often a trial commits whose node is to go away."""
+TELL_EVERY_S = 5.0
+"""How often such a trial reports that it is alive, lest it be ended for its silence."""
 LOOK_EVERY_S = 0.25
 """How often a trial that waits for its data looks whether the run is to stop."""
 
@@ -163,9 +165,13 @@ class _Run:
             DataError: they cannot be made anew.
             Interrupted: the run is to stop meanwhile.
         """
+        told_at = time.monotonic()
         while not ray.wait([reference], timeout=LOOK_EVERY_S)[0]:
             if self.should_stop():
                 raise Interrupted("stopped while the data was loaded")
+            if time.monotonic() - told_at > TELL_EVERY_S:  # it waits, and does not hang
+                told_at = time.monotonic()
+                self._report(is_new=False)
         arrays: dict[str, Any] = result_of(reference)
         return arrays
 
@@ -226,15 +232,15 @@ class _Run:
         planned, objective = self.assignment.record, self.assignment.objective
         self.folder.damaged.clear()
         self.folder.tidy(planned.id)
-        record, data = self.folder.resume_point(planned.id) or (planned, None)
+        record, data = self.folder.resume_point(planned.id) or (planned.cut(0), None)
         self.remark = _setback(self.folder.damaged, record.epoch)
         metrics, rungs = record.metrics, self.assignment.rungs
-        past_error = self.assignment.past_error if attempt == 1 else None
+        error = (self.assignment.past_error if attempt == 1 else None) or record.error
         self.pending_best = None
         self.record = record.with_(
             status="running",
-            attempts=self.assignment.deaths + attempt,
-            error=record.ended_by(past_error) if past_error else record.error,
+            attempts=self._attempts(attempt),
+            error=record.ended_by(error) if error else None,
             config=planned.config,
             conditions=dict(self.assignment.conditions),
             best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
@@ -299,12 +305,15 @@ class _Run:
         committed = self.folder.record(self.assignment.record.id) or (self.assignment.record if last_words else None)
         if committed is not None:
             described = {**self._describe(error), **({LAST_WORDS: True} if last_words else {})}
-            self.record = self.folder.commit(committed.with_(error=described, attempts=attempt), {})
+            self.record = self.folder.commit(committed.with_(error=described, attempts=self._attempts(attempt)), {})
+
+    def _attempts(self, attempt: int) -> int:
+        return self.assignment.deaths + attempt
 
     def _fail(self, error: BaseException, attempt: int) -> None:
         """Record the failure in the last commit, so that a rerun can go on from its state."""
         committed = self.folder.record(self.assignment.record.id) or self.assignment.record
-        failed = committed.with_(status="failed", error=self._describe(error), attempts=attempt)
+        failed = committed.with_(status="failed", error=self._describe(error), attempts=self._attempts(attempt))
         self.record = self.folder.commit(failed, {})
         self._report()
 

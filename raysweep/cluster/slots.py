@@ -209,8 +209,8 @@ def where_trials_run(slot: Slot, first: str, without: Sequence[str] = ()) -> dic
     return {"label_selector": avoiding(elsewhere), "fallback_strategy": [{"label_selector": avoiding(unfit)}]}
 
 
-def avoiding(nodes: Sequence[str]) -> dict[str, str]:
-    """Return the label selector of a task that is not to run on these nodes."""
+def avoiding(nodes: Collection[str]) -> dict[str, str]:
+    """Return the label selector of a task or bundle that is not to run on these nodes."""
     # Without spaces, which Ray takes for a part of the id.
     return {NODE_ID: f"!in({','.join(nodes)})"} if nodes else {}
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from raysweep.cluster.slots import Slot
+from raysweep.cluster.slots import Slot, avoiding
 
 IN_A_ROW = 2
 """So many deaths on a node speak against it, if no trial that started there reported an epoch between them."""
@@ -119,8 +119,8 @@ class SlotRequest(PlacementGroupFactory):
 
     def to_placement_group(self) -> PlacementGroup:
         """Ask for the slot."""
-        avoided = sorted(self._avoided())
-        selector = [{"ray.io/node-id": f"!in({','.join(avoided)})"}] * len(self.bundles) if avoided else None
+        avoided = self._avoided()
+        selector = [avoiding(avoided)] * len(self.bundles) if avoided else None
         group: PlacementGroup = placement_group(self.bundles, self.strategy, bundle_label_selector=selector)
         return group
 

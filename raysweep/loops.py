@@ -30,6 +30,12 @@ class Epoch(Protocol):
     def weights(self, averaged: bool) -> dict[str, Tensor]:
         """Return the plain or the EMA weights by name, on the CPU."""
 
+    def correct(self, averaged: bool) -> Tensor | None:
+        """Return of each validation image whether the plain or the EMA weights got it right: bool, on the CPU.
+
+        They are in the data set's order, and their mean is the accuracy. None where the loop does not tell.
+        """
+
 
 class Loop(Protocol):
     """What raysweep asks of a training loop. Only `train` and what trains or measures networks may need torch.

@@ -44,6 +44,9 @@ class NoEpoch:
     def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
         return {"weight": torch.zeros(1)}
 
+    def correct(self, averaged: bool) -> None:
+        return None
+
 
 def train(
     config: Any,

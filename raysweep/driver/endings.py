@@ -10,6 +10,7 @@ from raysweep.driver.failures import Failure
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
 from raysweep.store import Record, RunFolder
+from raysweep.store.runfolder import OF_THE_BEST
 
 
 class Endings:
@@ -45,7 +46,7 @@ class Endings:
     def _commit_stop(self, trial_id: str) -> None:
         record = self._folder.record(trial_id)
         if record is not None and not record.is_final:
-            self._folder.commit(record.with_(status="stopped"), {}, keep=("best",))
+            self._folder.commit(record.with_(status="stopped"), {}, keep=OF_THE_BEST)
             self._board.note_changed(trial_id)
 
     def _commit_failure(self, planned: Record, failure: Failure) -> None:
@@ -72,7 +73,10 @@ def begin_anew(folder: RunFolder, trial_id: str) -> None:
 
 
 def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:
-    """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk."""
+    """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk.
+
+    Which images they got right is kept: it is small, and trials are compared by it.
+    """
     ended = [record for record in ranked if record.is_final]
-    losers = [record for record in ended[keep_best:] if record.weights]
-    folder.files.for_each(lambda record: folder.commit(record, {}, keep=()), losers)
+    losers = [record for record in ended[keep_best:] if record.weights.keys() - {"correct"}]
+    folder.files.for_each(lambda record: folder.commit(record, {}, keep=("correct",)), losers)

@@ -88,7 +88,7 @@ class Record:
     """One row for each epoch, oldest first; each has `epoch`."""
     best: Score | None = None
     weights: dict[str, WeightsFile] = field(default_factory=dict)
-    """This commit's `last` (to go on from) and `best` (to use)."""
+    """This commit's `last` (to go on from), `best` (to use) and `correct` (the images that `best` gets right)."""
     previous: dict[str, WeightsFile] = field(default_factory=dict)
     """The files of the commit before, kept until the next one is whole."""
     attempts: int = 1

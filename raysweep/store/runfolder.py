@@ -26,7 +26,9 @@ from raysweep.terminal import Tell, silently
 
 T = TypeVar("T")
 
-SUFFIX = {"last": "pt", "best": "safetensors"}
+SUFFIX = {"last": "pt", "best": "safetensors", "correct": "npz"}
+"""The kinds of a commit's files: the state to go on from, the best epoch's weights, which images these got right."""
+OF_THE_BEST = {"best", "correct"}
 SETTLED_S = 5.0
 """A file this much older than the newest one has another time once it is written again, however coarse the times."""
 BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
@@ -169,16 +171,18 @@ class RunFolder:
         with tell(f"{self.path}: looking for records", None):
             return self.files.stamps("trials", files)
 
-    def commit(self, record: Record, weights: Mapping[str, bytes], keep: tuple[str, ...] = ("last", "best")) -> Record:
+    def commit(self, record: Record, weights: Mapping[str, bytes], keep: Collection[str] = tuple(SUFFIX)) -> Record:
         """Commit a record together with its weights; return the record as committed.
 
         Args:
             record: its `weights` are those of the commit before.
-            weights: new bytes of `last` or `best`; without new bytes a kind keeps its file.
+            weights: new bytes by kind (see `SUFFIX`); without new bytes a kind keeps its file, but `correct` is that of
+                `best`.
             keep: the kinds that the trial still needs.
         """
         before = record.weights
-        kept = set(keep) if record.best else set(keep) - {"best"}  # those of a history that was lost are no one's best
+        # Those of a history that was lost are no one's best.
+        kept = set(keep) - ({"correct"} if "best" in weights else set() if record.best else OF_THE_BEST)
         now = {kind: entry for kind, entry in before.items() if kind in kept}
         now |= {kind: self._write_weights(record, kind, data) for kind, data in weights.items()}
         # If only the record changes, the files to fall back to are still those of the commit before.
@@ -201,17 +205,17 @@ class RunFolder:
 
     def _write_weights(self, record: Record, kind: str, data: bytes) -> WeightsFile:
         digest = hashlib.sha256(data).hexdigest()
-        epoch = record.best.epoch if kind == "best" and record.best else record.epoch
+        epoch = record.best.epoch if kind in OF_THE_BEST and record.best else record.epoch
         file = f"{kind}.{epoch}.{digest[:12]}.{SUFFIX[kind]}"
         self.files.write(f"trials/{record.id}/{file}", data)
         return WeightsFile(file, digest, len(data), epoch)
 
     def weights_path(self, record: Record, kind: str) -> str | None:
-        """The path of a record's `last` or `best` weights; None if it has none."""
+        """The path of a record's weights file of a kind; None if it has none."""
         return f"trials/{record.id}/{record.weights[kind].file}" if kind in record.weights else None
 
     def read_weights(self, record: Record, kind: str) -> bytes | None:
-        """The verified bytes of a record's `last` or `best` weights; None if it has none, or if they are damaged."""
+        """The verified bytes of a record's weights file of a kind; None if it has none, or if it is damaged."""
         path = self.weights_path(record, kind)
         if path is None:
             return None

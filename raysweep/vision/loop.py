@@ -49,7 +49,7 @@ SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's outcome, or a place inside one; `state` and `weights` are there until the loop goes on."""
+    """One epoch's outcome, or a place inside one; what its methods return is there until the loop goes on."""
 
     number: int
     """Counted from 1; inside an epoch, that of the last whole one."""
@@ -77,6 +77,16 @@ class Epoch:
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             for name, tensor in model.state_dict().items()
         }
+
+    def correct(self, averaged: bool) -> torch.Tensor:
+        """Return of each validation image whether the plain or the EMA weights got it right: bool, on the CPU.
+
+        Their mean is val_acc or val_acc_ema. Among several ranks each knows of all images.
+        """
+        correct = self._still_here().correct.get(averaged)
+        if correct is None:
+            raise ValueError(f"epoch {self.number}: no evaluation of {'EMA' if averaged else 'plain'} weights")
+        return correct.to("cpu", torch.bool, copy=True)
 
     def _still_here(self) -> _Training:
         if self._training.place != self._place:
@@ -197,12 +207,14 @@ class _Training:
         self.config, self.seed, self.device, self.group = config, seed, device, group
         self.epochs_done = 0
         self.begun = self._new_epoch()
+        self.correct: dict[bool, torch.Tensor] = {}
+        """Of each validation image, 1 or 0: whether the plain (False) or the EMA weights (True) got it right last."""
         self._saved_at = self.place  # its state is the caller's, or nothing
         self.normalize = Normalize(*mean_std(config.normalize, data), device)
         self.augment = build_augment(config.augment, data.image_size)
         self.train_split = data.train.to(device)
-        self.val_images = len(data.val)
-        self.val_split = data.val[group.share(self.val_images)].to(device)
+        self.val_images, self.val_share = len(data.val), group.share(len(data.val))
+        self.val_split = data.val[self.val_share].to(device)
         at_once = -(-config.batch_size // group.size)
         self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
@@ -282,7 +294,7 @@ class _Training:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
-        del self.train_split, self.val_split
+        del self.train_split, self.val_split, self.correct
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
         if self.device.type == "cuda":
@@ -294,6 +306,7 @@ class _Training:
         Where `should_save()` is true before a step, train only so far, and return no metrics.
         """
         start = time.perf_counter() - self.begun.seconds
+        self.correct = {}
         lr = lr_at(self.config.lr_schedule, self.epochs_done, self.config.epochs, self.config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -307,11 +320,11 @@ class _Training:
         metrics = self._training_metrics()
         metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
         self.group.average_buffers(self.model)
-        metrics["val_loss"], metrics["val_acc"] = self.evaluate(self.forward, self.model)
+        metrics["val_loss"], metrics["val_acc"], self.correct[False] = self.evaluate(self.forward, self.model)
         if self.average is not None:
             module = self.average.module
             self.group.average_buffers(module)
-            metrics["val_loss_ema"], metrics["val_acc_ema"] = self.evaluate(module, module)
+            metrics["val_loss_ema"], metrics["val_acc_ema"], self.correct[True] = self.evaluate(module, module)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
         self.group.wait_for_all()
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
@@ -409,22 +422,35 @@ class _Training:
         return norm
 
     @torch.inference_mode()
-    def evaluate(self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> tuple[float, float]:
-        """Return mean cross-entropy and accuracy (0..1) on the validation images; `forward` computes `model`."""
-        model.eval()
-        sums = torch.zeros(2, device=self.device)
-        for of_batch in self.val_batches.over(len(self.val_split), partial(self._loss_and_hits, forward)):
-            sums += of_batch
-        loss, right = self.group.sum_(sums).tolist()
-        return loss / self.val_images, right / self.val_images
+    def evaluate(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module
+    ) -> tuple[float, float, torch.Tensor]:
+        """Return mean cross-entropy and accuracy (0..1) on the validation images, and of each whether it is right (1).
 
-    def _loss_and_hits(self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice) -> torch.Tensor:
-        """Return the sum of the cross-entropies of some validation images, and how many answers are right."""
+        `forward` computes `model`.
+        """
+        model.eval()
+        # One sum over the ranks does for the loss and for each image, which is 0 on all ranks but one.
+        sums = torch.zeros(1 + self.val_images, device=self.device)
+        loss_sum, hits = sums[0], sums[1:][self.val_share]
+        start = 0
+        for loss, of_batch in self.val_batches.over(len(self.val_split), partial(self._loss_and_hits, forward)):
+            loss_sum += loss
+            hits[start : start + len(of_batch)] = of_batch
+            start += len(of_batch)
+        correct = self.group.sum_(sums)[1:]
+        loss, right = torch.stack([loss_sum, correct.sum()]).tolist()
+        return loss / self.val_images, right / self.val_images, correct
+
+    def _loss_and_hits(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the cross-entropies of some validation images, and which answers are right."""
         labels = self.val_split.labels[rows]
         images = self.normalize(self.val_split.images[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
-        return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
+        return F.cross_entropy(logits, labels, reduction="sum"), logits.argmax(1) == labels
 
 
 _graphs_compute: Hashable = None

@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,10 @@ from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, loop
+from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
+from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker import notices
@@ -102,6 +104,19 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Best:
+    """What a best epoch leaves."""
+
+    weights: dict[str, torch.Tensor]
+    correct: torch.Tensor | None  # which validation images they got right
+
+    def files(self) -> dict[str, bytes]:
+        """Return it as files of a commit."""
+        correct = {} if self.correct is None else {"correct": pack(self.correct.numpy())}
+        return {"best": save_safetensors(self.weights), **correct}
+
+
 @dataclass
 class _Run:
     """A trial on its way from its last commit to its end."""
@@ -113,8 +128,8 @@ class _Run:
     config: LoopConfig = field(init=False)
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
-    pending_best: dict[str, torch.Tensor] | None = field(init=False, default=None)
-    """The weights of a best epoch that is not committed yet."""
+    pending_best: _Best | None = field(init=False, default=None)
+    """That of a best epoch which is not committed yet."""
     remark: str = field(init=False, default="")
     """What the user is to hear with the next report."""
 
@@ -255,7 +270,7 @@ class _Run:
         best = better_of(self.record.best, metrics, self.assignment.objective)
         if best and best != self.record.best:
             self.record = self.record.with_(best=best)
-            self.pending_best = epoch.weights(best.averaged)
+            self.pending_best = _Best(epoch.weights(best.averaged), epoch.correct(best.averaged))
 
     def _commit(self, status: str, state: dict[str, Any] | None) -> None:
         """Commit the record with a status, its weights, and the state if there is one to go on from.
@@ -268,12 +283,12 @@ class _Run:
             torch.save(state, buffer)
             weights["last"] = buffer.getvalue()
         if self.pending_best is not None:
-            weights["best"] = save_safetensors(self.pending_best)
+            weights |= self.pending_best.files()
         record = self.record.with_(status=status)
         if status == "running" and self.folder.files.local is None:
             self.uploads.begin(record, weights)
         else:
-            keep = ("best",) if status not in ("running", "paused") else ("last", "best")
+            keep: Collection[str] = OF_THE_BEST if status not in ("running", "paused") else SUFFIX
             self.record = self.folder.commit(self.uploads.finish(record), weights, keep)
         self.pending_best = None
         self.committed_at = time.monotonic()

@@ -122,6 +122,30 @@ def test_the_best_weights_are_named_after_their_own_epoch_whenever_they_are_comm
     assert records[0].weights["best"].file.startswith("best.2.")
 
 
+def test_which_images_were_right_stays_and_goes_with_the_best_weights(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    best = Score(2, 0.5, False, 0.5)
+    first = folder.commit(planned(2).with_(best=best), {"last": b"2", "best": b"best", "correct": b"right"})
+    second = folder.commit(first.with_(metrics=planned(3).metrics), {"last": b"3"})
+    assert folder.read_weights(second, "correct") == b"right"
+    assert second.weights["correct"].file.startswith("correct.2.")
+    untold = folder.commit(second.with_(best=Score(3, 0.6, False, 0.6)), {"best": b"better"})
+    assert set(untold.weights) == {"last", "best"}
+    assert untold.previous["correct"] == second.weights["correct"], "it falls back with its commit"
+    anew = folder.commit(second.cut(0), {})
+    assert set(anew.weights) == {"last"}, "no epoch of the new history got those images right"
+
+
+def test_a_damaged_file_of_which_images_were_right_costs_no_training(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    record = folder.commit(
+        planned(2).with_(best=Score(2, 0.5, False, 0.5)), {"last": b"2", "best": b"best", "correct": b"right"}
+    )
+    flip_a_bit(tmp_path / "run/trials" / record.id / record.weights["correct"].file)
+    assert folder.resume_point(record.id) == (record, b"2")
+    assert folder.read_weights(record, "correct") is None
+
+
 def test_a_history_that_was_cut_is_kept_if_it_got_further_than_any_before() -> None:
     record = planned(3).cut(1)
     assert (record.epoch, [len(history) for history in record.former_metrics]) == (1, [3])

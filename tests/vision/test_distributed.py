@@ -133,6 +133,18 @@ def outcome_of_rank_0s_state(changes: dict[str, Any], sizes: tuple[int, int], st
     return outcome(changes, sizes, state if dist.get_rank() == 0 else None)
 
 
+def correct_images(count: int) -> list[tuple[list[bool], float]]:
+    """Which validation images are right after an epoch, by plain and by EMA weights, each with the accuracy."""
+    loop = train(config(epochs=1), dataset(48, count), seed=3)
+    epoch = next(loop)
+    answers = [
+        (epoch.correct(averaged).tolist(), epoch.metrics["val_acc_ema" if averaged else "val_acc"])
+        for averaged in (False, True)
+    ]
+    loop.close()
+    return answers
+
+
 def epochs_where_rank_0_ends_after(number: int) -> int:
     """How many epochs a rank trains; only rank 0 closes the loop."""
     count = 0
@@ -250,6 +262,14 @@ def test_without_batch_norm_any_number_of_ranks_ends_with_what_one_process_does(
     if size == 1:
         assert first == alone
     assert_close(first, alone)
+
+
+@pytest.mark.slow
+def test_every_rank_knows_of_all_validation_images_whether_they_are_right(in_ranks: InRanks) -> None:
+    alone = correct_images(19)
+    assert in_ranks(2, correct_images, 19) == [alone, alone]
+    assert in_ranks(3, correct_images, 2) == [correct_images(2)] * 3, "one rank has no image"
+    assert all(0 < sum(correct) < 19 and sum(correct) / 19 == accuracy for correct, accuracy in alone)
 
 
 @pytest.mark.slow

@@ -393,6 +393,32 @@ def test_weights_load_into_the_network_and_score_as_recorded(averaged):
     epochs.close()
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+def test_which_validation_images_are_right_is_told_in_their_order_and_its_mean_is_the_accuracy(averaged):
+    settings, images = config(precision="fp32", batch_size=8), data(val=150, size=32)
+    for epoch in train(settings, images, seed=0):
+        correct = epoch.correct(averaged)
+        assert correct.double().mean().item() == epoch.metrics["val_acc_ema" if averaged else "val_acc"]
+        weights = epoch.weights(averaged)
+    assert 0 < correct.sum() < 150
+    model = build_model(settings.model, 4).eval()
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        logits = model(Normalize((0.5,) * 3, (0.5,) * 3, "cpu")(images.val.images))
+    assert torch.equal(correct, logits.argmax(1) == images.val.labels)
+
+
+def test_inside_an_epoch_nothing_is_known_of_the_validation_images():
+    asked = itertools.count(1)
+    epochs = train(config(), data(), seed=3, should_save=lambda: next(asked) == 6)
+    next(epochs)
+    inside = next(epochs)
+    assert (inside.number, inside.metrics) == (1, {})
+    with pytest.raises(ValueError, match="epoch 1: no evaluation of plain weights"):
+        inside.correct(averaged=False)
+    epochs.close()
+
+
 def test_average_follows_the_formula_for_weights_and_batch_norm_statistics():
     model = build_model(ModelConfig(**TINY), 4)
     average = AveragedWeights(model, horizon_steps=4)

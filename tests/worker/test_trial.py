@@ -18,9 +18,11 @@ from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings
 from raysweep.driver.failures import Failure
 from raysweep.loops import loop
+from raysweep.results.evidence import read_correct
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.sweepfile.schema import Objective
+from raysweep.vision.loop import Epoch
 from raysweep.worker import trial
 from raysweep.worker.tasks import Assignment
 
@@ -161,6 +163,39 @@ def test_damaged_weights_of_the_first_epoch_fall_back_to_the_commit_before(make_
     assert point is not None
     assert point[1] is not None, "it began anew"
     assert numbers(killed.run()) == expected
+
+
+def test_which_images_the_best_epoch_got_right_is_committed_with_its_weights(make_trial: Callable[..., Trial]) -> None:
+    trial = make_trial("whole")
+    record = trial.run()
+    assert set(record.weights) == {"best", "correct"}
+    assert record.best is not None
+    correct = read_correct(trial.folder, record)
+    assert correct is not None
+    assert correct.mean() == record.best.val_acc
+
+
+def test_a_trial_goes_on_though_its_evidence_is_damaged_and_loses_no_training(make_trial: Callable[..., Trial]) -> None:
+    expected = numbers(make_trial("whole").run())
+    stopped = make_trial("stopped")
+    steps = len(stopped.data["train_labels"]) // CONFIG["batch_size"]
+    record = stopped.run(lambda step: step > steps)
+    assert set(record.weights) == {"last", "best", "correct"}
+    stopped.folder.files.write(f"trials/{TRIAL}/{record.weights['correct'].file}", b"torn")
+    assert read_correct(stopped.folder, record) is None
+    before = stopped.steps
+    assert numbers(stopped.run()) == expected
+    assert stopped.steps == 2 * before - 2, "what was committed was trained again"
+
+
+def test_a_loop_that_does_not_tell_which_images_are_right_leaves_no_evidence(
+    make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Epoch, "correct", lambda epoch, averaged: None)
+    trial = make_trial("silent")
+    record = trial.run()
+    assert set(record.weights) == {"best"}
+    assert read_correct(trial.folder, record) is None
 
 
 def test_a_trial_told_to_stop_commits_where_it_is(make_trial: Callable[..., Trial]) -> None:

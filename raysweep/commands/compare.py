@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _tables(comparison: Comparison) -> Iterator[Table]:
     letters = [_letter(place) for place in range(len(comparison.runs))]
     head = ["run", "name", "trials", "finished", "epochs", f"best {comparison.metric}", "best trial"]
-    columns = ("name", "trials", "finished", "epochs", "score", "best")
-    runs = [[_cell(run[name]) for name in columns] for run in comparison.runs]
+    runs = [_run_cells(run) for run in comparison.runs]
     yield table_of(head, [[letter, *run] for letter, run in zip(letters, runs, strict=True)])
     if comparison.settings:
         rows = [[key, *(", ".join(side) for side in sides)] for key, sides in comparison.settings.items()]
@@ -60,10 +59,11 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
         yield table_of(head, map(_row, comparison.common))
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _run_cells(run: dict[str, Any]) -> list[str]:
+    """Return a run's cells: its best config's mean, with its standard error where that is known."""
+    score = "-" if run["score"] is None else f"{run['score']:.4f}"
+    error = "" if run["standard_error"] is None else f" ± {run['standard_error']:.4f} ({run['seeds']} seeds)"
+    return [*(str(run[name]) for name in ("name", "trials", "finished", "epochs")), score + error, run["best"] or "-"]
 
 
 def _row(config: Common) -> list[str]:
@@ -82,9 +82,9 @@ def _scores_text(scores: Scores | None) -> str:
         return "-"
     if scores.mean is None:
         return ", ".join(scores.statuses)
-    spread = "" if scores.spread is None else f" ± {scores.spread:.4f}"
+    error = "" if scores.standard_error is None else f" ± {scores.standard_error:.4f}"
     unfinished = [status for status in scores.statuses if status != "finished"]
-    return f"{scores.mean:.4f}{spread}" + (f" ({', '.join(unfinished)})" if unfinished else "")
+    return f"{scores.mean:.4f}{error}" + (f" ({', '.join(unfinished)})" if unfinished else "")
 
 
 def _curves_text(curves: Sequence[CurveDifference]) -> str:

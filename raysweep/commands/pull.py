@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
-from raysweep.terminal import format_bytes, step
+from raysweep.terminal import count_of, format_bytes, step
 
 SUMMARY = "copy the best checkpoint into a folder"
 
@@ -17,25 +17,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
     parser.add_argument("--to", metavar="DIR", help="the folder to write; default: pulled/<sweep>/<trial>")
-    parser.add_argument("--rank", type=int, default=1, metavar="N", help="which trial of the ranking; default: 1")
+    parser.add_argument("--rank", type=int, default=1, metavar="N", help="which config of the ranking; default: 1")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copy a trial's best weights, and what is needed to use them; return the exit code."""
+    """Copy the best weights of a config's best seed, and what is needed to use them; return the exit code."""
     from raysweep.results.checkpoint import write_checkpoint
-    from raysweep.results.ranking import can_win
+    from raysweep.results.table import format_mean
 
     result = Context.of(arguments).results()
-    ranked = [record for record in result.trials if can_win(record)]
+    ranked = [config for config in result.configs if config.best]
     if not 1 <= arguments.rank <= len(ranked):
-        raise UserError(f"--rank {arguments.rank}: the ranking of {result.path} has {len(ranked)} trials with a score")
-    record = ranked[arguments.rank - 1]
+        count = count_of(len(ranked), "config")
+        raise UserError(f"--rank {arguments.rank}: the ranking of {result.path} has {count} with a score")
+    config = ranked[arguments.rank - 1]
+    record = config.best
+    assert record is not None
     target = Path(arguments.to) if arguments.to else Path("pulled") / result.name / record.id
     size = record.weights["best"].bytes if "best" in record.weights else 0
     with step(f"pulling {record.id}, {format_bytes(size)}"):
         write_checkpoint(target, result.folder, record, result.evaluation)
     val_acc = record.best.val_acc if record.best else None
     in_words = f"{target}: {record.id}" + (f", val_acc {val_acc:.4f}" if val_acc is not None else "")
-    document = {"id": record.id, "val_acc": val_acc, "path": str(target.absolute())}
+    if len(config.trials) > 1:
+        mean = format_mean(config.ranked_by, result.objective.metric)
+        in_words += f", the best of {len(config.trials)} seeds; the config reaches {mean} on average"
+    document = {"id": record.id, "val_acc": val_acc, "path": str(target.absolute()), **config.ranked_by.as_json()}
     print(json.dumps(document) if arguments.json else in_words)
     return 0

@@ -29,11 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
 
         return print_why(context.results(live=True), arguments.why, arguments.json)
     from raysweep.results.run import as_json
+    from raysweep.results.verdict import judgement_of
 
     result = context.results(live=True, lenient=True)
+    judgement = judgement_of(result, context.named.in_words())
     if arguments.json:
-        print(json.dumps(as_json(result)))
+        print(json.dumps(as_json(result, judgement.as_json() if judgement else None)))
     else:
+        for sentence in judgement.sentences if judgement else ():
+            say(sentence)
         _print(result)
     for path, why in result.folder.damaged.items():  # known once all has been read
         say(f"{path}: {why}", stderr=True)
@@ -41,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(result: SweepResult) -> None:
-    from raysweep.results.table import print_evaluation, print_trials
+    from raysweep.results.table import print_evaluation, print_ranking
 
-    print_trials(result.trials)
+    print_ranking(result.configs, result.objective.metric)
     print_evaluation(result.evaluation)
     if result.cut_short:
         say(f"{result.cut_short}: the ranking is that of trials cut short")

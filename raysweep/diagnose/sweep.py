@@ -15,8 +15,8 @@ import pandas as pd
 from raysweep.diagnose.findings import Cause, Diagnosis, Kind
 from raysweep.diagnose.rules import RULES, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
+from raysweep.results.settings import setting, setting_text, varied_settings
 from raysweep.store.record import Record
-from raysweep.sweepfile.patch import get
 from raysweep.sweepfile.schema import Objective
 
 WITH_CAUSES = {rule.kind for rule in RULES if rule.has_causes}
@@ -76,45 +76,6 @@ def diagnose_sweep(
     frame = _frame(begun, diagnoses)
     sweep = SweepDiagnosis(diagnoses, (), _seed_spread(frame), objective)
     return replace(sweep, axes=tuple(_axis(key, begun, keys, frame, sweep) for key in keys))
-
-
-def varied_settings(records: Sequence[Record]) -> list[str]:
-    """Return the keys, dotted, that take more than one value in these trials."""
-    keys = dict.fromkeys(key for record in records for key in record.axes if key != "seed")
-    return [key for key in keys if len({setting_text(record, key) for record in records}) > 1]
-
-
-def setting(record: Record, key: str) -> Any:
-    """Return a trial's value of a dotted key, or None where it has none."""
-    value = get(record.config, key)
-    return record.axes.get(key) if value is None else value
-
-
-def setting_text(record: Record, key: str) -> str:
-    """Return a trial's value for people; of a section, its name and whatever is not off, zero or empty."""
-    value = record.axes[key] if key in record.axes else setting(record, key)
-    if isinstance(value, Mapping) and "name" in value:
-        others = {name: entry for name, entry in value.items() if name != "name" and entry}
-        texts = ", ".join(f"{name}={json.dumps(entry, default=str)}" for name, entry in others.items())
-        return f"{value['name']}({texts})" if others else str(value["name"])
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, str) else "-" if value is None else json.dumps(value, default=str)
-
-
-def in_order(values: Iterable[str]) -> list[str]:
-    """Return the different values of a setting, numbers by size."""
-    different = dict.fromkeys(values)
-    return sorted(different, key=float if are_numbers(different) else None)
-
-
-def are_numbers(texts: Iterable[str]) -> bool:
-    """Return whether all texts are numbers."""
-    try:
-        list(map(float, texts))
-    except ValueError:
-        return False
-    return True
 
 
 def _with_lower_lrs(

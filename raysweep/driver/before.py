@@ -42,14 +42,16 @@ from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
-from raysweep.results.ranking import can_win, rank
+from raysweep.results.confirm import plan_race, without_rungs
+from raysweep.results.ranking import rank
 from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of
 from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import Trial
-from raysweep.terminal import count_of, say
+from raysweep.sweepfile.plan import Trial, config_key
+from raysweep.sweepfile.schema import SchedulerConfig
+from raysweep.terminal import count_of, say, some_of
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
@@ -67,9 +69,16 @@ class Run:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
         self.sweep_path = Path(named.path)
         self.trials = trials_of(sweep, folder)
+        self.fresh: list[Trial] = []
+        """The trials that `confirm` has added so far."""
         self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, folder)
-        """The trials' records when the run begins, in the plan's order, and what becomes of each trial."""
-        self.records, self.halving = self.rerun.records, self.rerun.halving
+        """What becomes of each trial that is trained now: those of the sweep, then those of `confirm`."""
+        self.scheduler: SchedulerConfig = sweep.scheduler
+        """Which of these are stopped early."""
+        self.records = self.rerun.records
+        """All trials' records when the run began or, for those of `confirm`, when their round did; in order."""
+        self.tried: set[str] = set()
+        """The trials that this run has trained, or tried to."""
         self.board = Board(self.records, sweep.objective.maximize)
         self.view = View(Console(stderr=True), sweep.name, self.board)
         self.stop = StopRequest()
@@ -84,7 +93,7 @@ def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], folder: RunF
     copies.
     """
     rerun = rerun_of(sweep, trials, folder)
-    leader = next(filter(can_win, rank(rerun.records, sweep.objective)), None)
+    leader = next((config.best for config in rank(rerun.records, sweep.objective)), None)
     if leader is None or rerun.fates[leader.id] in GOING_ON or folder.is_whole(leader, "best"):
         return rerun
     path = str(folder.weights_path(leader, "best"))
@@ -94,18 +103,39 @@ def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], folder: RunF
 
 
 def trials_left(run: Run) -> list[Record]:
-    """Return the trials that may have to go on; commit the end of those that wait and now have no chance."""
-    for record in run.records:
+    """Return the trials that have to go on, those on fresh seeds once the sweep itself is done; none at the end.
+
+    The end of trials that wait and now have no chance is committed.
+    """
+    halving = run.rerun.halving
+    for record in run.rerun.records:
         if run.rerun.fates[record.id] == "stopped" and not record.is_final:
-            run.endings.stop(record.id, run.halving.explain(record.id))
-    return run.rerun.left
+            run.endings.stop(record.id, halving.explain(record.id))
+    return run.rerun.left if halving.next_trial() is not None else next_round(run)
+
+
+def next_round(run: Run) -> list[Record]:
+    """Plan the trials on fresh seeds that the records ask for now; return those that are left, none after the race."""
+    run.endings.wait()
+    search = rerun_of(run.sweep, run.trials, run.folder)
+    run.fresh = plan_race(run.sweep, run.trials, search, run.folder, given_up=run.tried)
+    if not run.fresh:
+        return []
+    sweep = without_rungs(run.sweep)
+    run.rerun, run.scheduler = rerun_of(sweep, run.fresh, run.folder), sweep.scheduler
+    conditions = {config_key(record.config): record.conditions for record in search.records if record.conditions}
+    fresh = [record.with_(conditions=conditions[config_key(record.config)]) for record in run.rerun.records]
+    run.records = [*search.records, *fresh]
+    run.board.add(fresh)
+    ids = {record.id for record in run.rerun.left} - run.tried
+    return [record for record in fresh if record.id in ids]
 
 
 def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Write resolved.yaml with the data of the conditions on record and of those that were found now."""
     known = {record.id: record.conditions for record in run.records if record.conditions}
     data = {str(entry["data"]) for entry in {**known, **(conditions or {})}.values() if "data" in entry}
-    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data)
+    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, run.fresh, data)
 
 
 @contextmanager
@@ -199,7 +229,7 @@ def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
 def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:
     """Return the configs of the trials that share a data set, by its key and then by the trial's id."""
     ids, sharing = {record.id for record in left}, dict[str, dict[str, LoopConfig]]()
-    for trial in run.trials:
+    for trial in (*run.trials, *run.fresh):
         if trial.id in ids:
             sharing.setdefault(trial.config.data_key(), {})[trial.id] = trial.config
     return sharing
@@ -260,6 +290,9 @@ def _setting(run: Run, slot: Slot) -> TaskSetting:
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:
+    if run.fresh:
+        seeds = some_of([str(seed) for seed in dict.fromkeys(record.seed for record in left)])
+        return f"{run.sweep.name}: is the winner the winner? {count_of(len(left), 'trial')} with fresh seeds ({seeds})"
     begun = sum(record.has_begun for record in left)
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {len(run.records)} trials"]

@@ -71,7 +71,8 @@ class Board:
     """
 
     def __init__(self, records: Sequence[Record], maximize: bool) -> None:
-        self.trials = {record.id: Progress(record) for record in records}
+        self.trials: dict[str, Progress] = {}
+        self.add(records)
         self.gpus = 0.0
         """GPUs that a running trial holds."""
         self._best_of = max if maximize else min
@@ -83,6 +84,11 @@ class Board:
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
         self._changed: set[str] = set()
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take in the records of more trials; what is known of a trial already stays."""
+        new = {record.id: Progress(record) for record in records if record.id not in self.trials}
+        self.trials = {**self.trials, **new}  # in one step: others read it meanwhile
 
     def update(self, trial_id: str, what: str, **changes: Any) -> None:
         """Change a trial's progress; `what` happened is one of started, remarked, epoch, paused, ended, died."""

@@ -34,7 +34,7 @@ from raysweep.halving.rules import rules_of
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop
 from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
-from raysweep.results.ranking import rank
+from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
@@ -51,6 +51,7 @@ REFRESH_EXPORTS_AT_LEAST_EVERY_S = 45.0
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
+    run.tried.update(record.id for record in left)
     flag = _start_stop_flag()
     nodes = Nodes(partial(count_slots, slot))
     request = SlotRequest(slot, lambda: nodes.avoided)
@@ -85,7 +86,7 @@ def _start_stop_flag() -> Any:
 
 def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
     return TrialQueue(
-        run.halving,
+        run.rerun.halving,
         [_assignment(run, record, slot, on.conditions[record.id]) for record in left],
         count_slots=lambda: count_slots(slot, without=nodes.avoided),
         max_concurrent=run.sweep.limits.max_concurrent,
@@ -96,7 +97,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
 
 
 def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]) -> Assignment:
-    sweep = run.sweep
+    sweep, scheduler = run.sweep, run.scheduler
     return Assignment(
         record=record,
         storage=run.folder.parent.uri,
@@ -107,19 +108,19 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         threads=slot.threads,
         conditions=conditions,
         device=slot.device,
-        rungs=rules_of(sweep.scheduler, sweep.objective).rung_epochs(record.epochs),
-        rank_by=sweep.scheduler.rank_by if isinstance(sweep.scheduler, AshaConfig) else "ema",
-        may_be_stopped=isinstance(sweep.scheduler, RayAshaConfig),
+        rungs=rules_of(scheduler, sweep.objective).rung_epochs(record.epochs),
+        rank_by=scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema",
+        may_be_stopped=isinstance(scheduler, RayAshaConfig),
         workers=slot.workers,
         imports=run.imports,
     )
 
 
 def _tune_config(run: Run, queue: TrialQueue, request: SlotRequest) -> tune.TuneConfig:
-    longest = max(trial.config.epochs for trial in run.trials)
+    longest = max(record.epochs for record in run.rerun.records)
     return tune.TuneConfig(
         search_alg=PlanSearcher(queue),
-        scheduler=make_scheduler(run.sweep, queue, request, longest),
+        scheduler=make_scheduler(run.scheduler, run.sweep.objective, queue, request, longest),
         num_samples=-1,  # the searcher says when it is done: trials that cannot be started are handed out anew
         reuse_actors=True,
     )
@@ -201,13 +202,15 @@ def _refresh_exports(run: Run) -> None:
 
     with run.board.changes() as changed:
         records = _records_now(run, changed)
-        ranked = rank(records, run.sweep.objective)
-        write_results(run.folder, ranked)
+        ranked = rank(records, run.sweep.objective, {trial.id for trial in run.fresh})
+        in_order = [record for config in ranked for record in config.trials]
+        write_results(run.folder, in_order, standings(ranked))
         # A trial that an earlier run stopped may get a place in a larger plan, and then its process commits again.
         stopped = (record for record in run.records if record.status == "stopped")
         may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
-        over = [record for record in ranked if record.id not in may_come_back]
-        drop_weights_of_losers(run.folder, over, run.sweep.checkpoints.keep_best)
+        confirm = run.sweep.confirm
+        keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
+        drop_weights_of_losers(run.folder, ranked, keep_best, may_come_back)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from raysweep.driver.board import Board
 from raysweep.driver.failures import Failure
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
+from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record, RunFolder
 from raysweep.store.runfolder import OF_THE_BEST
 
@@ -37,11 +38,15 @@ class Endings:
         """Commit that a trial failed for good."""
         self._commits.append(self._thread.submit(self._commit_failure, planned, failure))
 
-    def finish(self) -> None:
-        """Wait for all commits; raise what one of them raised."""
-        self._thread.shutdown()
+    def wait(self) -> None:
+        """Wait for all commits so far; raise what one of them raised."""
         for commit in self._commits:
             commit.result()
+
+    def finish(self) -> None:
+        """Wait for all commits, the last ones; raise what one of them raised."""
+        self._thread.shutdown()
+        self.wait()
 
     def _commit_stop(self, trial_id: str) -> None:
         record = self._folder.record(trial_id)
@@ -72,11 +77,24 @@ def begin_anew(folder: RunFolder, trial_id: str) -> None:
         folder.commit(again, {}, keep=())
 
 
-def drop_weights_of_losers(folder: RunFolder, ranked: Sequence[Record], keep_best: int) -> None:
-    """Delete the weights of ended trials that are not among the best, so that a large sweep does not fill the disk.
+def drop_weights_of_losers(
+    folder: RunFolder, ranked: Sequence[RankedConfig], keep_best: int, may_come_back: Collection[str] = ()
+) -> None:
+    """Delete weights that nobody will ask for, so that a large sweep does not fill the disk.
 
-    Which images they got right is kept: it is small, and trials are compared by it.
+    Of each of the best configs the best seed keeps them. A config some of whose trials go on, or `may_come_back`, keeps
+    all: its mean may still rise. Which images they got right is kept: it is small, and configs are compared by it.
     """
-    ended = [record for record in ranked if record.is_final]
-    losers = [record for record in ended[keep_best:] if record.weights.keys() - {"correct"}]
+    settled = [
+        config
+        for config in ranked
+        if all(record.is_final and record.id not in may_come_back for record in config.trials)
+    ]
+    kept = {config.best.id for config in settled[:keep_best] if config.best}
+    losers = [
+        record
+        for config in settled
+        for record in config.trials
+        if record.weights.keys() - {"correct"} and record.id not in kept
+    ]
     folder.files.for_each(lambda record: folder.commit(record, {}, keep=("correct",)), losers)

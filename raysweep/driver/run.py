@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysweep.cluster.places import storage_problem
-from raysweep.driver.before import Run, TrainedOn, connected, prepare_data, trials_left, write_plan
+from raysweep.driver.before import Run, TrainedOn, connected, next_round, prepare_data, trials_left, write_plan
 from raysweep.driver.during import evaluate_best, train
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
 from raysweep.errors import Interrupted, LimitReached
+from raysweep.results.confirm import keep_confirming
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
@@ -27,13 +28,15 @@ def run_sweep(
     address: str | None = None,
     imports: Sequence[str] = (),
     fresh: bool = False,
+    confirm: bool = False,
     as_json_document: bool = False,
 ) -> int:
     """Run a sweep in its run folder, or go on with it; return the exit code.
 
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
     $RAY_ADDRESS, a Ray cluster is started on this machine. The modules of `imports` are imported already. `fresh` moves
-    an old run folder aside first. `as_json_document` prints the results as one JSON document on stdout.
+    an old run folder aside first. `confirm` trains the best configs again though the sweep does not say so.
+    `as_json_document` prints the results as one JSON document on stdout.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
@@ -45,7 +48,7 @@ def run_sweep(
         if aside:
             say(f"the old run is now {aside}", stderr=True)
     with folder.lease():
-        run = Run(sweep, named, folder, tuple(imports))
+        run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
         _train_what_is_left(run, address)
         return sum_up(run, as_json_document)
 
@@ -71,21 +74,21 @@ def run_and_read(path: str, overrides: Sequence[str]) -> SweepResult:
 def _train_what_is_left(run: Run, address: str | None) -> None:
     """Train and evaluate until all is done, or until the user or a limit stops it."""
     left = trials_left(run)
-    if run.halving.next_trial() is None:
+    if not left:
         run.view.say(f"{run.sweep.name}: all {len(run.records)} trials are done")
         write_plan(run)
         if not evaluation_is_wanted(run, read_results(run.folder)):
             return
-        left = []
     elif limit := run.meter.spent_limit():
         run.stop.request(limit)
         write_plan(run)
         return
     with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
         on = TrainedOn()
-        if left:
+        while left and not run.stop.requested:
             on = prepare_data(run, left, slot)
             if not run.stop.requested:
                 train(run, left, slot, on)
+            left = [] if run.stop.requested else next_round(run)
         if not run.stop.requested:
             evaluate_best(run, on.data, slot)

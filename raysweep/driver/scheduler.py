@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 from raysweep.driver.nodes import SlotRequest
 from raysweep.driver.queue import TrialQueue
 from raysweep.halving.rungs import Verdict
-from raysweep.sweepfile.schema import RayAshaConfig, Sweep
+from raysweep.sweepfile.schema import Objective, RayAshaConfig, SchedulerConfig
 
 
 class Stateless:
@@ -136,13 +136,14 @@ def _process_that_starts(tune_controller: Any, trial: TuneTrial) -> Any:
     return actor
 
 
-def make_scheduler(sweep: Sweep, queue: TrialQueue, request: SlotRequest, longest: int) -> TrialScheduler:
+def make_scheduler(
+    asha: SchedulerConfig, objective: Objective, queue: TrialQueue, request: SlotRequest, longest: int
+) -> TrialScheduler:
     """Build the Tune scheduler that the sweep file names; the longest trial has `longest` epochs."""
-    asha = sweep.scheduler
     if not isinstance(asha, RayAshaConfig):
         return HalvingScheduler(queue, request)
     options = {
-        "mode": "max" if sweep.objective.maximize else "min",
+        "mode": "max" if objective.maximize else "min",
         "max_t": max(longest, asha.grace_period + 1),
         "grace_period": asha.grace_period,
         "reduction_factor": asha.eta,

@@ -10,10 +10,12 @@ from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results.evaluation import is_wanted
+from raysweep.results.ranking import standings
 from raysweep.results.run import SweepResult, as_json, read_results
-from raysweep.results.table import print_evaluation, print_trials
+from raysweep.results.table import print_evaluation, print_ranking
+from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
-from raysweep.terminal import counting, some_of
+from raysweep.terminal import counting, say, some_of
 
 
 def sum_up(run: Run, as_json_document: bool) -> int:
@@ -31,9 +33,12 @@ def sum_up(run: Run, as_json_document: bool) -> int:
     run.meter.save(cut_short=run.stop.limit)
     result = read_results(run.folder, tell=counting)
     _bring_up_to_date(run, result)
+    judgement = judgement_of(result, run.named.in_words())
     if as_json_document:
-        print(json.dumps(as_json(result), allow_nan=False))
-    print_trials(result.trials, stderr=as_json_document)
+        print(json.dumps(as_json(result, judgement.as_json() if judgement else None), allow_nan=False))
+    for sentence in judgement.sentences if judgement else ():
+        say(sentence, stderr=as_json_document)
+    print_ranking(result.configs, result.objective.metric, stderr=as_json_document)
     print_evaluation(result.evaluation, stderr=as_json_document)
     run.view.say(f"run folder: {run.folder.path}")
     _write_report(run, result)
@@ -51,11 +56,11 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
 
     folder = run.folder
     if not run.stop.requested:
-        drop_weights_of_losers(folder, result.trials, run.sweep.checkpoints.keep_best)
+        drop_weights_of_losers(folder, result.configs, run.sweep.checkpoints.keep_best)
         rubbish = folder.rubbish(folder.files.list_files(recursive=True))
         folder.files.for_each(folder.files.delete, list(rubbish))
     folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
-    write_results(folder, result.trials)
+    write_results(folder, result.trials, standings(result.configs))
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

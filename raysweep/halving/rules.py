@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from raysweep.halving.rungs import Member, Rules, group_of
+from raysweep.sweepfile.plan import config_key
 from raysweep.sweepfile.schema import AshaConfig, Objective, SchedulerConfig
 
 
@@ -26,4 +26,4 @@ def rules_of(scheduler: SchedulerConfig, objective: Objective) -> Rules:
 def member_of(id: str, config: Mapping[str, Any], epochs: int, scheduler: SchedulerConfig) -> Member:
     """Return a trial as `Halving` knows it: the seeds of one config share its key, `group_by` tells its group."""
     group_by = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
-    return Member(id, json.dumps(config, sort_keys=True), group_of(config, group_by), epochs)
+    return Member(id, config_key(config), group_of(config, group_by), epochs)

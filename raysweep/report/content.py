@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
-from raysweep.diagnose.sweep import AxisEffect, in_order, setting_text, varied_settings
+from raysweep.diagnose.sweep import AxisEffect
 from raysweep.diagnose.words import describe
 from raysweep.errors import StorageError
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
 from raysweep.report.summary import summary_of
 from raysweep.results.hours import Hours, hours_of
-from raysweep.results.ranking import can_win
+from raysweep.results.ranking import RankedConfig, can_win
 from raysweep.results.run import SweepResult
+from raysweep.results.settings import in_order, setting_text, varied_settings
+from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
@@ -34,12 +36,14 @@ class Row:
 
     number: int  # ties its row and its curves together in the page
     record: Record
-    place: int | None  # its place in the ranking; None for trials that cannot win
+    place: int | None  # its config's place in the ranking; None for trials that cannot win
+    config: RankedConfig
+    is_fresh: bool  # whether `confirm` trained it, on a fresh seed
     settings: Mapping[str, str]  # its values of the settings that the sweep varies
     diagnosis: Diagnosis
     rungs: Sequence[RungReport]
     colour: int  # the place of its value among those of `Report.colour_key`
-    pull: str | None  # the command that pulls it; None where no weights are kept
+    pull: str | None  # the command that pulls it; None unless it is its config's best seed and weights are kept
 
     @property
     def final_score(self) -> float | None:
@@ -79,6 +83,7 @@ class Report:
     is_running: bool
     notes: list[str]  # what is missing or cannot be read
     command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
+    judgement: Judgement | None  # what can be said of the winner
 
     @property
     def description(self) -> str:
@@ -87,8 +92,19 @@ class Report:
 
     @property
     def summary(self) -> list[str]:
-        """The sentences at the top."""
-        return summary_of(self.result, self.sweep, self.hours)
+        """The sentences at the top, after those about the winner."""
+        return summary_of(self.result, self.sweep, self.hours, self.judgement)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a config has several seeds."""
+        return any(len(config.trials) > 1 for config in self.result.configs)
+
+    @property
+    def best_rows(self) -> list[Row]:
+        """The row of each config's best seed, or of its first where no seed has a score."""
+        by_id = {row.record.id: row for row in self.rows}
+        return [by_id[(config.best or config.trials[0]).id] for config in self.result.configs]
 
     @property
     def sweep_text(self) -> str:
@@ -115,12 +131,13 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
     """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
     command = _command(result, named)
+    judgement = judgement_of(result, command)
     keys = varied_settings(result.trials)
     colour_key = _colour_key(result.trials, sweep)
     rungs, notes = _rungs(result)
     return Report(
         result=result,
-        rows=_rows(result.trials, keys, colour_key, sweep, rungs, command),
+        rows=_rows(result, keys, colour_key, sweep, rungs, command),
         keys=keys,
         colour_key=colour_key,
         sweep=sweep,
@@ -128,6 +145,7 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         is_running=not has_ended and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         command=command,
+        judgement=judgement,
     )
 
 
@@ -153,26 +171,29 @@ def _rungs(result: SweepResult) -> tuple[dict[str, list[RungReport]], list[str]]
     except (StorageError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         return {}, [f"These records do not tell which trials went on at the rungs: {first}"]
-    return {record.id: halving.explain(record.id) for record in result.trials}, []
+    compared = (record for config in result.configs for record in config.search)
+    return {record.id: halving.explain(record.id) for record in compared}, []
 
 
 def _rows(
-    records: Sequence[Record],
+    result: SweepResult,
     keys: Sequence[str],
     colour_key: str | None,
     sweep: SweepDiagnosis,
     rungs: Mapping[str, Sequence[RungReport]],
     command: str,
 ) -> list[Row]:
-    colours = in_order(setting_text(record, colour_key) for record in records) if colour_key else []
-    rows = []
-    for number, record in enumerate(records):
-        place = number + 1 if can_win(record) else None
-        pull = f"python -m raysweep pull {command} --rank {place}" if place and "best" in record.weights else None
-        settings = {key: setting_text(record, key) for key in keys}
-        colour = colours.index(settings[colour_key]) if colour_key else 0
-        known = (sweep.trials[record.id], rungs.get(record.id, ()))
-        rows.append(Row(number, record, place, settings, *known, colour, pull))
+    colours = in_order(setting_text(record, colour_key) for record in result.trials) if colour_key else []
+    rows: list[Row] = []
+    for rank, config in enumerate(result.configs, 1):
+        for record in config.trials:
+            place = rank if can_win(record) else None
+            is_kept = record is config.best and "best" in record.weights
+            pull = f"python -m raysweep pull {command} --rank {rank}" if is_kept else None
+            settings = {key: setting_text(record, key) for key in keys}
+            colour = colours.index(settings[colour_key]) if colour_key else 0
+            known = (sweep.trials[record.id], rungs.get(record.id, ()), colour, pull)
+            rows.append(Row(len(rows), record, place, config, record.id in config.fresh_ids, settings, *known))
     return rows
 
 

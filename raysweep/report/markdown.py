@@ -9,7 +9,7 @@ from importlib import resources
 from raysweep.report.content import Report, Row
 from raysweep.report.pictures import Pictures
 from raysweep.report.svg import Chart
-from raysweep.report.table import columns
+from raysweep.report.table import Column, columns, config_columns
 
 MOST_ROWS = 100
 
@@ -19,11 +19,16 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     lines = [f"# {escape(report.result.name)}", ""]
     lines += [escape(report.description), ""] if report.description else []
     lines += ["**Still running.**", ""] if report.is_running else []
+    if report.judgement:
+        lines += [f"{escape(sentence)}\n" for sentence in report.judgement.sentences]
+        lines += _pictures("Is the winner the winner?", pictures.winner, folder)
     lines += [f"- {escape(sentence)}" for sentence in report.summary]
     lines += ["", *(f"- Missing: {escape(note)}" for note in report.notes), ""]
     lines += _pictures("Learning curves", pictures.curves, folder)
     lines += [pictures.left_out, ""] if pictures.left_out else []
-    lines += ["## Ranking", "", *_table(report), ""]
+    lines += ["## Ranking", ""]
+    lines += [*_table(config_columns(report), report.best_rows), "", "Every seed:", ""] if report.is_repeated else []
+    lines += [*_table(columns(report), report.rows), ""]
     found = [row for row in report.rows if row.findings]
     lines += ["## What the curves show", ""] if found else []
     for row in found[:MOST_ROWS]:
@@ -38,7 +43,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     if report.sweep_text:
         lines += ["The sweep file:", "", *_code(report.sweep_text, "yaml")]
     lines += [f"- {escape(name)}: {escape(value)}" for name, value in report.versions.items()]
-    charts = (*pictures.curves, *pictures.settings, *pictures.rungs)
+    charts = (*pictures.winner, *pictures.curves, *pictures.settings, *pictures.rungs)
     return "\n".join(lines) + "\n", {f"{chart.name}.svg": standalone(chart) for chart in charts}
 
 
@@ -57,14 +62,13 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", " ".join(text.split()))
 
 
-def _table(report: Report) -> list[str]:
-    shown = columns(report)
-    rows = [[column.name for column in shown]]
-    rows += [[column.cell(row)[0] for column in shown] for row in report.rows[:MOST_ROWS]]
-    lines = ["| " + " | ".join(map(escape, cells)) + " |" for cells in rows]
+def _table(shown: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    cells = [[column.name for column in shown]]
+    cells += [[column.cell(row)[0] for column in shown] for row in rows[:MOST_ROWS]]
+    lines = ["| " + " | ".join(map(escape, each)) + " |" for each in cells]
     lines.insert(1, "|" + "|".join(" ---: " if column.number else " --- " for column in shown) + "|")
-    if len(report.rows) > MOST_ROWS:
-        lines += ["", f"The best {MOST_ROWS} of {len(report.rows)} trials; report.csv has all."]
+    if len(rows) > MOST_ROWS:
+        lines += ["", f"The best {MOST_ROWS} of {len(rows)}; report.csv has all."]
     return lines
 
 

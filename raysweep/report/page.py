@@ -19,11 +19,12 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from raysweep.diagnose.rules import RULES
-from raysweep.diagnose.sweep import ValueEffect, in_order
+from raysweep.diagnose.sweep import ValueEffect
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report
 from raysweep.report.pictures import Pictures
-from raysweep.report.table import Column, columns
+from raysweep.report.table import Column, columns, config_columns
+from raysweep.results.settings import in_order
 from raysweep.terminal import format_difference
 
 MOST_CHOICES = 12
@@ -39,6 +40,7 @@ def as_html(report: Report, pictures: Pictures) -> str:
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
         pictures=pictures,
         columns=shown,
+        config_columns=config_columns(report),
         choices=_choices(report, shown),
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         stopped=sum(row.record.status == "stopped" for row in report.rows),

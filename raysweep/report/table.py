@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.diagnose.sweep import are_numbers
 from raysweep.report.content import Report, Row
 from raysweep.results.hours import trained_hours
+from raysweep.results.ranking import SeedScores
+from raysweep.results.settings import are_numbers
+from raysweep.results.table import format_mean
 from raysweep.store.record import Score
+from raysweep.terminal import count_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that make a spreadsheet take a cell for a formula (OWASP, "CSV injection")."""
@@ -34,6 +37,7 @@ class Column:
 
 def columns(report: Report) -> list[Column]:
     """Return the table's columns; a setting that has the name of one of ours takes its place."""
+    confirmed = any(row.is_fresh for row in report.rows)
     own = [
         Column("rank", lambda row: row.place, True),
         Column("trial", lambda row: row.record.id),
@@ -43,6 +47,7 @@ def columns(report: Report) -> list[Column]:
     varied = [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in report.keys]
     rest = [
         Column("seed", lambda row: row.record.seed, True),
+        *([Column("fresh", lambda row: "yes" if row.is_fresh else "no")] if confirmed else []),
         Column("best epoch", _best(lambda best: best.epoch), True),
         Column("weights", _best(lambda best: "averaged" if best.averaged else "plain")),
         Column("epoch", lambda row: row.record.epoch, True),
@@ -53,6 +58,25 @@ def columns(report: Report) -> list[Column]:
         Column("findings", lambda row: ", ".join(row.badges) or None),
     ]
     return [*own, *varied, *(column for column in rest if column.name not in report.keys)]
+
+
+def config_columns(report: Report) -> list[Column]:
+    """Return the columns of the table of configs, whose rows are those of their best seeds."""
+    metric = report.result.objective.metric
+    fresh = [Column("fresh seeds", lambda row: _mean(row.config.fresh_scores, metric), True)]
+    varied = [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in report.keys]
+    return [
+        Column("rank", lambda row: row.place, True),
+        *varied,
+        Column(f"mean {metric}", lambda row: _mean(row.config.scores, metric), True),
+        *(fresh if any(row.is_fresh for row in report.rows) else []),
+        Column("best seed", lambda row: row.record.id),
+        Column("its score", _best(lambda best: best.score), True, report.score_text),
+    ]
+
+
+def _mean(scores: SeedScores, metric: str) -> str:
+    return f"{format_mean(scores, metric)} ({count_of(scores.seeds, 'seed')})" if scores.seeds else "-"
 
 
 def _best(value: Callable[[Score], Any]) -> Callable[[Row], Any]:

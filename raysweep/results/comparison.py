@@ -11,13 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from raysweep.errors import UserError
-from raysweep.results.ranking import can_win
+from raysweep.results.ranking import SeedScores, can_win
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.sweepfile.patch import flatten
@@ -32,7 +31,7 @@ class Scores:
 
     seeds: int
     mean: float | None
-    spread: float | None  # standard deviation; None for fewer than two seeds
+    standard_error: float | None  # None for fewer than two seeds
     statuses: dict[str, int]
 
 
@@ -70,7 +69,7 @@ class Comparison:
 
 
 def compare(results: Sequence[SweepResult]) -> Comparison:
-    """Compare runs; differences are against the first.
+    """Compare runs; differences are against the first. Trials on the fresh seeds of `confirm` are left out.
 
     Raises:
         UserError: they are ranked by different metrics.
@@ -78,9 +77,10 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
     metrics = {result.objective.metric for result in results}
     if len(metrics) > 1:
         raise UserError(f"the runs are ranked by different metrics ({', '.join(sorted(metrics))}): no common score")
-    records = [record for result in results for record in result.trials]
+    searched = [[record for config in result.configs for record in config.search] for result in results]
+    records = [record for side in searched for record in side]
     texts = pd.DataFrame([_texts(record.config) for record in records], dtype=object).fillna("-")
-    run = pd.Series([place for place, result in enumerate(results) for _ in result.trials])
+    run = pd.Series([place for place, side in enumerate(searched) for _ in side])
     values = {key: texts[key].groupby(run).agg(lambda run: sorted(set(run))).tolist() for key in texts}
     settings = {key: sides for key, sides in values.items() if any(side != sides[0] for side in sides)}
     apart = [key for key, sides in settings.items() if all(len(side) == 1 for side in sides)]
@@ -125,9 +125,9 @@ def _common(sides: Sequence[Sequence[Record]]) -> Common:
 
 
 def _scores(records: Sequence[Record]) -> Scores:
-    scores = [score for record in records if (score := _score(record)) is not None]
-    mean, spread = fmean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None
-    return Scores(len(scores), mean, spread, dict(Counter(record.status for record in records)))
+    scores = SeedScores.of(records)
+    statuses = Counter[str](record.status for record in records)
+    return Scores(scores.seeds, scores.mean, scores.standard_error, dict(statuses))
 
 
 def _curve_difference(first: Record, other: Record) -> CurveDifference | None:
@@ -163,7 +163,7 @@ def _known(number: float) -> float | None:
 
 
 def _describe(result: SweepResult) -> dict[str, Any]:
-    best = result.best
+    best, scores = result.best, result.configs[0].ranked_by if result.best else SeedScores(())
     return {
         "name": result.name,
         "path": result.path,
@@ -171,5 +171,5 @@ def _describe(result: SweepResult) -> dict[str, Any]:
         "finished": sum(record.status == "finished" for record in result.trials),
         "epochs": sum(record.epoch for record in result.trials),
         "best": best.id if best else None,
-        "score": best.best.score if best and best.best else None,
+        **scores.as_json(),
     }

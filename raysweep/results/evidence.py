@@ -1,18 +1,23 @@
 """Evidence per image: which validation images a trial's best weights got right, as it was committed with them.
 
-`pack` makes the file, at a bit an image; `read_correct` and `correct_of` read it. Older runs have none.
+`pack` makes the file, at a bit an image; `read_correct` and `correct_of` read it. Older runs have none. `samples_of`
+puts it beside the scores, for `winner` to compare configs by.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysweep.results.ranking import can_win
+from raysweep.results.winner import LOOKED_AT, Sample
 from raysweep.store import Record, RunFolder
+from raysweep.sweepfile.schema import Objective
 
 BoolArray = NDArray[np.bool_]
 
@@ -45,3 +50,27 @@ def read_correct(folder: RunFolder, record: Record) -> BoolArray | None:
 def correct_of(folder: RunFolder, records: Sequence[Record]) -> list[BoolArray | None]:
     """Return `read_correct` of each record; on an object store several are read at once."""
     return folder.files.for_each(partial(read_correct, folder), records)
+
+
+def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder: RunFolder) -> list[Sample]:
+    """Return what is compared of each config's seeds; more is better, so losses change their sign.
+
+    Which images were right is read for the first LOOKED_AT configs, where all have the same images.
+    """
+    counting = [[record for record in records if can_win(record)] for records in configs]
+    looked_at = [record for records in counting[:LOOKED_AT] for record in records]
+    if len({record.conditions.get("data") for record in looked_at}) > 1:
+        looked_at = []
+    correct = dict(zip((record.id for record in looked_at), correct_of(folder, looked_at), strict=True))
+    return [_sample(records, [correct.get(record.id) for record in records], objective) for records in counting]
+
+
+def _sample(records: Sequence[Record], correct: Sequence[BoolArray | None], objective: Objective) -> Sample:
+    sign = 1 if objective.maximize else -1
+    scores = [record.best.score for record in records if record.best]
+    known = [each for each in correct if each is not None]
+    if len(known) < len(scores) or any(
+        not math.isclose(each.mean(), score, abs_tol=1e-6) for each, score in zip(known, scores, strict=True)
+    ):
+        return Sample([sign * score for score in scores])  # not of all seeds, or the score is no accuracy
+    return Sample([sign * score for score in scores], np.stack(known) if known else None)

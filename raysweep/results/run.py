@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raysweep.errors import StorageError
@@ -14,7 +15,7 @@ from raysweep.halving.replay import replay
 from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
-from raysweep.results.ranking import can_win, rank, trial_as_json
+from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import results_table, running_metrics, shown_trials
@@ -36,15 +37,20 @@ class SweepResult:
     name: str
     path: str
     objective: Objective
-    trials: list[Record]  # best first; those that have not begun are `planned`
+    configs: list[RankedConfig]  # best first, each with its seeds; trials that have not begun are `planned`
     folder: RunFolder
     resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
     is_driven: bool = False  # whether a driver held the run folder
 
+    @cached_property
+    def trials(self) -> list[Record]:
+        """The trials, config by config, best first."""
+        return [record for config in self.configs for record in config.trials]
+
     @property
     def best(self) -> Record | None:
-        """The trial ranked first that has a score, or None."""
-        return next((record for record in self.trials if can_win(record)), None)
+        """The best seed of the best config, or None if no trial has a score."""
+        return self.configs[0].best if self.configs else None
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -74,7 +80,7 @@ class SweepResult:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each trial, best first, with the columns of results.parquet."""
-        return results_table(self.trials).to_pandas()
+        return results_table(self.trials, standings(self.configs)).to_pandas()
 
     def load_model(self) -> nn.Module:
         """Return the best trial's network with its best weights; StorageError without a score or whole weights."""
@@ -103,7 +109,7 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, t
         StorageError: it is not a run folder.
     """
     resolved = read_resolved(folder, lenient)
-    objective, plan = resolved.objective, resolved.plan
+    objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
     is_driven = folder.is_driven()
     newer = running_metrics(folder) if is_driven and live else {}
     committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
@@ -112,9 +118,8 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, t
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
         records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
-    return SweepResult(
-        folder.name, folder.path, objective, rank(records, objective), folder, resolved.document, is_driven
-    )
+    configs = rank(records, objective, {planned.id for planned in resolved.fresh})
+    return SweepResult(folder.name, folder.path, objective, configs, folder, resolved.document, is_driven)
 
 
 def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Objective, is_driven: bool) -> Record:
@@ -125,12 +130,14 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
     return record.with_(status=status, best=score_again(record.best, record.metrics, objective))
 
 
-def as_json(result: SweepResult) -> dict[str, Any]:
-    """Return the document of `status --json`."""
+def as_json(result: SweepResult, winner: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the document of `status --json`; `winner` is what can be said of the best config (see `verdict`)."""
     evaluation = result.evaluation
     return {
         "name": result.name,
         "path": result.path,
+        "winner": winner,
+        "configs": [config.as_json(place) for place, config in enumerate(result.configs, 1)],
         "trials": [trial_as_json(record) for record in result.trials],
         "evaluation": evaluation.as_json() if evaluation else None,
         "cut_short": result.cut_short,

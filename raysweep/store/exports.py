@@ -33,21 +33,32 @@ COLUMNS = {
     "best_epoch": pa.int64(),
     "averaged": pa.bool_(),
     "error": pa.string(),
+    "fresh": pa.bool_(),
+    "config_rank": pa.int64(),
+    "config_score": pa.float64(),
+    "config_standard_error": pa.float64(),
+    "config_seeds": pa.int64(),
 }
 """Columns of every results.parquet, with their types; `docs/results.md` explains them."""
 CURVE = pa.list_(pa.float64())
+SHOWN = ("id", "status", "score", "val_acc", "best_epoch", "averaged", "error")
+"""The columns from which a trial is shown whose record cannot be read."""
+Standings = Mapping[str, Mapping[str, Any]]
 
 
-def results_table(records: Sequence[Record]) -> pa.Table:
-    """A row for each trial: identity, outcome, settings (`config.*`) and curves (`curve.*`, a value for each epoch)."""
-    rows = [_row(record) for record in records]
+def results_table(records: Sequence[Record], standings: Standings) -> pa.Table:
+    """A row for each trial: identity, outcome, settings (`config.*`) and curves (`curve.*`, a value for each epoch).
+
+    `standings` holds more columns of each trial: how its config stands in the ranking.
+    """
+    rows = [{**_row(record), **standings[record.id]} for record in records]
     names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
     return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
 
 
-def write_results(folder: RunFolder, records: Sequence[Record]) -> None:
-    """Write results.parquet, with a checksum of the part that `running_metrics` reads."""
-    table = results_table(records)
+def write_results(folder: RunFolder, records: Sequence[Record], standings: Standings) -> None:
+    """Write results.parquet (see `results_table`), with a checksum of the part that `running_metrics` reads."""
+    table = results_table(records, standings)
     table = table.replace_schema_metadata({SEAL: digest(_running(table))})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
@@ -88,7 +99,7 @@ def shown_trials(folder: RunFolder, planned: Mapping[str, Record]) -> dict[str, 
     def parse(table: pa.Table) -> dict[str, Record]:
         table = table.filter(pc.is_in(table["id"], pa.array(list(planned), pa.string())))
         histories = _histories(table)
-        rows = table.select(list(COLUMNS)).cast(pa.schema(COLUMNS)).to_pylist()
+        rows = table.select(SHOWN).cast(pa.schema({name: COLUMNS[name] for name in SHOWN})).to_pylist()
         return {row["id"]: _shown(planned[row["id"]], row, histories[row["id"]]) for row in rows}
 
     return _read(folder, parse, "not used") or {}

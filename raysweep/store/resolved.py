@@ -37,12 +37,21 @@ class Resolved:
     document: Mapping[str, Any]
     objective: Objective
     plan: list[Record]  # the planned records of the last run's trials, in order
+    fresh: list[Record]  # those of the trials that `confirm` added, in order
 
 
 def write_resolved(
-    folder: RunFolder, sweep: Sweep, text: bytes, trials: Sequence[Trial], data: Collection[str]
+    folder: RunFolder,
+    sweep: Sweep,
+    text: bytes,
+    trials: Sequence[Trial],
+    fresh: Sequence[Trial],
+    data: Collection[str],
 ) -> None:
-    """Write sweep.yaml, which is the sweep file's `text` as given, and resolved.yaml, with fingerprints of the data."""
+    """Write sweep.yaml, which is the sweep file's `text` as given, and resolved.yaml.
+
+    `fresh` are the trials of `confirm`, `data` the fingerprints of the data.
+    """
     document = {
         "sweep": sweep.model_dump(mode="json"),
         "versions": {
@@ -54,6 +63,7 @@ def write_resolved(
         },
         "data": sorted(set(data)),
         "trials": [planned_entry(planned_record(trial)) for trial in trials],
+        "fresh": [planned_entry(planned_record(trial)) for trial in fresh],
     }
     folder.files.write("sweep.yaml", text)
     folder.files.write(FILE, _to_yaml(seal(document)).encode())
@@ -67,7 +77,7 @@ def planned_entry(record: Record) -> dict[str, Any]:
 def _to_yaml(document: Mapping[str, Any]) -> str:
     lines = []
     for key, value in document.items():
-        if key == "trials":
+        if key in ("trials", "fresh"):
             text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
         else:
             text = json.dumps(value, indent=1).replace("\n", "\n ")
@@ -90,13 +100,14 @@ def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
         document = _parse(text)
         objective = _objective(document["sweep"]["objective"], lenient)
         plan = [checked(Record, entry) for entry in document["trials"]]
+        fresh = [checked(Record, entry) for entry in document.get("fresh", [])]
         for mapping in (document.get("versions", {}), document["sweep"].get("scheduler", {})):
             checked(dict[str, Any], mapping)
     except KeyError as error:
         raise damaged(folder, f"it lacks {error}") from error
     except (YAMLError, *DAMAGE) as error:
         raise damaged(folder, " ".join(str(error).split())) from error
-    return Resolved(document, objective, plan)
+    return Resolved(document, objective, plan, fresh)
 
 
 def _objective(entry: Mapping[str, Any], lenient: bool) -> Objective:

@@ -26,6 +26,9 @@ from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, n
 from raysweep.sweepfile.patch import contains, flatten, get, patch
 from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 
+FIRST_FRESH_SEED = 1000
+"""The seeds of `confirm` begin here, away from those that people choose."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -50,6 +53,23 @@ def plan_trials(sweep: Sweep) -> list[Trial]:
         sweep._plan = _expand(sweep)
     trials: list[Trial] = sweep._plan
     return trials
+
+
+def fresh_seeds(sweep: Sweep) -> list[int]:
+    """Return the seeds of `confirm`, which are none of the sweep's own."""
+    own = {sweep.seed, *(sweep.seeds or ())}
+    unused = (seed for seed in itertools.count(FIRST_FRESH_SEED) if seed not in own)
+    return list(itertools.islice(unused, sweep.confirm.seeds if sweep.confirm else 0))
+
+
+def with_seed(trial: Trial, seed: int) -> Trial:
+    """Return the trial of the same config with another seed."""
+    return _trial(trial.config, seed, trial.axes)
+
+
+def config_key(config: Mapping[str, Any]) -> str:
+    """Return a text that the seeds of one config, given as JSON, share, and no other trial has."""
+    return json.dumps(config, sort_keys=True)
 
 
 def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysweep.config import Config, Pair, check_no_credentials, classes_of, section
+from raysweep.config import Config, Fraction01, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
 from raysweep.loops import loop
 from raysweep.sweepfile.document import Source
@@ -175,6 +175,17 @@ class Checkpoints(Config):
     """How many finished trials, best first, keep their best weights."""
 
 
+class Confirm(Config):
+    """Whether the winner is the winner (docs/winner.md): the best configs are trained again, with fresh seeds."""
+
+    top: Annotated[int, Field(ge=2)] = 5
+    """How many configs, the best of the sweep, are trained again."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    """Fresh seeds for each of them, a round at a time; a config that can no longer be the best gets no more."""
+    confidence: Fraction01 = 0.95
+    """How sure what is said of the winner is to be."""
+
+
 class Evaluate(Config):
     """What is measured of the winner at the end, beside its accuracy on the test split if there is one."""
 
@@ -298,6 +309,8 @@ class Sweep(Config):
     """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
     evaluate: Evaluate = Evaluate()
+    confirm: Confirm | None = None
+    """Train the best configs again, with fresh seeds, to tell whether the winner is one; `{}` has the defaults."""
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)

@@ -1,0 +1,86 @@
+"""The race of `confirm`: which of the best configs get which fresh seeds, from records alone. No Ray, no torch.
+
+A round gives each config that is still in the race one more seed. The next round is planned once all trials of the last
+one have ended, so the plan grows by what the records say: a rerun plans the same rounds, in whatever order trials end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from raysweep.errors import StorageError
+from raysweep.results.evidence import samples_of
+from raysweep.results.ranking import rank
+from raysweep.results.rerun import GOING_ON, Rerun, rerun_of
+from raysweep.results.winner import still_racing
+from raysweep.store import Record, RunFolder
+from raysweep.store.document import DamagedFileError, checked
+from raysweep.store.resolved import read_resolved
+from raysweep.sweepfile import Sweep
+from raysweep.sweepfile.plan import Trial, config_key, fresh_seeds, with_seed
+from raysweep.sweepfile.schema import Confirm, NoneConfig
+
+
+def keep_confirming(sweep: Sweep, folder: RunFolder, is_asked_for: bool = False) -> Sweep:
+    """Return the sweep with the `confirm` of its file or, if the file has no such key, of the run folder's last run.
+
+    So an ordinary rerun after `raysweep confirm`, where it `is_asked_for`, does not forget the fresh seeds.
+    """
+    if sweep.confirm or ("confirm" in sweep.model_fields_set and not is_asked_for):
+        return sweep
+    confirm = _last_confirm(folder) or (Confirm() if is_asked_for else None)
+    return sweep.model_copy(update={"confirm": confirm}) if confirm else sweep
+
+
+def _last_confirm(folder: RunFolder) -> Confirm | None:
+    try:
+        last = read_resolved(folder, lenient=True).document["sweep"].get("confirm")
+        return checked(Confirm, last) if last else None
+    except (StorageError, DamagedFileError):  # the rerun writes it again
+        return None
+
+
+def without_rungs(sweep: Sweep) -> Sweep:
+    """Return the sweep with no scheduler: who gets fresh seeds trains them to the end."""
+    return sweep.model_copy(update={"scheduler": NoneConfig()})
+
+
+def plan_race(
+    sweep: Sweep, trials: Sequence[Trial], search: Rerun, folder: RunFolder, given_up: Collection[str] = ()
+) -> list[Trial]:
+    """Return the trials on fresh seeds that the records ask for so far, round by round.
+
+    Args:
+        sweep: whose `confirm` says how many.
+        trials: those of the sweep itself.
+        search: what the run folder knows of them; there is no race before they all have ended.
+        folder: the run folder.
+        given_up: the ids of trials that failed for good; other failed ones are to be tried again.
+    """
+    if sweep.confirm is None or _left(search, given_up):
+        return []
+    ranked = [config for config in rank(search.records, sweep.objective) if config.best]
+    finalists = ranked[: sweep.confirm.top]
+    if len(finalists) < 2:
+        return []
+    by_key = {config_key(trial.config.model_dump(mode="json")): trial for trial in trials}
+    first = [by_key[config_key(config.trials[0].config)] for config in finalists]
+    chosen_by = samples_of([config.search for config in ranked], sweep.objective, folder)
+    planned: list[Trial] = []
+    trained: list[list[Record]] = [[] for _ in finalists]
+    racing = list(range(len(finalists)))
+    for seed in fresh_seeds(sweep):
+        round_ = [with_seed(first[place], seed) for place in racing]
+        planned += round_
+        known = rerun_of(without_rungs(sweep), round_, folder)
+        if _left(known, given_up):
+            break
+        for place, record in zip(racing, known.records, strict=True):
+            trained[place].append(record)
+        fresh = samples_of(trained, sweep.objective, folder)
+        racing = still_racing(chosen_by, fresh, sweep.confirm.seeds, sweep.confirm.confidence)
+    return planned
+
+
+def _left(rerun: Rerun, given_up: Collection[str]) -> bool:
+    return any(fate in GOING_ON and id not in given_up for id, fate in rerun.fates.items())

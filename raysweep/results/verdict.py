@@ -1,0 +1,169 @@
+"""What can be said of a run's winner: a run's results in, `winner.Verdict` and three sentences out. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raysweep.results.evidence import samples_of
+from raysweep.results.ranking import RankedConfig, has_ended
+from raysweep.results.run import SweepResult
+from raysweep.results.settings import setting_text, varied_settings
+from raysweep.results.winner import Verdict, judge
+from raysweep.sweepfile.schema import Confirm
+from raysweep.terminal import count_of, format_score, percent, points
+
+MOST_NAMED = 3
+"""As many rivals are named; of more it is said how many they are."""
+LONGEST_LABEL = 60
+"""Settings that take more characters are not named; the config's own name is."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A run's configs, and what can be said of the best one."""
+
+    configs: list[RankedConfig]  # those with a score: first those with fresh seeds, each group best first
+    labels: list[str]  # how each is called: by the settings in which configs differ
+    verdict: Verdict | None  # places are those in `configs`; None where every config has one seed alone
+    confidence: float
+    sentences: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the `winner` of `status --json`."""
+        document: dict[str, Any] = {"sentences": self.sentences, "confidence": self.confidence, "is_known": False}
+        if self.verdict is None:
+            return document
+        numbers = asdict(self.verdict)
+        for name in ("winner", "chances", "rivals", "estimates"):
+            del numbers[name]
+        configs = [
+            {**asdict(each), "label": self.labels[each.place], "chance": self.verdict.chances[each.place]}
+            for each in self.verdict.estimates
+        ]
+        for config in configs:
+            place = config.pop("place")
+            best = self.configs[place].best
+            config |= {"best": best.id if best else None, "is_winner": place == self.verdict.winner}
+            config["is_rival"] = place in self.verdict.rivals
+        return {**document, "is_known": True, **numbers, "luck": self.verdict.luck, "configs": configs}
+
+
+def judgement_of(result: SweepResult, named: str = "") -> Judgement | None:
+    """Return what can be said of the best config; None while the sweep itself goes on, or of fewer than two configs.
+
+    `named` is how a command names the sweep; default: its run folder.
+    """
+    configs = [config for config in result.configs if config.best]
+    if len(configs) < 2 or not all(has_ended(record) for config in result.configs for record in config.search):
+        return None
+    sign = 1 if result.objective.maximize else -1
+
+    def by_search(config: RankedConfig) -> tuple[bool, float]:
+        return not config.fresh, -sign * config.scores.mean if config.scores.mean is not None else 0.0
+
+    configs.sort(key=by_search)
+    finalists = [config for config in configs if config.fresh]
+    confirm = Confirm.model_validate(result.resolved["sweep"].get("confirm") or {})
+    search = samples_of([config.search for config in configs], result.objective, result.folder)
+    fresh = samples_of([config.fresh for config in finalists], result.objective, result.folder)
+    verdict = judge(search, fresh, confirm.confidence)
+    labels = _labels(configs)
+    sentences = _Words(result, configs, labels, named or result.path).sentences(verdict, confirm.confidence)
+    return Judgement(configs, labels, verdict, confirm.confidence, sentences)
+
+
+def _labels(configs: Sequence[RankedConfig]) -> list[str]:
+    """Return a short name for each config: the settings that vary, with its values."""
+    records = [config.trials[0] for config in configs]
+    keys = varied_settings(records)
+    labels = [", ".join(f"{key} {setting_text(record, key)}" for key in keys) for record in records]
+    if not keys or max(map(len, labels)) > LONGEST_LABEL:
+        return [config.name for config in configs]
+    return labels
+
+
+class _Words:
+    """Puts a verdict into words; `named` is how a command names the sweep."""
+
+    def __init__(self, result: SweepResult, configs: Sequence[RankedConfig], labels: Sequence[str], named: str) -> None:
+        self._result, self._configs, self._labels, self._named = result, configs, labels, named
+        self._metric, self._sign = result.objective.metric, 1 if result.objective.maximize else -1
+
+    def sentences(self, verdict: Verdict | None, confidence: float) -> list[str]:
+        """Say who won and how much of its score was luck, who may be as good, and what was chosen on which images."""
+        if verdict is None:
+            return [self._unknown(), self._chosen_on(None)]
+        winner = self._configs[verdict.winner]
+        first = [self._who(verdict, winner), self._expected(verdict, confidence), self._luck(verdict, winner)]
+        return [" ".join([*first, *self._lost(winner)]), self._rivals(verdict, winner), self._chosen_on(verdict.images)]
+
+    def _unknown(self) -> str:
+        score = self._score(self._configs[0].scores.mean)
+        return (
+            f"{self._labels[0]} has the best score, {score}, but each config was trained with one seed, so whether it "
+            f"is the best config cannot be known. {self._to_find_out()}"
+        )
+
+    def _who(self, verdict: Verdict, winner: RankedConfig) -> str:
+        who = f"{'Winner' if verdict.is_clear else 'Probable winner'}: {self._labels[verdict.winner]}"
+        seeds = count_of(winner.ranked_by.seeds, "fresh seed" if winner.fresh else "seed")
+        return f"{who}, {self._score(winner.ranked_by.mean)} on {seeds}."
+
+    def _expected(self, verdict: Verdict, confidence: float) -> str:
+        low, high = sorted((self._sign * verdict.low, self._sign * verdict.high))
+        new = "a new seed and new images" if verdict.images else "a new seed"
+        interval = f"{self._score(low).removesuffix(' %')} to {self._score(high)}"
+        score = self._score(self._sign * verdict.score)
+        return f"Expect {score} of {new} ({100 * confidence:g} % interval: {interval})."
+
+    def _luck(self, verdict: Verdict, winner: RankedConfig) -> str:
+        """Say by what the winner was chosen, and how much of that was luck."""
+        luck, scores = verdict.luck, winner.scores
+        amount = points(abs(luck)) if "acc" in self._metric else f"{abs(luck):.3g}"
+        chosen_by = f"It was chosen by {self._score(scores.mean)} on {count_of(scores.seeds, 'seed')}"
+        if not float(amount.split()[0]):
+            return f"{chosen_by}, which was no luck."
+        return f"{chosen_by}; {amount} of that were luck." if luck > 0 else f"{chosen_by}; bad luck took {amount}."
+
+    def _lost(self, winner: RankedConfig) -> Iterator[str]:
+        """Say which of the winner's seeds have no score."""
+        lost = Counter[str](record.status for record in winner.trials if record.status in ("diverged", "failed"))
+        for status, count in lost.items():
+            yield f"{count} of its {len(winner.trials)} seeds {status}."
+
+    def _rivals(self, verdict: Verdict, winner: RankedConfig) -> str:
+        if verdict.is_clear:
+            return f"It is clearly better than the {count_of(len(self._configs) - 1, 'other config')}."
+        named, more = verdict.rivals[:MOST_NAMED], len(verdict.rivals[MOST_NAMED:])
+        texts = [f"{self._labels[place]} ({chance_text(verdict.chances[place])})" for place in named]
+        names = ", ".join(texts) + (f" and {count_of(more, 'other')}" if more else "")
+        own = chance_text(verdict.chances[verdict.winner])
+        text = f"With a probability of {own} it is the best; it cannot be told from {names}."
+        return text if winner.fresh else f"{text} {self._to_find_out()}"
+
+    def _to_find_out(self) -> str:
+        return f"To find out: python -m raysweep confirm {self._named}"
+
+    def _chosen_on(self, images: int | None) -> str:
+        """Say what was chosen on which images, and how often the test images were looked at."""
+        on = f"the same {images:,} validation images" if images else "the same validation images"
+        text = f"Epochs, settings and winner were chosen on {on}"
+        evaluation = self._result.evaluation
+        if evaluation and evaluation.test_acc is not None:
+            return f"{text}; on the test images, looked at once, it reaches {self._score(evaluation.test_acc)}."
+        best = self._result.best
+        has_test = best is not None and best.conditions.get("test_images")
+        return f"{text}; {'the test images were not looked at' if has_test else 'there are no test images'}."
+
+    def _score(self, score: float | None) -> str:
+        return percent(score) if "acc" in self._metric and score is not None else format_score(score, self._metric)
+
+
+def chance_text(chance: float) -> str:
+    """Return a probability for people: none is called certain or impossible."""
+    if chance < 0.01:
+        return "under 1 %"
+    return "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"

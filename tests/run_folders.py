@@ -16,6 +16,7 @@ from raysweep.store.record import planned_record
 from raysweep.store.resolved import planned_entry
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.schema import Objective
 
 HTML = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 METRICS = {
@@ -91,6 +92,12 @@ def mixed(record: Record, place: int) -> Record:
             broken = [{**row, "val_acc": float("nan"), "train_loss": None} for row in record.metrics[:5]]
             return record.with_(status="running", metrics=[*broken, *record.metrics[5:9]])
     return record
+
+
+def scoring(record: Record, score: float) -> Record:
+    """The same trial, with one validation accuracy at all epochs."""
+    metrics = [{**row, "val_acc": score, "val_acc_ema": score} for row in record.metrics]
+    return record.with_(metrics=metrics, best=best_epoch(metrics, Objective()))
 
 
 def hostile(record: Record, place: int) -> Record:

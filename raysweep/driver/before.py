@@ -135,7 +135,7 @@ def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = No
     """Write resolved.yaml with the data of the conditions on record and of those that were found now."""
     known = {record.id: record.conditions for record in run.records if record.conditions}
     data = {str(entry["data"]) for entry in {**known, **(conditions or {})}.values() if "data" in entry}
-    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, run.fresh, data)
+    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data, run.fresh)
 
 
 @contextmanager

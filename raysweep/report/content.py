@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
@@ -130,7 +130,7 @@ class Report:
 def gather(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> Report:
     """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
-    command = _command(result, named)
+    command = result.in_words(named)
     judgement = judgement_of(result, command)
     keys = varied_settings(result.trials)
     colour_key = _colour_key(result.trials, sweep)
@@ -147,11 +147,6 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         command=command,
         judgement=judgement,
     )
-
-
-def _command(result: SweepResult, named: Named | None) -> str:
-    named = replace(named or Named(f"{result.path}/sweep.yaml"), storage=result.folder.parent.uri)
-    return named.in_words()
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:

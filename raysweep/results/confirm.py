@@ -78,7 +78,8 @@ def plan_race(
         for place, record in zip(racing, known.records, strict=True):
             trained[place].append(record)
         fresh = samples_of(trained, sweep.objective, folder)
-        racing = still_racing(chosen_by, fresh, sweep.confirm.seeds, sweep.confirm.confidence)
+        asked = still_racing(chosen_by, fresh, sweep.confirm.seeds, sweep.confirm.confidence)
+        racing = [place for place in racing if place in asked]  # who has left stays out
     return planned
 
 

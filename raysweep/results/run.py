@@ -6,7 +6,7 @@ A folder may be read while the run goes on elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from raysweep.store.exports import results_table, running_metrics, shown_trials
 from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
+from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
 from raysweep.terminal import Tell, silently
 
@@ -71,6 +72,14 @@ class SweepResult:
         except DamagedFileError as error:
             raise damaged(self.folder, f"scheduler: {error}") from error
         return scheduler
+
+    def in_words(self, named: Named | None = None) -> str:
+        """Return the words by which another command finds this run, which a command line has `named`, if one did.
+
+        A run folder alone is named by its copy of the sweep file.
+        """
+        named = named or Named(f"{self.path}/sweep.yaml")
+        return replace(named, storage=self.folder.parent.uri).in_words()
 
     def halving(self) -> Halving:
         """Rebuild who goes on, from the records in the plan's order."""

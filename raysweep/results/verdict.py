@@ -51,10 +51,10 @@ class Judgement:
         return {**document, "is_known": True, **numbers, "luck": self.verdict.luck, "configs": configs}
 
 
-def judgement_of(result: SweepResult, named: str = "") -> Judgement | None:
+def judgement_of(result: SweepResult, named: str) -> Judgement | None:
     """Return what can be said of the best config; None while the sweep itself goes on, or of fewer than two configs.
 
-    `named` is how a command names the sweep; default: its run folder.
+    `named` is how a command names the sweep.
     """
     configs = [config for config in result.configs if config.best]
     if len(configs) < 2 or not all(has_ended(record) for config in result.configs for record in config.search):
@@ -71,7 +71,7 @@ def judgement_of(result: SweepResult, named: str = "") -> Judgement | None:
     fresh = samples_of([config.fresh for config in finalists], result.objective, result.folder)
     verdict = judge(search, fresh, confirm.confidence)
     labels = _labels(configs)
-    sentences = _Words(result, configs, labels, named or result.path).sentences(verdict, confirm.confidence)
+    sentences = _Words(result, configs, labels, named).sentences(verdict, confirm.confidence)
     return Judgement(configs, labels, verdict, confirm.confidence, sentences)
 
 

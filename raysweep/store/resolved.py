@@ -45,12 +45,12 @@ def write_resolved(
     sweep: Sweep,
     text: bytes,
     trials: Sequence[Trial],
-    fresh: Sequence[Trial],
     data: Collection[str],
+    fresh: Sequence[Trial] = (),
 ) -> None:
     """Write sweep.yaml, which is the sweep file's `text` as given, and resolved.yaml.
 
-    `fresh` are the trials of `confirm`, `data` the fingerprints of the data.
+    `data` are the fingerprints of the data, `fresh` the trials of `confirm`.
     """
     document = {
         "sweep": sweep.model_dump(mode="json"),

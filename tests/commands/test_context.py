@@ -56,8 +56,11 @@ def test_a_run_folder_stands_for_its_sweep_file(
     words = [word.replace("seed1-", sorted(path.name for path in (run / "trials").iterdir())[0]) for word in words]
     of_file = answer(capsys, words[0], sweep, *words[1:])
     assert of_file
-    assert answer(capsys, words[0], run, *words[1:]) == of_file
-    assert answer(capsys, words[0], f"{run}/", *words[1:]) == of_file
+    for folder in (run, f"{run}/"):
+        of_folder = answer(capsys, words[0], folder, *words[1:])
+        if words == ["status"]:  # each names the command to go on with by its own words
+            assert of_folder["winner"].pop("sentences") != of_file["winner"].pop("sentences", "")
+        assert of_folder == of_file
 
 
 def test_the_plan_of_a_run_folder_is_that_of_its_last_run_overrides_and_draws_included(

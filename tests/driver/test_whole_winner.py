@@ -57,9 +57,10 @@ def test_a_leader_whose_best_weights_are_damaged_begins_anew_and_the_others_stay
     capsys.readouterr()
     run = open_rerun(tmp_path)
     assert run.rerun.fates[first.id] == "new"
-    assert Verdict.SAFE not in [run.halving.verdict(record.id) for record in others if record.status != "finished"]
-    assert run.halving.verdict(first.id) is Verdict.SAFE
-    assert run.halving.next_trial() == first.id
+    halving = run.rerun.halving
+    assert Verdict.SAFE not in [halving.verdict(record.id) for record in others if record.status != "finished"]
+    assert halving.verdict(first.id) is Verdict.SAFE
+    assert halving.next_trial() == first.id
     assert capsys.readouterr().err == (
         f"{first.id}: trials/{first.id}/{first.weights['best'].file}: its checksum does not match; not used; "
         "it was the best, so it is trained anew\n"

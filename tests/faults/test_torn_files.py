@@ -24,11 +24,13 @@ from raysweep.cli import main
 from raysweep.errors import StorageError, UserError
 from raysweep.results.checkpoint import load_model
 from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
+from raysweep.results.ranking import rank, standings
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import seal, to_bytes
 from raysweep.store.exports import running_metrics, write_results
 from raysweep.store.spent import Spent, read_spent, write_spent
+from raysweep.sweepfile.schema import Objective
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.models.build import build_model
 
@@ -96,7 +98,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     best = winner.weights["best"].sha256
     assert winner.best
     write_evaluation(folder, Evaluation(winner.id, winner.best.epoch, False, best, [Accuracies(0, 0.5, None)]))
-    write_results(folder, [winner, waiting.with_(status="running")])
+    ranked = rank([winner, waiting.with_(status="running")], Objective())
+    write_results(folder, [record for config in ranked for record in config.trials], standings(ranked))
     with folder.lease():
         pass
     status = json.loads(run(["status", str(sweep), "--json"])[1])

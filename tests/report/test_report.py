@@ -28,7 +28,7 @@ from raysweep.report.page import as_html
 from raysweep.report.pictures import draw
 from raysweep.report.svg import Scale, points
 from raysweep.report.table import as_csv
-from raysweep.results.ranking import trial_as_json
+from raysweep.results.ranking import standings, trial_as_json
 from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
 from raysweep.store.exports import write_results
@@ -83,10 +83,11 @@ def test_to_another_kind_and_a_run_that_never_was_are_refused(
 def test_the_summary_names_winner_seeds_dips_and_hours(tmp_path: Path) -> None:
     make_run(tmp_path)
     result = opened(tmp_path)
-    summary = "\n".join(gather(result).summary)
-    assert result.best
-    assert f"Best: {result.best.id}" in summary
-    assert "(standard deviation)" in summary
+    report = gather(result)
+    assert report.judgement
+    assert report.judgement.sentences[0].startswith("Probable winner: augment none, lr 0.01, 59.6 % on 2 seeds.")
+    assert "augment medium, lr 0.01" in report.judgement.sentences[1]
+    summary = "\n".join(report.summary)
     assert "4 of 12 trials dip. This goes with lr: lr 0.01: 0 of 4; lr 0.1: 0 of 4; lr 0.5: 4 of 4, after" in summary
     assert "360 epochs took 0.25 hours of trials" in summary
 
@@ -251,7 +252,7 @@ def make_newer(folder: Path, ids: list[str]) -> None:
     """Make it that a newer raysweep wrote these trials' records, the plan, and a results.parquet of one more column."""
     run = folder / "runs/made"
     result = opened(folder)
-    write_results(result.folder, result.trials)
+    write_results(result.folder, result.trials, standings(result.configs))
     table = pq.read_table(run / "results.parquet")
     pq.write_table(table.append_column("grams_of_co2", [[1.5] * len(table)]), run / "results.parquet")
     for path in [path for trial_id in ids for path in (run / "trials" / trial_id).glob("record*.json")]:
@@ -333,7 +334,7 @@ def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: py
         assert "Curves of the best 5 trials; those of the other 7 are in results.parquet." in whole
         assert "One line for each of the best 5 of 12 trials" in whole
     assert pictures["accuracy.svg"].count(b'<g class="trial') == pictures["parallel.svg"].count(b'<g class="trial') == 5
-    assert "The best 2 of 12 trials; report.csv has all." in text
+    assert "The best 2 of 12; report.csv has all." in text
     assert "And 10 more trials; report.csv has all." in text, "of those whose rungs are explained"
 
 

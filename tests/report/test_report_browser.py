@@ -13,6 +13,7 @@ import pytest
 from run_folders import SWEEP, hostile, make_run, mixed
 
 from raysweep.report import write_report
+from raysweep.results.ranking import rank
 from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
 
@@ -69,6 +70,7 @@ def opened(browser: Any, result: SweepResult) -> Opened:
 @pytest.fixture
 def page(opened: Opened) -> Any:
     opened.page.reload()
+    opened.page.locator("#seeds > summary").click()
     return opened.page
 
 
@@ -204,7 +206,7 @@ def test_on_paper_controls_are_gone_and_nothing_is_cut_off(page: Any) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.locator("details[open]").count() == 0
+    assert page.locator("details[open]").count() == 1, "what was open before"
     assert not page.locator(".controls").is_visible()
     assert page.locator("#trials").is_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflow") == "visible"
@@ -234,7 +236,7 @@ def test_five_thousand_trials_open_and_filter(browser: Any, result: SweepResult)
 
     trials = [copy(i) for i in range(5000)]
     plan = {"sweep": result.resolved["sweep"], "trials": [{"id": record.id} for record in trials]}
-    many = SweepResult("many", result.path, result.objective, trials, result.folder, plan)
+    many = SweepResult("many", result.path, result.objective, rank(trials, result.objective), result.folder, plan)
     opened = open_page(browser, many)
     assert opened.said == []
     assert "the other 4800 are in results.parquet" in opened.page.locator("main").inner_text()

@@ -9,7 +9,9 @@ import pytest
 
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.results.evidence import BoolArray, correct_of, pack, read_correct
+from raysweep.results.ranking import rank
 from raysweep.store import Record, RunFolder, Score
+from raysweep.sweepfile.schema import Objective
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_what_is_damaged_or_of_another_epoch_than_the_best_is_as_none(folder: Ru
 
 def test_losers_lose_their_weights_and_keep_what_they_got_right(folder: RunFolder) -> None:
     records = [finished(folder, f"net{seed}", right(seed)) for seed in range(2)]
-    drop_weights_of_losers(folder, records, keep_best=1)
+    drop_weights_of_losers(folder, rank(records, Objective()), keep_best=1)
     winner, loser = (folder.record(record.id) for record in records)
     assert winner is not None
     assert loser is not None

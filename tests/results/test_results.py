@@ -13,6 +13,7 @@ import pytest
 from run_folders import METRICS, make_run, mixed
 
 import raysweep
+from raysweep.results.ranking import standings
 from raysweep.store.exports import write_results
 from raysweep.vision.config import TrialConfig
 
@@ -33,7 +34,7 @@ def documented(section: str) -> dict[str, list[str]]:
 def written(folder: Path, **how: Any) -> pa.Table:
     make_run(folder, **how)
     result = raysweep.open(folder / "runs/made")
-    write_results(result.folder, result.trials)
+    write_results(result.folder, result.trials, standings(result.configs))
     return pq.read_table(folder / "runs/made/results.parquet")
 
 
@@ -71,7 +72,7 @@ def test_the_notebook_runs_on_a_run_folder_and_shows_what_each_cell_gives(
     notebook = json.loads((DOCS / "results.ipynb").read_text())
     make_run(tmp_path, "report_small")
     result = raysweep.open(tmp_path / "runs/report_small")
-    write_results(result.folder, result.trials)
+    write_results(result.folder, result.trials, standings(result.configs))
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from raysweep.config import LoopConfig
@@ -113,6 +114,25 @@ class Loop(Protocol):
         Raises:
             StorageError: the images or labels are others than those of `conditions`.
         """
+
+    def answers(
+        self,
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any],
+        split: Literal["val", "test"],
+        device: str = "auto",
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+        """Return (labels, answers, probabilities) on the images of a split; None where the data has no such split.
+
+        The answers are the most probable labels, with their probability, 0..1.
+
+        Raises:
+            StorageError: the images or labels are others than those of `conditions`.
+        """
+
+    def thumbnails(self, arrays: dict[str, Any], rows: Sequence[int]) -> list[bytes]:
+        """Return validation images as small WebP files."""
 
 
 @functools.cache

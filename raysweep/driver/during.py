@@ -33,14 +33,16 @@ from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop
-from raysweep.results.evaluation import Evaluation, is_wanted, views_to_evaluate, write_evaluation
+from raysweep.results import mistakes
+from raysweep.results.evaluation import Accuracies, Evaluation, is_wanted, views_to_evaluate, write_evaluation
+from raysweep.results.mistakes import Mistakes, rival_of
 from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
-from raysweep.worker.tasks import Assignment, StopFlag, Trainable, evaluate
+from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
 
 REFRESH_EXPORTS_EVERY_S = 10.0
 REFRESH_EXPORTS_SHARE = 0.05
@@ -225,28 +227,44 @@ def _records_now(run: Run, changed: Collection[str]) -> list[Record]:
 
 
 def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
-    """Measure the winner's best weights as the sweep asks for, unless the run folder has it already.
+    """Measure the winner's best weights as the sweep asks for, and its mistakes, unless the run folder has it already.
 
     A data set that is in `data` need not be opened again. A fault is only said, since the trials are done all the same;
     a rerun tries again.
     """
-    folder, tta = run.folder, run.sweep.evaluate.tta
-    winner = read_results(folder).best
-    if winner is None or winner.best is None or not is_wanted(folder, winner, tta):
+    asked = _questions(run)
+    if asked is None:
         return
-    config = loop().config.model_validate(winner.config)
+    config = loop().config.model_validate(asked.winner.config)
     arrays = data.get(config.data_key())
-    views = views_to_evaluate(winner, tta)
-    what, storage = f"evaluating {winner.id}", folder.parent.uri
     try:
         without = nodes_without(run, slot, config) if arrays is None else []
-        accuracies = run_task(run, slot, what, evaluate, winner, storage, folder.name, views, arrays, without=without)
+        answer = run_task(run, slot, f"evaluating {asked.winner.id}", evaluate, asked, arrays, without=without)
     except (ray.exceptions.RayError, UserError) as error:
         lines = str(getattr(error, "cause", None) or error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__  # the last line of a traceback says what went wrong
-        run.view.say(f"{winner.id}: its evaluation failed: {reason}")
+        run.view.say(f"{asked.winner.id}: its evaluation failed: {reason}")
         return
-    if accuracies is None:
-        return
-    weights, best = winner.weights["best"].sha256, winner.best
-    write_evaluation(folder, Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies))
+    if answer is not None:
+        _write_answer(run, asked, *answer)
+
+
+def _questions(run: Run) -> Questions | None:
+    """Return what the run folder does not know of the winner yet; None if that is nothing."""
+    folder, sweep, result = run.folder, run.sweep, read_results(run.folder)
+    winner, rival, images = result.best, rival_of(folder, result.trials), sweep.report.images
+    lacks_accuracies = is_wanted(folder, winner, sweep.evaluate.tta)
+    lacks_mistakes = mistakes.is_wanted(folder, winner, rival, images)
+    if winner is None or not (lacks_accuracies or lacks_mistakes):
+        return None
+    views = views_to_evaluate(winner, sweep.evaluate.tta) if lacks_accuracies else []
+    return Questions(folder.parent.uri, folder.name, winner, views, lacks_mistakes, rival, images)
+
+
+def _write_answer(run: Run, asked: Questions, accuracies: list[Accuracies], found: Mistakes | None) -> None:
+    winner = asked.winner
+    if asked.tta and winner.best is not None:
+        weights, best = winner.weights["best"].sha256, winner.best
+        write_evaluation(run.folder, Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies))
+    if found is not None:
+        mistakes.write_mistakes(run.folder, found)

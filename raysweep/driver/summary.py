@@ -9,6 +9,7 @@ from raysweep.driver.before import Run
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
+from raysweep.results import mistakes
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.ranking import standings
 from raysweep.results.run import SweepResult, as_json, read_results
@@ -46,7 +47,10 @@ def sum_up(run: Run, as_json_document: bool) -> int:
 
 
 def evaluation_is_wanted(run: Run, result: SweepResult) -> bool:
-    """Whether accuracies that the sweep asks for are missing from the winner's evaluation."""
+    """Whether accuracies that the sweep asks for are missing from the winner's evaluation, or its mistakes are."""
+    rival, images = mistakes.rival_of(run.folder, result.trials), run.sweep.report.images
+    if mistakes.is_wanted(run.folder, result.best, rival, images):
+        return True
     return is_wanted(run.folder, result.best, run.sweep.evaluate.tta)
 
 

@@ -6,6 +6,9 @@
 * `comparison`  runs side by side
 * `checkpoint`  the best weights as a folder that is enough to load the network
 * `evaluation`  the winner's accuracies at the end
+* `evidence`    which validation images each trial got right
+* `mistakes`    what the winner and the runner-up answer on the validation images
+* `by_class`    accuracy by class, classes taken for one another, two networks on the same images
 * `hours`       GPU-hours
 * `table`       the table of trials
 """

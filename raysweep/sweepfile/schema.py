@@ -193,6 +193,14 @@ class Evaluate(Config):
     """Numbers of views for test-time augmentation (docs/models.md); 0: the image alone."""
 
 
+class Report(Config):
+    """What the report shows."""
+
+    images: bool = True
+    """Whether it shows validation images that the winner got wrong, as small pictures; false: neither the report nor
+    the run folder has any."""
+
+
 class Limits(Config):
     """The limits at which a run ends by itself."""
 
@@ -309,6 +317,7 @@ class Sweep(Config):
     """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
     evaluate: Evaluate = Evaluate()
+    report: Report = Report()
     confirm: Confirm | None = None
     """Train the best configs again, with fresh seeds, to tell whether the winner is one; `{}` has the defaults."""
 

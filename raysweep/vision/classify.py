@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -12,9 +12,11 @@ from raysweep.errors import StorageError, UserError
 from raysweep.vision.config import ModelConfig, TrialConfig
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from raysweep.vision.data import DataSet
+    from raysweep.vision.inference import Classifier
     from raysweep.vision.loop import Epoch
 
 
@@ -103,18 +105,49 @@ class Classify:
         device: str = "auto",
     ) -> list[tuple[float, float | None]]:
         """Measure a network on the validation images, and on the test images where there are any."""
-        from raysweep.vision.data import DataSet
-        from raysweep.vision.inference import Classifier
-
-        data = DataSet.from_arrays(arrays)
-        if data.fingerprint != conditions["data"]:
-            raise StorageError("it was trained on other images or labels than there are now")
-        mean, std, precision = (conditions[key] for key in ("mean", "std", "precision"))
-        classifier = Classifier(network, mean, std, precision, data.image_size, device)
+        data, classifier = _trained(conditions, network, arrays, device)
         return [
             (classifier.accuracy(data.val, count), classifier.accuracy(data.test, count) if data.test else None)
             for count in views
         ]
+
+    def answers(
+        self,
+        conditions: Mapping[str, Any],
+        network: nn.Module,
+        arrays: dict[str, Any],
+        split: Literal["val", "test"],
+        device: str = "auto",
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+        """Classify the images of a split, each as it is."""
+        data, classifier = _trained(conditions, network, arrays, device)
+        images = data.val if split == "val" else data.test
+        if images is None:
+            return None
+        probabilities, answers = classifier.top(images.images)
+        return images.labels.numpy(), answers[:, 0].numpy(), probabilities[:, 0].numpy()
+
+    def thumbnails(self, arrays: dict[str, Any], rows: Sequence[int]) -> list[bytes]:
+        """Return validation images as they were prepared, made smaller."""
+        from raysweep.vision.data import DataSet
+        from raysweep.vision.data.thumbnails import thumbnail
+
+        images = DataSet.from_arrays(arrays).val.images
+        return [thumbnail(images[row]) for row in rows]
+
+
+def _trained(
+    conditions: Mapping[str, Any], network: nn.Module, arrays: dict[str, Any], device: str
+) -> tuple[DataSet, Classifier]:
+    """Return the data set, and a trained network as its trial used it; StorageError if the images are others."""
+    from raysweep.vision.data import DataSet
+    from raysweep.vision.inference import Classifier
+
+    data = DataSet.from_arrays(arrays)
+    if data.fingerprint != conditions["data"]:
+        raise StorageError("it was trained on other images or labels than there are now")
+    mean, std, precision = (conditions[key] for key in ("mean", "std", "precision"))
+    return data, Classifier(network, mean, std, precision, data.image_size, device)
 
 
 def check_model(config: TrialConfig, data: DataSet, device: str = "auto") -> None:

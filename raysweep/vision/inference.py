@@ -37,6 +37,19 @@ class Classifier:
         """Return each class's probability (float64, N x classes) in images on any device: the mean over `tta` views."""
         return torch.cat([*self.batches.over(len(images), lambda rows: self._mean_over_views(images[rows], tta))])
 
+    def top(self, images: torch.Tensor, count: int = 1, tta: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the `count` most probable classes of each image: probabilities (float64) and labels, N x count.
+
+        Of equally probable classes, as there are many among logits in bf16, the first comes first, as in an argmax.
+        """
+
+        def best(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            ranked = self._mean_over_views(images[rows], tta).sort(dim=1, descending=True, stable=True)
+            return ranked.values[:, :count].cpu(), ranked.indices[:, :count].cpu()
+
+        probabilities, labels = zip(*self.batches.over(len(images), best), strict=True)
+        return torch.cat(probabilities), torch.cat(labels)
+
     @torch.inference_mode()
     def _mean_over_views(self, images: torch.Tensor, tta: int) -> torch.Tensor:
         total: torch.Tensor | None = None

@@ -22,6 +22,7 @@ from raysweep.config import LoopConfig
 from raysweep.errors import DataError, UserError
 from raysweep.loops import loop
 from raysweep.results.evaluation import Accuracies
+from raysweep.results.mistakes import Mistakes
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective, RankBy
 from raysweep.terminal import count_of
@@ -206,19 +207,41 @@ def result_of(reference: Any, timeout_s: float | None = None) -> Any:
         raise
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What is asked about the winner at the end."""
+
+    storage: str
+    run_name: str
+    winner: Record
+    tta: list[int]
+    """The numbers of views under which it is measured; 0: the image alone."""
+    mistakes: bool
+    """Whether its mistakes are wanted."""
+    rival: Record | None
+    """The runner-up that they stand beside."""
+    images: bool
+    """Whether thumbnails of them are wanted."""
+
+
 def evaluate(
-    setting: TaskSetting, record: Record, storage: str, run_name: str, tta: list[int], arrays: dict[str, Any] | None
-) -> list[Accuracies]:
-    """Return the accuracies of a trial's best weights under each number of views in `tta` (0: the image alone).
+    setting: TaskSetting, asked: Questions, arrays: dict[str, Any] | None
+) -> tuple[list[Accuracies], Mistakes | None]:
+    """Return the accuracies of the winner's best weights under each number of views, and its mistakes if asked for.
 
     Where `arrays` is None, the data set is opened here.
     """
     from raysweep.results.checkpoint import build_from_record
+    from raysweep.worker.mistakes import find_mistakes
 
     setting.set_up_process()
-    network = build_from_record(RunFolder(storage, run_name), record)
+    folder, winner = RunFolder(asked.storage, asked.run_name), asked.winner
+    network = build_from_record(folder, winner)
     if arrays is None:
         with setting.on_this_host():
-            arrays = loop().prepare(loop().config.model_validate(record.config), Path(setting.sweep_folder))
-    measured = loop().accuracies(record.conditions, network, arrays, tta, setting.device)
-    return [Accuracies(views, val, test) for views, (val, test) in zip(tta, measured, strict=True)]
+            arrays = loop().prepare(loop().config.model_validate(winner.config), Path(setting.sweep_folder))
+    measured = loop().accuracies(winner.conditions, network, arrays, asked.tta, setting.device)
+    accuracies = [Accuracies(views, val, test) for views, (val, test) in zip(asked.tta, measured, strict=True)]
+    if not asked.mistakes:
+        return accuracies, None
+    return accuracies, find_mistakes(folder, winner, asked.rival, network, arrays, asked.images, setting.device)

@@ -69,7 +69,7 @@ def test_a_sweep_on_an_object_store_is_run_gone_on_with_and_pulled_and_holds_no_
     first = contents(server)
     trials = {key: data for key, data in first.items() if "/trials/" in key and not key.endswith("/")}
     finished = next(trial["id"] for trial in json.loads(out)["trials"] if trial["status"] == "finished")
-    assert {key.rpartition(".")[2] for key in trials if finished in key} == {"json", "safetensors"}
+    assert {key.rpartition(".")[2] for key in trials if finished in key} == {"json", "safetensors", "npz"}
 
     out, _ = on_s3(sweep, "--import", "my_nets", "epochs=4", "--json", code=1)
     again = {trial["epoch"] for trial in json.loads(out)["trials"]}

@@ -9,6 +9,7 @@
 * `prepare`     all of this in order, once for each content and config
 * `dataset`     the prepared set: a `DataSet` of `Split`s; the mean and std that a trial's input is normalised by
 * `unprepared`  images as a user has them, for `raysweep predict`
+* `thumbnails`  prepared images made small, for the report
 """
 
 from raysweep.vision.data.dataset import DataSet, mean_std

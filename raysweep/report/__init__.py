@@ -2,6 +2,7 @@
 
 * `content`   all that it says, in words and numbers
 * `summary`   the sentences at its top
+* `mistakes`  what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
 * `pictures`  curves, rungs and parallel coordinates, drawn with `svg`
 * `table`     the ranking, as cells and as CSV
 * `page`      the HTML file, from page.html, page.css and page.js

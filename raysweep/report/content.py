@@ -14,6 +14,7 @@ from raysweep.diagnose.words import describe
 from raysweep.errors import StorageError
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
+from raysweep.report.mistakes import WhatItGetsWrong, what_it_gets_wrong
 from raysweep.report.summary import summary_of
 from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win
@@ -82,6 +83,7 @@ class Report:
     hours: Hours
     is_running: bool
     notes: list[str]  # what is missing or cannot be read
+    mistakes: WhatItGetsWrong | None  # of the winner; None where that is not known
     command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
     judgement: Judgement | None  # what can be said of the winner
 
@@ -144,6 +146,7 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         hours=hours_of(result.trials, read_spent(result.folder)),
         is_running=not has_ended and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
+        mistakes=what_it_gets_wrong(result),
         command=command,
         judgement=judgement,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from raysweep.report.content import Report, Row
+from raysweep.report.mistakes import PAIR_COLUMNS, Shown, WhatItGetsWrong
 from raysweep.report.pictures import Pictures
 from raysweep.report.svg import Chart
 from raysweep.report.table import Column, columns, config_columns
 
 MOST_ROWS = 100
+MOST_CLASSES = 30
 
 
 def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, dict[str, bytes]]:
@@ -34,6 +36,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     for row in found[:MOST_ROWS]:
         lines += [f"- {escape(row.record.id)}", *(f"  - {escape(text)}" for text in row.findings)]
     lines += [*_rest(found), ""] if found else []
+    lines += _mistakes(report.mistakes, pictures, folder) if report.mistakes else []
     lines += _pictures("Settings", pictures.settings, folder)
     lines += _pictures("Which trials went on, and why", pictures.rungs, folder)
     explained = [row for row in report.rows if row.why]
@@ -43,8 +46,10 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     if report.sweep_text:
         lines += ["The sweep file:", "", *_code(report.sweep_text, "yaml")]
     lines += [f"- {escape(name)}: {escape(value)}" for name, value in report.versions.items()]
-    charts = (*pictures.winner, *pictures.curves, *pictures.settings, *pictures.rungs)
-    return "\n".join(lines) + "\n", {f"{chart.name}.svg": standalone(chart) for chart in charts}
+    charts = (*pictures.winner, *pictures.curves, *pictures.confusion, *pictures.settings, *pictures.rungs)
+    images = {f"image-{image.row}.webp": image.webp for image in report.mistakes.shown} if report.mistakes else {}
+    drawn = {f"{chart.name}.svg": standalone(chart) for chart in charts}
+    return "\n".join(lines) + "\n", drawn | {name: data for name, data in images.items() if data}
 
 
 def standalone(chart: Chart) -> bytes:
@@ -63,13 +68,35 @@ def escape(text: str) -> str:
 
 
 def _table(shown: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    cells = [[column.name for column in shown]]
-    cells += [[column.cell(row)[0] for column in shown] for row in rows[:MOST_ROWS]]
-    lines = ["| " + " | ".join(map(escape, each)) + " |" for each in cells]
-    lines.insert(1, "|" + "|".join(" ---: " if column.number else " --- " for column in shown) + "|")
+    cells = [[column.cell(row)[0] for column in shown] for row in rows[:MOST_ROWS]]
+    lines = _table_of({column.name: column.number for column in shown}, cells)
     if len(rows) > MOST_ROWS:
         lines += ["", f"The best {MOST_ROWS} of {len(rows)}; report.csv has all."]
     return lines
+
+
+def _table_of(heads: Mapping[str, bool], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table; `heads` says of each column by its name whether it has numbers."""
+    lines = ["| " + " | ".join(map(escape, cells)) + " |" for cells in (list(heads), *rows)]
+    lines.insert(1, "|" + "|".join(" ---: " if is_number else " --- " for is_number in heads.values()) + "|")
+    return lines
+
+
+def _mistakes(mistakes: WhatItGetsWrong, pictures: Pictures, folder: str) -> list[str]:
+    lines = ["## What it gets wrong", "", *(f"- {escape(text)}" for text in mistakes.sentences), ""]
+    lines += [*_table_of(mistakes.class_columns, mistakes.class_rows[:MOST_CLASSES]), ""]
+    if len(mistakes.class_rows) > MOST_CLASSES:
+        lines += [f"The worst {MOST_CLASSES} of {len(mistakes.class_rows)} classes; report.html has all.", ""]
+    lines += [_picture(chart, folder) for chart in pictures.confusion]
+    lines += ["", *_table_of(PAIR_COLUMNS, mistakes.pair_rows), ""] if mistakes.pair_rows else []
+    for title, images in mistakes.galleries.items():
+        lines += [f"### {escape(title)}", "", *(f"- {_image(image, folder)}" for image in images), ""]
+    return lines
+
+
+def _image(image: Shown, folder: str) -> str:
+    picture = f"![{escape(image.alt)}]({folder}/image-{image.row}.webp) " if image.webp else ""
+    return f"{picture}{escape('; '.join([image.truth, *image.said]))}"
 
 
 def _rest(rows: Sequence[Row]) -> list[str]:
@@ -78,8 +105,12 @@ def _rest(rows: Sequence[Row]) -> list[str]:
 
 
 def _pictures(title: str, charts: Sequence[Chart], folder: str) -> list[str]:
-    images = [f"![{escape(chart.title)}: {escape(chart.description)}]({folder}/{chart.name}.svg)" for chart in charts]
+    images = [_picture(chart, folder) for chart in charts]
     return [f"## {title}", "", *images, ""] if images else []
+
+
+def _picture(chart: Chart, folder: str) -> str:
+    return f"![{escape(chart.title)}: {escape(chart.description)}]({folder}/{chart.name}.svg)"
 
 
 def _code(text: str, language: str = "sh") -> list[str]:

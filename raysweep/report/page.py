@@ -22,6 +22,7 @@ from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import ValueEffect
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report
+from raysweep.report.mistakes import PAIR_COLUMNS
 from raysweep.report.pictures import Pictures
 from raysweep.report.table import Column, columns, config_columns
 from raysweep.results.settings import in_order
@@ -45,6 +46,7 @@ def as_html(report: Report, pictures: Pictures) -> str:
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
+        pair_columns=PAIR_COLUMNS,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 
@@ -64,14 +66,18 @@ def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip}
+    environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip, "base64": _base64}
     environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
     for name, file in (("style", "page.css"), ("script", "page.js")):
         text = _part(file)
         # The page's policy allows a style or script by its hash, and no other.
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        digest = _base64(hashlib.sha256(text.encode()).digest())
         environment.globals |= {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
     return environment.from_string(_part("page.html"))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _part(name: str) -> str:

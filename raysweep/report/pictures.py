@@ -13,6 +13,7 @@ import numpy as np
 from raysweep.diagnose.curves import Curves
 from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
+from raysweep.report.heat_map import heat_map
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 from raysweep.results.ranking import RankedConfig, can_win
 from raysweep.results.settings import are_numbers
@@ -66,6 +67,7 @@ class Pictures:
     curves: list[Chart]
     settings: list[Chart]  # parallel coordinates; empty where nothing varies
     rungs: list[Chart]  # which trials went on; empty without rungs
+    confusion: list[Chart]  # what the winner takes for what; empty where that is not known, or of too many classes
     left_out: str  # says whose curves are not drawn; empty if all are
 
 
@@ -80,6 +82,7 @@ def draw(report: Report) -> Pictures:
         curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
         settings=_parallel(report),
         rungs=_rungs(report),
+        confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],
         left_out=left_out if others else "",
     )
 

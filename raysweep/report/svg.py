@@ -66,10 +66,11 @@ class Chart:
     description: str
     name: str  # its class, and the stem of its ids
     width: int = WIDTH
+    height: int = HEIGHT
     root: ET.Element = field(init=False)
 
     def __post_init__(self) -> None:
-        self.root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {self.width} {HEIGHT}")
+        self.root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {self.width} {self.height}")
         labels = f"{self.name}-title {self.name}-desc"
         self.root.attrib |= {"class": f"chart {self.name}", "role": "img", "aria-labelledby": labels}
         self.add("title", text=self.title, id=f"{self.name}-title")

@@ -13,7 +13,8 @@ from raysweep.report.table import as_csv
 from raysweep.results.run import SweepResult
 from raysweep.sweepfile.named import Named
 
-KINDS = {".html": (".html",), ".md": (".md", ".svg"), ".csv": (".csv",)}
+PICTURES = (".svg", ".webp")
+KINDS = {".html": (".html",), ".md": (".md", *PICTURES), ".csv": (".csv",)}
 """The kinds of report by their suffix, with the suffixes of all their files."""
 
 
@@ -25,8 +26,12 @@ def write_report(result: SweepResult, named: Named | None = None, has_ended: boo
         named: how the run was named, for the commands that the report tells; default: by the run folder's sweep.yaml.
         has_ended: whether the run is over, though its driver, which writes its report, still holds the run folder.
     """
-    for name, data in _files(gather(result, named, has_ended), "report", "report").items():
+    files = _files(gather(result, named, has_ended), "report", "report")
+    for name, data in files.items():
         result.folder.files.write(name, data)
+    for name in result.folder.files.list_files("report"):
+        if name not in files and name.endswith(PICTURES):  # of an earlier report
+            result.folder.files.delete(name)
     return f"{result.path}/report.html"
 
 

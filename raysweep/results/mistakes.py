@@ -25,7 +25,7 @@ from raysweep.store import Record, RunFolder
 from raysweep.store.document import checked, seal, to_bytes, unseal
 
 FILE = "mistakes.json"
-MOST_CONFIDENT = 24
+MOST_CONFIDENT = 16
 """The most confident mistakes that are shown."""
 MOST_OF_ONE = 8
 """The images that are shown of those which only one of two networks gets right."""

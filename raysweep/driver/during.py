@@ -252,7 +252,7 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
 def _questions(run: Run) -> Questions | None:
     """Return what the run folder does not know of the winner yet; None if that is nothing."""
     folder, sweep, result = run.folder, run.sweep, read_results(run.folder)
-    winner, rival, images = result.best, rival_of(folder, result.trials), sweep.report.images
+    winner, rival, images = result.best, rival_of(folder, result.configs), sweep.report.images
     lacks_accuracies = is_wanted(folder, winner, sweep.evaluate.tta)
     lacks_mistakes = mistakes.is_wanted(folder, winner, rival, images)
     if winner is None or not (lacks_accuracies or lacks_mistakes):

@@ -48,7 +48,7 @@ def sum_up(run: Run, as_json_document: bool) -> int:
 
 def evaluation_is_wanted(run: Run, result: SweepResult) -> bool:
     """Whether accuracies that the sweep asks for are missing from the winner's evaluation, or its mistakes are."""
-    rival, images = mistakes.rival_of(run.folder, result.trials), run.sweep.report.images
+    rival, images = mistakes.rival_of(run.folder, result.configs), run.sweep.report.images
     if mistakes.is_wanted(run.folder, result.best, rival, images):
         return True
     return is_wanted(run.folder, result.best, run.sweep.evaluate.tta)

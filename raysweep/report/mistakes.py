@@ -61,7 +61,7 @@ class WhatItGetsWrong:
 
 def what_it_gets_wrong(result: SweepResult) -> WhatItGetsWrong | None:
     """Return what the winner gets wrong; None if the run folder does not know that of its present winner."""
-    winner, rival = result.best, rival_of(result.folder, result.trials)
+    winner, rival = result.best, rival_of(result.folder, result.configs)
     found = read_mistakes(result.folder) if winner else None
     if winner is None or found is None or found.winner.labels is None or not found.is_of(winner, rival):
         return None

@@ -20,7 +20,7 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from raysweep.results.by_class import BoolArray
 from raysweep.results.evidence import read_correct
-from raysweep.results.ranking import can_win
+from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import checked, seal, to_bytes, unseal
 
@@ -82,14 +82,13 @@ def _is_of(answers: Answers, record: Record, kind: str) -> bool:
     return answers.id == record.id and file is not None and file.sha256 == answers.made_from
 
 
-def rival_of(folder: RunFolder, ranked: Sequence[Record]) -> Record | None:
-    """Return the best trial of another config than the winner's, of trials that are ranked best first.
+def rival_of(folder: RunFolder, configs: Sequence[RankedConfig]) -> Record | None:
+    """Return the best seed of the second config, of configs that are ranked best first.
 
     None if there is none, or if its images are others than the winner's, or if it is not known what it got right.
     """
-    able = [record for record in ranked if can_win(record)]
-    rival = next((record for record in able if record.config != able[0].config), None)
-    if rival is None or rival.conditions.get("data") != able[0].conditions.get("data"):
+    winner, rival = ([config.best for config in configs[:2]] + [None, None])[:2]
+    if winner is None or rival is None or rival.conditions.get("data") != winner.conditions.get("data"):
         return None
     return None if read_correct(folder, rival) is None else rival
 

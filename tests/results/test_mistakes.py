@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from raysweep.results.mistakes import (
     rival_of,
     write_mistakes,
 )
+from raysweep.results.ranking import rank
 from raysweep.store import Record, RunFolder, Score
+from raysweep.sweepfile.schema import Objective
 from raysweep.worker.mistakes import find_mistakes
 
 CONFIG: dict[str, Any] = {
@@ -152,11 +155,14 @@ def test_the_runner_up_is_the_best_seed_of_the_next_config_on_the_same_images(
     folder: RunFolder, arrays: dict[str, Any]
 ) -> None:
     first, seed, second = (trained(folder, arrays, *of) for of in ((0.05, 0), (0.05, 1), (0.01, 0)))
-    assert rival_of(folder, [first, seed, second]) == second
-    assert rival_of(folder, [first, seed]) is None
+    ranked = partial(rank, objective=Objective())
+    first, second = ranked([first, seed, second])[0].trials[0], ranked([first, seed, second])[1].trials[0]
+    assert rival_of(folder, ranked([seed, second, first])) == second
+    assert rival_of(folder, ranked([first, seed])) is None
     assert rival_of(folder, []) is None
-    assert rival_of(folder, [first, replace(second, conditions={**second.conditions, "data": "others"})]) is None
-    assert rival_of(folder, [first, folder.commit(second, {}, keep=("best",))]) is None, "no evidence"
+    elsewhere = replace(second, conditions={**second.conditions, "data": "others"})
+    assert rival_of(folder, ranked([first, elsewhere])) is None
+    assert rival_of(folder, ranked([first, folder.commit(second, {}, keep=("best",))])) is None, "no evidence"
 
 
 def test_other_images_than_the_winner_was_trained_on_are_refused(folder: RunFolder, arrays: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from raysweep.halving.scores import best_epoch
+from raysweep.results.evidence import pack
+from raysweep.results.mistakes import Answers, Mistakes, most_confident, only_one_is_right, write_mistakes
+from raysweep.results.run import read_results
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import planned_record
 from raysweep.store.resolved import planned_entry
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Objective
+from raysweep.vision.data.thumbnails import thumbnail
 
 HTML = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 METRICS = {
@@ -134,3 +140,30 @@ def curve(epochs: int, lr: float, seed: int) -> list[dict[str, float]]:
         }
         for i in range(epochs)
     ]
+
+
+def add_mistakes(folder: RunFolder, names: list[str], per_class: int = 4, wants_images: bool = True) -> Mistakes:
+    """Give a made run what its winner and its runner-up get wrong, among classes of these names.
+
+    Of each class the winner takes its first image for the next class; the runner-up takes its last one for that.
+    """
+    truth = np.repeat(np.arange(len(names)), per_class)
+    place = np.tile(np.arange(per_class), len(names))
+    winner, rival = ((truth + (place == wrong)) % len(names) for wrong in (0, per_class - 1))
+    result = read_results(folder)
+    records = [config.best for config in result.configs[:2]]
+    answers = []
+    for record, labels, kind in zip(records, (winner, rival), ("best", "correct"), strict=True):
+        assert record is not None
+        conditions = {**record.conditions, "classes": names}
+        files = {"best": record.id.encode(), "correct": pack(labels == truth)}
+        committed = folder.commit(record.with_(conditions=conditions), files)
+        sureness = np.linspace(0.5, 1, len(truth), dtype=np.float32)
+        answers.append(Answers(record.id, committed.weights[kind].sha256, labels == truth, labels, sureness))
+    mistakes = Mistakes(truth, answers[0], answers[1], None, wants_images, {})
+    if wants_images:
+        webp = base64.b64encode(thumbnail(torch.full((3, 8, 8), 99, dtype=torch.uint8))).decode()
+        rows = [*most_confident(mistakes), *only_one_is_right(mistakes)[0], *only_one_is_right(mistakes)[1]]
+        mistakes = replace(mistakes, thumbnails=dict.fromkeys(rows, webp))
+    write_mistakes(folder, mistakes)
+    return mistakes

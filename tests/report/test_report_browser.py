@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import SWEEP, hostile, make_run, mixed
+from run_folders import SWEEP, add_mistakes, hostile, make_run, mixed
 
 from raysweep.report import write_report
 from raysweep.results.ranking import rank
 from raysweep.results.run import SweepResult, open_run
-from raysweep.store import Record
+from raysweep.store import Record, RunFolder
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.slow
@@ -59,6 +59,7 @@ def open_page(browser: Any, result: SweepResult, width: int = 1440, scheme: str 
 def result(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     folder = tmp_path_factory.mktemp("report")
     make_run(folder, scheduler="{name: asha, rungs: [1/9, 1/3], min_survivors: 2}", end=mixed)
+    add_mistakes(RunFolder(str(folder / "runs"), "made"), [f"class {number}" for number in range(20)])
     return open_run(str(folder / "runs" / "made"))
 
 
@@ -100,6 +101,12 @@ def test_every_curve_is_there_with_every_epoch(page: Any, result: SweepResult) -
         )
         finite = [sum(row["val_acc"] == row["val_acc"] for row in record.metrics) for record in begun]
         assert sorted(groups) == sorted(finite if name == "accuracy" else [record.epoch for record in begun])
+
+
+def test_every_picture_of_a_mistake_is_seen(page: Any) -> None:
+    images = page.locator("section[aria-labelledby='mistakes'] img")
+    assert images.count() >= 16
+    assert images.evaluate_all("images => images.every(image => image.naturalWidth === 8 && image.alt)")
 
 
 def cells(page: Any, name: str) -> list[str]:

@@ -20,6 +20,8 @@ from raysweep.results.evaluation import (
     views_to_evaluate,
     write_evaluation,
 )
+from raysweep.results.mistakes import FILE as MISTAKES
+from raysweep.results.mistakes import read_mistakes
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep
 from raysweep.vision.config import DataConfig
@@ -158,11 +160,21 @@ def test_the_winner_is_evaluated_once_and_its_numbers_are_those_of_predict(comma
             assert main(["predict", pulled, str(images), "--tta", str(row["tta"]), "--json"]) == 0
             assert json.loads(capsys.readouterr().out)["accuracy"] == row[f"{split}_acc"]
 
-    file = command.folder / "runs/tested" / FILE
-    before = file.stat().st_mtime_ns
+    run = RunFolder(str(command.folder / "runs"), "tested")
+    mistakes = read_mistakes(run)
+    assert mistakes is not None
+    assert mistakes.rival is not None
+    assert (mistakes.winner.correct.mean(), mistakes.test_correct.mean()) == (best["val_acc"], evaluation["test_acc"])
+    assert mistakes.thumbnails
+
+    files = [command.folder / "runs/tested" / name for name in (FILE, MISTAKES)]
+    before = [file.stat().st_mtime_ns for file in files]
     command(path)
-    assert file.stat().st_mtime_ns == before, "evaluated again, though nothing changed"
-    out, err = command(sweep("evaluate: {tta: [0, 2, 8]}"), "--json")
+    assert [file.stat().st_mtime_ns for file in files] == before, "evaluated again, though nothing changed"
+    out, err = command(sweep("evaluate: {tta: [0, 2, 8]}"), "report.images=false", "--json")
+    mistakes = read_mistakes(run)
+    assert mistakes is not None
+    assert not mistakes.thumbnails
     assert "all 2 trials are done" in err
     more = json.loads(out)["evaluation"]["accuracies"]
     assert [row for row in more if row["tta"] != 2] == evaluation["accuracies"]
@@ -190,7 +202,7 @@ def test_a_test_split_is_measured_unasked_and_an_evaluation_that_fails_is_said_a
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_without_a_test_split_or_views_asked_for_nothing_is_evaluated(command):
+def test_without_a_test_split_or_views_asked_for_no_accuracy_is_measured_again(command):
     assert json.loads(command(command.sweep("[0.1]"), "--json")[0])["evaluation"] is None
     assert not (command.folder / "runs/small" / FILE).exists()
 

@@ -98,9 +98,7 @@ def right(epoch: Epoch, config: TrialConfig, data: DataSet) -> Iterator[Bits]:
     for averaged in (False, True):
         network = build_model(config.model, data.num_classes)
         network.load_state_dict(epoch.weights(averaged))
-        answers = (
-            Classifier(network, mean, std, "fp32", data.image_size, "cpu").probabilities(data.val.images).argmax(1)
-        )
+        answers = Classifier(network, mean, std, "fp32", data.image_size, "cpu").top(data.val.images)[1][:, 0]
         yield (answers == data.val.labels).numpy()
 
 

@@ -5,7 +5,7 @@ Labels are whole numbers from 0, one for each image; what was right is a bool fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,12 @@ class ClassAccuracy:
     def accuracy(self) -> float:
         """The share of the class's images that are right, 0..1."""
         return self.right / self.images
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its numbers by name, but for the label."""
+        numbers = asdict(self)
+        del numbers["label"]
+        return {**numbers, "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)

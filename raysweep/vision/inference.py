@@ -33,14 +33,11 @@ class Classifier:
         self._normalize = Normalize(mean, std, self.device)
         self._bf16 = precision == "bf16"
 
-    def probabilities(self, images: torch.Tensor, tta: int = 0) -> torch.Tensor:
-        """Return each class's probability (float64, N x classes) in images on any device: the mean over `tta` views."""
-        return torch.cat([*self.batches.over(len(images), lambda rows: self._mean_over_views(images[rows], tta))])
-
     def top(self, images: torch.Tensor, count: int = 1, tta: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the `count` most probable classes of each image: probabilities (float64) and labels, N x count.
 
-        Of equally probable classes, as there are many among logits in bf16, the first comes first, as in an argmax.
+        The images, uint8 N x 3 x H x W, may be on any device; probabilities are the mean over `tta` views. Of equally
+        probable classes, as there are many among logits in bf16, the first comes first, as in an argmax.
         """
 
         def best(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,9 +61,5 @@ class Classifier:
 
     def accuracy(self, split: Split, tta: int = 0) -> float:
         """Return the share of the split's images, 0..1, whose most probable class is their label."""
-
-        def hits(rows: slice) -> int:
-            answers = self._mean_over_views(split.images[rows], tta).argmax(1)
-            return int((answers == split.labels[rows].to(self.device)).sum())
-
-        return sum(self.batches.over(len(split), hits)) / len(split)
+        answers = self.top(split.images, tta=tta)[1][:, 0]
+        return int((answers == split.labels.cpu()).sum()) / len(split)

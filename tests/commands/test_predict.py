@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def test_csv_has_the_class_and_probability_of_every_file_and_is_read_again_as_la
     out = tmp_path / "val" / "out.csv"
     assert predicted(capsys, pulled.folder, tmp_path / "val", "--csv", out)["csv"] == str(out)
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
-    assert rows[0].keys() == {"file", "class", "probability"}
+    assert list(rows[0]) == ["file", "class", "probability", "truth"]
+    assert {row["file"]: row["truth"] for row in rows} == written
     assert [row["file"] for row in rows] == sorted(written)
     assert all(1 / 3 <= float(row["probability"]) <= 1 for row in rows)
     right = sum(row["class"] == written[row["file"]] for row in rows)
@@ -153,15 +155,76 @@ def test_images_in_no_class_folder_are_classified_without_an_accuracy(pulled, tm
     result = predicted(capsys, pulled.folder, tmp_path / "photos")
     assert result["accuracy"] is None
     assert result["images"] == len(result["predictions"]) == len(pulled.data.val)
+    assert result["predictions"][0].keys() == {"file", "class", "probability"}
+    assert (result["top_accuracy"], result["classes"]) == (None, [])
 
 
 def test_accuracy_counts_only_images_whose_label_is_known(pulled, tmp_path, capsys):
     write_images(pulled, tmp_path / "val")
-    (tmp_path / "val" / "unknown").mkdir()
-    (tmp_path / "val" / "unknown" / "a.png").write_bytes(png(pulled.data.val.images[0]))
+    (tmp_path / "val" / "a.png").write_bytes(png(pulled.data.val.images[0]))
     result = predicted(capsys, pulled.folder, tmp_path / "val")
     assert result["accuracy"] == pulled.val_acc
     assert result["labelled"] == result["images"] - 1
+    assert next(row["truth"] for row in result["predictions"] if row["file"] == "a.png") is None
+
+
+def test_a_folder_that_is_no_class_among_others_that_are_is_refused_with_its_name_and_the_classes(
+    pulled, tmp_path, capsys
+):
+    write_images(pulled, tmp_path / "val")
+    (tmp_path / "val" / "synthetic_1").mkdir()
+    (tmp_path / "val" / "synthetic_1" / "a.png").write_bytes(png(pulled.data.val.images[0]))
+    error = refused(capsys, pulled.folder, tmp_path / "val")
+    assert f"{tmp_path}/val: folder 'synthetic_1' is no class of the checkpoint (did you mean 'synthetic-1'?)" in error
+    assert "its classes are synthetic-0, synthetic-1, synthetic-2" in error
+
+
+def test_the_accuracy_of_each_class_comes_with_its_interval_the_worst_first(pulled, tmp_path, capsys):
+    written = write_images(pulled, tmp_path / "val")
+    result = predicted(capsys, pulled.folder, tmp_path / "val")
+    right = [row["truth"] for row in result["predictions"] if row["truth"] == row["class"]]
+    assert {each["class"]: (each["right"], each["images"]) for each in result["classes"]} == {
+        name: (right.count(name), [*written.values()].count(name)) for name in pulled.data.classes
+    }
+    accuracies = [each["accuracy"] for each in result["classes"]]
+    assert accuracies == sorted(accuracies)
+    assert all(each["low"] < each["accuracy"] <= each["high"] for each in result["classes"] if each["accuracy"])
+    main(["predict", str(pulled.folder), str(tmp_path / "val")])
+    table = capsys.readouterr().err
+    assert re.search(rf"{result['classes'][0]['class']} +\d+ +{100 * accuracies[0]:.2f} % +\d", table)
+
+
+def test_top_k_has_the_most_probable_classes_in_their_order_and_how_often_the_label_is_among_them(
+    pulled, tmp_path, capsys
+):
+    write_images(pulled, tmp_path / "val")
+    result = predicted(capsys, pulled.folder, tmp_path / "val", "--top", 2)
+    row = result["predictions"][0]
+    assert list(row) == ["file", "class", "probability", "truth", "class_2", "probability_2"]
+    assert row["probability"] >= row["probability_2"] >= 0
+    among = [row["truth"] in (row["class"], row["class_2"]) for row in result["predictions"]]
+    assert result["accuracy"] == pulled.val_acc
+    assert pulled.val_acc < result["top_accuracy"] == sum(among) / len(among)
+    assert predicted(capsys, pulled.folder, tmp_path / "val", "--top", 3)["top_accuracy"] == 1
+    assert "--top 4: must be 1 to 3" in refused(capsys, pulled.folder, tmp_path / "val", "--top", 4)
+    main(["predict", str(pulled.folder), str(tmp_path / "val"), "--top", "2"])
+    assert f"top-2 accuracy {100 * result['top_accuracy']:.2f} %" in capsys.readouterr().err
+
+
+def test_single_files_are_classified_as_in_their_folder_and_stand_beside_folders(pulled, tmp_path, capsys):
+    written = write_images(pulled, tmp_path / "val")
+    whole = {row["file"]: row["class"] for row in predicted(capsys, pulled.folder, tmp_path / "val")["predictions"]}
+    first, second = sorted(written)[:2]
+    result = predicted(capsys, pulled.folder, tmp_path / "val" / second, tmp_path / "val" / first)
+    assert [(row["file"], row["class"]) for row in result["predictions"]] == [
+        (str(tmp_path / "val" / file), whole[file]) for file in (second, first)
+    ]
+    assert result["labelled"] == 0
+    result = predicted(capsys, pulled.folder, tmp_path / "val" / first, tmp_path / "val")
+    assert (result["labelled"], result["images"]) == (len(written), len(written) + 1)
+    assert result["accuracy"] == pulled.val_acc
+    assert result["predictions"][1]["file"] == f"{tmp_path}/val/{first}"
+    assert f"{tmp_path}/no.png: no such file" in refused(capsys, pulled.folder, tmp_path / "no.png")
 
 
 def rename_classes(pulled: Pulled, folder: Path, name_of) -> None:

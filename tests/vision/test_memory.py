@@ -103,9 +103,8 @@ def test_prediction_that_runs_out_of_memory_goes_on_in_smaller_batches(tta: int)
         return Classifier(limited(most)(4), (0.5,) * 3, (0.25,) * 3, "fp32", 8, device="cpu")
 
     small, large = classifier(10), classifier(1000)
-    torch.testing.assert_close(
-        small.probabilities(DATA.val.images, tta), large.probabilities(DATA.val.images, tta), rtol=1e-5, atol=1e-7
-    )
+    found, expected = small.top(DATA.val.images, 4, tta), large.top(DATA.val.images, 4, tta)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert small.batches.size < 10 < large.batches.size
     assert classifier(10).accuracy(DATA.val, tta) == large.accuracy(DATA.val, tta)
 

@@ -64,7 +64,15 @@ def classifier(model, precision="fp32"):
 def test_probabilities_are_the_mean_of_the_views_softmax():
     logits = [(view[:, :, 0, 0] / 255 - 0.5) / torch.tensor([0.25, 0.5, 1.0]) for view in views(4)]
     expected = torch.stack(logits).double().softmax(2).mean(0)
-    torch.testing.assert_close(classifier(Corner()).probabilities(IMAGES, tta=4), expected, rtol=1e-6, atol=0)
+    probabilities, labels = classifier(Corner()).top(IMAGES, 3, tta=4)
+    torch.testing.assert_close(probabilities, expected.gather(1, labels), rtol=1e-6, atol=0)
+    assert torch.equal(labels, expected.argsort(1, descending=True))
+
+
+def test_of_equally_probable_classes_the_first_comes_first_as_in_an_argmax():
+    grey = torch.full((4, 3, 40, 40), 7, dtype=torch.uint8)
+    flat = Classifier(Corner(), (0.5,) * 3, (0.5,) * 3, "fp32", 40, device="cpu")
+    assert flat.top(grey, 2)[1].tolist() == [[0, 1]] * 4
 
 
 def test_accuracy_counts_every_image_once_over_uneven_batches():
@@ -91,5 +99,5 @@ def test_bf16_computes_the_network_in_bf16():
             seen.append(x.dtype)
             return x.mean(dim=(2, 3))
 
-    classifier(Conv(), "bf16").probabilities(IMAGES)
+    classifier(Conv(), "bf16").top(IMAGES)
     assert seen == [torch.bfloat16]

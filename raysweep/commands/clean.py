@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _planned(context: Context) -> set[str]:
-    """Return the ids of the trials that stay: those of the sweep file or, for a run folder, of its last run.
+    """Return the ids of the trials that stay: those of the sweep file or, for a run folder, of its last run; and those
+    that `confirm` added in the last run.
 
     The sweep file may name what the last run used, although the modules that registered it are not imported now.
     """
@@ -62,15 +63,16 @@ def _planned(context: Context) -> set[str]:
     from raysweep.store.resolved import read_resolved
 
     try:
-        last = read_resolved(context.folder, lenient=True).plan
+        resolved = read_resolved(context.folder, lenient=True)
+        last, fresh = resolved.plan, {record.id for record in resolved.fresh}
     except StorageError:
         if context.is_run_folder:
             raise
-        last = []  # resolved.yaml is damaged; the sweep file alone says what stays
+        last, fresh = [], set()  # resolved.yaml is damaged; the sweep file alone says what stays
     if context.is_run_folder:
-        return {record.id for record in last}
+        return {record.id for record in last} | fresh
     with accepting_names_of(record.config for record in last):
-        return {trial.id for trial in trials_of(context.sweep, context.folder)}
+        return {trial.id for trial in trials_of(context.sweep, context.folder)} | fresh
 
 
 def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:

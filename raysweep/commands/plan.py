@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     print_columns(*_table(trials, cost))
-    lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *(edits.in_words() if edits else [])]
+    lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *_confirm_lines(sweep, trials)]
+    lines += edits.in_words() if edits else []
     lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
     say("\n".join(lines))
     return 0
@@ -133,6 +134,16 @@ def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
     line = f"{count_of(len(trials), 'trial')}, {count_of(cost.epochs, 'epoch')} asked for"
     expected = sum(cost.expected_epochs.values())
     return line + (f", {expected:,.0f} ({expected / cost.epochs:.0%}) expected" if cost.rungs else "")
+
+
+def _confirm_lines(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
+    if sweep.confirm is None:
+        return []
+    from raysweep.sweepfile.plan import config_key
+
+    top = min(sweep.confirm.top, len({config_key(trial.config.model_dump(mode="json")) for trial in trials}))
+    most = count_of(top * sweep.confirm.seeds, "more trial")
+    return [f"confirm: the best {top} configs, with {sweep.confirm.seeds} fresh seeds at most: up to {most}"]
 
 
 def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing]) -> Mapping[str, float]:

@@ -13,7 +13,7 @@ from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
-from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig, SchedulerConfig
+from raysweep.sweepfile.schema import AshaConfig, NoneConfig, RayAshaConfig, SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
 
 RIVALS = 5
@@ -25,14 +25,18 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     """Print how a trial stands at each rung that it has reached; return the exit code."""
     record = _find(result, trial)
     scheduler, halving = result.scheduler, result.halving()
-    reports = halving.explain(record.id, RIVALS)
-    reason = _reason(record, scheduler, halving, reports)
+    searched = [each for config in result.configs for each in config.search]
+    if record not in searched:
+        scheduler, reports, reason = NoneConfig(), [], "confirm trains it, with a fresh seed: it is compared at no rung"
+    else:
+        reports = halving.explain(record.id, RIVALS)
+        reason = _reason(record, scheduler, halving, reports)
     if as_json:
         known = {"id": record.id, "status": record.status, "epoch": record.epoch, "epochs": record.epochs}
         print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
-    lines += [_peers(record, result.trials, scheduler)] if isinstance(scheduler, AshaConfig) else []
+    lines += [_peers(record, searched, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
         lines += [f"  just ahead of it: {', '.join(report.beaten_by)}"] if report.beaten_by else []

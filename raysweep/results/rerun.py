@@ -22,7 +22,7 @@ from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials
-from raysweep.terminal import counting
+from raysweep.terminal import count_of, counting
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
 """What becomes of a trial: a failed one is tried again, and halving stops one that others have beaten."""
@@ -140,10 +140,21 @@ def edits_of(sweep: Sweep, storage: str) -> Edits | None:
     trials = trials_of(sweep, folder)
     rerun = rerun_of(sweep, trials, folder, lenient=True)
     counts = dict.fromkeys(get_args(Fate), 0) | Counter(rerun.fates.values())
-    others = set(folder.trial_ids()) - set(rerun.fates)
+    fresh = _fresh_of_last_run(folder)
+    others = set(folder.trial_ids()) - set(rerun.fates) - fresh
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
     begun = [record for record in rerun.left if record.has_begun]
-    return Edits(trials, {**counts, "removed": removed}, _notes(sweep, folder, begun))
+    notes = _notes(sweep, folder, begun)
+    notes += [f"confirm: the last run planned {count_of(len(fresh), 'trial')} with fresh seeds"] if fresh else []
+    return Edits(trials, {**counts, "removed": removed}, notes)
+
+
+def _fresh_of_last_run(folder: RunFolder) -> set[str]:
+    """Return the ids of the trials that `confirm` added; no file names them."""
+    try:
+        return {record.id for record in read_resolved(folder, lenient=True).fresh}
+    except StorageError:  # the rerun writes it again
+        return set()
 
 
 def _notes(sweep: Sweep, folder: RunFolder, going_on: Sequence[Record]) -> list[str]:

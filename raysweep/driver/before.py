@@ -213,6 +213,18 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     return found
 
 
+def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:
+    """Whether trials with fresh seeds can be trained on what was prepared for their configs; they are noted there."""
+    trained = [record for record in run.records if record.id in on.conditions]
+    of_config = {config_key(record.config): on.conditions[record.id] for record in trained}
+    if any(config_key(record.config) not in of_config for record in left):
+        return False
+    on.conditions.update((record.id, of_config[config_key(record.config)]) for record in left)
+    run.view.say(_first_line(run, left))
+    write_plan(run, on.conditions)
+    return True
+
+
 def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
     """Return the ids of the nodes that have room for a trial and not the files of a data set; none if all have them."""
     hosts = live_hosts()

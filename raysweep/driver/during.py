@@ -19,14 +19,14 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
-from raysweep.driver.before import Run, TrainedOn, nodes_without, run_task
+from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.driver.limits import SAVE_EVERY_S
 from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
-from raysweep.driver.queue import TrialQueue
+from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
 from raysweep.errors import UserError
 from raysweep.halving.replay import is_done
@@ -53,7 +53,6 @@ REFRESH_EXPORTS_AT_LEAST_EVERY_S = 45.0
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
-    run.tried.update(record.id for record in left)
     flag = _start_stop_flag()
     nodes = Nodes(partial(count_slots, slot))
     request = SlotRequest(slot, lambda: nodes.avoided)
@@ -87,9 +86,20 @@ def _start_stop_flag() -> Any:
 
 
 def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
+    def stage_of(left: Sequence[Record]) -> Stage:
+        run.tried.update(record.id for record in left)
+        return run.rerun.halving, [_assignment(run, record, slot, on.conditions[record.id]) for record in left]
+
+    def next_stage() -> Stage | None:
+        """Return fresh seeds for these processes, unless Tune's own ASHA would stop them, or their data is not here."""
+        if isinstance(run.scheduler, RayAshaConfig):
+            return None
+        fresh = next_round(run)
+        return stage_of(fresh) if fresh and is_prepared(run, on, fresh) else None
+
     return TrialQueue(
-        run.rerun.halving,
-        [_assignment(run, record, slot, on.conditions[record.id]) for record in left],
+        stage_of(left),
+        next_stage,
         count_slots=lambda: count_slots(slot, without=nodes.avoided),
         max_concurrent=run.sweep.limits.max_concurrent,
         retries=run.sweep.retries,

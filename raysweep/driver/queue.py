@@ -35,26 +35,30 @@ ASK_FOR_MORE_AFTER_S = 5.0
 Earlier, Tune would start a process for it beside the warm ones, and drop one or the other."""
 
 
-class TrialQueue:
-    """The trials that are not done (`assignments`), and where each of them stands; `halving` knows the whole plan.
+Stage = tuple[Halving, Sequence[Assignment]]
+"""Trials that are trained together: those that are not done, and what knows all of them."""
 
-    `max_concurrent` limits how many of the cluster's slots are used. A trial that could not be started is handed out
-    anew `retries` times. `endings` is told of trials that have to wait, or have no chance any more.
+
+class TrialQueue:
+    """The trials of a stage, and where each of them stands.
+
+    Once all have ended, `next_stage` says what follows, for the same warm processes: the next fresh seeds of `confirm`,
+    if any. `max_concurrent` limits how many of the cluster's slots are used. A trial that could not be started is
+    handed out anew `retries` times. `endings` is told of trials that have to wait, or have no chance any more.
     """
 
     def __init__(
         self,
-        halving: Halving,
-        assignments: Sequence[Assignment],
+        stage: Stage,
+        next_stage: Callable[[], Stage | None],
         count_slots: Callable[[], int],
         max_concurrent: int | None,
         retries: int,
         endings: Endings,
         stop: StopRequest,
     ) -> None:
-        self.halving, self._endings, self._stop = halving, endings, stop
-        self._assignments = {assignment.record.id: assignment for assignment in assignments}
-        self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
+        self._begin(*stage)
+        self._next_stage, self._endings, self._stop = next_stage, endings, stop
         self._count_slots, self._max_concurrent = count_slots, math.inf if max_concurrent is None else max_concurrent
         self._slots, self._counted_at, self._moved_at = 0, -math.inf, time.monotonic()
         self._ids: dict[str, str] = {}  # by Tune's id; those that Tune has to do with
@@ -65,6 +69,11 @@ class TrialQueue:
         self._given_up: list[TuneTrial] = []
         self._reserve = ""  # the trial that was handed out with all slots taken
         self._check_at = 0.0
+
+    def _begin(self, halving: Halving, assignments: Sequence[Assignment]) -> None:
+        self.halving = halving
+        self._assignments = {assignment.record.id: assignment for assignment in assignments}
+        self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
 
     @property
     def is_busy(self) -> bool:
@@ -85,6 +94,13 @@ class TrialQueue:
         self._ids[tune_id] = id
         self._hold(id)
         return self._assignments[id]
+
+    def go_on(self) -> bool:
+        """Begin with the next stage, all trials having ended; return whether there is one."""
+        stage = None if self._stop.requested else self._next_stage()
+        if stage is not None:
+            self._begin(*stage)
+        return stage is not None
 
     def leave(self, tune_id: str, failed: bool) -> None:
         """Note that Tune is done with a trial; `failed`: it could not even be started.

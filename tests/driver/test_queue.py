@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raysweep.driver import queue as queue_module
-from raysweep.driver.queue import TrialQueue
+from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
 
@@ -59,12 +59,23 @@ def told() -> list[tuple[str, str]]:
     return []
 
 
-def tune_of(told: list[tuple[str, str]], trials: int, slots: int = 1, max_concurrent: int | None = None) -> Tune:
-    ids = [f"t{number}" for number in range(trials)]
+def stage_of(ids: list[str]) -> Stage:
+    assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids]
+    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments
+
+
+def tune_of(
+    told: list[tuple[str, str]],
+    trials: int,
+    slots: int = 1,
+    max_concurrent: int | None = None,
+    later: list[Stage] | None = None,
+) -> Tune:
+    stages = iter(later or [])
     return Tune(
         TrialQueue(
-            Halving(RULES, [Member(id, id, None, 4) for id in ids]),
-            [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids],  # type: ignore[misc]
+            stage_of([f"t{number}" for number in range(trials)]),
+            lambda: next(stages, None),
             count_slots=lambda: slots,
             max_concurrent=max_concurrent,
             retries=1,
@@ -74,6 +85,20 @@ def tune_of(told: list[tuple[str, str]], trials: int, slots: int = 1, max_concur
             stop=StopRequest(),
         )
     )
+
+
+def test_once_all_trials_have_ended_the_next_stage_begins_and_none_after_a_stop(told):
+    tune = tune_of(told, 1, later=[stage_of(["fresh"]), stage_of(["never"])])
+    assert tune.ask() == "t0"
+    assert tune.queue.is_busy
+    tune.report("t0", 0.5, status="finished")
+    assert tune.ask() is None
+    assert not tune.queue.is_busy
+    assert tune.queue.go_on()
+    assert tune.ask() == "fresh"
+    tune.report("fresh", 0.5, status="finished")
+    tune.queue._stop.request()
+    assert not tune.queue.go_on()
 
 
 def test_no_more_trials_are_handed_out_than_there_are_slots(told):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,7 +161,7 @@ def add_mistakes(folder: RunFolder, names: list[str], per_class: int = 4, wants_
         answers.append(Answers(record.id, committed.weights[kind].sha256, labels == truth, labels, sureness))
     mistakes = Mistakes(truth, answers[0], answers[1], None, wants_images, {})
     if wants_images:
-        webp = base64.b64encode(thumbnail(torch.full((3, 8, 8), 99, dtype=torch.uint8))).decode()
+        webp = thumbnail(torch.full((3, 8, 8), 99, dtype=torch.uint8))
         rows = [*most_confident(mistakes), *only_one_is_right(mistakes)[0], *only_one_is_right(mistakes)[1]]
         mistakes = replace(mistakes, thumbnails=dict.fromkeys(rows, webp))
     write_mistakes(folder, mistakes)

@@ -23,7 +23,7 @@ from raysweep.vision.config import TrialConfig
 DRAWN = settings(
     max_examples=500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-SECTIONS = ("objective", "scheduler", "resources", "checkpoints", "limits", "evaluate", "confirm")
+SECTIONS = ("objective", "scheduler", "resources", "checkpoints", "limits", "evaluate", "confirm", "report")
 """The sections of a sweep file around its trials."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +147,7 @@ def _galleries(found: Mistakes, names: Sequence[str]) -> dict[str, list[Shown]]:
 
 
 def _shown(found: Mistakes, row: int, names: Sequence[str]) -> Shown:
-    truth, thumbnail = names[found.truth[row]], found.thumbnails.get(row)
+    truth = names[found.truth[row]]
     short = [shortened(name, LONGEST_NAME) for name in names]
     answers = [("best trial", found.winner), ("runner-up", found.rival)]
     return Shown(
@@ -156,7 +155,7 @@ def _shown(found: Mistakes, row: int, names: Sequence[str]) -> Shown:
         alt=f"validation image {row}, of class {truth}",
         truth=shortened(truth, LONGEST_NAME),
         said=[f"{who}: {_answer(of, row, short)}" for who, of in answers if of and of.labels is not None],
-        webp=base64.b64decode(thumbnail) if thumbnail else None,
+        webp=found.thumbnails.get(row),
     )
 
 

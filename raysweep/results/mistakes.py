@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import Base64UrlBytes, PlainSerializer, PlainValidator, TypeAdapter
 
 from raysweep.results.by_class import BoolArray
 from raysweep.results.evidence import read_correct
@@ -38,9 +38,10 @@ def _as_text(array: NDArray[Any]) -> str:
 
 
 def _from_text(text: object) -> NDArray[Any]:
-    if not isinstance(text, str):
-        raise ValueError("is no array as text")
-    array: NDArray[Any] = np.load(io.BytesIO(zlib.decompress(base64.b64decode(text))), allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(zlib.decompress(base64.b64decode(text))), allow_pickle=False)  # type: ignore[arg-type]
+    except (TypeError, ValueError, EOFError, zlib.error) as error:
+        raise ValueError(f"is no array as text: {error}") from error
     return array
 
 
@@ -67,7 +68,13 @@ class Mistakes:
     rival: Answers | None  # the best seed of the next config; None where there is none to compare with
     test_correct: Array | None  # of each test image, whether the winner is right; None without a test split
     wants_images: bool  # whether the sweep file wanted thumbnails
-    thumbnails: dict[int, str]  # images that are shown, by their place in the data set: WebP files as base64
+    thumbnails: dict[int, Base64UrlBytes]  # WebP files of images that are shown, by their place in the data set
+
+    def __post_init__(self) -> None:
+        trials = [self.winner, *([self.rival] if self.rival else [])]
+        arrays = [array for of in trials for array in (of.correct, of.labels, of.probabilities) if array is not None]
+        if any(array.shape != (len(self.truth),) for array in arrays):
+            raise ValueError("must have an answer for each image")
 
     def is_of(self, winner: Record, rival: Record | None) -> bool:
         """Whether these are the answers of the winner's present weights, beside this runner-up's."""

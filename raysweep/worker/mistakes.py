@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from raysweep.results.evidence import read_correct
 from raysweep.results.mistakes import Answers, Mistakes, most_confident, only_one_is_right
 from raysweep.store import Record, RunFolder
 
-MOST_TEXT = 90_000
-"""Characters that a report's thumbnails have together at most."""
+MOST_BYTES = 70_000
+"""The size of all thumbnails together at most; as text in a page they take a third more."""
 
 
 def find_mistakes(
@@ -71,10 +70,10 @@ def _small(labels: Any) -> Any:
     return labels.astype(np.min_scalar_type(labels.max(initial=0)))
 
 
-def _thumbnails(mistakes: Mistakes, arrays: dict[str, Any]) -> dict[int, str]:
+def _thumbnails(mistakes: Mistakes, arrays: dict[str, Any]) -> dict[int, bytes]:
     """Return the pictures of what is shown, as many as may be, the most confident mistakes first."""
     winners, rivals = only_one_is_right(mistakes)
     rows = list(dict.fromkeys([*most_confident(mistakes), *rivals, *winners]))
-    texts = [base64.b64encode(picture).decode() for picture in loop().thumbnails(arrays, rows)]
-    ends = np.cumsum([len(text) for text in texts])
-    return {row: text for row, text, end in zip(rows, texts, ends, strict=True) if end <= MOST_TEXT}
+    pictures = loop().thumbnails(arrays, rows)
+    ends = np.cumsum([len(picture) for picture in pictures])
+    return {row: picture for row, picture, end in zip(rows, pictures, ends, strict=True) if end <= MOST_BYTES}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -24,11 +25,14 @@ from raysweep.cli import main
 from raysweep.errors import StorageError, UserError
 from raysweep.results.checkpoint import load_model
 from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
+from raysweep.results.evidence import pack, read_correct, unpack
+from raysweep.results.mistakes import Answers, Mistakes, read_mistakes, write_mistakes
 from raysweep.results.ranking import rank, standings
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import seal, to_bytes
 from raysweep.store.exports import running_metrics, write_results
+from raysweep.store.runfolder import OF_THE_BEST
 from raysweep.store.spent import Spent, read_spent, write_spent
 from raysweep.sweepfile.schema import Objective
 from raysweep.vision.config import TrialConfig
@@ -71,7 +75,8 @@ def weights(record: Record, seed: int) -> dict[str, bytes]:
     model = build_model(TrialConfig.model_validate(record.config).model, 3)
     buffer = io.BytesIO()
     torch.save({"epoch": record.epoch, "model": model.state_dict()}, buffer)
-    return {"best": save_safetensors(model.state_dict()), "last": buffer.getvalue()}
+    correct = pack(np.random.default_rng(seed).random(50) < 0.5)
+    return {"best": save_safetensors(model.state_dict()), "last": buffer.getvalue(), "correct": correct}
 
 
 def half_done(record: Record, place: int) -> Record:
@@ -88,7 +93,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     records = {trial_id: folder.record(trial_id) for trial_id in (first, second)}
     finished = next(record for record in records.values() if record and record.is_final)
     paused = next(record for record in records.values() if record and not record.is_final)
-    winner = folder.commit(finished, {"best": weights(finished, 0)["best"]}, keep=("best",))
+    of_winner = {kind: data for kind, data in weights(finished, 0).items() if kind in OF_THE_BEST}
+    winner = folder.commit(finished, of_winner, keep=OF_THE_BEST)
     earlier = folder.commit(paused.with_(metrics=paused.metrics[:1]), weights(paused, 1))
     waiting = folder.commit(earlier.with_(metrics=paused.metrics), weights(paused, 2))
     local = base / "runs/made"
@@ -100,6 +106,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     write_evaluation(folder, Evaluation(winner.id, winner.best.epoch, False, best, [Accuracies(0, 0.5, None)]))
     ranked = rank([winner, waiting.with_(status="running")], Objective())
     write_results(folder, [record for config in ranked for record in config.trials], standings(ranked))
+    labels = np.zeros(50, dtype=np.uint8)
+    write_mistakes(
+        folder, Mistakes(labels, Answers(winner.id, best, labels == 0, labels, labels), None, None, True, {})
+    )
     with folder.lease():
         pass
     status = json.loads(run(["status", str(sweep), "--json"])[1])
@@ -154,7 +164,14 @@ def check(pristine: Pristine, base: Path, damaged: set[str]) -> None:
         assert record.metrics == pristine.waiting.metrics[:1]
         assert data == (pristine.folder / f"trials/{record.id}/{pristine.waiting.previous['last'].file}").read_bytes()
     else:
-        assert (record, data) == (pristine.waiting, whole(pristine, "last"))
+        assert (record, data) == (pristine.waiting, whole(pristine, pristine.waiting, "last"))
+    for committed in (pristine.winner, pristine.waiting):
+        correct = read_correct(folder, committed)
+        assert correct is None or np.array_equal(correct, unpack(whole(pristine, committed, "correct")))
+        assert correct is not None or pristine.file(committed, "correct") in damaged
+    mistakes = read_mistakes(folder)
+    assert mistakes is None or mistakes.winner.correct.all()
+    assert mistakes is not None or "mistakes.json" in damaged
     assert read_spent(folder) == SPENT or ("spent.json" in damaged and "spent.json" in folder.damaged)
     metrics = running_metrics(folder)
     assert metrics == pristine.metrics or ("results.parquet" in damaged and metrics == {})
@@ -162,8 +179,8 @@ def check(pristine: Pristine, base: Path, damaged: set[str]) -> None:
     assert {path: path.read_bytes() for path in local.rglob("*") if path.is_file()} == before
 
 
-def whole(pristine: Pristine, kind: str) -> bytes:
-    return (pristine.folder / pristine.file(pristine.waiting, kind)).read_bytes()
+def whole(pristine: Pristine, record: Record, kind: str) -> bytes:
+    return (pristine.folder / pristine.file(record, kind)).read_bytes()
 
 
 @pytest.fixture(scope="module")

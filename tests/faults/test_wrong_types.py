@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from sizes import cases
 
 from raysweep.cli import main
 from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
+from raysweep.results.evidence import pack
+from raysweep.results.mistakes import Answers, Mistakes, write_mistakes
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import digest, seal, to_bytes
@@ -47,10 +50,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = make_run(base, epochs=3, text=SWEEP, end=ended)
     folder = RunFolder(str(base / "runs"), "made")
     winner = open_run(folder.path).trials[0]
-    winner = folder.commit(winner, {"best": b"weights"}, keep=("best",))
+    right = np.arange(6) > 0
+    winner = folder.commit(winner, {"best": b"weights", "correct": pack(right)})
     write_spent(folder, Spent(1.0, 2.0, "limits.wall_hours: 1 are spent"))
     best = winner.weights["best"].sha256
     write_evaluation(folder, Evaluation(winner.id, 1, False, best, [Accuracies(0, 0.5, None)]))
+    labels = np.zeros(6, dtype=np.uint8)
+    answers = Answers(winner.id, best, right, labels, labels.astype(np.float32))
+    write_mistakes(folder, Mistakes(labels, answers, None, right, True, {0: b"a picture"}))
     document = YAML(typ="safe", pure=True).load(base / "runs/made/resolved.yaml")
     folder.files.write("resolved.yaml", to_bytes(seal(document)))
     return sweep
@@ -90,7 +97,7 @@ def with_wrong(body: Any, way: tuple[Any, ...], wrong: Any, is_missing: bool) ->
 
 
 def documents(run: Path) -> list[Path]:
-    names = ("resolved.yaml", "evaluation.json", "spent.json")
+    names = ("resolved.yaml", "evaluation.json", "mistakes.json", "spent.json")
     return [*(run / name for name in names), *sorted(run.glob("trials/*/record.json"))]
 
 

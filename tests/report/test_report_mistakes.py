@@ -84,11 +84,11 @@ def test_pictures_stand_in_the_page_itself_and_beside_the_markdown(folder: RunFo
     mistakes = add_mistakes(folder, NAMES)
     page = written(folder, "report.html")
     shown = re.findall(r'<img src="data:image/webp;base64,([^"]*)" alt="validation image (\d+)', page)
-    assert {int(row): data for data, row in shown} == mistakes.thumbnails
+    assert {int(row): base64.b64decode(data) for data, row in shown} == mistakes.thumbnails
     text = folder.files.read("report.md").decode()
     linked = re.findall(r"!\[validation image \d+, of class \w+\]\((report/image-\d+\.webp)\)", text)
     assert {path: folder.files.read(path) for path in linked} == {
-        f"report/image-{row}.webp": base64.b64decode(data) for row, data in mistakes.thumbnails.items()
+        f"report/image-{row}.webp": data for row, data in mistakes.thumbnails.items()
     }
 
 

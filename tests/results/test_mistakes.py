@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import replace
 from functools import partial
@@ -112,7 +111,11 @@ def test_thumbnails_are_those_of_the_surest_mistakes_and_none_where_they_are_not
     sureness = mistakes.winner.probabilities
     assert sureness is not None
     assert list(sureness[rows]) == sorted(sureness[~mistakes.winner.correct], reverse=True)[: len(rows)]
-    picture = Image.open(io.BytesIO(base64.b64decode(mistakes.thumbnails[rows[0]])))
+    write_mistakes(folder, mistakes)
+    again = read_mistakes(folder)
+    assert again is not None
+    assert again.thumbnails == mistakes.thumbnails
+    picture = Image.open(io.BytesIO(again.thumbnails[rows[0]]))
     assert (picture.format, picture.size) == ("WEBP", (8, 8))
     assert found(folder, winner, rival, arrays, images=False).thumbnails == {}
 
@@ -123,7 +126,7 @@ def test_thumbnails_of_noisy_images_stay_below_a_hundred_kilobytes(folder: RunFo
     network = build_from_record(folder, winner)
     mistakes = find_mistakes(folder, winner, None, network, {**arrays, "val_images": noise}, True, "cpu")
     assert 5 < len(mistakes.thumbnails) < len(most_confident(mistakes))
-    assert sum(map(len, mistakes.thumbnails.values())) < 100_000
+    assert sum(map(len, mistakes.thumbnails.values())) * 4 / 3 < 100_000
 
 
 def test_mistakes_are_wanted_until_they_are_those_of_the_present_winner_and_runner_up(

@@ -20,7 +20,7 @@ from pydantic import Base64UrlBytes, PlainSerializer, PlainValidator, TypeAdapte
 
 from raysweep.results.by_class import BoolArray
 from raysweep.results.evidence import read_correct
-from raysweep.results.ranking import RankedConfig
+from raysweep.results.ranking import RankedConfig, can_win
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import checked, seal, to_bytes, unseal
 
@@ -90,12 +90,14 @@ def _is_of(answers: Answers, record: Record, kind: str) -> bool:
 
 
 def rival_of(folder: RunFolder, configs: Sequence[RankedConfig]) -> Record | None:
-    """Return the best seed of the second config, of configs that are ranked best first.
+    """Return the best seed of the second config, of configs that are ranked best first; its weights may be gone.
 
     None if there is none, or if its images are others than the winner's, or if it is not known what it got right.
     """
-    winner, rival = ([config.best for config in configs[:2]] + [None, None])[:2]
-    if winner is None or rival is None or rival.conditions.get("data") != winner.conditions.get("data"):
+    winner, rival = configs[0].best if configs else None, configs[1].trials[0] if len(configs) > 1 else None
+    if winner is None or rival is None or not can_win(rival):
+        return None
+    if rival.conditions.get("data") != winner.conditions.get("data"):
         return None
     return None if read_correct(folder, rival) is None else rival
 

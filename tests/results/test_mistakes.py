@@ -165,6 +165,11 @@ def test_the_runner_up_is_the_best_seed_of_the_next_config_on_the_same_images(
     assert rival_of(folder, []) is None
     elsewhere = replace(second, conditions={**second.conditions, "data": "others"})
     assert rival_of(folder, ranked([first, elsewhere])) is None
+    worse = trained(folder, arrays, 0.01, 1)
+    better, worse = ranked([second, worse])[0].trials
+    without_weights = folder.commit(better, {}, keep=("correct",))
+    assert rival_of(folder, ranked([first, without_weights, worse])) == without_weights, "or a rerun would ask again"
+    second = folder.record(second.id) or second
     assert rival_of(folder, ranked([first, folder.commit(second, {}, keep=("best",))])) is None, "no evidence"
 
 

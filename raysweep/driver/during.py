@@ -34,7 +34,14 @@ from raysweep.halving.rules import rules_of
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop
 from raysweep.results import mistakes
-from raysweep.results.evaluation import Accuracies, Evaluation, is_wanted, views_to_evaluate, write_evaluation
+from raysweep.results.evaluation import (
+    Accuracies,
+    Evaluation,
+    is_wanted,
+    read_evaluation,
+    views_to_evaluate,
+    write_evaluation,
+)
 from raysweep.results.mistakes import Mistakes, rival_of
 from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
@@ -274,7 +281,9 @@ def _questions(run: Run) -> Questions | None:
 def _write_answer(run: Run, asked: Questions, accuracies: list[Accuracies], found: Mistakes | None) -> None:
     winner = asked.winner
     if asked.tta and winner.best is not None:
-        weights, best = winner.weights["best"].sha256, winner.best
-        write_evaluation(run.folder, Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies))
+        weights, best, before = winner.weights["best"].sha256, winner.best, read_evaluation(run.folder)
+        networks = 1 if before is None else before.networks + (not before.is_of(winner))
+        evaluation = Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies, networks)
+        write_evaluation(run.folder, evaluation)
     if found is not None:
         mistakes.write_mistakes(run.folder, found)

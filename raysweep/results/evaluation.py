@@ -34,6 +34,7 @@ class Evaluation:
     averaged: bool  # whether they are the EMA weights
     weights: str  # the sha256 of the weights
     accuracies: list[Accuracies]  # sorted by the number of views
+    networks: int = 1  # how many networks of the run were measured so far: each one more look at the test split
 
     @property
     def test_acc(self) -> float | None:

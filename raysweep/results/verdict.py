@@ -153,7 +153,8 @@ class _Words:
         text = f"Epochs, settings and winner were chosen on {on}"
         evaluation = self._result.evaluation
         if evaluation and evaluation.test_acc is not None:
-            return f"{text}; on the test images, looked at once, it reaches {self._score(evaluation.test_acc)}."
+            looks = f"looked at {'once' if evaluation.networks == 1 else f'for {evaluation.networks} networks'}"
+            return f"{text}; on the test images, {looks}, it reaches {percent(evaluation.test_acc)}."
         best = self._result.best
         has_test = best is not None and best.conditions.get("test_images")
         return f"{text}; {'the test images were not looked at' if has_test else 'there are no test images'}."

@@ -6,15 +6,15 @@ The labels are in `benchmarks/diagnosis_labels.csv`, a row a trial; docs/diagnos
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
+from sklearn.metrics import cohen_kappa_score
+
+from raysweep.diagnose import Diagnosis, diagnose
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LABELS = BENCHMARKS / "diagnosis_labels.csv"
@@ -36,6 +36,73 @@ class RealTrial:
     def cut(self, epoch: int) -> RealTrial:
         """Return the trial as if it had been stopped after an epoch."""
         return RealTrial(self.source, self.row, self.rows[:epoch], self.epochs, "stopped", self.classes)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A trial with what a reader of its curves said about each kind of finding."""
+
+    number: int
+    trial: RealTrial
+    labels: Mapping[str, bool | None]  # by kind; None where the reader could not tell
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the rules were not mended by it."""
+        return self.number % 2 == 0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the diagnosis of some trials compares with the reader's labels of one kind."""
+
+    yes: int  # trials with the finding, by the reader
+    no: int  # without
+    missed: int  # those of `yes` in which it is not found
+    wrong: int  # those of `no` in which it is found
+    unclear: int  # trials of which the reader could not tell; they count in nothing but the next
+    unclear_found: int
+    kappa: float  # Cohen's; NaN where the reader never said yes, or never no
+
+    @property
+    def share(self) -> float:
+        """The share of trials, of those that the reader could tell, in which both say the same."""
+        return 1 - (self.missed + self.wrong) / (self.yes + self.no)
+
+
+def labelled_trials(shared: Path | None) -> list[Labelled]:
+    """Return the labelled trials; without the folder of shared data only those whose curves are in the repository."""
+    trials = real_trials(shared)
+    with LABELS.open() as lines:
+        return [_labelled(line, trials) for line in csv.DictReader(lines) if line["source"] in trials]
+
+
+def _labelled(line: Mapping[str, str], trials: Mapping[str, list[RealTrial]]) -> Labelled:
+    trial = trials[line["source"]][int(line["row"])]
+    trial = trial.cut(int(line["cut"])) if line["cut"] else trial
+    return Labelled(int(line["number"]), trial, {kind: {"yes": True, "no": False}.get(line[kind]) for kind in KINDS})
+
+
+def read_real(trial: RealTrial) -> Diagnosis:
+    """Diagnose a trial."""
+    return diagnose(trial.rows, trial.epochs, trial.status, classes=trial.classes)
+
+
+def agreement(pairs: Iterable[tuple[bool | None, bool]]) -> Agreement:
+    """Compare labels of one kind with what was found."""
+    pairs = list(pairs)
+    told = [(label, found) for label, found in pairs if label is not None]
+    labels = [label for label, _ in told]
+    unclear = [found for label, found in pairs if label is None]
+    return Agreement(
+        yes=sum(labels),
+        no=len(labels) - sum(labels),
+        missed=sum(label and not found for label, found in told),
+        wrong=sum(found and not label for label, found in told),
+        unclear=len(unclear),
+        unclear_found=sum(unclear),
+        kappa=float(cohen_kappa_score(labels, [found for _, found in told])) if len(set(labels)) == 2 else float("nan"),
+    )
 
 
 def real_trials(shared: Path | None) -> dict[str, list[RealTrial]]:

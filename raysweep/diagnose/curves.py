@@ -45,6 +45,10 @@ class Curves:
         """Return whether any epoch has a finite value."""
         return bool(np.isfinite(self[name]).any())
 
+    def until(self, count: int) -> Curves:
+        """Return the curves of the first `count` epochs."""
+        return Curves(self.epochs[:count], {name: values[:count] for name, values in self.metrics.items()})
+
     def finite(self, *names: str) -> tuple[npt.NDArray[Any], ...]:
         """Return the epochs in which these metrics all are finite, and the values of each."""
         known = np.all([np.isfinite(self[name]) for name in names], axis=0)

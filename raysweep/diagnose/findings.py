@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raysweep.diagnose.curves import Curves, ending
+from raysweep.diagnose.thresholds import Thresholds
 
 Kind = str
 """What was found: the `kind` of one of `rules.RULES`."""
@@ -73,6 +74,28 @@ class Trial:
     classes: int | None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has trained to its end. Of one that was stopped or still runs, what ends so far may not last."""
+        return self.status == "finished" and int(self.curves.epochs.max(initial=0)) >= self.epochs
+
+    def lasting(self, limits: Thresholds) -> int:
+        """Return for how many epochs a state must have lasted to be a finding: one if the trial is whole."""
+        return 1 if self.is_whole else max(limits.lasting_epochs, math.ceil(limits.lasting_share * self.epochs))
+
+    def until(self, count: int) -> Trial:
+        """Return the trial as it was after its first `count` epochs."""
+        return replace(self, curves=self.curves.until(count))
+
+    @property
+    def guessing_acc(self) -> float:
+        """The accuracy of guessing; 0 where the classes are not known."""
+        return 1 / self.classes if self.classes else 0.0
+
+    def is_above_guessing(self, accuracy: float) -> bool:
+        """Return whether an accuracy is clearly above that of guessing; NaN is not."""
+        return accuracy > self.guessing_acc + max(0.5 * self.guessing_acc, 0.005)
+
+    @property
     def guessing_loss(self) -> float:
         """The cross-entropy of guessing, ln(classes); infinite where the classes are not known."""
         return math.log(self.classes) if self.classes else math.inf
@@ -80,6 +103,5 @@ class Trial:
     @property
     def is_guessing(self) -> bool:
         """Whether no accuracy ends clearly above guessing; the loss alone can be high because of a few bad images."""
-        guessing = 1 / (self.classes or 1)
         accuracies = [ending(self.curves[name]) for name in ("train_acc", "val_acc", "val_acc_ema")]
-        return not any(accuracy > guessing + max(0.5 * guessing, 0.005) for accuracy in accuracies)
+        return not any(map(self.is_above_guessing, accuracies))

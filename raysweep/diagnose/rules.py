@@ -52,17 +52,50 @@ def _find_divergence(trial: Trial, found: Diagnosis, limits: Thresholds) -> list
         epoch = int(broken[0]) if len(broken) else int(curves.epochs.max(initial=0)) + 1
         return [Finding("divergence", epoch, epoch, {"train_loss": math.inf})]
     epochs, losses = curves.finite("train_loss")
-    if not len(losses):
+    if len(losses) < limits.min_loss_epochs:
         return []
     end, lowest, first = min(level(losses), float(losses[-1])), float(smoothed(losses).min()), float(losses[0])
     numbers = {"train_loss": end, "lowest": lowest, "first": first, "guessing": trial.guessing_loss}
-    threshold = lowest + max(limits.progress_lost * (first - lowest), limits.noise_factor * noise_level(losses)[-1])
-    if len(losses) >= 4 and first > lowest and end > max(threshold, 1.1 * lowest):
-        lost = epochs[np.flatnonzero(losses <= threshold)[-1] + 1 :]
-        return [Finding("divergence", int([*lost, epochs[-1]][0]), int(epochs[-1]), numbers)]
-    if end > limits.above_guessing * trial.guessing_loss and trial.is_guessing:
+    lost = epochs[_lost_from(trial, losses, limits) :]
+    if len(lost) >= trial.lasting(limits):
+        return [Finding("divergence", int(lost[0]), int(epochs[-1]), numbers)]
+    if _stays_above_guessing(trial, losses, limits):
         return [Finding("divergence", int(epochs[0]), int(epochs[-1]), numbers)]
     return []
+
+
+def _lost_from(trial: Trial, losses: Array, limits: Thresholds) -> int:
+    """Return the place from which on the training loss is back up, or the number of epochs if it is not.
+
+    A small loss must have grown by a tenth, or any be back at that of guessing after it was clearly below.
+    """
+    end, lowest, first = min(level(losses), float(losses[-1])), float(smoothed(losses).min()), float(losses[0])
+    share = limits.progress_lost if trial.is_whole else limits.progress_lost_so_far
+    threshold = lowest + max(share * (first - lowest), limits.noise_factor * noise_level(losses)[-1])
+    guessing = limits.near_guessing * trial.guessing_loss
+    if (
+        first <= lowest
+        or end <= threshold
+        or not (end > 1.1 * lowest or (trial.is_guessing and lowest < guessing < end))
+    ):
+        return len(losses)
+    return int(np.flatnonzero(losses <= threshold)[-1]) + 1
+
+
+def _stays_above_guessing(trial: Trial, losses: Array, limits: Thresholds) -> bool:
+    """Return whether the training loss is above that of guessing, and nothing speaks for learning.
+
+    The training loss is a mean over the epoch, whose first steps it counts; the validation loss tells how it ended.
+    """
+    last = losses[-trial.lasting(limits) :]
+    if (
+        len(last) < trial.lasting(limits)
+        or not trial.is_guessing
+        or ending(trial.curves["val_loss"]) < trial.guessing_loss
+    ):
+        return False
+    falls = not trial.is_whole and last[-1] < last[0]
+    return not falls and min(level(losses), *last) > limits.above_guessing * trial.guessing_loss
 
 
 def _describe_divergence(finding: Finding) -> str:
@@ -81,10 +114,14 @@ def _describe_divergence(finding: Finding) -> str:
 
 
 def _find_dips(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
-    """Find where validation accuracy falls below its running best by more than its noise, before a divergence."""
+    """Find where validation accuracy falls below its running best by more than its noise, before a divergence.
+
+    What fell in the last epoch so far alone may be noise that later epochs show to be usual.
+    """
     lost = found.of("divergence")
     dips = [_dip(trial, *fall, limits) for fall in _falls(trial.curves.finite("val_acc")[1], limits)]
-    return [dip for dip in dips if dip and not (lost and dip.last >= lost[0].first)]
+    dips = [dip for dip in dips if dip and not (lost and dip.last >= lost[0].first - 1)]
+    return [dip for dip in dips if dip and (trial.is_whole or dip.first < trial.curves.epochs[-1])]
 
 
 def _falls(values: Array, limits: Thresholds) -> Iterator[tuple[int, int, float, float]]:
@@ -150,19 +187,33 @@ def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> lis
 
     Overfitting begins where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
     """
+    if found.has("divergence"):
+        return []
+    counts = range(len(trial.curves), len(trial.curves) - trial.lasting(limits), -1)
+    if not all(count > 0 and _gap(trial.until(count), limits) for count in counts):
+        return []
     epochs, val, train = trial.curves.finite("val_acc", "train_acc")
-    if found.has("divergence") or len(val) < 4:
-        return []
-    gap = ending(train) - ending(val)
-    numbers = {"gap": gap, "train_acc": ending(train), "val_acc": ending(val)}
-    numbers |= _fall_from_peak(epochs, val, train, limits) | _loss_rise(trial, limits)
-    gets_worse = "peak" in numbers or "loss_rise" in numbers
-    if gap < limits.memorised_gap and not (gap >= limits.overfit_gap and gets_worse):
-        return []
+    numbers = dict(_gap(trial, limits))
     narrow = np.flatnonzero(smoothed(train) - smoothed(val) < limits.overfit_gap)
     numbers["gap_since"] = float(epochs[min(narrow[-1] + 1, len(epochs) - 1) if len(narrow) else 0])
     first = numbers.get("lowest_loss", numbers.get("peak", numbers["gap_since"]))
     return [Finding("overfitting", int(first), int(epochs[-1]), numbers)]
+
+
+def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
+    """Return the gap at the end and what confirms it, or nothing if that is not overfitting.
+
+    A gap by itself can close as long as the learning rate falls, so that it counts only if the trial is whole.
+    """
+    epochs, val, train = trial.curves.finite("val_acc", "train_acc")
+    if len(val) < 4:
+        return {}
+    gap = ending(train) - ending(val)
+    worse = _fall_from_peak(epochs, val, train, limits) | _loss_rise(trial, limits)
+    gets_worse = "peak" in worse or "loss_rise" in worse
+    if not (gap >= limits.overfit_gap and gets_worse) and not (gap >= limits.memorised_gap and trial.is_whole):
+        return {}
+    return {"gap": gap, "train_acc": ending(train), "val_acc": ending(val), **worse}
 
 
 def _describe_overfitting(finding: Finding) -> str:
@@ -210,7 +261,7 @@ def _loss_rise(trial: Trial, limits: Thresholds) -> dict[str, float]:
 def _find_underfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a finished trial that does not fit even the images that it was trained on."""
     curves = trial.curves
-    if found.has("divergence") or not len(curves) or len(curves) < trial.epochs:
+    if found.has("divergence") or not len(curves) or not trial.is_whole:
         return []
     train, val, loss = (ending(curves[name]) for name in ("train_acc", "val_acc", "train_loss"))
     numbers = {"train_acc": train, "val_acc": val, "still_gaining": _still_gaining(trial, limits)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from raysweep.diagnose.findings import Cause, Diagnosis, Kind
+from raysweep.diagnose.findings import Cause, Diagnosis, Finding, Kind
 from raysweep.diagnose.rules import RULES, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.results.settings import setting, setting_text, varied_settings
@@ -71,42 +71,97 @@ def diagnose_sweep(
     """Diagnose all trials of a plan, and look for settings that go with findings and scores."""
     alone = {record.id: diagnose_record(record, thresholds) for record in records}
     keys = varied_settings(records)
-    diagnoses = _with_lower_lrs(records, alone, keys)
+    diagnoses = _with_other_lrs(records, alone, keys)
     begun = [record for record in records if record.epoch or alone[record.id].findings]
     frame = _frame(begun, diagnoses)
     sweep = SweepDiagnosis(diagnoses, (), _seed_spread(frame), objective)
     return replace(sweep, axes=tuple(_axis(key, begun, keys, frame, sweep) for key in keys))
 
 
-def _with_lower_lrs(
+@dataclass(frozen=True)
+class _Tried:
+    """A trial as one whose learning rate others are compared with."""
+
+    record: Record
+    diagnosis: Diagnosis
+    lr: float
+    falls: bool  # whether it dips or diverges
+
+    def tells(self, epoch: int) -> bool:
+        """Return whether it trained long enough to fall as another trial did in that epoch."""
+        return self.falls or self.record.status in ENDED or self.record.epoch >= epoch
+
+
+def _with_other_lrs(
     records: Sequence[Record], alone: Mapping[str, Diagnosis], keys: Sequence[str]
 ) -> dict[str, Diagnosis]:
-    """Add to each dip and divergence what trials at a lower learning rate, with all else equal, did."""
+    """Add to each dip and divergence what trials at other learning rates did."""
     if "lr" not in keys:
         return dict(alone)
     others = [key for key in keys if key != "lr"]
-    families = {record.id: tuple(setting_text(record, key) for key in others) for record in records}
-    fell = {trial: any(map(diagnosis.has, WITH_CAUSES)) for trial, diagnosis in alone.items()}
-    ended: dict[tuple[str, ...], list[tuple[float, bool]]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[_Tried]] = defaultdict(list)
+    same_optimizer: dict[str, list[_Tried]] = defaultdict(list)
     for record in records:
-        if record.status in ENDED:
-            ended[families[record.id]].append((record.config["lr"], fell[record.id]))
-    lower = {
-        record.id: [falls for lr, falls in ended[families[record.id]] if lr < record.config["lr"]]
-        for record in records
-        if fell[record.id]
-    }
-    return {**alone, **{trial: _beside_lower_lrs(alone[trial], falls) for trial, falls in lower.items() if falls}}
+        falls = any(map(alone[record.id].has, WITH_CAUSES))
+        trial = _Tried(record, alone[record.id], float(record.config["lr"]), falls)
+        alike[tuple(setting_text(record, key) for key in others)].append(trial)
+        same_optimizer[setting_text(record, "optimizer.name")].append(trial)
+    found = dict(alone)
+    for family in alike.values():
+        for trial in family:
+            if trial.falls:
+                found[trial.record.id] = _beside_alike(trial, family)
+    for trials in same_optimizer.values():
+        for trial in trials:
+            if trial.falls and trial.lr <= min(other.lr for other in trials):
+                found[trial.record.id] = _beside_all(found[trial.record.id], trial, trials)
+    return found
 
 
-def _beside_lower_lrs(diagnosis: Diagnosis, falls: Sequence[bool]) -> Diagnosis:
-    """Return a diagnosis with whether the trials that differ by a lower lr alone dip or diverge, too."""
-    text = f"at a lower lr, all else equal, {sum(falls)} of {len(falls)} trials dip or diverge"
-    weighed = (
-        finding.with_evidence("high_lr", not any(falls), text) if finding.kind in WITH_CAUSES else finding
-        for finding in diagnosis.findings
-    )
-    return Diagnosis(tuple(weighed))
+def _beside_alike(trial: _Tried, family: Sequence[_Tried]) -> Diagnosis:
+    """Return a trial's diagnosis with whether those that differ by the lr alone dip or diverge, too."""
+
+    def weigh(finding: Finding) -> Finding:
+        lower, higher = _falls(trial, family, finding.first)
+        if lower:
+            finding = finding.with_evidence("high_lr", not any(lower), _said("lower lr, all else equal", lower))
+        if _mostly_calm(higher):
+            finding = finding.with_evidence("high_lr", False, _said("higher lr, all else equal", higher))
+        return finding
+
+    return _weighed(trial.diagnosis, weigh)
+
+
+def _beside_all(diagnosis: Diagnosis, lowest: _Tried, trials: Sequence[_Tried]) -> Diagnosis:
+    """Return the diagnosis of a trial of the lowest lr with whether all those at higher ones fall, too."""
+
+    def weigh(finding: Finding) -> Finding:
+        _, higher = _falls(lowest, trials, finding.first)
+        if not _mostly_calm(higher):
+            return finding
+        return finding.with_evidence("high_lr", False, "this lr is the sweep's lowest; " + _said("higher lr", higher))
+
+    return _weighed(diagnosis, weigh)
+
+
+def _falls(trial: _Tried, others: Sequence[_Tried], epoch: int) -> tuple[list[bool], list[bool]]:
+    """Return for each trial at a lower lr, and for each at a higher one, whether it dips or diverges."""
+    telling = [other for other in others if other.tells(epoch)]
+    lower = [other.falls for other in telling if other.lr < trial.lr]
+    return lower, [other.falls for other in telling if other.lr > trial.lr]
+
+
+def _mostly_calm(falls: Sequence[bool]) -> bool:
+    return bool(falls) and sum(falls) < len(falls) / 2
+
+
+def _said(which: str, falls: Sequence[bool]) -> str:
+    return f"at a {which}, {sum(falls)} of {len(falls)} trials dip or diverge"
+
+
+def _weighed(diagnosis: Diagnosis, weigh: Callable[[Finding], Finding]) -> Diagnosis:
+    findings = (weigh(finding) if finding.kind in WITH_CAUSES else finding for finding in diagnosis.findings)
+    return Diagnosis(tuple(findings))
 
 
 def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.DataFrame:

@@ -15,8 +15,17 @@ class Thresholds(Config):
     train_loss_jump: NonNegativeFloat = 0.05
     """Rise of the training loss during a dip, as a share of it, from which training suffers too."""
 
+    lasting_share: Fraction01 = 0.15
+    """Share of its epochs for which a finding must have held in a trial that has not trained to its end."""
+    lasting_epochs: PositiveInt = 4
+    """Epochs for which it must have held, however short the trial."""
+
     progress_lost: Fraction01 = 0.5
     """Share of the training loss's way down that must be lost for good for a trial to count as diverged."""
+    progress_lost_so_far: Fraction01 = 0.9
+    """The same share for a trial that has not trained to its end, and might make it up."""
+    min_loss_epochs: PositiveInt = 4
+    """Epochs with a loss below which only one that is not finite is divergence."""
     above_guessing: PositiveFloat = 1.1
     """A trial has diverged if its training loss ends above this many times that of guessing, ln(classes)."""
 

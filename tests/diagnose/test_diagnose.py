@@ -199,6 +199,66 @@ def test_no_metrics_break_it(rows: list[dict[str, Any]], epochs: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Trials that have not trained to their end
+
+
+def test_one_epoch_with_a_loss_above_that_of_guessing_has_not_diverged() -> None:
+    rows = [{"epoch": 1, "lr": 0.01, "train_loss": 2.61, "val_loss": 2.24, "train_acc": 0.11, "val_acc": 0.13}]
+    for status in ("stopped", "running", "paused", "interrupted"):
+        assert diagnose(rows, 9, status, classes=10).findings == ()
+
+
+def test_a_validation_loss_below_that_of_guessing_speaks_against_divergence() -> None:
+    rows = [{"train_loss": 2.7, "train_acc": 0.1, "val_acc": 0.11, "val_loss": loss} for loss in (2.9, *[2.2] * 5)]
+    assert not diagnose(rows, classes=10).has("divergence")
+    assert diagnose([{**row, "val_loss": 2.9} for row in rows], classes=10).has("divergence")
+
+
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_a_gap_that_may_close_when_the_learning_rate_falls_is_no_overfitting_yet(status: str) -> None:
+    train = [0.30, 0.45, 0.62, 0.77, *np.linspace(0.8, 0.9, 26)]
+    val = [0.28, 0.42, 0.52, 0.49, *np.linspace(0.6, 0.75, 26)]
+    losses = [1.9, 1.6, 1.35, 1.62, *np.linspace(1.3, 1.0, 26)]
+    rows = [
+        {"train_acc": t, "val_acc": v, "val_loss": loss, "train_loss": 2 * (1 - t)}
+        for t, v, loss in zip(train, val, losses, strict=True)
+    ]
+    assert diagnose(rows[:4], 30, status, classes=10).findings == ()
+    assert diagnose(rows, 30, classes=10).findings == ()
+
+
+def test_overfitting_that_lasts_is_found_before_the_end() -> None:
+    rows = [
+        {
+            "train_acc": 0.3 + 0.03 * i,
+            "val_acc": 0.5 - 0.005 * i,
+            "val_loss": 1.5 + 0.05 * i,
+            "train_loss": 2 - 0.08 * i,
+        }
+        for i in range(20)
+    ]
+    found = [diagnose(rows[:count], 40, "running", classes=10).has("overfitting") for count in range(1, 21)]
+    assert not any(found[:8])
+    assert found[-1]
+    assert found == sorted(found), "once said, it stays"
+
+
+def test_a_fall_in_the_last_epoch_so_far_is_not_called_a_dip_until_the_next_one() -> None:
+    rows = steady(40)
+    for row in rows[20:23]:
+        row["val_acc"] -= 0.2
+    found = {count: diagnose(rows[:count], 40, "running").has("dip") for count in (21, 22, 40)}
+    assert found == {21: False, 22: True, 40: True}
+
+
+def test_progress_lost_for_a_few_epochs_may_come_back() -> None:
+    losses = [*np.linspace(2.3, 1.0, 20), *[2.4] * 20]
+    rows = [{"train_loss": loss, "train_acc": 0.1, "val_acc": 0.1} for loss in losses]
+    assert not diagnose(rows[:23], 40, "running", classes=10).has("divergence")
+    assert diagnose(rows[:30], 40, "running", classes=10).has("divergence")
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Recorded ImageNet curves
 
 
@@ -307,6 +367,24 @@ def test_trials_at_a_lower_lr_speak_for_or_against_a_high_one() -> None:
         "against too high a learning rate: at a lower lr, all else equal, 1 of 1 trials dip or diverge"
         in evidence_lines(not_calm)
     )
+
+
+def test_the_lowest_lr_of_a_sweep_is_not_called_too_high_where_higher_ones_do_not_diverge() -> None:
+    alike = [lost(0.01), trial(0.03), trial(0.1)]
+    (divergence,) = diagnose_sweep(alike, Objective()).trials["lost"].findings
+    assert "high_lr" not in divergence.causes
+    assert any("against too high a learning rate: at a higher lr" in line for line in evidence_lines(divergence))
+    unlike = [lost(0.01), trial(0.03, net="a"), trial(0.1, net="b"), trial(0.2, net="c")]
+    (divergence,) = diagnose_sweep(unlike, Objective()).trials["lost"].findings
+    assert "high_lr" not in divergence.causes
+    (divergence,) = diagnose_sweep([lost(0.2), trial(0.03), trial(0.1)], Objective()).trials["lost"].findings
+    assert divergence.causes[0] == "high_lr"
+
+
+def lost(lr: float) -> Record:
+    """A trial whose first epoch's loss was not finite."""
+    error = {"type": "Diverged", "message": "not finite", "epoch": "1", "lr": str(lr), "loss": "nan"}
+    return Record("lost", "lost", 0, {"lr": lr}, {"lr": lr}, 10, "diverged", error=error)
 
 
 def test_a_setting_that_matters_by_chance_alone_is_not_blamed() -> None:

@@ -130,6 +130,8 @@ def precision_and_recall(curves: list[tuple[Faulty, Diagnosis]]) -> dict[tuple[s
     counts: dict[tuple[str, float], dict[str, int]] = defaultdict(lambda: {"true": 0, "found": 0, "right": 0})
     for curve, found in curves:
         for kind in ("dip", "overfitting", "plateau", "underfitting", "divergence"):
+            if kind == "plateau" and curve.fault == "decline":
+                continue  # around its peak it is flat and later sinks so slowly that either answer is right
             tally = counts[kind, curve.noise]
             tally["true"] += kind in curve.kinds
             tally["found"] += found.has(kind)  # type: ignore[arg-type]

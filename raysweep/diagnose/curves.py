@@ -13,8 +13,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Epochs = npt.NDArray[np.int64]
+Places = npt.NDArray[np.intp]
 LOCAL_EPOCHS = 15
 """Epochs in the window of the local noise estimate."""
+BESIDE_EPOCHS = 31
+"""Epochs in the window of the noise beside an epoch."""
+FEWEST = 4
+"""Residuals that tell a curve's noise."""
 LONG = 30
 """Epochs from which a curve's last three are its end; of a shorter curve they are a good part."""
 NORMAL_MAD = 1.4826
@@ -71,10 +76,35 @@ def noise_level(values: Array) -> Array:
     count = len(values)
     if count < 3:
         return np.zeros(count)
-    residuals = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2) * (NORMAL_MAD / math.sqrt(1.5))
+    residuals = _residuals(values)
     overall = median(residuals)
     local = _running_median(np.pad(residuals, LOCAL_EPOCHS // 2, mode="reflect"), LOCAL_EPOCHS)
     return np.maximum(overall, np.pad(local, 1, mode="edge"))
+
+
+def noise_beside(values: Array, places: Places) -> Array:
+    """Estimate the noise at some places as `noise_level` does, from the residuals that do not see the place itself.
+
+    So what stands out there does not count as noise; in a short curve it would be much of it. Infinite where fewer
+    than `FEWEST` residuals are left.
+    """
+    residuals = np.pad(_residuals(values), 1, constant_values=math.inf)
+    distance = np.abs(np.subtract.outer(places, np.arange(len(values))))
+    others = np.where(distance <= 1, math.inf, residuals)
+    near = np.where(distance > BESIDE_EPOCHS // 2, math.inf, others)
+    return np.maximum(_medians(others), _medians(near))
+
+
+def _residuals(values: Array) -> Array:
+    """Return how far each inner value is from the line through its neighbours; the median estimates the deviation."""
+    return np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2) * (NORMAL_MAD / math.sqrt(1.5))
+
+
+def _medians(rows: Array) -> Array:
+    """Return the median of each row's finite values, or infinity if they are too few."""
+    counts, ordered, row = np.isfinite(rows).sum(axis=1), np.sort(rows, axis=1), np.arange(len(rows))
+    middle = (ordered[row, np.maximum(counts - 1, 0) // 2] + ordered[row, counts // 2]) / 2
+    return np.where(counts >= FEWEST, middle, math.inf)
 
 
 def smoothed(values: Array) -> Array:

@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 
 from raysweep.diagnose.causes import with_causes
-from raysweep.diagnose.curves import Array, Curves, Epochs, ending, level, median, noise_level, smoothed
+from raysweep.diagnose.curves import (
+    Array,
+    Curves,
+    Epochs,
+    Places,
+    ending,
+    level,
+    median,
+    noise_beside,
+    noise_level,
+    smoothed,
+)
 from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.store.record import Record
@@ -21,6 +32,8 @@ from raysweep.terminal import count_of, percent, points
 
 TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
+SHORT_FACTOR = 0.8
+"""The least share of `noise_factor` that a dip must exceed in a short trial, whose noise few epochs tell."""
 LOW_LR, HIGH_LR = 0.1, 0.5
 """Shares of the peak learning rate: a plateau below the low one is the schedule's doing, one above the high a stall."""
 
@@ -119,27 +132,37 @@ def _find_dips(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Findi
     What fell in the last epoch so far alone may be noise that later epochs show to be usual.
     """
     lost = found.of("divergence")
-    dips = [_dip(trial, *fall, limits) for fall in _falls(trial.curves.finite("val_acc")[1], limits)]
+    dips = [_dip(trial, *fall, limits) for fall in _falls(trial, limits)]
     dips = [dip for dip in dips if dip and not (lost and dip.last >= lost[0].first - 1)]
     return [dip for dip in dips if dip and (trial.is_whole or dip.first < trial.curves.epochs[-1])]
 
 
-def _falls(values: Array, limits: Thresholds) -> Iterator[tuple[int, int, float, float]]:
+def _falls(trial: Trial, limits: Thresholds) -> Iterator[tuple[int, int, float, float]]:
     """Yield each fall's first and last place, the running best before it, and by how much it may be missed.
 
     The running best is that of the running median: the largest of n noisy values grows with n by luck alone.
     """
+    _, values = trial.curves.finite("val_acc")
     if len(values) < 4:
         return
     best = np.maximum.accumulate(smoothed(values))
     best = np.array([-math.inf, -math.inf, *best[:-2]])  # of the medians that do not see the epoch itself
-    allowed = np.maximum(limits.min_dip, limits.noise_factor * noise_level(values))
+    places = np.flatnonzero(best - values > limits.min_dip)
+    allowed = np.maximum(limits.min_dip, _dip_factor(trial.epochs, limits) * noise_beside(values, places))
     end = -1
-    for start in np.flatnonzero(best - values > allowed).tolist():
-        if start > end:
-            back = np.flatnonzero(values[start:] >= best[start] - limits.recovered_share * allowed[start])
+    for start, miss in zip(places.tolist(), allowed.tolist(), strict=True):
+        if start > end and best[start] - values[start] > miss:
+            back = np.flatnonzero(values[start:] >= best[start] - limits.recovered_share * miss)
             end = start + int(back[0]) - 1 if len(back) else len(values) - 1
-            yield start, end, float(best[start]), float(allowed[start])
+            yield start, end, float(best[start]), miss
+
+
+def _dip_factor(epochs: int, limits: Thresholds) -> float:
+    """Return how many deviations a dip must exceed: the more epochs, the further the lowest of them falls by chance.
+
+    It grows as the largest of n normal values does, with the root of ln(n); `noise_factor` is that for 50 epochs.
+    """
+    return limits.noise_factor * max(SHORT_FACTOR, math.sqrt(math.log(max(2, epochs)) / math.log(50)))
 
 
 def _dip(trial: Trial, start: int, end: int, best: float, allowed: float, limits: Thresholds) -> Finding | None:
@@ -297,13 +320,11 @@ def _still_gaining(trial: Trial, limits: Thresholds) -> float:
 
 
 def _find_plateau(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
-    """Find the longest stretch in which validation accuracy neither rises nor falls, beyond its noise."""
-    learned_nothing = any("guessing" in finding.numbers for finding in found.findings)
-    sinks = any(finding.numbers["fall"] > limits.overfit_fall for finding in found.of("overfitting"))
-    if found.has("divergence") or learned_nothing or sinks:
+    """Find the longest stretch in which validation accuracy, above guessing, neither rises nor falls."""
+    if found.has("divergence"):
         return []
     curves, (epochs, values) = trial.curves, trial.curves.finite("val_acc")
-    start, end = _longest_flat(values, trial.epochs, limits)
+    start, end = _longest_flat(values, trial, limits)
     if end == start:
         return []
     first, last = int(epochs[start]), int(epochs[end - 1])
@@ -332,34 +353,44 @@ def _describe_plateau(finding: Finding) -> str:
     return f"{text}, {'stalled ' if n['lr_share'] >= HIGH_LR else ''}with {share}{beside}"
 
 
-def _longest_flat(values: Array, epochs: int, limits: Thresholds) -> tuple[int, int]:
+def _longest_flat(values: Array, trial: Trial, limits: Thresholds) -> tuple[int, int]:
     """Return the first place of the longest flat stretch and the place after its last; both 0 if there is none."""
-    shortest = max(limits.min_plateau_epochs, math.ceil(limits.plateau_share * epochs))
-    noise = noise_level(values)
-    longest, end = (0, 0), 0
-    for start in range(len(values) - shortest + 1):
-        end = max(end, start + shortest)
-        while end <= len(values) and _is_flat(values[start:end], median(noise[start:end]), limits):
-            longest = max(longest, (start, end), key=lambda stretch: stretch[1] - stretch[0])
-            end += 1
-    return longest
+    shortest = max(limits.min_plateau_epochs, math.ceil(limits.plateau_share * trial.epochs))
+    starts, ends = np.triu_indices(len(values) + 1, shortest)
+    changes, noises = _lines(values, starts, ends)
+    level_enough = np.flatnonzero(changes <= limits.plateau_gain)
+    for i in level_enough[np.argsort(starts[level_enough] - ends[level_enough], kind="stable")].tolist():
+        if _is_flat(values[starts[i] : ends[i]], float(changes[i]), float(noises[i]), trial, limits):
+            return int(starts[i]), int(ends[i])
+    return 0, 0
 
 
-def _is_flat(values: Array, noise: float, limits: Thresholds) -> bool:
-    """Return whether the line through a stretch rises or falls by no more than is allowed, uncertainty included.
+def _lines(values: Array, starts: Places, ends: Places) -> tuple[Array, Array]:
+    """Fit a line to each stretch; return how far it rises or falls, plus one standard error, and the noise around it."""
+    sums, squares, moments = (
+        np.concatenate([[0.0], np.cumsum(terms)]) for terms in (values, values**2, values * np.arange(len(values)))
+    )
+    count = ends - starts
+    total = sums[ends] - sums[starts]
+    spread = count * (count**2 - 1.0) / 12
+    covariance = moments[ends] - moments[starts] - total * (starts + ends - 1) / 2
+    rest = squares[ends] - squares[starts] - total**2 / count - covariance**2 / spread
+    noise = np.sqrt(np.maximum(rest, 0) / (count - 2))
+    return (np.abs(covariance) / spread + noise / np.sqrt(spread)) * (count - 1), noise
+
+
+def _is_flat(values: Array, change: float, noise: float, trial: Trial, limits: Thresholds) -> bool:
+    """Return whether a stretch changes by no more than is allowed at its height, which is above guessing.
 
     A stretch too short or too noisy to tell a plateau from a slope is not flat. Nor is one that is bent: its thirds
     must agree as well.
     """
-    count, third = len(values), len(values) // 3
-    places = np.arange(count) - (count - 1) / 2
-    spread = float(places @ places)
-    change = abs(float(places @ values)) / spread * (count - 1)
-    uncertainty = 1.5 * noise / math.sqrt(spread) * (count - 1)
-    if change + uncertainty > limits.plateau_gain:
+    third, height = len(values) // 3, median(values)
+    allowed = min(limits.plateau_gain, limits.plateau_rise * (height - trial.guessing_acc))
+    if not trial.is_above_guessing(height) or change > allowed:
         return False
     levels = [median(part) for part in (values[:third], values[third:-third], values[-third:])]
-    return max(levels) - min(levels) <= limits.plateau_gain + 2 * noise * math.sqrt(math.pi / third)
+    return max(levels) - min(levels) <= allowed + 2 * noise * math.sqrt(math.pi / third)
 
 
 def _gain(values: Array) -> float:

@@ -55,7 +55,9 @@ class Thresholds(Config):
     min_plateau_epochs: PositiveInt = 6
     """Epochs that a plateau must last, however short the trial."""
     plateau_gain: NonNegativeFloat = 0.02
-    """Validation accuracy that a plateau may gain or lose over its length, the uncertainty of that included."""
+    """Validation accuracy that a plateau may gain or lose over its length, the standard error of that included."""
+    plateau_rise: Fraction01 = 0.2
+    """The same as a share of what validation has gained over guessing; the smaller of both counts."""
 
     gradient_spike: PositiveFloat = 5.0
     """Largest gradient norm before a dip that speaks for exploding gradients, in multiples of the usual one."""

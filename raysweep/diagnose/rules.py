@@ -366,7 +366,7 @@ def _longest_flat(values: Array, trial: Trial, limits: Thresholds) -> tuple[int,
 
 
 def _lines(values: Array, starts: Places, ends: Places) -> tuple[Array, Array]:
-    """Fit a line to each stretch; return how far it rises or falls, plus one standard error, and the noise around it."""
+    """Fit a line to each stretch; return how far it rises or falls plus one standard error, and its noise."""
     sums, squares, moments = (
         np.concatenate([[0.0], np.cumsum(terms)]) for terms in (values, values**2, values * np.arange(len(values)))
     )

@@ -47,9 +47,9 @@ class Labelled:
     labels: Mapping[str, bool | None]  # by kind; None where the reader could not tell
 
     @property
-    def is_held_out(self) -> bool:
-        """Whether the rules were not mended by it."""
-        return self.number % 2 == 0
+    def part(self) -> str:
+        """`mended`: rules were mended by it. `held_out`: none was. `falls`: drawn for its falls, after the mending."""
+        return "falls" if self.number > 80 else "held_out" if self.number % 2 == 0 else "mended"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def labelled_trials(shared: Path | None) -> list[Labelled]:
 def _labelled(line: Mapping[str, str], trials: Mapping[str, list[RealTrial]]) -> Labelled:
     trial = trials[line["source"]][int(line["row"])]
     trial = trial.cut(int(line["cut"])) if line["cut"] else trial
-    return Labelled(int(line["number"]), trial, {kind: {"yes": True, "no": False}.get(line[kind]) for kind in KINDS})
+    labels = {kind: {"yes": True, "no": False}.get(line[kind]) for kind in KINDS if line[kind]}
+    return Labelled(int(line["number"]), trial, labels)
 
 
 def read_real(trial: RealTrial) -> Diagnosis:

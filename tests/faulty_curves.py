@@ -142,6 +142,29 @@ def precision_and_recall(curves: list[tuple[Faulty, Diagnosis]]) -> dict[tuple[s
     }
 
 
+def cut_findings(curves: list[Faulty], seed: int = 0, cuts: int = 5) -> dict[str, tuple[int, int]]:
+    """Stop each curve after epochs drawn by lot, and compare with what the whole shows.
+
+    Returns by fault how many findings there are, and how many of them the whole curve does not have.
+    """
+    rng = np.random.default_rng(seed)
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for curve in curves:
+        whole = read(curve)
+        for count in rng.integers(1, max(2, len(curve.rows)), cuts).tolist():
+            said = diagnose(curve.rows[:count], len(curve.rows), "stopped", classes=CLASSES)
+            tally = counts[curve.fault]
+            tally[0] += len({finding.kind for finding in said.findings})
+            tally[1] += len(taken_back(said, whole))
+    return {fault: (tally[0], tally[1]) for fault, tally in counts.items()}
+
+
+def taken_back(said: Diagnosis, whole: Diagnosis) -> set[str]:
+    """Return the kinds found in the first epochs that the whole curve does not have; a dip may become divergence."""
+    kinds = {finding.kind for finding in whole.findings}
+    return {finding.kind for finding in said.findings} - (kinds | {"dip"} if "divergence" in kinds else kinds)
+
+
 def causes_right(curves: list[tuple[Faulty, Diagnosis]]) -> dict[str, tuple[int, int]]:
     """Return by true cause how many dips that were found in their place were given it, and how many there are."""
     right: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -164,3 +187,5 @@ if __name__ == "__main__":
         print(f"| {kind} | " + " | ".join(f"{c['precision']:.2f} / {c['recall']:.2f}" for c in cells) + " |")
     for cause, (right, total) in causes_right(curves).items():
         print(f"{cause}: {right} of {total}")
+    for fault, (said, wrong) in cut_findings([curve for curve, _ in curves]).items():
+        print(f"cut curves with {fault}: {said} findings, {wrong} of which the whole curve does not have")

@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from faulty_curves import NOISES, Faulty, all_curves, causes_right, faulty_curve, precision_and_recall, read
+from faulty_curves import (
+    NOISES,
+    Faulty,
+    all_curves,
+    causes_right,
+    cut_findings,
+    faulty_curve,
+    precision_and_recall,
+    read,
+    taken_back,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_curves import KINDS, Labelled, agreement, alexnet, labelled_trials, read_real, real_trials
 
 from raysweep.diagnose import Diagnosis, Thresholds, diagnose, diagnose_sweep
 from raysweep.diagnose.words import describe, evidence_lines, sweep_sentences
@@ -53,8 +64,7 @@ def test_known_faults_are_found_and_others_are_not(
 ) -> None:
     figure = figures[kind, noise]
     if kind == "plateau" and noise == 0.02:
-        assert figure["found"] <= 0.1 * figure["true"] + 4, "so noisy a curve cannot show a plateau of two points"
-        return
+        precision = 0.7  # the noise is as large as the plateau may be high
     assert figure["precision"] >= precision, figure
     assert figure["recall"] >= recall, figure
 
@@ -67,6 +77,14 @@ def test_dips_are_given_their_true_cause_or_called_unexplained(curves: list[tupl
 def test_healthy_curves_have_no_findings(curves: list[tuple[Faulty, Diagnosis]]) -> None:
     healthy = [diagnosis for curve, diagnosis in curves if curve.fault == "none"]
     assert sum(not diagnosis.findings for diagnosis in healthy) >= 0.95 * len(healthy)
+
+
+def test_what_the_first_epochs_show_the_whole_curve_shows(curves: list[tuple[Faulty, Diagnosis]]) -> None:
+    found = cut_findings([curve for curve, _ in curves], cuts=2)
+    said, wrong = map(sum, zip(*found.values(), strict=True))
+    assert said >= 600
+    assert wrong <= 0.005 * said, found
+    assert found["none"][1] == 0
 
 
 def test_depth_length_and_recovery_of_a_dip_are_measured() -> None:
@@ -269,18 +287,8 @@ def imagenet(shared: Path) -> list[tuple[dict[str, Any], Diagnosis]]:
 
 
 def diagnose_run(run: dict[str, Any]) -> Diagnosis:
-    """One recorded run; its learning rate rises in a line to its peak epoch and falls in one to the end."""
-    peak = run["lr_peak_epoch"]
-    rows = [
-        {
-            "epoch": i,
-            "val_acc": acc,
-            "train_loss": loss,
-            "lr": run["lr"] * (i / peak if i <= peak else (run["epochs"] - i) / (run["epochs"] - peak)),
-        }
-        for i, (acc, loss) in enumerate(zip(run["curve_top_1"], run["curve_train_loss"], strict=True), 1)
-    ]
-    return diagnose(rows, run["epochs"], "diverged" if run["nan_train_loss"] else "finished", classes=1000)
+    rows, epochs, status, classes = alexnet(run)
+    return diagnose(rows, epochs, status, classes=classes)
 
 
 def test_recorded_runs_that_diverged_are_found_and_none_that_learned(
@@ -313,6 +321,41 @@ def test_recorded_runs_that_learned_nothing_are_called_so(imagenet: list[tuple[d
             assert diagnosis.has("underfitting") or diagnosis.has("divergence")
         if run["curve_top_1"] and run["curve_top_1"][-1] > 0.05:
             assert not diagnosis.has("underfitting")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Real curves: labels, and epochs so far
+
+LEAST_KAPPA = {"divergence": 0.95, "dip": 0.45, "overfitting": 0.95, "underfitting": 0.95, "plateau": 0.85}
+"""docs/diagnosis.md has the figures."""
+
+
+def test_findings_agree_with_the_labels_of_a_reader_of_the_curves_in_the_repository() -> None:
+    assert_agreement(labelled_trials(None), 53, {kind: LEAST_KAPPA[kind] for kind in KINDS if kind != "divergence"})
+
+
+def test_findings_agree_with_the_labels_of_a_reader_of_all_labelled_curves(shared: Path) -> None:
+    assert_agreement(labelled_trials(shared), 113, LEAST_KAPPA)
+
+
+def assert_agreement(trials: list[Labelled], count: int, least: dict[str, float]) -> None:
+    assert len(trials) == count
+    found = [(labelled, read_real(labelled.trial)) for labelled in trials]
+    for kind, kappa in least.items():
+        told = agreement((one.labels[kind], diagnosis.has(kind)) for one, diagnosis in found if kind in one.labels)
+        assert told.kappa >= kappa, (kind, told)
+
+
+def test_what_the_first_epochs_of_real_trials_show_the_whole_trial_shows() -> None:
+    said = wrong = 0
+    for trial in [trial for trials in real_trials(None).values() for trial in trials]:
+        whole = read_real(trial)
+        for count in range(1, len(trial.rows)):
+            found = read_real(trial.cut(count))
+            said += len({finding.kind for finding in found.findings})
+            wrong += len(taken_back(found, whole))
+    assert said >= 300
+    assert wrong <= 0.01 * said
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ class Rule:
     """The verb for trials with this finding in sentences about a sweep; if it is empty, none is written."""
     has_causes: bool = False
     """Whether the causes are weighed for it."""
+    at_end: bool = False
+    """Whether only a trial that trained to its end can have it, so that shares are of such trials."""
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -406,7 +408,7 @@ RULES = (
     Rule("divergence", _find_divergence, _describe_divergence, "diverge", has_causes=True),
     Rule("dip", _find_dips, _describe_dip, "dip", has_causes=True),
     Rule("overfitting", _find_overfitting, _describe_overfitting, "overfit"),
-    Rule("underfitting", _find_underfitting, _describe_underfitting, "underfit"),
+    Rule("underfitting", _find_underfitting, _describe_underfitting, "underfit", at_end=True),
     Rule("plateau", _find_plateau, _describe_plateau),
 )
 """The rules in the order in which they look at a trial."""

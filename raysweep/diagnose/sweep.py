@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from raysweep.diagnose.findings import Cause, Diagnosis, Finding, Kind
-from raysweep.diagnose.rules import RULES, diagnose_record
+from raysweep.diagnose.rules import RULES, Rule, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.results.settings import setting, setting_text, varied_settings
 from raysweep.store.record import Record
@@ -34,6 +34,7 @@ class ValueEffect:
     value: str
     trials: int  # trials that trained at least one epoch, or diverged in their first
     counts: Mapping[Kind, int]  # those of them that have a finding, by its kind
+    able: Mapping[Kind, int]  # those of them that could have it: all, or those that trained to their end
     dip_causes: Mapping[Cause | None, int]  # trials by the first cause of their dips; None stands for unexplained ones
     gradient_ratio: float  # largest gradient norm before their dips, in multiples of the usual; NaN where not known
     configs: int  # configs of which a seed trained to its end; the scores below are theirs
@@ -61,6 +62,7 @@ class SweepDiagnosis:
 
     trials: Mapping[str, Diagnosis]  # each trial's diagnosis by its id
     axes: tuple[AxisEffect, ...]
+    finished: int  # trials that trained to their end
     seed_spread: float  # standard deviation of the score over a config's seeds, pooled; NaN where none has two
     objective: Objective
 
@@ -74,7 +76,8 @@ def diagnose_sweep(
     diagnoses = _with_other_lrs(records, alone, keys)
     begun = [record for record in records if record.epoch or alone[record.id].findings]
     frame = _frame(begun, diagnoses)
-    sweep = SweepDiagnosis(diagnoses, (), _seed_spread(frame), objective)
+    finished = sum(record.status == "finished" for record in records)
+    sweep = SweepDiagnosis(diagnoses, (), finished, _seed_spread(frame), objective)
     return replace(sweep, axes=tuple(_axis(key, begun, keys, frame, sweep) for key in keys))
 
 
@@ -165,7 +168,7 @@ def _weighed(diagnosis: Diagnosis, weigh: Callable[[Finding], Finding]) -> Diagn
 
 
 def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.DataFrame:
-    """Return one row a trial: its config, its dips, each kind of finding as 0 or 1, and its score if it is finished.
+    """Return one row a trial: its config, its dips, each kind of finding, and its score if it is finished.
 
     Scores of trials that were stopped early cannot be compared with those of the others.
     """
@@ -173,9 +176,14 @@ def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.
         "config": [json.dumps(record.config, sort_keys=True, default=str) for record in records],
         "score": [record.best.score if record.status == "finished" and record.best else math.nan for record in records],
         "dips": [diagnoses[record.id].of("dip") for record in records],
-        **{rule.kind: [float(diagnoses[record.id].has(rule.kind)) for record in records] for rule in RULES},
+        **{rule.kind: [_has(rule, record, diagnoses[record.id]) for record in records] for rule in RULES},
     }
     return pd.DataFrame(columns)
+
+
+def _has(rule: Rule, record: Record, diagnosis: Diagnosis) -> float:
+    """Return 1 for a trial that has a finding, 0 for one that has not, NaN for one that ended before it could show."""
+    return math.nan if rule.at_end and record.status != "finished" else float(diagnosis.has(rule.kind))
 
 
 def _seed_spread(frame: pd.DataFrame) -> float:
@@ -198,7 +206,9 @@ def _axis(
         _value_effect(value, group, sweep.seed_spread, int(ahead[value]), int(comparisons[value]))
         for value, group in by_value
     )
-    chance = {rule.kind: _chance(by_value[rule.kind]) for rule in RULES}
+    chance = {
+        rule.kind: _chance(frame.dropna(subset=rule.kind).groupby("value", sort=False)[rule.kind]) for rule in RULES
+    }
     changed_alone = bool((frame.groupby("others")["value"].nunique() > 1).any())
     return AxisEffect(key, tuple(values), chance, changed_alone)
 
@@ -211,6 +221,7 @@ def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: i
         value=value,
         trials=len(trials),
         counts={rule.kind: int(trials[rule.kind].sum()) for rule in RULES},
+        able={rule.kind: int(trials[rule.kind].count()) for rule in RULES},
         dip_causes=dict(first_causes),
         gradient_ratio=max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan),
         configs=len(configs),

@@ -52,23 +52,30 @@ def _association(sweep: SweepDiagnosis, rule: Rule) -> str:
     having = [trial for trial, diagnosis in sweep.trials.items() if diagnosis.has(rule.kind)]
     if not having:
         return ""
-    head = f"{len(having)} of {len(sweep.trials)} trials {rule.verb}{'s' if len(having) == 1 else ''}"
+    head = f"{len(having)} of {_able(sweep, rule)} {rule.verb}{'s' if len(having) == 1 else ''}"
     if len(having) <= FEW:
         return f"{head}: {', '.join(having)}."
     able = [axis for axis in sweep.axes if not math.isnan(axis.chance[rule.kind])]
     if not able:
         return f"{head}."
     axis = min(able, key=lambda axis: axis.chance[rule.kind])
-    listing = "; ".join(_count(axis.key, value, rule) for value in axis.values)
+    listing = "; ".join(_count(axis.key, value, rule) for value in axis.values if value.able[rule.kind])
     if axis.chance[rule.kind] > NOT_BY_CHANCE:
         return f"{head}. No setting clearly goes with this; the closest is {axis.key}: {listing}."
     caution = "" if axis.changed_alone else " Other settings changed along with it, so it need not be the cause."
     return f"{head}. This goes with {axis.key}: {listing}.{caution}"
 
 
+def _able(sweep: SweepDiagnosis, rule: Rule) -> str:
+    """Return how many trials can have a finding, in words."""
+    if not rule.at_end or sweep.finished == len(sweep.trials):
+        return f"{len(sweep.trials)} trials"
+    return f"{count_of(sweep.finished, 'trial')} that trained to {'its' if sweep.finished == 1 else 'their'} end"
+
+
 def _count(key: str, value: ValueEffect, rule: Rule) -> str:
     count = value.counts[rule.kind]
-    text = f"{key} {value.value}: {count} of {value.trials}"
+    text = f"{key} {value.value}: {count} of {value.able[rule.kind]}"
     if rule.kind != "dip" or not count:
         return text
     if not math.isnan(value.gradient_ratio) and "exploding_gradients" in value.dip_causes:

@@ -437,6 +437,16 @@ def test_a_setting_that_matters_by_chance_alone_is_not_blamed() -> None:
     assert any("No setting clearly goes with this" in sentence for sentence in sentences)
 
 
+def test_shares_of_underfitting_are_of_trials_that_trained_to_their_end() -> None:
+    rows = [{"epoch": i, "val_acc": 0.01 * i, "train_acc": 0.01 * i, "train_loss": 2 - 0.01 * i} for i in range(1, 41)]
+    records = [trial(lr, net=f"net{i}").with_(metrics=rows) for lr in (0.1, 0.5) for i in range(3)]
+    stopped = [record.with_(id=f"{record.id}-2", metrics=rows[:4], status="stopped") for record in records]
+    (sentence,) = [
+        text for text in sweep_sentences(diagnose_sweep([*records, *stopped], Objective())) if "underfit" in text
+    ]
+    assert sentence == "6 of 6 trials that trained to their end underfit."
+
+
 def test_a_setting_that_all_dips_share_is_named() -> None:
     records = [trial(lr, dip=lr == 0.5, spike=20, net=f"net{i}") for lr in (0.5, 0.1) for i in range(6)]
     sentences = sweep_sentences(diagnose_sweep(records, Objective()))

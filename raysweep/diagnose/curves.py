@@ -82,29 +82,20 @@ def noise_level(values: Array) -> Array:
     return np.maximum(overall, np.pad(local, 1, mode="edge"))
 
 
-def noise_beside(values: Array, places: Places) -> Array:
-    """Estimate the noise at some places as `noise_level` does, from the residuals that do not see the place itself.
+def noise_beside(values: Array, place: int) -> float:
+    """Estimate the noise at one place as `noise_level` does, from the residuals that do not see that place itself.
 
     So what stands out there does not count as noise; in a short curve it would be much of it. Infinite where fewer
     than `FEWEST` residuals are left.
     """
-    residuals = np.pad(_residuals(values), 1, constant_values=math.inf)
-    distance = np.abs(np.subtract.outer(places, np.arange(len(values))))
-    others = np.where(distance <= 1, math.inf, residuals)
-    near = np.where(distance > BESIDE_EPOCHS // 2, math.inf, others)
-    return np.maximum(_medians(others), _medians(near))
+    residuals, distance = _residuals(values), np.abs(np.arange(1, len(values) - 1) - place)
+    others, near = residuals[distance > 1], residuals[(distance > 1) & (distance <= BESIDE_EPOCHS // 2)]
+    return max(median(others), median(near)) if len(near) >= FEWEST else math.inf
 
 
 def _residuals(values: Array) -> Array:
     """Return how far each inner value is from the line through its neighbours; the median estimates the deviation."""
     return np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2) * (NORMAL_MAD / math.sqrt(1.5))
-
-
-def _medians(rows: Array) -> Array:
-    """Return the median of each row's finite values, or infinity if they are too few."""
-    counts, ordered, row = np.isfinite(rows).sum(axis=1), np.sort(rows, axis=1), np.arange(len(rows))
-    middle = (ordered[row, np.maximum(counts - 1, 0) // 2] + ordered[row, counts // 2]) / 2
-    return np.where(counts >= FEWEST, middle, math.inf)
 
 
 def smoothed(values: Array) -> Array:

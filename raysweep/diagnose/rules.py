@@ -34,6 +34,10 @@ TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
 SHORT_FACTOR = 0.8
 """The least share of `noise_factor` that a dip must exceed in a short trial, whose noise few epochs tell."""
+MOST_ENDS = 500
+"""Epochs at which a plateau may begin or end; of a longer trial every second, third, ... epoch."""
+MOST_LOOKS = 20
+"""Up to twice as many of the last epochs are looked at, to see whether overfitting lasted."""
 LOW_LR, HIGH_LR = 0.1, 0.5
 """Shares of the peak learning rate: a plateau below the low one is the schedule's doing, one above the high a stall."""
 
@@ -149,14 +153,15 @@ def _falls(trial: Trial, limits: Thresholds) -> Iterator[tuple[int, int, float, 
         return
     best = np.maximum.accumulate(smoothed(values))
     best = np.array([-math.inf, -math.inf, *best[:-2]])  # of the medians that do not see the epoch itself
-    places = np.flatnonzero(best - values > limits.min_dip)
-    allowed = np.maximum(limits.min_dip, _dip_factor(trial.epochs, limits) * noise_beside(values, places))
-    end = -1
-    for start, miss in zip(places.tolist(), allowed.tolist(), strict=True):
-        if start > end and best[start] - values[start] > miss:
-            back = np.flatnonzero(values[start:] >= best[start] - limits.recovered_share * miss)
+    factor, end = _dip_factor(trial.epochs, limits), -1
+    for start in np.flatnonzero(best - values > limits.min_dip).tolist():
+        if start <= end:
+            continue
+        allowed = max(limits.min_dip, factor * noise_beside(values, start))
+        if best[start] - values[start] > allowed:
+            back = np.flatnonzero(values[start:] >= best[start] - limits.recovered_share * allowed)
             end = start + int(back[0]) - 1 if len(back) else len(values) - 1
-            yield start, end, float(best[start]), miss
+            yield start, end, float(best[start]), allowed
 
 
 def _dip_factor(epochs: int, limits: Thresholds) -> float:
@@ -214,8 +219,9 @@ def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> lis
     """
     if found.has("divergence"):
         return []
-    counts = range(len(trial.curves), len(trial.curves) - trial.lasting(limits), -1)
-    if not all(count > 0 and _gap(trial.until(count), limits) for count in counts):
+    count, lasting = len(trial.curves), trial.lasting(limits)
+    ends = range(count, count - lasting, -max(1, lasting // MOST_LOOKS))
+    if not all(end > 0 and _gap(trial.until(end), limits) for end in ends):
         return []
     epochs, val, train = trial.curves.finite("val_acc", "train_acc")
     numbers = dict(_gap(trial, limits))
@@ -358,7 +364,9 @@ def _describe_plateau(finding: Finding) -> str:
 def _longest_flat(values: Array, trial: Trial, limits: Thresholds) -> tuple[int, int]:
     """Return the first place of the longest flat stretch and the place after its last; both 0 if there is none."""
     shortest = max(limits.min_plateau_epochs, math.ceil(limits.plateau_share * trial.epochs))
-    starts, ends = np.triu_indices(len(values) + 1, shortest)
+    grid = np.arange(0, len(values) + 1, 1 + len(values) // MOST_ENDS)
+    starts, ends = (grid[places] for places in np.triu_indices(len(grid), 1))
+    starts, ends = starts[ends - starts >= shortest], ends[ends - starts >= shortest]
     changes, noises = _lines(values, starts, ends)
     level_enough = np.flatnonzero(changes <= limits.plateau_gain)
     for i in level_enough[np.argsort(starts[level_enough] - ends[level_enough], kind="stable")].tolist():

@@ -35,6 +35,7 @@ class Finding:
     numbers: Mapping[str, float]  # its amounts by name; accuracies are 0..1
     evidence: tuple[Evidence, ...] = ()
     recovered: bool | None = None  # whether validation came back after a dip; None for other findings
+    so_far: bool = False  # whether its trial has not trained to its end
 
     @property
     def causes(self) -> tuple[Cause, ...]:

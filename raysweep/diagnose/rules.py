@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,11 +92,8 @@ def _lost_from(trial: Trial, losses: Array, limits: Thresholds) -> int:
     share = limits.progress_lost if trial.is_whole else limits.progress_lost_so_far
     threshold = lowest + max(share * (first - lowest), limits.noise_factor * noise_level(losses)[-1])
     guessing = limits.near_guessing * trial.guessing_loss
-    if (
-        first <= lowest
-        or end <= threshold
-        or not (end > 1.1 * lowest or (trial.is_guessing and lowest < guessing < end))
-    ):
+    matters = end > 1.1 * lowest or (trial.is_guessing and lowest < guessing < end)
+    if first <= lowest or end <= threshold or not matters:
         return len(losses)
     return int(np.flatnonzero(losses <= threshold)[-1]) + 1
 
@@ -106,15 +103,12 @@ def _stays_above_guessing(trial: Trial, losses: Array, limits: Thresholds) -> bo
 
     The training loss is a mean over the epoch, whose first steps it counts; the validation loss tells how it ended.
     """
-    last = losses[-trial.lasting(limits) :]
-    if (
-        len(last) < trial.lasting(limits)
-        or not trial.is_guessing
-        or ending(trial.curves["val_loss"]) < trial.guessing_loss
-    ):
-        return False
+    lasting = trial.lasting(limits)
+    last = losses[-lasting:]
+    learns = not trial.is_guessing or ending(trial.curves["val_loss"]) < trial.guessing_loss
     falls = not trial.is_whole and last[-1] < last[0]
-    return not falls and min(level(losses), *last) > limits.above_guessing * trial.guessing_loss
+    stays_above = min(level(losses), *last) > limits.above_guessing * trial.guessing_loss
+    return stays_above and len(last) == lasting and not learns and not falls
 
 
 def _describe_divergence(finding: Finding) -> str:
@@ -125,7 +119,8 @@ def _describe_divergence(finding: Finding) -> str:
         way = f"above the {n['guessing']:.3g} of guessing"
     else:
         way = f"after {n['first']:.3g} at first and {n['lowest']:.3g} at best"
-    return f"diverged from epoch {finding.first} on: training loss ends at {n['train_loss']:.3g}, {way}"
+    ends = "stands" if finding.so_far else "ends"
+    return f"diverged from epoch {finding.first} on: training loss {ends} at {n['train_loss']:.3g}, {way}"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -193,9 +188,10 @@ def _dip(trial: Trial, start: int, end: int, best: float, allowed: float, limits
 
 def _describe_dip(finding: Finding) -> str:
     n = finding.numbers
+    recovered = "recovered" if finding.recovered else f"not recovered{' so far' if finding.so_far else ''}"
     return (
         f"dip of {points(n['depth'])} at epoch {finding.first} ({percent(n['from'])} to {percent(n['to'])}), "
-        f"{count_of(int(n['length']), 'epoch')}, {'recovered' if finding.recovered else 'not recovered'}"
+        f"{count_of(int(n['length']), 'epoch')}, {recovered}"
     )
 
 
@@ -249,7 +245,7 @@ def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
 
 def _describe_overfitting(finding: Finding) -> str:
     n = finding.numbers
-    parts = [f"training accuracy ends {points(n['gap'])} above validation"]
+    parts = [f"training accuracy {'is so far' if finding.so_far else 'ends'} {points(n['gap'])} above validation"]
     if "peak" in n:
         peak = f"{percent(n['peak_val_acc'])} at epoch {n['peak']:.0f}"
         parts.append(f"validation accuracy fell {points(n['fall'])} from {peak}")
@@ -450,6 +446,8 @@ def diagnose(
     trial = Trial(curves, epochs or len(curves), status, error or {}, classes)
     found: list[Finding] = []
     for rule in RULES:
-        findings = rule.find(trial, Diagnosis(tuple(found)), limits)
+        findings = [
+            replace(one, so_far=not trial.is_whole) for one in rule.find(trial, Diagnosis(tuple(found)), limits)
+        ]
         found += [with_causes(finding, trial, limits) for finding in findings] if rule.has_causes else findings
     return Diagnosis(tuple(sorted(found, key=lambda finding: (finding.first, finding.kind))))

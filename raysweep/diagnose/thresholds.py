@@ -11,7 +11,7 @@ class Thresholds(Config):
     """What decides whether something is a finding; `docs/diagnosis.md` says what the defaults find and miss."""
 
     noise_factor: PositiveFloat = 4.0
-    """Standard deviations of a curve's own noise that a change must exceed."""
+    """Standard deviations of a curve's own noise that a change must exceed; for dips that is in 50 epochs."""
     train_loss_jump: NonNegativeFloat = 0.05
     """Rise of the training loss during a dip, as a share of it, from which training suffers too."""
 

@@ -17,6 +17,7 @@ from raysweep.diagnose.rules import RULES, Rule, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.results.settings import setting, setting_text, varied_settings
 from raysweep.store.record import Record
+from raysweep.sweepfile.plan import config_key
 from raysweep.sweepfile.schema import Objective
 
 WITH_CAUSES = {rule.kind for rule in RULES if rule.has_causes}
@@ -173,7 +174,7 @@ def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.
     Scores of trials that were stopped early cannot be compared with those of the others.
     """
     columns = {
-        "config": [json.dumps(record.config, sort_keys=True, default=str) for record in records],
+        "config": [config_key(record.config) for record in records],
         "score": [record.best.score if record.status == "finished" and record.best else math.nan for record in records],
         "dips": [diagnoses[record.id].of("dip") for record in records],
         **{rule.kind: [_has(rule, record, diagnoses[record.id]) for record in records] for rule in RULES},

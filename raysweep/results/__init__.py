@@ -1,7 +1,10 @@
 """A run folder read: records in, what they say out. No Ray.
 
-* `run`         `SweepResult`: the ranking of a run's trials, for Python, `status` and the end of a run
-* `ranking`     who is best
+* `run`         `SweepResult`: the configs of a run, best first, for Python, `status` and the end of a run
+* `ranking`     which config is best, by the mean over its seeds
+* `winner`      who won, how surely, and who may be as good: scores in, numbers out
+* `verdict`     the same of a run, in sentences
+* `confirm`     which of the best configs are trained again, with which fresh seeds
 * `rerun`       what a rerun makes of the run
 * `comparison`  runs side by side
 * `checkpoint`  the best weights as a folder that is enough to load the network
@@ -10,5 +13,6 @@
 * `mistakes`    what the winner and the runner-up answer on the validation images
 * `by_class`    accuracy by class, classes taken for one another, two networks on the same images
 * `hours`       GPU-hours
-* `table`       the table of trials
+* `settings`    the settings in which trials differ, for people
+* `table`       the table of configs and their seeds
 """

@@ -149,7 +149,7 @@ def _winner(report: Report) -> list[Chart]:
     judgement = report.judgement
     if judgement is None or judgement.verdict is None:
         return []
-    verdict, sign = judgement.verdict, 1 if report.result.objective.maximize else -1
+    verdict, sign = judgement.verdict, judgement.sign
     likeliest = sorted(verdict.estimates, key=lambda each: (each.place != verdict.winner, -verdict.chances[each.place]))
     shown = [(each, judgement.configs[each.place]) for each in likeliest[:MOST_RIVALS]]
     names = ", ".join(judgement.labels[each.place] for each, _ in shown)
@@ -180,7 +180,7 @@ def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[
     label, estimate, config = row
     assert report.judgement is not None
     assert report.judgement.verdict is not None
-    verdict, sign = report.judgement.verdict, 1 if report.result.objective.maximize else -1
+    verdict, sign = report.judgement.verdict, report.judgement.sign
     group = chart.add("g", class_="c0" if estimate.place == verdict.winner else "c7")
     text = label if len(label) <= 30 else f"{label[:29]}…"
     strong = " strong" if estimate.place == verdict.winner else ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from raysweep.results.evidence import samples_of
 from raysweep.results.ranking import RankedConfig, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import setting_text, varied_settings
-from raysweep.results.winner import Verdict, judge
+from raysweep.results.winner import Estimate, Verdict, judge
 from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, format_score, percent, points
 
@@ -29,26 +29,29 @@ class Judgement:
     labels: list[str]  # how each is called: by the settings in which configs differ
     verdict: Verdict | None  # places are those in `configs`; None where every config has one seed alone
     confidence: float
+    sign: int  # -1 where less is better: the verdict's scores are turned then
     sentences: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the `winner` of `status --json`."""
-        document: dict[str, Any] = {"sentences": self.sentences, "confidence": self.confidence, "is_known": False}
-        if self.verdict is None:
-            return document
-        numbers = asdict(self.verdict)
-        for name in ("winner", "chances", "rivals", "estimates"):
-            del numbers[name]
-        configs = [
-            {**asdict(each), "label": self.labels[each.place], "chance": self.verdict.chances[each.place]}
-            for each in self.verdict.estimates
-        ]
-        for config in configs:
-            place = config.pop("place")
-            best = self.configs[place].best
-            config |= {"best": best.id if best else None, "is_winner": place == self.verdict.winner}
-            config["is_rival"] = place in self.verdict.rivals
-        return {**document, "is_known": True, **numbers, "luck": self.verdict.luck, "configs": configs}
+        """Return the `winner` of `status --json`; scores and luck are the objective's own, be it a loss."""
+        known = {"sentences": self.sentences, "confidence": self.confidence, "is_known": self.verdict is not None}
+        verdict = self.verdict
+        if verdict is None:
+            return known
+        own = next(each for each in verdict.estimates if each.place == verdict.winner)
+        numbers = {"chosen_by": self.sign * verdict.chosen_by, **self._numbers(own), "luck": self.sign * verdict.luck}
+        rests_on = {"is_clear": verdict.is_clear, "seeds": verdict.seeds, "images": verdict.images}
+        return {**known, **rests_on, **numbers, "configs": [self._config(each, verdict) for each in verdict.estimates]}
+
+    def _config(self, estimate: Estimate, verdict: Verdict) -> dict[str, Any]:
+        place, best = estimate.place, self.configs[estimate.place].best
+        named = {"label": self.labels[place], "best": best.id if best else None, "chance": verdict.chances[place]}
+        roles = {"is_winner": place == verdict.winner, "is_rival": place in verdict.rivals}
+        return {**named, **self._numbers(estimate), **roles}
+
+    def _numbers(self, estimate: Estimate) -> dict[str, float]:
+        low, high = sorted((self.sign * estimate.low, self.sign * estimate.high))
+        return {"score": self.sign * estimate.score, "low": low, "high": high}
 
 
 def judgement_of(result: SweepResult, named: str) -> Judgement | None:
@@ -66,13 +69,13 @@ def judgement_of(result: SweepResult, named: str) -> Judgement | None:
 
     configs.sort(key=by_search)
     finalists = [config for config in configs if config.fresh]
-    confirm = Confirm.model_validate(result.resolved["sweep"].get("confirm") or {})
+    confidence = (result.resolved["sweep"].get("confirm") or {}).get("confidence", Confirm().confidence)
     search = samples_of([config.search for config in configs], result.objective, result.folder)
     fresh = samples_of([config.fresh for config in finalists], result.objective, result.folder)
-    verdict = judge(search, fresh, confirm.confidence)
+    verdict = judge(search, fresh, confidence)
     labels = _labels(configs)
-    sentences = _Words(result, configs, labels, named).sentences(verdict, confirm.confidence)
-    return Judgement(configs, labels, verdict, confirm.confidence, sentences)
+    sentences = _Words(result, configs, labels, named).sentences(verdict, confidence)
+    return Judgement(configs, labels, verdict, confidence, sign, sentences)
 
 
 def _labels(configs: Sequence[RankedConfig]) -> list[str]:
@@ -98,7 +101,8 @@ class _Words:
             return [self._unknown(), self._chosen_on(None)]
         winner = self._configs[verdict.winner]
         first = [self._who(verdict, winner), self._expected(verdict, confidence), self._luck(verdict, winner)]
-        return [" ".join([*first, *self._lost(winner)]), self._rivals(verdict, winner), self._chosen_on(verdict.images)]
+        second = [self._rivals(verdict, winner), *self._still_training()]
+        return [" ".join([*first, *self._lost(winner)]), " ".join(second), self._chosen_on(verdict.images)]
 
     def _unknown(self) -> str:
         score = self._score(self._configs[0].scores.mean)
@@ -114,10 +118,10 @@ class _Words:
 
     def _expected(self, verdict: Verdict, confidence: float) -> str:
         low, high = sorted((self._sign * verdict.low, self._sign * verdict.high))
-        new = "a new seed and new images" if verdict.images else "a new seed"
+        new = "a new seed on new images" if verdict.images else "a new seed"
         interval = f"{self._score(low).removesuffix(' %')} to {self._score(high)}"
         score = self._score(self._sign * verdict.score)
-        return f"Expect {score} of {new} ({100 * confidence:g} % interval: {interval})."
+        return f"Expect {score} from {new} ({100 * confidence:g} % interval: {interval})."
 
     def _luck(self, verdict: Verdict, winner: RankedConfig) -> str:
         """Say by what the winner was chosen, and how much of that was luck."""
@@ -143,6 +147,11 @@ class _Words:
         own = chance_text(verdict.chances[verdict.winner])
         text = f"With a probability of {own} it is the best; it cannot be told from {names}."
         return text if winner.fresh else f"{text} {self._to_find_out()}"
+
+    def _still_training(self) -> Iterator[str]:
+        left = sum(not has_ended(record) for config in self._configs for record in config.fresh)
+        if left:
+            yield f"{count_of(left, 'trial')} with fresh seeds {'has' if left == 1 else 'have'} not ended yet."
 
     def _to_find_out(self) -> str:
         return f"To find out: python -m raysweep confirm {self._named}"

@@ -175,6 +175,8 @@ def test_losses_are_judged_by_seeds_alone(tmp_path: Path) -> None:
     assert judgement
     assert judgement.verdict
     assert judgement.verdict.images is None
+    document = judgement.as_json()
+    assert 0 < document["low"] < document["score"] < document["high"], "losses again, not less than nothing"
 
 
 def test_the_confirm_of_the_last_run_stays_unless_the_file_says_otherwise(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def plan_race(
     """
     if sweep.confirm is None or _left(search, given_up):
         return []
-    ranked = [config for config in rank(search.records, sweep.objective) if config.best]
+    ranked = [config for config in rank(search.records, sweep.objective) if config.is_comparable]
     finalists = ranked[: sweep.confirm.top]
     if len(finalists) < 2:
         return []

@@ -93,6 +93,11 @@ class RankedConfig:
         return SeedScores.of(self.fresh)
 
     @property
+    def is_comparable(self) -> bool:
+        """Whether a seed of the sweep's own trained to its end: of what was stopped early it is not known how good."""
+        return any(record.status == "finished" and can_win(record) for record in self.search)
+
+    @property
     def ranked_by(self) -> SeedScores:
         """The scores that tell how good it is: those on fresh seeds, where it has any."""
         return self.fresh_scores if self.fresh_scores.seeds else self.scores

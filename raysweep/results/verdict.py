@@ -25,7 +25,7 @@ LONGEST_LABEL = 60
 class Judgement:
     """A run's configs, and what can be said of the best one."""
 
-    configs: list[RankedConfig]  # those with a score: first those with fresh seeds, each group best first
+    configs: list[RankedConfig]  # those that are compared: first those with fresh seeds, each group best first
     labels: list[str]  # how each is called: by the settings in which configs differ
     verdict: Verdict | None  # places are those in `configs`; None where every config has one seed alone
     confidence: float
@@ -55,11 +55,13 @@ class Judgement:
 
 
 def judgement_of(result: SweepResult, named: str) -> Judgement | None:
-    """Return what can be said of the best config; None while the sweep itself goes on, or of fewer than two configs.
+    """Return what can be said of the best config; None while the sweep itself goes on.
+
+    Configs are compared of which a seed trained to the end; there must be two.
 
     `named` is how a command names the sweep.
     """
-    configs = [config for config in result.configs if config.best]
+    configs = [config for config in result.configs if config.is_comparable]
     if len(configs) < 2 or not all(has_ended(record) for config in result.configs for record in config.search):
         return None
     sign = 1 if result.objective.maximize else -1
@@ -140,7 +142,9 @@ class _Words:
 
     def _rivals(self, verdict: Verdict, winner: RankedConfig) -> str:
         if verdict.is_clear:
-            return f"It is clearly better than the {count_of(len(self._configs) - 1, 'other config')}."
+            stopped = any(config.best and not config.is_comparable for config in self._result.configs)
+            others = count_of(len(self._configs) - 1, "other config")
+            return f"It is clearly better than the {others}{' that trained to the end' if stopped else ''}."
         named, more = verdict.rivals[:MOST_NAMED], len(verdict.rivals[MOST_NAMED:])
         texts = [f"{self._labels[place]} ({chance_text(verdict.chances[place])})" for place in named]
         names = ", ".join(texts) + (f" and {count_of(more, 'other')}" if more else "")

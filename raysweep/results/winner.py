@@ -176,7 +176,7 @@ class _Evidence:
     """What is known of the configs that are looked at."""
 
     places: Ints  # in `search`
-    draws: Floats  # of the true means, but for what is common to all: draws x configs
+    draws: Floats  # of the true means: draws x configs
     noise: _Noise
 
     def estimates(self, chances: Floats, best: int, confidence: float) -> list[Estimate]:
@@ -184,13 +184,10 @@ class _Evidence:
         counted = [each for each in np.argsort(-chances[self.places], kind="stable") if each != best]
         counted = [each for each in counted if chances[self.places[each]] >= 0.001]
         kept = sorted([best, *counted[:19]], key=lambda each: int(self.places[each]))
-        return [Estimate(int(self.places[each]), *self._interval(each, confidence)) for each in kept]
+        return [Estimate(int(self.places[each]), *self._interval(self.draws[:, each], confidence)) for each in kept]
 
-    def _interval(self, config: int, confidence: float) -> tuple[float, float, float]:
-        images, draws = self.noise.images, self.draws[:, config]
-        score = float(draws.mean())
-        common = np.sqrt(self.noise.common[config]) * norm.ppf((np.arange(len(draws)) + 0.5) / len(draws))
-        draws = draws + np.random.default_rng(2).permutation(common)
+    def _interval(self, draws: Floats, confidence: float) -> tuple[float, float, float]:
+        images, score = self.noise.images, float(draws.mean())
         low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
         if images is None:
             return score, float(low), float(high)
@@ -236,8 +233,8 @@ def _weigh(samples: Sequence[Sample], finalists: int) -> _Evidence | None:
     if noise is None:
         return None
     best = int(means[places].argmax())
-    errors = np.diag(noise.covariance) + noise.covariance[best, best]
-    near = places[means[places[best]] - means[places] <= WINDOW * np.sqrt(errors)]
+    errors = np.sqrt(_of_differences(noise.covariance)[best])
+    near = places[means[places[best]] - means[places] <= WINDOW * errors]
     if len(near) < len(places) and (closer := _Noise.of([samples[place] for place in near])):
         places, noise = near, closer
     draws = _draw_means(means[places], noise)
@@ -249,8 +246,7 @@ class _Noise:
     """How much the observed means of configs vary about the true ones: configs x configs, or draws x configs."""
 
     seeds: Ints  # of each config
-    common: Floats  # variance of each mean by what the choice of images does to all; it cancels in comparisons
-    apart: Floats  # covariance that the images give the means beside that
+    of_images: Floats  # covariance that the choice of images gives the means
     typical: Floats  # variance of one seed of each config, beyond what the images show of it
     drawn: Floats  # the same, as it may be: draws x configs
     images: int | None
@@ -263,15 +259,23 @@ class _Noise:
             return None
         drawn = _draw_seed_variances([np.sort(sample.scores) for sample in samples])
         of_images, residuals, images = _image_noise(samples)
-        apart = of_images - of_images.mean(0) - of_images.mean(1, keepdims=True) + of_images.mean()
-        common = np.maximum(np.diag(of_images) - np.diag(apart), 0)
         drawn = np.maximum(drawn - residuals, 0)
-        return cls(seeds, common, apart, np.median(drawn, axis=0), drawn, images)
+        return cls(seeds, of_images, np.median(drawn, axis=0), drawn, images)
 
     @property
     def covariance(self) -> Floats:
-        """Of the observed means, but for what is common."""
-        return np.asarray(self.apart + np.diag(self.typical / self.seeds))
+        """Of the observed means."""
+        return np.asarray(self.of_images + np.diag(self.typical / self.seeds))
+
+    @property
+    def own_by_images(self) -> Floats:
+        """What images add to each mean alone: variances whose sums are about those of the differences of each two."""
+        count = len(self.of_images)
+        if count < 3:
+            return np.full(count, _of_differences(self.of_images).sum() / 4)
+        apart = _of_differences(self.of_images).sum(1)
+        own = (apart - apart.mean() / 2 * count / (count - 1)) / (count - 2)
+        return np.asarray(np.maximum(own, 0.25 * own.mean()))
 
 
 def _draw_seed_variances(scores: Sequence[Floats]) -> Floats:
@@ -340,24 +344,22 @@ def _unseen(rates: Floats) -> float:
 def _draw_means(means: Floats, noise: _Noise) -> Floats:
     """Draw what the configs' true means may be: draws x configs.
 
-    A draw from the prior is made, and data by it; the estimator's error on these is the error of a draw ("Matheron's
-    rule"; Papandreou and Yuille 2010, "Gaussian sampling by local perturbations"). The prior's mean is flat.
+    Each mean is drawn towards the centre of all by how much of its distance is likely to be noise. To see how far off
+    that may be, truths and data are drawn, and the error of the same estimate on them is taken from it ("Matheron's
+    rule"; Papandreou and Yuille 2010, "Gaussian sampling by local perturbations").
     """
     rng = np.random.default_rng(1)
     count = len(means)
-    prior = _draw_prior_variances(means, noise, rng)
-    by_seed = noise.drawn / noise.seeds
-    values, vectors = np.linalg.eigh(noise.apart)
+    prior = _draw_prior_variances(means, noise, rng)[:, None]
+    values, vectors = np.linalg.eigh(noise.of_images)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    truth = np.sqrt(prior)[:, None] * _normals(rng, count)
-    errors = _normals(rng, count) @ root.T + np.sqrt(by_seed)[:, None] * _normals(rng, count)
-    diagonal = np.eye(count) * (prior + by_seed + 1e-6 * noise.covariance.max() + TINY)[:, None]
-    precision = np.linalg.inv(noise.apart + diagonal)
-    weights = precision.sum(1)
+    by_seed = (noise.drawn / noise.seeds)[:, None]
+    truth = np.sqrt(prior) * _normals(rng, count)
+    errors = _normals(rng, count) @ root.T + np.sqrt(by_seed) * _normals(rng, count)
     away = means - truth - errors
-    centre = (away * (weights / weights.sum(1, keepdims=True))[:, None]).sum(-1, keepdims=True)
-    draws = truth + centre + prior[:, None] * ((away - centre) @ precision)
-    return np.asarray(draws.reshape(-1, count))
+    weights = 1 / (prior + noise.own_by_images + by_seed + TINY)
+    centre = (away * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+    return np.asarray((truth + centre + prior * weights * (away - centre)).reshape(-1, count))
 
 
 def _normals(rng: np.random.Generator, count: int) -> Floats:
@@ -372,7 +374,7 @@ def _draw_prior_variances(means: Floats, noise: _Noise, rng: np.random.Generator
     Configs lie about a centre, normally; some may lie far from it. Scale, centre and share of the latter are learnt
     on a grid; for this, what noise has in common is left out, and the rest is taken as independent.
     """
-    own = _own_variances(noise.covariance)
+    own = noise.own_by_images + noise.typical / noise.seeds + TINY
     unit = np.sqrt(np.median(own))
     centres = np.linspace(means.min() - unit, means.max() + unit, 101)
     scales = unit * np.geomspace(0.05, 10, 16)
@@ -384,17 +386,6 @@ def _draw_prior_variances(means: Floats, noise: _Noise, rng: np.random.Generator
     drawn = _draw(fits, rng)
     is_far = rng.random((OUTER, len(means))) < (far / (near + far + 1e-300))[drawn]
     return np.asarray(scale[drawn] ** 2 + is_far * (FAR * unit) ** 2)
-
-
-def _own_variances(covariance: Floats) -> Floats:
-    """Return variances as independent as can be whose sums are about those of the differences of each two."""
-    count = len(covariance)
-    if count == 1:
-        return np.maximum(np.diag(covariance), TINY)
-    apart = _of_differences(covariance).sum(1) / (count - 1)
-    mean = apart.mean() / 2
-    own = ((count - 1) * apart - count * mean) / (count - 2) if count > 2 else np.full(count, mean)
-    return np.asarray(np.maximum(own, max(0.25 * mean, TINY)))
 
 
 def _density(distances: Floats, variances: Floats) -> Floats:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, gammaln, logit
+from scipy.special import gammaln
 from scipy.stats import norm
 
 Floats = npt.NDArray[np.float64]
@@ -184,17 +184,16 @@ class _Evidence:
         counted = [each for each in np.argsort(-chances[self.places], kind="stable") if each != best]
         counted = [each for each in counted if chances[self.places[each]] >= 0.001]
         kept = sorted([best, *counted[:19]], key=lambda each: int(self.places[each]))
-        return [Estimate(int(self.places[each]), *self._interval(self.draws[:, each], confidence)) for each in kept]
+        return [Estimate(int(self.places[each]), *self._interval(each, confidence)) for each in kept]
 
-    def _interval(self, draws: Floats, confidence: float) -> tuple[float, float, float]:
-        images, score = self.noise.images, float(draws.mean())
-        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-        if images is None:
-            return score, float(low), float(high)
-        # Accuracies near 1 are skewed: on the scale of the logit the interval is about symmetric.
-        score = float(np.clip(score, 0.5 / images, 1 - 0.5 / images))
-        low, high = expit(logit(score) + (np.array([low, high]) - score) / (score * (1 - score)))
-        return score, float(low), float(high)
+    def _interval(self, config: int, confidence: float) -> tuple[float, float, float]:
+        """Return a config's mean and interval, which is shifted by the skewness of its images (Johnson 1978)."""
+        draws = self.draws[:, config]
+        limits = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+        if self.noise.images is not None:
+            z = norm.ppf((1 + confidence) / 2)
+            limits = np.clip(limits + self.noise.skewness[config] * (1 + 2 * z**2) / 6, 0, 1)
+        return float(draws.mean()), *limits.tolist()
 
     def hope(self, more: Floats, finalists: Ints, confidence: float) -> float:
         """Return about how probable a clear winner is after `more` seeds of each config.
@@ -249,6 +248,7 @@ class _Noise:
     of_images: Floats  # covariance that the choice of images gives the means
     typical: Floats  # variance of one seed of each config, beyond what the images show of it
     drawn: Floats  # the same, as it may be: draws x configs
+    skewness: Floats  # third moment of a config's images over the second, by their number
     images: int | None
 
     @classmethod
@@ -258,9 +258,9 @@ class _Noise:
         if seeds.max(initial=0) < 2:
             return None
         drawn = _draw_seed_variances([np.sort(sample.scores) for sample in samples])
-        of_images, residuals, images = _image_noise(samples)
+        of_images, residuals, skewness, images = _image_noise(samples)
         drawn = np.maximum(drawn - residuals, 0)
-        return cls(seeds, of_images, np.median(drawn, axis=0), drawn, images)
+        return cls(seeds, of_images, np.median(drawn, axis=0), drawn, skewness, images)
 
     @property
     def covariance(self) -> Floats:
@@ -312,7 +312,7 @@ def _log_density(variances: Floats, freedom: Ints, tightness: Floats, size: Floa
     return np.asarray(np.where(freedom > 0, density, 0.0))
 
 
-def _image_noise(samples: Sequence[Sample]) -> tuple[Floats, Floats, int | None]:
+def _image_noise(samples: Sequence[Sample]) -> tuple[Floats, Floats, Floats, int | None]:
     """Return the covariance that the images give the means, what of a seed's variance they show, and their number.
 
     Images and seeds are crossed. An image's mean over a config's seeds varies by what is easy for the config and by
@@ -321,7 +321,8 @@ def _image_noise(samples: Sequence[Sample]) -> tuple[Floats, Floats, int | None]
     """
     known = [sample.correct for sample in samples if sample.correct is not None]
     if len(known) < len(samples) or len({each.shape[1] for each in known}) > 1:
-        return np.zeros((len(samples), len(samples))), np.zeros(len(samples)), None
+        nothing = np.zeros(len(samples))
+        return np.diag(nothing), nothing, nothing, None
     images = known[0].shape[1]
     rates = np.array([each.mean(0) for each in known])
     seeds = np.array([len(each) for each in known])
@@ -331,7 +332,15 @@ def _image_noise(samples: Sequence[Sample]) -> tuple[Floats, Floats, int | None]
     share = within[again].sum() / max(binomial[again].sum(), 1e-12)
     residuals = np.where(again, within, share * binomial) / images
     shared = np.cov(rates).reshape(len(samples), -1) / images
-    return shared + _unseen(rates) / images, residuals, images
+    return shared + _unseen(rates) / images, residuals, _skewness(rates), images
+
+
+def _skewness(rates: Floats) -> Floats:
+    """Return the third moment of images over the second, by their number; that of a lone image where none is wrong."""
+    images = rates.shape[1]
+    away = rates - rates.mean(1, keepdims=True)
+    second = (away**2).mean(1)
+    return np.asarray(np.where(second > 0, (away**3).mean(1) / np.where(second > 0, second, 1), -1) / images)
 
 
 def _unseen(rates: Floats) -> float:

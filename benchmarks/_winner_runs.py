@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data import DataSet, mean_std, open_data
@@ -115,8 +114,3 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     pq.write_table(pa.Table.from_pylist(list(rows)), unfinished, compression="zstd")
     os.replace(unfinished, path)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train_runs(Path(__file__).with_name("winner_runs.parquet"), Path(os.environ.get("RAYSWEEP_SHARED", ".")))

@@ -85,7 +85,7 @@ def test_who_is_far_behind_leaves_the_race():
     assert 2 not in still_racing(samples, fresh, seeds=5)
 
 
-def test_the_race_is_over_when_the_winner_is_clear():
+def test_once_the_winner_is_clear_it_trains_on_alone_if_at_all():
     rng, difficulty, samples = sweep([0.95, 0.8, 0.8], seeds=2)
     fresh = [config(rng, each, 1, difficulty) for each in (0.95, 0.8, 0.8)]
-    assert still_racing(samples, fresh, seeds=5) == []
+    assert set(still_racing(samples, fresh, seeds=5)) <= {0}

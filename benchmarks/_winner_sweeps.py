@@ -43,7 +43,9 @@ class World:
     images: int
     common: float  # the share of the latent variance that is the images' difficulty, alike for all configs
     own: float  # and that which an image has for one config; the rest is each seed's own
-    between_seeds: float  # standard deviation of a seed's accuracy over all images, in the middle of the configs
+    between_seeds: (
+        float  # standard deviation of a seed's accuracy over all images, of a middling config as good as the best
+    )
 
 
 WORLDS: Mapping[str, World] = {
@@ -94,7 +96,7 @@ class Sweep:
         self._rng, self._world = rng, world
         self.truth = np.maximum(world.accuracy + gaps / 100, 0.05)
         configs = len(gaps)
-        slope = norm.pdf(norm.ppf(self.truth))
+        slope = norm.pdf(norm.ppf(world.accuracy))
         self._between = world.between_seeds * np.exp(0.5 * rng.standard_normal(configs)) / slope
         hard = rng.random(world.images) < HARD
         self._difficulty = np.sqrt(world.common) * (rng.standard_normal(world.images) + HARDER * hard) / _TOTAL

@@ -42,7 +42,7 @@ FUTILE_BELOW = 0.05
 WIDER = 1.05
 """Intervals are so much wider than the draws, since how configs differ is not known as well as is assumed. Without it,
 94.5 % of the intervals of simulated sweeps covered the truth, and 92.8 % without fresh seeds (docs/winner.md)."""
-ERROR_SHARE = 1 / 3
+ERROR_SHARE = 1 / 4
 """The share of the error allowed by which each rival may be mistaken: half would be two-sided; the race looks often."""
 NARROWER_BY = 0.03
 """The winner trains on alone if that makes its interval narrower by this share."""

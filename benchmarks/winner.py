@@ -38,6 +38,7 @@ TARGETS = {
     "simulated_covered": (">=", 0.935),
     "simulated_not_covered": (">=", 0.035),
     "simulated_wrongly_clear": ("<=", 0.05),
+    "simulated_wrongly_clear_in_the_worst_kind": ("<=", 0.05),
     "simulated_optimism_points": ("<=", 0.2),
     "simulated_spent": ("<=", 0.6),
     "digits_wrongly_clear": ("<=", 0.05),
@@ -53,7 +54,7 @@ Played = dict[str, list[Outcome]]
 def simulate(sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]:
     """Play simulated sweeps; yield the groups of each, the outcome after the race, and that without one."""
     for number in range(sweeps):
-        rng = np.random.default_rng([2026, number])
+        rng = np.random.default_rng([2027, number])
         kind = list(KINDS)[number % len(KINDS)]
         world = list(WORLDS)[number // len(KINDS) % len(WORLDS)]
         seeds, configs = int(rng.integers(1, 6)), int(rng.integers(5, 51))
@@ -184,7 +185,9 @@ def main() -> None:
         "digits": real["all"],
         "digits_alone": real_alone["all"],
     }
-    emit("winner", {k: v for name, of in reported.items() for k, v in named(name, of).items()}, TARGETS, arguments)
+    numbers = {key: value for name, of in reported.items() for key, value in named(name, of).items()}
+    worst = max(figures(raced[kind])["wrongly_clear"] for kind in KINDS)
+    emit("winner", numbers | {"simulated_wrongly_clear_in_the_worst_kind": worst}, TARGETS, arguments)
 
 
 if __name__ == "__main__":

@@ -189,8 +189,9 @@ def _normals(rng: np.random.Generator, count: int) -> Floats:
 def _draw_prior_variances(means: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
     """Draw how far each config may lie from the others before its own score is known, as variances: draws x configs.
 
-    Configs lie about a centre, normally; some may lie far from it. Scale, centre and share of the latter are learnt
-    on a grid; for this, what noise has in common is left out, and the rest is taken as independent.
+    Configs lie about a centre, normally; some may lie far from it. Centre, scale and the share of those that are far
+    are learnt on a grid; the scale's own prior is a half-Cauchy of half a standard error (Gelman 2006). For this, what
+    noise has in common is left out, and the rest is taken as independent.
     """
     own = noise.own_by_images + noise.typical / noise.seeds + TINY
     unit = np.sqrt(np.median(own))
@@ -200,7 +201,7 @@ def _draw_prior_variances(means: Floats, noise: Noise, rng: np.random.Generator)
     centre, scale, share = (each.ravel()[:, None] for each in np.meshgrid(centres, scales, shares, indexing="ij"))
     near = (1 - share) * _density(means - centre, own + scale**2)
     far = share * _density(means - centre, own + scale**2 + (FAR * unit) ** 2)
-    fits = np.log(near + far + 1e-300).sum(1) + np.log(scale / (unit**2 + scale**2))[:, 0]
+    fits = np.log(near + far + 1e-300).sum(1) + np.log(scale / ((unit / 2) ** 2 + scale**2))[:, 0]
     drawn = _draw(fits, rng)
     is_far = rng.random((OUTER, len(means))) < (far / (near + far + 1e-300))[drawn]
     return np.asarray(scale[drawn] ** 2 + is_far * (FAR * unit) ** 2)

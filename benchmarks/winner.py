@@ -136,17 +136,22 @@ def simulated_shares(world: str) -> dict[str, float]:
 
 
 def print_groups(title: str, groups: Played) -> None:
-    """Print a table in Markdown, a row for each group of sweeps."""
+    """Print a table in Markdown, a row for each group of sweeps.
+
+    *optimism*: of the accuracy said; *naive*: of the score that the winner was chosen by; *width*: of the interval;
+    *loss*: by how much the winner is worse than the best; all in points. *chance, best*: the winner's mean chance of
+    being the best, and how often it is, by itself.
+    """
     print(f"\n{title}\n")
-    print("| | sweeps | covered | clear | wrongly | optimism | naive | width | worse than the best | spent |")
-    print("| --- " * 10 + "|")
+    print("| | sweeps | covered | clear | wrongly | optimism | naive | width | loss | chance, best | spent |")
+    print("| --- " * 11 + "|")
     for group, outcomes in groups.items():
         of = figures(outcomes)
         points = f"{of['naive_optimism_points']:+.2f} | {of['width_points']:.2f} | {of['loss_points']:.2f}"
         print(
             f"| {group} | {of['sweeps']} | {of['covered']:.1%} ± {1.96 * of['covered_se']:.1%} | {of['clear']:.1%} "
             f"| {of['wrongly_clear']:.1%} | {of['optimism_points']:+.2f} ± {1.96 * of['optimism_points_se']:.2f} "
-            f"| {points} | {of['spent']:.0%} |"
+            f"| {points} | {of['chance_of_winner']:.0%}, {of['winner_is_best']:.0%} | {of['spent']:.0%} |"
         )
 
 

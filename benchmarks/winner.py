@@ -1,11 +1,12 @@
 """Whether what is said of a sweep's winner is true: simulated sweeps with known truth, and real runs resampled.
 
-    winner.py                  2,000 simulated sweeps and 200 resampled ones: a quarter of an hour on one core
-    winner.py --train          first trains the runs that `winner_runs.parquet` does not have yet: ten minutes
+    winner.py                  2,000 simulated sweeps and 200 resampled ones: five minutes on one core
+    winner.py --train          first trains the runs that `winner_runs.parquet` does not have yet: five minutes
     winner.py --sweeps N       so many simulated sweeps
 
 A sweep is played through: 5 to 50 configs are trained by 1 to 5 seeds each; the five best race with fresh seeds as long
-as `still_racing` asks for them; `judge` says who won. The same without fresh seeds, for sweeps of at least two seeds.
+as `still_racing` asks for them; `judge` says who won. The same without fresh seeds, for sweeps of at least two seeds;
+and without the bits of images, by seeds alone.
 Figures, over sweeps: how often the interval of the winner's accuracy covers the true one; how often a winner was called
 clear though another config is as good; by how many points the accuracy said, and the score that the winner was chosen
 by, exceed the true one; fresh seeds spent, as a share of five for each of five.
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from _report import emit, parse_arguments
-from _winner_sweeps import KINDS, WORLDS, draw_sweep
+from _winner_sweeps import KINDS, WORLDS, Sweep, draw_sweep
 from _winner_trials import Outcome, figures, play
 
 from raysweep.results.winner import Sample
@@ -62,6 +63,22 @@ def simulate(sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]
         raced = play(sweep.train, sweep.truth, seeds, with_race=True)
         size = next(f"up to {most} configs" for most in (10, 25, 50) if configs <= most)
         yield [kind, world, f"{seeds} seeds", size], raced, play(sweep.train, sweep.truth, seeds, with_race=False)
+
+
+def simulate_by_seeds(sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]:
+    """The same without the bits of images; the truth is what fresh seeds reach on the sweep's own images."""
+    for number in range(sweeps):
+        rng = np.random.default_rng([1908, number])
+        kind = list(KINDS)[number % len(KINDS)]
+        world = [name for name, of in WORLDS.items() if of.images < 1000][number // len(KINDS) % 3]
+        seeds, configs = int(rng.integers(1, 6)), int(rng.integers(5, 31))
+        sweep = draw_sweep(WORLDS[world], kind, configs, rng)
+        truth = np.array([np.mean(sweep.train(config, 200).scores) for config in range(configs)])
+
+        def train(config: int, seeds: int, sweep: Sweep = sweep) -> Sample:
+            return Sample(sweep.train(config, seeds).scores)
+
+        yield [kind, world], play(train, truth, seeds, with_race=True), play(train, truth, seeds, with_race=False)
 
 
 def resample(bits: Bits, sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]:
@@ -181,12 +198,17 @@ def main() -> None:
     raced, alone = collect(simulate(sweeps))
     print_groups("Simulated sweeps, with a race:", raced)
     print_groups("Simulated sweeps, without fresh seeds:", alone)
+    by_seeds, by_seeds_alone = collect(simulate_by_seeds(15 if arguments.quick else 300))
+    print_groups("Simulated sweeps without bits, with a race:", by_seeds)
+    print_groups("Simulated sweeps without bits, without fresh seeds:", by_seeds_alone)
     real, real_alone = collect(resample(runs["digits"][0], 20 if arguments.quick else 200))
     print_groups("Digits resampled, with a race:", real)
     print_groups("Digits resampled, without fresh seeds:", real_alone)
     reported = {
         "simulated": raced["all"],
         "simulated_alone": alone["all"],
+        "by_seeds": by_seeds["all"],
+        "by_seeds_alone": by_seeds_alone["all"],
         "digits": real["all"],
         "digits_alone": real_alone["all"],
     }

@@ -34,7 +34,7 @@ OUTER, INNER = 128, 32
 class Sample:
     """What one config's seeds reached on the validation images."""
 
-    scores: Sequence[float]  # of each seed; more is better
+    scores: Sequence[float]  # of each seed, finite; more is better
     correct: Bools | None = None  # seeds x images: what each seed's best epoch got right; None where it is not known
 
 
@@ -128,7 +128,8 @@ def _image_noise(samples: Sequence[Sample]) -> tuple[Floats, Floats, Floats, int
     both, so it is taken out of one of them: a mean's variance is (MS_seed + MS_image - MS_residual) / (seeds x images).
     """
     known = [sample.correct for sample in samples if sample.correct is not None]
-    if len(known) < len(samples) or len({each.shape[1] for each in known}) > 1:
+    counts = {each.shape[1] for each in known}
+    if len(known) < len(samples) or len(counts) > 1 or max(counts) < 2:
         nothing = np.zeros(len(samples))
         return np.diag(nothing), nothing, nothing, None
     images = known[0].shape[1]

@@ -46,12 +46,16 @@ def play(train: Train, truth: npt.NDArray[np.float64], seeds: int, with_race: bo
 
 
 def race(search: Sequence[Sample], train_one: Callable[[int], Sample]) -> list[Sample]:
-    """Train fresh seeds as long as `still_racing` asks for them."""
+    """Train fresh seeds as long as `still_racing` asks for them; who was not asked for once stays out."""
     fresh = [Sample([]) for _ in search[:TOP]]
-    while asked := still_racing(search, fresh, SEEDS):
-        for place in asked:
+    racing = list(range(len(fresh)))
+    while True:
+        asked = still_racing(search, fresh, SEEDS)
+        racing = [place for place in racing if place in asked]
+        if not racing:
+            return fresh
+        for place in racing:
             fresh[place] = joined(fresh[place], train_one(place))
-    return fresh
 
 
 def joined(one: Sample, other: Sample) -> Sample:

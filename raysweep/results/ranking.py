@@ -120,7 +120,8 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
     """Sort configs best first; those without a score come last.
 
     They go by the mean over their seeds, then by the id of their best seed. Those with trials in `fresh_ids` come
-    first once each has ended one of these: the more rounds of them, the better, and then by their mean.
+    first once each has ended one of these: the more of them have a score, since who cannot win gets no more, and then
+    by the mean of these.
     """
     sign = -1 if objective.maximize else 1
     by_config: defaultdict[str, list[Record]] = defaultdict(list)
@@ -134,7 +135,7 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
     is_confirmed = all(any(has_ended(record) for record in config.fresh) for config in finalists)
 
     def key(config: RankedConfig) -> tuple[bool, float, float, str]:
-        rounds = len(config.fresh) if is_confirmed else 0
+        rounds = config.fresh_scores.seeds if is_confirmed else 0
         mean = (config.fresh_scores if rounds else config.scores).mean
         first = config.best or config.trials[0]
         return config.best is None, -rounds, math.inf if mean is None else sign * mean, first.id

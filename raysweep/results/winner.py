@@ -72,16 +72,17 @@ class Verdict:
 def judge(search: Sequence[Sample], fresh: Sequence[Sample] = (), confidence: float = 0.95) -> Verdict | None:
     """Return who won and how surely; None where it cannot be known: no config has two seeds.
 
-    `search` is ranked best first by mean; `fresh[i]` is the config of `search[i]` on fresh seeds. Where there are fresh
-    seeds, one of their configs wins, unless they all fall far behind another. The outcome depends neither on the order
-    of seeds nor on chance. Images count where each config that is looked at has `correct` for all its seeds, over the
-    same images; else the verdict rests on seeds alone.
+    `search` is ranked best first by mean; `fresh[i]` is the config of `search[i]` on fresh seeds. The winner is that of
+    the ranking (`ranked_first`). The outcome depends neither on the order of seeds nor on chance. Images count where
+    each config that is looked at has `correct` for all its seeds, over the same images; else the verdict rests on seeds
+    alone.
     """
-    evidence = _weigh(_pooled(search, fresh), len(fresh))
+    winner = ranked_first(fresh)
+    evidence = _weigh(_pooled(search, fresh), len(fresh), winner)
     if evidence is None:
         return None
     draws = evidence.draws
-    best = _likeliest(draws, _candidates(evidence.places, fresh))
+    best = int(np.flatnonzero(evidence.places == winner)[0])
     chances = np.zeros(len(search))
     chances[evidence.places] = np.bincount(draws.argmax(1), minlength=draws.shape[1]) / len(draws)
     rivals = [int(evidence.places[each]) for each in _rivals(draws, best, confidence)]
@@ -125,6 +126,16 @@ def still_racing(search: Sequence[Sample], fresh: Sequence[Sample], seeds: int, 
     if not _rivals(draws, leader, confidence) or evidence.hope(more, finalists, confidence) < FUTILE_BELOW:
         racing = [leader] if evidence.narrowed_by(leader, more[leader]) >= NARROWER_BY else []
     return [int(evidence.places[each]) for each in racing]
+
+
+def ranked_first(fresh: Sequence[Sample]) -> int:
+    """Return the place of the config that is ranked first: of those with most fresh seeds the best by these.
+
+    Without fresh seeds it is the best of the search. This is the order of `results.ranking`, which all tables have.
+    """
+    most = max((len(sample.scores) for sample in fresh), default=0)
+    last = [place for place, sample in enumerate(fresh) if most and len(sample.scores) == most]
+    return max(last, key=lambda place: (np.sort(fresh[place].scores).mean(), -place), default=0)
 
 
 def _any_seeds(samples: Sequence[Sample]) -> bool:
@@ -220,18 +231,18 @@ class _Evidence:
         return float(clear[finalists].min(1).sum())
 
 
-def _weigh(samples: Sequence[Sample], finalists: int) -> _Evidence | None:
-    """Return what is known of the configs that count; None if no config has two seeds."""
+def _weigh(samples: Sequence[Sample], finalists: int, winner: int = -1) -> _Evidence | None:
+    """Return what is known of the configs that count, the winner among them; None if no config has two seeds."""
     means = np.array([np.sort(sample.scores).mean() if len(sample.scores) else -np.inf for sample in samples])
     order = np.argsort(-means, kind="stable")
-    places = np.union1d(order[:LOOKED_AT], np.arange(finalists))
+    places = np.union1d(order[:LOOKED_AT], [*range(finalists), max(winner, 0)])
     places = places[np.isfinite(means[places])]
     noise = Noise.of([samples[place] for place in places])
     if noise is None:
         return None
     best = int(means[places].argmax())
     errors = np.sqrt(of_differences(noise.covariance)[best])
-    near = places[means[places[best]] - means[places] <= WINDOW * errors]
+    near = places[(means[places[best]] - means[places] <= WINDOW * errors) | (places == winner)]
     if len(near) < len(places) and (closer := Noise.of([samples[place] for place in near])):
         places, noise = near, closer
     draws = draw_means(means[places], noise)

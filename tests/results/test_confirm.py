@@ -32,7 +32,7 @@ seeds: [0, 1]
 scheduler: {scheduler}
 confirm: {{top: 3, seeds: 4}}
 """
-CLOSE = {0.4: 0.80, 0.3: 0.795, 0.2: 0.5, 0.1: 0.4}
+CLOSE = {0.4: 0.80, 0.3: 0.77, 0.2: 0.6, 0.1: 0.4}
 """What each learning rate is good for: two that are close, and two that are not."""
 IMAGES = 1000
 
@@ -53,7 +53,7 @@ class Race:
 
     def score(self, record: Record | Trial) -> float:
         config = record.config if isinstance(record, Record) else record.config.model_dump()
-        luck = random.Random(f"{config['lr']}/{record.seed}").gauss(0, 0.004)
+        luck = random.Random(f"{config['lr']}/{record.seed}").gauss(0, 0.01)
         return round((self.means[config["lr"]] + luck) * IMAGES) / IMAGES
 
     def end(self, record: Record, status: str = "finished") -> None:
@@ -93,8 +93,8 @@ def test_the_best_configs_get_the_same_fresh_seeds_round_by_round_and_who_cannot
     race = Race(tmp_path, CLOSE)
     assert seeds_of(race.plan()) == {0.4: [1000], 0.3: [1000], 0.2: [1000], 0.1: []}, "the first round"
     seeds = seeds_of(race.run())
-    assert seeds[0.4] == seeds[0.3] == fresh_seeds(race.sweep)[: len(seeds[0.4])]
-    assert 0 < len(seeds[0.2]) < len(seeds[0.4]) <= 4
+    assert all(each == fresh_seeds(race.sweep)[: len(each)] for each in seeds.values())
+    assert 0 < len(seeds[0.2]) < len(seeds[0.3]) <= len(seeds[0.4]) <= 4
     assert not seeds[0.1]
 
 
@@ -142,7 +142,7 @@ def test_a_clear_winner_is_called_one_and_equals_are_not(tmp_path: Path) -> None
     assert judgement.verdict
     assert judgement.verdict.is_clear
     who, than, chosen_on = judgement.sentences
-    assert who.startswith("Winner: lr 0.4, 9")
+    assert who.startswith("Winner: lr 0.4, 89.")
     assert than == "It is clearly better than the 3 other configs."
     assert chosen_on == (
         "Epochs, settings and winner were chosen on the same 1,000 validation images; there are no test images."

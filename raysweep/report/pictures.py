@@ -15,17 +15,11 @@ from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
 from raysweep.report.heat_map import heat_map
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
-from raysweep.results.ranking import RankedConfig, can_win
+from raysweep.report.winner import draw_tuning, draw_winner
 from raysweep.results.settings import are_numbers
-from raysweep.results.verdict import chance_text
-from raysweep.results.winner import Estimate
 
 MOST_CURVES = 200
 """Trials whose curves are drawn, the best; more would be one grey cloud, in a page of many megabytes."""
-MOST_RIVALS = 7
-"""Configs in the picture of the winner."""
-WIDE, LABELS = 760, 230
-"""The width of that picture, and where the names of the configs end."""
 AXIS_TOP, AXIS_BOTTOM = TOP + 22, HEIGHT - 16
 """The ends of the axes of parallel coordinates."""
 KINDS = {"val": "validation", "train": "training", "averaged": "EMA weights"}
@@ -65,7 +59,7 @@ class Pictures:
 
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
     curves: list[Chart]
-    settings: list[Chart]  # parallel coordinates; empty where nothing varies
+    settings: list[Chart]  # parallel coordinates, where anything varies; the tuning curve of a random search
     rungs: list[Chart]  # which trials went on; empty without rungs
     confusion: list[Chart]  # what the winner takes for what; empty where that is not known, or of too many classes
     left_out: str  # says whose curves are not drawn; empty if all are
@@ -78,9 +72,9 @@ def draw(report: Report) -> Pictures:
     rows = [(row, Curves.of(row.record.metrics)) for row in shown]
     left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
     return Pictures(
-        winner=_winner(report),
+        winner=draw_winner(report),
         curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
-        settings=_parallel(report),
+        settings=[*_parallel(report), *draw_tuning(report)],
         rungs=_rungs(report),
         confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],
         left_out=left_out if others else "",
@@ -138,64 +132,6 @@ def _mark(chart: Chart, group: ET.Element, row: Row, curves: Curves, x: Scale, y
         start = f"M{x(epoch) + dx:.1f} {y(min(max(value, y.low), y.high)) + dy:.1f}"
         mark = chart.add("path", group, class_=f"mark {finding.kind}", d=start + path)
         chart.add("title", mark, f"{row.record.id}: {text}")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The winner
-
-
-def _winner(report: Report) -> list[Chart]:
-    """Draw what the likeliest configs can be expected to reach, beside the score that each was chosen by."""
-    judgement = report.judgement
-    if judgement is None or judgement.verdict is None:
-        return []
-    verdict, sign = judgement.verdict, judgement.sign
-    likeliest = sorted(verdict.estimates, key=lambda each: (each.place != verdict.winner, -verdict.chances[each.place]))
-    shown = [(each, judgement.configs[each.place]) for each in likeliest[:MOST_RIVALS]]
-    names = ", ".join(judgement.labels[each.place] for each, _ in shown)
-    description = (
-        f"{names}: what each can be expected to reach with a new seed (dot), with its {100 * judgement.confidence:g} % "
-        "interval (line), and the mean score that it was chosen by (ring). Strokes are its single seeds."
-    )
-    chart = Chart("Expected, and chosen by", description, "winner", width=WIDE)
-    seeds = [record.best.score for _, config in shown for record in config.trials if can_win(record) and record.best]
-    bounds = [sign * bound for each, _ in shown for bound in (each.low, each.high)]
-    x = Scale(min(*seeds, *bounds), max(*seeds, *bounds), LABELS, WIDE - RIGHT - 16)
-    row_height = (HEIGHT - BOTTOM - TOP - 20) / len(shown)
-    for value in x.ticks():
-        chart.add("line", x1=x(value), x2=x(value), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")
-        text = f"{100 * value:.4g} %" if "acc" in report.result.objective.metric else f"{value:.4g}"
-        chart.add("text", text=text, x=f"{x(value):.0f}", y=f"{HEIGHT - BOTTOM + 16}", class_="tick middle")
-    for number, (each, config) in enumerate(shown):
-        y = TOP + 10 + row_height * (number + 0.5)
-        label = judgement.labels[each.place]
-        _draw_estimate(chart, report, x, y, (label, each, config))
-    key = "● expected, with its interval    ○ the score it was chosen by    | a seed"
-    chart.add("text", text=key, x=f"{LABELS}", y=f"{HEIGHT - 6}", class_="tick")
-    return [chart]
-
-
-def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[str, Estimate, RankedConfig]) -> None:
-    """Draw one config: its name, its chance of being the best, its seeds, what it was chosen by, what to expect."""
-    label, estimate, config = row
-    assert report.judgement is not None
-    assert report.judgement.verdict is not None
-    verdict, sign = report.judgement.verdict, report.judgement.sign
-    group = chart.add("g", class_="c0" if estimate.place == verdict.winner else "c7")
-    text = label if len(label) <= 30 else f"{label[:29]}…"
-    strong = " strong" if estimate.place == verdict.winner else ""
-    chart.add("text", group, text, x=f"{LABELS - 12}", y=f"{y:.1f}", class_=f"tick end{strong}")
-    chance = f"the best: {chance_text(verdict.chances[estimate.place])}"
-    chart.add("text", group, chance, x=f"{LABELS - 12}", y=f"{y + 14:.1f}", class_="tick end")
-    for record in config.trials:
-        if can_win(record) and record.best:
-            at = x(record.best.score)
-            chart.add("line", group, x1=at, x2=at, y1=y - 7, y2=y + 7, class_="seed")
-    low, high = (x(sign * bound) for bound in (estimate.low, estimate.high))
-    chart.add("line", group, x1=low, x2=high, y1=y, y2=y, class_="interval")
-    if config.scores.mean is not None:
-        chart.add("circle", group, class_="stop", cx=x(config.scores.mean), cy=y, r=5.0)
-    chart.add("circle", group, class_="stop went-on", cx=x(sign * estimate.score), cy=y, r=5.0)
 
 
 # ---------------------------------------------------------------------------------------------------------

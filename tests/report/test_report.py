@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 import pyarrow.parquet as pq
 import pytest
-from run_folders import HTML, SWEEP, hostile, make_run, mixed
+from run_folders import HTML, SWEEP, hostile, make_run, mixed, scoring
 from running import Command
 
 import raysweep.report.markdown as markdown_module
@@ -370,3 +370,25 @@ def test_a_scale_maps_ends_to_ends_and_ticks_lie_between() -> None:
 def test_a_curve_is_broken_where_a_value_is_missing() -> None:
     x, y = Scale(0, 3, 0, 3), Scale(0, 1, 0, 100)
     assert points([0, 1, 2, 3], [0.0, float("nan"), 0.5, 9.0], x, y) == ["0.0,0.00", "2.0,50.00 3.0,100.00"]
+
+
+def test_the_picture_of_the_winner_has_each_seed_and_the_chance_of_each_config(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    report = gather(opened(tmp_path))
+    (chart,) = draw(report).winner
+    text = chart.to_string()
+    assert text.count('class="seed"') == 12
+    assert text.count('class="interval"') == 6
+    assert "the best: under 1 %" in text
+    assert 'class="c0"' in text[: text.index("augment none, lr 0.01</text>")], "the winner in colour"
+    assert page_of(report).index("Is the winner the winner?") < page_of(report).index("Summary</h2>")
+
+
+def test_a_random_search_shows_what_the_best_of_so_many_configs_is_and_a_grid_does_not(tmp_path: Path) -> None:
+    draws = "random: {{samples: 12, lr: {{log_uniform: [0.001, 1]}}}}"
+    text = f"name: {{name}}\nbase: {{{{data: synthetic, epochs: {{epochs}}}}}}\n{draws}\nscheduler: {{scheduler}}\n"
+    make_run(tmp_path, epochs=2, text=text, end=lambda record, place: scoring(record, 0.3 + place / 100))
+    settings = {chart.name: chart for chart in draw(gather(opened(tmp_path))).settings}
+    assert "Of 12 configs it is 41.00 %." in settings["tuning"].description
+    make_run(tmp_path, "grid", epochs=2)
+    assert [chart.name for chart in draw(gather(opened(tmp_path, "grid"))).settings] == ["parallel"]

@@ -21,8 +21,10 @@ from safetensors.torch import save as save_safetensors
 import raysweep
 from raysweep.halving.scores import better_of
 from raysweep.loops import loop
+from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import planned_record
+from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import Objective
@@ -215,14 +217,18 @@ def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
         record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
         best = better_of(record.best, record.metrics[-1], Objective())
         assert best
-        weights = {"best": save_safetensors(epoch.weights(best.averaged))} if best != record.best else {}
+        weights = {}
+        if best != record.best:
+            correct = epoch.correct(best.averaged)
+            assert correct is not None
+            weights = {"best": save_safetensors(epoch.weights(best.averaged)), "correct": pack(correct.numpy())}
         ends = epoch.number == trial.config.epochs
         if not ends:
             buffer = io.BytesIO()
             torch.save(epoch.state(), buffer)
             weights["last"] = buffer.getvalue()
         record = record.with_(best=best, status="finished" if ends else "running")
-        record = folder.commit(record, weights, keep=("best",) if ends else ("last", "best"))
+        record = folder.commit(record, weights, keep=OF_THE_BEST if ends else SUFFIX)
     return record
 
 

@@ -377,9 +377,8 @@ def test_the_picture_of_the_winner_has_each_seed_and_the_chance_of_each_config(t
     report = gather(opened(tmp_path))
     (chart,) = draw(report).winner
     text = chart.to_string()
-    assert text.count('class="seed"') == 12
-    assert text.count('class="interval"') == 6
-    assert "the best: under 1 %" in text
+    assert text.count('class="seed"') == 4, "two seeds of each config that has a chance"
+    assert text.count('class="interval"') == 2
     assert 'class="c0"' in text[: text.index("augment none, lr 0.01</text>")], "the winner in colour"
     assert page_of(report).index("Is the winner the winner?") < page_of(report).index("Summary</h2>")
 

@@ -82,7 +82,7 @@ def _scores_text(scores: Scores | None) -> str:
         return "-"
     if scores.mean is None:
         return ", ".join(scores.statuses)
-    error = "" if scores.standard_error is None else f" ± {scores.standard_error:.4f}"
+    error = "" if scores.standard_error is None else f" ± {scores.standard_error:.4f} ({scores.seeds} seeds)"
     unfinished = [status for status in scores.statuses if status != "finished"]
     return f"{scores.mean:.4f}{error}" + (f" ({', '.join(unfinished)})" if unfinished else "")
 

@@ -41,6 +41,8 @@ def sum_up(run: Run, as_json_document: bool) -> int:
         say(sentence, stderr=as_json_document)
     print_ranking(result.configs, result.objective.metric, stderr=as_json_document)
     print_evaluation(result.evaluation, stderr=as_json_document)
+    if run.sweep.confirm and judgement is None and not run.stop.requested:
+        run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")
     run.view.say(f"run folder: {run.folder.path}")
     _write_report(run, result)
     return _say_if_stopped(run) or _say_what_is_missing(run, result)

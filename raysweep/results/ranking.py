@@ -121,7 +121,7 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
 
     They go by the mean over their seeds, then by the id of their best seed. Those with trials in `fresh_ids` come
     first once each has ended one of these: the more of them have a score, since who cannot win gets no more, and then
-    by the mean of these.
+    by the mean of these; of equal ones, by the mean of the others.
     """
     sign = -1 if objective.maximize else 1
     by_config: defaultdict[str, list[Record]] = defaultdict(list)
@@ -134,11 +134,13 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
     finalists = [config for config in configs if config.fresh]
     is_confirmed = all(any(has_ended(record) for record in config.fresh) for config in finalists)
 
-    def key(config: RankedConfig) -> tuple[bool, float, float, str]:
+    def key(config: RankedConfig) -> tuple[bool, float, float, float, str]:
         rounds = config.fresh_scores.seeds if is_confirmed else 0
-        mean = (config.fresh_scores if rounds else config.scores).mean
+        fresh, own = (
+            math.inf if scores.mean is None else sign * scores.mean for scores in (config.fresh_scores, config.scores)
+        )
         first = config.best or config.trials[0]
-        return config.best is None, -rounds, math.inf if mean is None else sign * mean, first.id
+        return config.best is None, -rounds, fresh if rounds else own, own, first.id
 
     return sorted(configs, key=key)
 

@@ -96,6 +96,7 @@ class _Words:
     def __init__(self, result: SweepResult, configs: Sequence[RankedConfig], labels: Sequence[str], named: str) -> None:
         self._result, self._configs, self._labels, self._named = result, configs, labels, named
         self._metric, self._sign = result.objective.metric, 1 if result.objective.maximize else -1
+        self._seeds = int((result.resolved["sweep"].get("confirm") or {}).get("seeds", 0))
 
     def sentences(self, verdict: Verdict | None, confidence: float) -> list[str]:
         """Say who won and how much of its score was luck, who may be as good, and what was chosen on which images."""
@@ -103,7 +104,7 @@ class _Words:
             return [self._unknown(), self._chosen_on(None)]
         winner = self._configs[verdict.winner]
         first = [self._who(verdict, winner), self._expected(verdict, confidence), self._luck(verdict, winner)]
-        second = [self._rivals(verdict, winner), *self._still_training()]
+        second = [self._rivals(verdict, winner), *self._what_more_seeds_could(verdict, winner)]
         return [" ".join([*first, *self._lost(winner)]), " ".join(second), self._chosen_on(verdict.images)]
 
     def _unknown(self) -> str:
@@ -152,10 +153,13 @@ class _Words:
         text = f"With a probability of {own} it is the best; it cannot be told from {names}."
         return text if winner.fresh else f"{text} {self._to_find_out()}"
 
-    def _still_training(self) -> Iterator[str]:
+    def _what_more_seeds_could(self, verdict: Verdict, winner: RankedConfig) -> Iterator[str]:
+        """Say that fresh seeds still train, or why there are no more though the winner is not clear."""
         left = sum(not has_ended(record) for config in self._configs for record in config.fresh)
         if left:
             yield f"{count_of(left, 'trial')} with fresh seeds {'has' if left == 1 else 'have'} not ended yet."
+        elif winner.fresh and not verdict.is_clear and winner.fresh_scores.seeds < self._seeds:
+            yield "More seeds could hardly tell."
 
     def _to_find_out(self) -> str:
         return f"To find out: python -m raysweep confirm {self._named}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from scipy.stats import norm
@@ -135,7 +136,7 @@ def ranked_first(fresh: Sequence[Sample]) -> int:
     """
     most = max((len(sample.scores) for sample in fresh), default=0)
     last = [place for place, sample in enumerate(fresh) if most and len(sample.scores) == most]
-    return max(last, key=lambda place: (np.sort(fresh[place].scores).mean(), -place), default=0)
+    return max(last, key=lambda place: (fmean(fresh[place].scores), -place), default=0)
 
 
 def _any_seeds(samples: Sequence[Sample]) -> bool:

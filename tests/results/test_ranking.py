@@ -100,6 +100,7 @@ def test_fresh_seeds_decide_once_each_finalist_has_one_and_more_rounds_come_firs
     assert order(good, bad.with_(status="running")) == [0.2, 0.1], "not all have one"
     assert order(good, bad, fresh(0.2, 1, 0.2)) == [0.2, 0.1], "the other has left the race"
     assert order(good.with_(status="diverged"), bad) == [0.2, 0.1]
+    assert order(good, fresh(0.2, 0, 0.24)) == [0.2, 0.1], "of equals, the one that was better before"
 
 
 def test_a_seed_that_diverged_does_not_count_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

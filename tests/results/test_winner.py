@@ -139,7 +139,7 @@ def test_a_lone_configs_interval_is_that_of_crossed_random_effects():
     variance = (images * by_seed.var(ddof=1) + seeds * by_image.var(ddof=1) - residual) / (seeds * images)
     verdict = judge([sample])
     assert verdict.score == pytest.approx(bits.mean())
-    assert verdict.high - verdict.low == pytest.approx(1.08 * 2 * 1.96 * np.sqrt(variance), rel=0.08)
+    assert verdict.high - verdict.low == pytest.approx(1.05 * 2 * 1.96 * np.sqrt(variance), rel=0.08)
 
 
 def test_by_seeds_alone_a_lone_configs_interval_is_students():

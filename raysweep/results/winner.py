@@ -19,8 +19,8 @@ from raysweep.results.luck import Floats, Ints, Noise, Sample, draw_means, of_di
 
 __all__ = ["Estimate", "Sample", "Verdict", "judge", "still_racing"]
 
-LOOKED_AT = 300
-"""Only so many configs, the best, are looked at. Where more are about equal, the best of them looks too good."""
+LOOKED_AT = 100
+"""Only so many configs, the first, are looked at. Where more are about equal, the best of them looks too good."""
 WINDOW = 8.0
 """Standard errors behind the best; a config further away is not looked at."""
 LEAVES_BELOW = 0.02
@@ -79,7 +79,7 @@ def judge(search: Sequence[Sample], fresh: Sequence[Sample] = (), confidence: fl
     alone.
     """
     winner = ranked_first(fresh)
-    evidence = _weigh(_pooled(search, fresh), len(fresh), winner)
+    evidence = _weigh(_pooled(search, fresh), winner)
     if evidence is None:
         return None
     draws = evidence.draws
@@ -108,24 +108,26 @@ def still_racing(search: Sequence[Sample], fresh: Sequence[Sample], seeds: int, 
     """Return which finalists (places in `fresh`) are to train one more fresh seed; nobody once the race is over.
 
     It is over when all have `seeds` fresh seeds, when the winner is clear, or when the seeds that are left could hardly
-    tell; then the leader alone trains on, as long as that makes its interval narrower. A finalist leaves when it is
-    most improbably the best; should the others get worse, it may come back.
+    tell. Then the leader trains on alone: once, so that it is ranked first (see `ranked_first`), and as long as that
+    makes its interval narrower. A finalist leaves when it is most improbably the best, or if it has fewer scores than
+    others, and does not come back.
     """
-    unspent = [place for place, sample in enumerate(fresh) if len(sample.scores) < seeds]
-    if not _any_seeds(fresh) or not unspent:
-        return unspent
-    evidence = _weigh(_pooled(search, fresh), len(fresh))
+    most = max((len(sample.scores) for sample in fresh), default=0)
+    if most == 0 or most >= seeds:
+        return list(range(len(fresh))) if most < seeds else []
+    evidence = _weigh(_pooled(search, fresh), ranked_first(fresh))
     if evidence is None:
-        return unspent
+        return [place for place, sample in enumerate(fresh) if len(sample.scores) == most]
     draws = evidence.draws
-    finalists = _candidates(evidence.places, fresh)
-    leader = _likeliest(draws, finalists)
+    still = np.array([each for each, place in enumerate(evidence.places) if _seeds(fresh, int(place)) == most])
+    leader = _likeliest(draws, still)
     chances = np.bincount(draws.argmax(1), minlength=draws.shape[1]) / len(draws)
-    racing = [each for each in finalists if evidence.places[each] in unspent and chances[each] >= LEAVES_BELOW]
+    racing = [each for each in still if chances[each] >= LEAVES_BELOW]
     more = np.zeros(len(evidence.places))
-    more[racing] = [seeds - len(fresh[evidence.places[each]].scores) for each in racing]
-    if not _rivals(draws, leader, confidence) or evidence.hope(more, finalists, confidence) < FUTILE_BELOW:
-        racing = [leader] if evidence.narrowed_by(leader, more[leader]) >= NARROWER_BY else []
+    more[racing] = seeds - most
+    if not _rivals(draws, leader, confidence) or evidence.hope(more, still, confidence) < FUTILE_BELOW:
+        trains_on = len(still) > 1 or evidence.narrowed_by(leader, seeds - most) >= NARROWER_BY
+        racing = [leader] if trains_on else []
     return [int(evidence.places[each]) for each in racing]
 
 
@@ -139,15 +141,8 @@ def ranked_first(fresh: Sequence[Sample]) -> int:
     return max(last, key=lambda place: (fmean(fresh[place].scores), -place), default=0)
 
 
-def _any_seeds(samples: Sequence[Sample]) -> bool:
-    return any(len(sample.scores) for sample in samples)
-
-
-def _candidates(places: Ints, fresh: Sequence[Sample]) -> Ints:
-    """Return which of the configs at `places` have fresh seeds; all, if none has."""
-    tried = [place for place, sample in enumerate(fresh) if len(sample.scores)]
-    found = np.flatnonzero(np.isin(places, tried))
-    return found if len(found) else np.arange(len(places))
+def _seeds(fresh: Sequence[Sample], place: int) -> int:
+    return len(fresh[place].scores) if place < len(fresh) else 0
 
 
 def _likeliest(draws: Floats, candidates: Ints) -> int:
@@ -232,19 +227,17 @@ class _Evidence:
         return float(clear[finalists].min(1).sum())
 
 
-def _weigh(samples: Sequence[Sample], finalists: int, winner: int = -1) -> _Evidence | None:
+def _weigh(samples: Sequence[Sample], winner: int) -> _Evidence | None:
     """Return what is known of the configs that count, the winner among them; None if no config has two seeds."""
-    means = np.array([np.sort(sample.scores).mean() if len(sample.scores) else -np.inf for sample in samples])
-    order = np.argsort(-means, kind="stable")
-    places = np.union1d(order[:LOOKED_AT], [*range(finalists), max(winner, 0)])
-    places = places[np.isfinite(means[places])]
-    noise = Noise.of([samples[place] for place in places])
+    means = np.array([np.sort(each.scores).mean() if len(each.scores) else -np.inf for each in samples[:LOOKED_AT]])
+    places = np.flatnonzero(np.isfinite(means))
+    noise = Noise.of([samples[place] for place in places.tolist()])
     if noise is None:
         return None
     best = int(means[places].argmax())
     errors = np.sqrt(of_differences(noise.covariance)[best])
     near = places[(means[places[best]] - means[places] <= WINDOW * errors) | (places == winner)]
-    if len(near) < len(places) and (closer := Noise.of([samples[place] for place in near])):
+    if len(near) < len(places) and (closer := Noise.of([samples[place] for place in near.tolist()])):
         places, noise = near, closer
     draws = draw_means(means[places], noise)
     return _Evidence(places, draws, noise)

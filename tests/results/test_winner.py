@@ -177,9 +177,25 @@ def test_once_the_winner_is_clear_it_trains_on_alone_if_at_all():
     assert set(still_racing(sweep.search(seeds=2), sweep.search(seeds=1), seeds=5)) <= {0}
 
 
-def test_a_race_that_images_leave_undecided_ends_before_all_seeds_are_spent():
+def test_a_race_that_images_leave_undecided_ends_early_and_the_leader_trains_once_more_to_be_ranked_first():
     sweep = Sweep([0.9] * 5, images=100, between_seeds=0)
-    assert still_racing(sweep.search(seeds=4), sweep.search(seeds=2), seeds=5) == []
+    search, fresh = sweep.search(seeds=4), sweep.search(seeds=2)
+    asked = still_racing(search, fresh, seeds=5)
+    assert len(asked) == 1
+    more = [
+        Sample([*each.scores, *each.scores[:1]], np.concatenate([each.correct, each.correct[:1]]))
+        if place in asked
+        else each
+        for place, each in enumerate(fresh)
+    ]
+    assert still_racing(search, more, seeds=5) == []
+    assert judge(search, more).winner == asked[0]
+
+
+def test_who_has_left_does_not_come_back():
+    steady, worse = Sample([0.70, 0.71]), Sample([0.69, 0.70])
+    bad_luck = Sample([0.40, 0.41, 0.39])
+    assert still_racing([steady, worse], [bad_luck, Sample([0.7])], seeds=5) in ([], [0])
 
 
 # -------------------------------------------------------------------------- over many sweeps

@@ -30,6 +30,7 @@ class Outcome:
     loss: float  # by how much the winner is worse than the best
     chance: float  # the winner's, of being the best
     is_best: bool  # whether it is
+    is_likeliest: bool  # whether no other config has a higher chance
     spent: float  # fresh seeds, as a share of all five for all five
 
 
@@ -82,6 +83,7 @@ def _compare(verdict: Verdict, truth: npt.NDArray[np.float64], spent: int) -> Ou
         loss=100 * (truth.max() - true),
         chance=verdict.chances[verdict.winner],
         is_best=not as_good,
+        is_likeliest=verdict.chances[verdict.winner] == max(verdict.chances),
         spent=spent / (SEEDS * min(TOP, len(truth))),
     )
 
@@ -103,5 +105,6 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "loss_points": columns["loss"].mean(),
         "chance_of_winner": columns["chance"].mean(),
         "winner_is_best": columns["is_best"].mean(),
+        "winner_is_likeliest": columns["is_likeliest"].mean(),
         "spent": columns["spent"].mean(),
     }

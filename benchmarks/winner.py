@@ -62,7 +62,11 @@ def simulate(sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]
         sweep = draw_sweep(WORLDS[world], kind, configs, rng)
         raced = play(sweep.train, sweep.truth, seeds, with_race=True)
         size = next(f"up to {most} configs" for most in (10, 25, 50) if configs <= most)
-        yield [kind, world, f"{seeds} seeds", size], raced, play(sweep.train, sweep.truth, seeds, with_race=False)
+        yield [kind, world, _count(seeds), size], raced, play(sweep.train, sweep.truth, seeds, with_race=False)
+
+
+def _count(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def simulate_by_seeds(sweeps: int) -> Iterator[tuple[list[str], Outcome, Outcome | None]]:
@@ -96,7 +100,7 @@ def resample(bits: Bits, sweeps: int) -> Iterator[tuple[list[str], Outcome, Outc
 
         seeds = 1 + number % 5
         raced = play(train, truth, seeds, with_race=True)
-        yield [f"{seeds} seeds"], raced, play(train, truth, seeds, with_race=False)
+        yield [_count(seeds)], raced, play(train, truth, seeds, with_race=False)
 
 
 def collect(outcomes: Iterator[tuple[list[str], Outcome, Outcome | None]]) -> tuple[Played, Played]:

@@ -75,7 +75,7 @@ class HalvingScheduler(Stateless, FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial is new, or is to be tried again after its process died."""
-        self._request.take_the_place_of_tunes_own(trial)
+        _take_over(trial, self._request)
         if self._queue.know(trial):
             self._new.append(trial)
 
@@ -112,13 +112,20 @@ class RayAsha(Stateless, ASHAScheduler):
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """A trial is new."""
         self._queue.know(trial)
-        self._request.take_the_place_of_tunes_own(trial)
+        _take_over(trial, self._request)
         super().on_trial_add(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Return the next trial in the order in which they came."""
         _stop_those_over(tune_controller, self._queue)
         return super().choose_trial_to_run(tune_controller)
+
+
+def _take_over(trial: TuneTrial, request: SlotRequest) -> None:
+    """Prepare a trial that Tune has just made."""
+    request.take_the_place_of_tunes_own(trial)
+    # In the end Tune asks for its folder, also of a trial that was stopped before it could start.
+    trial.init_local_path()  # type: ignore[no-untyped-call]
 
 
 def _stop_those_over(tune_controller: Any, queue: TrialQueue) -> None:

@@ -23,6 +23,9 @@ import pytest
 from PIL import Image
 from running import SMALL, Command, curves, settled, wait_for
 
+from raysweep.driver.queue import TrialQueue
+from raysweep.worker.tasks import Assignment
+
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 MORTAL = """
@@ -202,3 +205,19 @@ def test_on_a_terminal_of_80_columns_the_live_table_shows_running_trials_and_fit
     assert "best checkpoint: python -m raysweep pull" in text
     table = [line for line in re.split(r"[\r\n]+", text) if "/400 " in line]
     assert max(map(len, table)) <= 80
+
+
+def test_a_stop_between_the_handing_out_of_a_trial_and_its_start_ends_as_any_other(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_out = TrialQueue.hand_out
+
+    def hand_out_and_stop(queue: TrialQueue, tune_id: str) -> Assignment | None:
+        assignment = hand_out(queue, tune_id)
+        if assignment:
+            queue._stop.request()
+        return assignment
+
+    monkeypatch.setattr(TrialQueue, "hand_out", hand_out_and_stop)
+    _, err = command(command.sweep("[0.1]"), code=130)
+    assert "stopped; what is whole is committed" in err

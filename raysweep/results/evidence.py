@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.results.ranking import can_win
+from raysweep.results.ranking import is_whole
 from raysweep.results.winner import LOOKED_AT, Sample
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective
@@ -53,11 +53,11 @@ def correct_of(folder: RunFolder, records: Sequence[Record]) -> list[BoolArray |
 
 
 def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder: RunFolder) -> list[Sample]:
-    """Return what is compared of each config's seeds; more is better, so losses change their sign.
+    """Return what is compared of each config's seeds that trained to the end; more is better, so losses change sign.
 
     Which images were right is read for the first LOOKED_AT configs, where all have the same images.
     """
-    counting = [[record for record in records if can_win(record)] for records in configs]
+    counting = [list(filter(is_whole, records)) for records in configs]
     looked_at = [record for records in counting[:LOOKED_AT] for record in records]
     if len({record.conditions.get("data") for record in looked_at}) > 1:
         looked_at = []

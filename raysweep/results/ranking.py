@@ -89,13 +89,13 @@ class RankedConfig:
 
     @cached_property
     def fresh_scores(self) -> SeedScores:
-        """The scores on fresh seeds, which had no part in the choice."""
-        return SeedScores.of(self.fresh)
+        """The scores on fresh seeds, which had no part in the choice; of those that trained to the end."""
+        return SeedScores.of(filter(is_whole, self.fresh))
 
     @property
     def is_comparable(self) -> bool:
         """Whether a seed of the sweep's own trained to its end: of what was stopped early it is not known how good."""
-        return any(record.status == "finished" and can_win(record) for record in self.search)
+        return any(map(is_whole, self.search))
 
     @property
     def ranked_by(self) -> SeedScores:
@@ -152,6 +152,11 @@ def _order(record: Record, sign: int) -> tuple[bool, float, str]:
 def can_win(record: Record) -> bool:
     """Whether a trial counts in the ranking: it has a score, and neither diverged nor failed."""
     return record.best is not None and record.status not in ("diverged", "failed")
+
+
+def is_whole(record: Record) -> bool:
+    """Whether a trial trained to its end and has a score."""
+    return record.status == "finished" and can_win(record)
 
 
 def has_ended(record: Record) -> bool:

@@ -144,7 +144,7 @@ class _Words:
     def _rivals(self, verdict: Verdict, winner: RankedConfig) -> str:
         if verdict.is_clear:
             stopped = any(config.best and not config.is_comparable for config in self._result.configs)
-            others = count_of(len(self._configs) - 1, "other config")
+            others = "other config" if len(self._configs) == 2 else f"{len(self._configs) - 1:,} other configs"
             return f"It is clearly better than the {others}{' that trained to the end' if stopped else ''}."
         named, more = verdict.rivals[:MOST_NAMED], len(verdict.rivals[MOST_NAMED:])
         texts = [f"{self._labels[place]} ({chance_text(verdict.chances[place])})" for place in named]

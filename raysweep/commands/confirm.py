@@ -6,7 +6,7 @@ import argparse
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
 
-SUMMARY = "train the best configs again, with fresh seeds, to tell whether the winner is the winner"
+SUMMARY = "train the best configs again, with fresh seeds, to tell whether the winner is really the best"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copy the best weights of a config's best seed, and what is needed to use them; return the exit code."""
     from raysweep.results.checkpoint import write_checkpoint
+    from raysweep.results.ranking import can_win
     from raysweep.results.table import format_mean
 
     result = Context.of(arguments).results()
@@ -39,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_checkpoint(target, result.folder, record, result.evaluation)
     val_acc = record.best.val_acc if record.best else None
     in_words = f"{target}: {record.id}" + (f", val_acc {val_acc:.4f}" if val_acc is not None else "")
-    if len(config.trials) > 1:
+    if (seeds := sum(map(can_win, config.trials))) > 1:
         mean = format_mean(config.ranked_by, result.objective.metric)
-        in_words += f", the best of {len(config.trials)} seeds; the config reaches {mean} on average"
+        in_words += f", the best of {seeds} seeds; the config reaches {mean} on average"
     document = {"id": record.id, "val_acc": val_acc, "path": str(target.absolute()), **config.ranked_by.as_json()}
     print(json.dumps(document) if arguments.json else in_words)
     return 0

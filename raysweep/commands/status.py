@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from raysweep.results.verdict import judgement_of
 
     result = context.results(live=True, lenient=True)
-    judgement = judgement_of(result, result.in_words() if context.is_run_folder else context.named.in_words())
+    judgement = judgement_of(result, None if context.is_run_folder else context.named.in_words())
     if arguments.json:
         print(json.dumps(as_json(result, judgement.as_json() if judgement else None)))
     else:

@@ -26,11 +26,12 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
     record = _find(result, trial)
     scheduler, halving = result.scheduler, result.halving()
     searched = [each for config in result.configs for each in config.search]
-    if record not in searched:
-        scheduler, reports, reason = NoneConfig(), [], "confirm trains it, with a fresh seed: it is compared at no rung"
-    else:
-        reports = halving.explain(record.id, RIVALS)
-        reason = _reason(record, scheduler, halving, reports)
+    is_fresh = record not in searched
+    reports = [] if is_fresh else halving.explain(record.id, RIVALS)
+    scheduler = NoneConfig() if is_fresh else scheduler
+    reason = _reason(record, scheduler, halving, reports)
+    if is_fresh and record.status not in ("diverged", "failed"):
+        reason = "confirm trains it, with a fresh seed: it is compared at no rung"
     if as_json:
         known = {"id": record.id, "status": record.status, "epoch": record.epoch, "epochs": record.epochs}
         print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))

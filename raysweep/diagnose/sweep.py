@@ -143,7 +143,9 @@ def _beside_all(diagnosis: Diagnosis, lowest: _Tried, trials: Sequence[_Tried]) 
         _, higher = _falls(lowest, trials, finding.first)
         if not _mostly_calm(higher):
             return finding
-        return finding.with_evidence("high_lr", False, "this lr is the sweep's lowest; " + _said("higher lr", higher))
+        return finding.with_evidence(
+            "high_lr", False, "this lr is the lowest of its optimizer; " + _said("higher lr", higher)
+        )
 
     return _weighed(diagnosis, weigh)
 

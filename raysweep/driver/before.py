@@ -42,7 +42,7 @@ from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
-from raysweep.results.confirm import plan_race, without_rungs
+from raysweep.results.confirm import Race, fresh_of_last_run, plan_race, without_rungs
 from raysweep.results.ranking import rank
 from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of
 from raysweep.store import Record, RunFolder
@@ -69,9 +69,9 @@ class Run:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
         self.sweep_path = Path(named.path)
         self.trials = trials_of(sweep, folder)
-        self.fresh: list[Trial] = []
+        self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
         """The trials that `confirm` has added so far."""
-        self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, folder)
+        self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, self.fresh, folder)
         """What becomes of each trial that is trained now: those of the sweep, then those of `confirm`."""
         self.scheduler: SchedulerConfig = sweep.scheduler
         """Which of these are stopped early."""
@@ -86,15 +86,16 @@ class Run:
         self.endings = Endings(folder, self.board)
 
 
-def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder) -> Rerun:
+def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], fresh: Sequence[Trial], folder: RunFolder) -> Rerun:
     """Return what a rerun finds; if the best weights of the trial that leads are damaged, it begins anew.
 
     To read the weights of all trials would take too long: one that goes on looks at its own, and `pull` at what it
     copies.
     """
-    rerun = rerun_of(sweep, trials, folder)
-    leader = next((config.best for config in rank(rerun.records, sweep.objective)), None)
-    if leader is None or rerun.fates[leader.id] in GOING_ON or folder.is_whole(leader, "best"):
+    rerun, confirmed = rerun_of(sweep, trials, folder), rerun_of(without_rungs(sweep), fresh, folder)
+    ranked = rank([*rerun.records, *confirmed.records], sweep.objective, confirmed.fates)
+    leader, fates = ranked[0].best, {**rerun.fates, **confirmed.fates}
+    if leader is None or fates[leader.id] in GOING_ON or folder.is_whole(leader, "best"):
         return rerun
     path = str(folder.weights_path(leader, "best"))
     say(f"{leader.id}: {path}: {folder.damaged[path]}; it was the best, so it is trained anew", stderr=True)
@@ -118,11 +119,12 @@ def next_round(run: Run) -> list[Record]:
     """Plan the trials on fresh seeds that the records ask for now; return those that are left, none after the race."""
     run.endings.wait()
     search = rerun_of(run.sweep, run.trials, run.folder)
-    run.fresh = plan_race(run.sweep, run.trials, search, run.folder, given_up=run.tried)
-    if not run.fresh:
+    race = plan_race(run.sweep, run.trials, search, run.folder, given_up=run.tried)
+    run.fresh = [*race.trials, *_others_of(race, run.fresh)]
+    if not race.trials:
         return []
     sweep = without_rungs(run.sweep)
-    run.rerun, run.scheduler = rerun_of(sweep, run.fresh, run.folder), sweep.scheduler
+    run.rerun, run.scheduler = rerun_of(sweep, race.trials, run.folder), sweep.scheduler
     conditions = {config_key(record.config): record.conditions for record in search.records if record.conditions}
     fresh = [record.with_(conditions=conditions[config_key(record.config)]) for record in run.rerun.records]
     run.records = [*search.records, *fresh]
@@ -211,6 +213,19 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     _check_conditions(run.folder.path, left, found.conditions)
     write_plan(run, found.conditions)
     return found
+
+
+def _others_of(race: Race, before: Sequence[Trial]) -> list[Trial]:
+    """Return the fresh seeds of before that may be asked for again: they stay known if the run stops meanwhile."""
+    if not race.waits:
+        return []
+    ids = {trial.id for trial in race.trials}
+    return [
+        trial
+        for trial in before
+        if trial.id not in ids
+        and (not race.configs or config_key(trial.config.model_dump(mode="json")) in race.configs)
+    ]
 
 
 def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:

@@ -282,8 +282,8 @@ def _write_answer(run: Run, asked: Questions, accuracies: list[Accuracies], foun
     winner = asked.winner
     if asked.tta and winner.best is not None:
         weights, best, before = winner.weights["best"].sha256, winner.best, read_evaluation(run.folder)
-        networks = 1 if before is None else before.networks + (not before.is_of(winner))
-        evaluation = Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies, networks)
+        measured = sorted({before.weights, *before.before} - {weights}) if before else []
+        evaluation = Evaluation(winner.id, best.epoch, best.averaged, weights, accuracies, measured)
         write_evaluation(run.folder, evaluation)
     if found is not None:
         mistakes.write_mistakes(run.folder, found)

@@ -96,7 +96,8 @@ class TrialQueue:
         return self._assignments[id]
 
     def go_on(self) -> bool:
-        """Begin with the next stage, all trials having ended; return whether there is one."""
+        """Begin with the next stage, nothing being left to run; return whether there is one."""
+        self._without_a_chance()  # of an earlier run, unknown to Tune: nothing is told of their end by and by
         stage = None if self._stop.requested else self._next_stage()
         if stage is not None:
             self._begin(*stage)

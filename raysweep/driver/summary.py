@@ -11,7 +11,7 @@ from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results import mistakes
 from raysweep.results.evaluation import is_wanted
-from raysweep.results.ranking import standings
+from raysweep.results.ranking import has_ended, standings
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_ranking
 from raysweep.results.verdict import judgement_of
@@ -41,7 +41,7 @@ def sum_up(run: Run, as_json_document: bool) -> int:
         say(sentence, stderr=as_json_document)
     print_ranking(result.configs, result.objective.metric, stderr=as_json_document)
     print_evaluation(result.evaluation, stderr=as_json_document)
-    if run.sweep.confirm and judgement is None and not run.stop.requested:
+    if run.sweep.confirm and judgement is None and all(map(has_ended, result.trials)):
         run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")
     run.view.say(f"run folder: {run.folder.path}")
     _write_report(run, result)

@@ -133,7 +133,7 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
     """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
     command = result.in_words(named)
-    judgement = judgement_of(result, command)
+    judgement = judgement_of(result, named.in_words() if named else None)
     keys = varied_settings(result.trials)
     colour_key = _colour_key(result.trials, sweep)
     rungs, notes = _rungs(result)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysweep.results.by_class import Duel, accuracy_by_class, confusion_matrix, duel, most_confused
-from raysweep.results.mistakes import Mistakes, most_confident, only_one_is_right, read_mistakes, rival_of
+from raysweep.results.mistakes import Mistakes, most_confident, only_one_is_right, read_mistakes, rival_of, still_true
 from raysweep.results.run import SweepResult
 from raysweep.terminal import count_of, format_acc, percent
 
@@ -61,8 +61,9 @@ class WhatItGetsWrong:
 def what_it_gets_wrong(result: SweepResult) -> WhatItGetsWrong | None:
     """Return what the winner gets wrong; None if the run folder does not know that of its present winner."""
     winner, rival = result.best, rival_of(result.folder, result.configs)
-    found = read_mistakes(result.folder) if winner else None
-    if winner is None or found is None or found.winner.labels is None or not found.is_of(winner, rival):
+    known = read_mistakes(result.folder) if winner else None
+    found = still_true(known, winner, rival) if winner and known else None
+    if winner is None or found is None or found.winner.labels is None:
         return None
     names = winner.conditions["classes"]
     matrix = confusion_matrix(found.truth, found.winner.labels, len(names))

@@ -7,10 +7,11 @@ from collections import Counter
 from raysweep.diagnose import SweepDiagnosis
 from raysweep.diagnose.words import describe, sweep_sentences
 from raysweep.results.hours import Hours
+from raysweep.results.ranking import has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.table import format_mean
 from raysweep.results.verdict import Judgement
-from raysweep.terminal import count_of, format_hours
+from raysweep.terminal import count_of, format_hours, percent
 
 
 def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours, judgement: Judgement | None) -> list[str]:
@@ -24,7 +25,10 @@ def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours, judgeme
         sentences.append("No trial has a score yet.")
     elif judgement is None:
         score = format_mean(result.configs[0].ranked_by, result.objective.metric)
-        sentences.append(f"Best so far: {result.best.id}, {result.objective.metric} {score}.")
+        so_far = "" if all(map(has_ended, result.trials)) else " so far"
+        sentences.append(f"Best{so_far}: {result.best.id}, {result.objective.metric} {score}.")
+        if (evaluation := result.evaluation) and evaluation.test_acc is not None:
+            sentences.append(f"On the test images it reaches {percent(evaluation.test_acc)}.")
     if result.best and (findings := sweep.trials[result.best.id].findings):
         sentences.append(f"The best trial itself: {'; '.join(map(describe, findings))}.")
     return [*sentences, *sweep_sentences(sweep), *_costs(hours)]

@@ -76,7 +76,7 @@ def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[
 def draw_tuning(report: Report) -> list[Chart]:
     """Draw how good the best of 1, 2, ... random configs is; of random searches alone, and without early stopping."""
     scores = _of_random_search(report)
-    if len(scores) < FEWEST:
+    if sum(map(math.isfinite, scores)) < FEWEST:
         return []
     metric, sign = report.result.objective.metric, 1 if report.result.objective.maximize else -1
     curve = tuning_curve(scores, best_possible=1.0 if "acc" in metric else 0.0)

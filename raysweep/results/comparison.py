@@ -163,7 +163,7 @@ def _known(number: float) -> float | None:
 
 
 def _describe(result: SweepResult) -> dict[str, Any]:
-    best, scores = result.best, result.configs[0].ranked_by if result.best else SeedScores(())
+    best, scores = result.best, result.configs[0].scores if result.best else SeedScores(())
     return {
         "name": result.name,
         "path": result.path,

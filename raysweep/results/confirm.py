@@ -7,6 +7,7 @@ one have ended, so the plan grows by what the records say: a rerun plans the sam
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from raysweep.errors import StorageError
 from raysweep.results.evidence import samples_of
@@ -45,10 +46,19 @@ def without_rungs(sweep: Sweep) -> Sweep:
     return sweep.model_copy(update={"scheduler": NoneConfig()})
 
 
+@dataclass(frozen=True)
+class Race:
+    """The trials on fresh seeds that the records ask for so far."""
+
+    trials: list[Trial]  # round by round
+    configs: set[str]  # the finalists, by `config_key`; none before the sweep's own trials have all ended
+    waits: bool  # whether there may be more of them, once trials have ended that have not
+
+
 def plan_race(
     sweep: Sweep, trials: Sequence[Trial], search: Rerun, folder: RunFolder, given_up: Collection[str] = ()
-) -> list[Trial]:
-    """Return the trials on fresh seeds that the records ask for so far, round by round.
+) -> Race:
+    """Plan the rounds of fresh seeds, as far as the records tell.
 
     Args:
         sweep: whose `confirm` says how many.
@@ -58,29 +68,38 @@ def plan_race(
         given_up: the ids of trials that failed for good; other failed ones are to be tried again.
     """
     if sweep.confirm is None or _left(search, given_up):
-        return []
+        return Race([], set(), waits=sweep.confirm is not None)
     ranked = [config for config in rank(search.records, sweep.objective) if config.is_comparable]
-    finalists = ranked[: sweep.confirm.top]
-    if len(finalists) < 2:
-        return []
+    finalists = ranked[: sweep.confirm.top] if len(ranked) > 1 else []
     by_key = {config_key(trial.config.model_dump(mode="json")): trial for trial in trials}
-    first = [by_key[config_key(config.trials[0].config)] for config in finalists]
+    keys = [config_key(config.trials[0].config) for config in finalists]
     chosen_by = samples_of([config.search for config in ranked], sweep.objective, folder)
     planned: list[Trial] = []
     trained: list[list[Record]] = [[] for _ in finalists]
     racing = list(range(len(finalists)))
     for seed in fresh_seeds(sweep):
-        round_ = [with_seed(first[place], seed) for place in racing]
+        round_ = [with_seed(by_key[keys[place]], seed) for place in racing]
         planned += round_
-        known = rerun_of(without_rungs(sweep), round_, folder)
-        if _left(known, given_up):
-            break
+        known = rerun_of(without_rungs(sweep), round_, folder) if round_ else None
+        if known is None or _left(known, given_up):
+            return Race(planned, set(keys), waits=known is not None)
         for place, record in zip(racing, known.records, strict=True):
             trained[place].append(record)
         fresh = samples_of(trained, sweep.objective, folder)
         asked = still_racing(chosen_by, fresh, sweep.confirm.seeds, sweep.confirm.confidence)
         racing = [place for place in racing if place in asked]  # who has left stays out
-    return planned
+    return Race(planned, set(keys), waits=False)
+
+
+def fresh_of_last_run(trials: Sequence[Trial], folder: RunFolder) -> list[Trial]:
+    """Return the trials on fresh seeds that the last run planned, of the configs that are still in the plan."""
+    try:
+        known = read_resolved(folder, lenient=True).fresh
+    except StorageError:  # there is none, or the run writes it again
+        return []
+    by_key = {config_key(trial.config.model_dump(mode="json")): trial for trial in trials} if known else {}
+    keyed = ((config_key(record.config), record.seed) for record in known)
+    return [with_seed(by_key[key], seed) for key, seed in keyed if key in by_key]
 
 
 def _left(rerun: Rerun, given_up: Collection[str]) -> bool:

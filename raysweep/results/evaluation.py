@@ -7,7 +7,7 @@ measured on the test split, if the data has one. `evaluation.json` holds the res
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raysweep.store import Record, RunFolder
@@ -34,7 +34,12 @@ class Evaluation:
     averaged: bool  # whether they are the EMA weights
     weights: str  # the sha256 of the weights
     accuracies: list[Accuracies]  # sorted by the number of views
-    networks: int = 1  # how many networks of the run were measured so far: each one more look at the test split
+    before: list[str] = field(default_factory=list)  # the sha256 of those of the run that were measured before
+
+    @property
+    def networks(self) -> int:
+        """How many networks of the run were measured so far: each is one more look at the test split."""
+        return len({self.weights, *self.before})
 
     @property
     def test_acc(self) -> float | None:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.results.ranking import is_whole
+from raysweep.results.ranking import has_ended, is_whole
 from raysweep.results.winner import LOOKED_AT, Sample
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective
 
 BoolArray = NDArray[np.bool_]
+_known: WeakKeyDictionary[RunFolder, dict[str, BoolArray | None]] = WeakKeyDictionary()
+"""What was read of each run folder, by the file's checksum: each round of `confirm` looks at it again."""
 
 
 def pack(correct: BoolArray) -> bytes:
@@ -48,8 +52,13 @@ def read_correct(folder: RunFolder, record: Record) -> BoolArray | None:
 
 
 def correct_of(folder: RunFolder, records: Sequence[Record]) -> list[BoolArray | None]:
-    """Return `read_correct` of each record; on an object store several are read at once."""
-    return folder.files.for_each(partial(read_correct, folder), records)
+    """Return `read_correct` of each record; on an object store several are read at once, and each once."""
+    known = _known.setdefault(folder, {})
+    files = [record.weights["correct"].sha256 if "correct" in record.weights else "" for record in records]
+    new = [record for record, file in zip(records, files, strict=True) if file and file not in known]
+    for record, correct in zip(new, folder.files.for_each(partial(read_correct, folder), new), strict=True):
+        known[record.weights["correct"].sha256] = correct
+    return [known.get(file) for file in files]
 
 
 def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder: RunFolder) -> list[Sample]:
@@ -62,7 +71,13 @@ def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder
     if len({record.conditions.get("data") for record in looked_at}) > 1:
         looked_at = []
     correct = dict(zip((record.id for record in looked_at), correct_of(folder, looked_at), strict=True))
-    return [_sample(records, [correct.get(record.id) for record in records], objective) for records in counting]
+    return [
+        replace(
+            _sample(whole, [correct.get(record.id) for record in whole], objective),
+            lost=sum(map(has_ended, records)) - len(whole),
+        )
+        for records, whole in zip(configs, counting, strict=True)
+    ]
 
 
 def _sample(records: Sequence[Record], correct: Sequence[BoolArray | None], objective: Objective) -> Sample:

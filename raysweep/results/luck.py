@@ -36,6 +36,12 @@ class Sample:
 
     scores: Sequence[float]  # of each seed, finite; more is better
     correct: Bools | None = None  # seeds x images: what each seed's best epoch got right; None where it is not known
+    lost: int = 0  # seeds that were trained and have no score: they diverged or failed
+
+    @property
+    def trained(self) -> int:
+        """How many seeds were trained."""
+        return len(self.scores) + self.lost
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -82,6 +82,13 @@ class Mistakes:
             return False
         is_winners = _is_of(self.winner, winner, "best")
         return is_winners and (self.rival is None or rival is None or _is_of(self.rival, rival, "correct"))
+
+
+def still_true(mistakes: Mistakes, winner: Record, rival: Record | None) -> Mistakes | None:
+    """Return the mistakes without a runner-up that is another one now; None if they are of another winner."""
+    if mistakes.is_of(winner, rival):
+        return mistakes
+    return replace(mistakes, rival=None) if _is_of(mistakes.winner, winner, "best") else None
 
 
 def _is_of(answers: Answers, record: Record, kind: str) -> bool:

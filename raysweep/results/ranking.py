@@ -84,8 +84,8 @@ class RankedConfig:
 
     @cached_property
     def scores(self) -> SeedScores:
-        """The scores by which it was chosen."""
-        return SeedScores.of(self.search)
+        """The scores by which it was chosen: of what trained to the end, if any did, else of what there is."""
+        return SeedScores.of(filter(is_whole, self.search) if self.is_comparable else self.search)
 
     @cached_property
     def fresh_scores(self) -> SeedScores:
@@ -120,8 +120,8 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
     """Sort configs best first; those without a score come last.
 
     They go by the mean over their seeds, then by the id of their best seed. Those with trials in `fresh_ids` come
-    first once each has ended one of these: the more of them have a score, since who cannot win gets no more, and then
-    by the mean of these; of equal ones, by the mean of the others.
+    first: the more of these they were given, since who cannot win gets no more, and then by the mean of these; of equal
+    ones, by the mean of the others. A round of them counts once all its trials have ended.
     """
     sign = -1 if objective.maximize else 1
     by_config: defaultdict[str, list[Record]] = defaultdict(list)
@@ -131,18 +131,21 @@ def rank(records: Iterable[Record], objective: Objective, fresh_ids: Collection[
         RankedConfig(tuple(sorted(trials, key=lambda record: _order(record, sign))), fresh_ids)
         for trials in by_config.values()
     ]
-    finalists = [config for config in configs if config.fresh]
-    is_confirmed = all(any(has_ended(record) for record in config.fresh) for config in finalists)
+    rounds = min((_ended(config) for config in configs if _ended(config) < len(config.fresh)), default=len(fresh_ids))
 
     def key(config: RankedConfig) -> tuple[bool, float, float, float, str]:
-        rounds = config.fresh_scores.seeds if is_confirmed else 0
-        fresh, own = (
-            math.inf if scores.mean is None else sign * scores.mean for scores in (config.fresh_scores, config.scores)
-        )
-        first = config.best or config.trials[0]
-        return config.best is None, -rounds, fresh if rounds else own, own, first.id
+        counted = min(_ended(config), rounds)
+        fresh = SeedScores.of(filter(is_whole, sorted(config.fresh, key=lambda record: record.seed)[:counted]))
+        own, first = config.scores.mean, config.best or config.trials[0]
+        mean = own if fresh.mean is None else fresh.mean
+        by_mean, by_own = (math.inf if each is None else sign * each for each in (mean, own))
+        return config.best is None, 0 if fresh.mean is None else -counted, by_mean, by_own, first.id
 
     return sorted(configs, key=key)
+
+
+def _ended(config: RankedConfig) -> int:
+    return sum(map(has_ended, config.fresh))
 
 
 def _order(record: Record, sign: int) -> tuple[bool, float, str]:

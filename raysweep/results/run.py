@@ -126,6 +126,7 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, t
     records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
+        record = record.with_(name=planned.name, axes=planned.axes, config=planned.config)
         records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
     configs = rank(records, objective, {planned.id for planned in resolved.fresh})
     return SweepResult(folder.name, folder.path, objective, configs, folder, resolved.document, is_driven)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from raysweep.results.evaluation import read_evaluation
 from raysweep.results.evidence import samples_of
 from raysweep.results.ranking import RankedConfig, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import setting_text, varied_settings
-from raysweep.results.winner import Estimate, Verdict, judge
+from raysweep.results.winner import Estimate, Verdict, judge, still_racing
 from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, format_score, percent, points
 
@@ -54,30 +55,40 @@ class Judgement:
         return {"score": self.sign * estimate.score, "low": low, "high": high}
 
 
-def judgement_of(result: SweepResult, named: str) -> Judgement | None:
+def judgement_of(result: SweepResult, named: str | None) -> Judgement | None:
     """Return what can be said of the best config; None while the sweep itself goes on.
 
     Configs are compared of which a seed trained to the end; there must be two.
 
-    `named` is how a command names the sweep.
+    `named` is how a command names the sweep; None where only its run folder is known.
     """
     configs = [config for config in result.configs if config.is_comparable]
     if len(configs) < 2 or not all(has_ended(record) for config in result.configs for record in config.search):
         return None
-    sign = 1 if result.objective.maximize else -1
+    first, sign = configs[0], 1 if result.objective.maximize else -1
 
     def by_search(config: RankedConfig) -> tuple[bool, float]:
         return not config.fresh, -sign * config.scores.mean if config.scores.mean is not None else 0.0
 
     configs.sort(key=by_search)
     finalists = [config for config in configs if config.fresh]
-    confidence = (result.resolved["sweep"].get("confirm") or {}).get("confidence", Confirm().confidence)
+    known = result.resolved["sweep"].get("confirm") or {}
+    confidence, seeds = known.get("confidence", Confirm().confidence), int(known.get("seeds", 0))
     search = samples_of([config.search for config in configs], result.objective, result.folder)
     fresh = samples_of([config.fresh for config in finalists], result.objective, result.folder)
-    verdict = judge(search, fresh, confidence)
+    verdict = judge(search, fresh, confidence, configs.index(first))
+    if verdict and "acc" in result.objective.metric:
+        verdict = _clipped(verdict)
     labels = _labels(configs)
-    sentences = _Words(result, configs, labels, named).sentences(verdict, confidence)
+    goes_on = bool(fresh) and bool(still_racing(search, fresh, seeds, confidence))
+    sentences = _Words(result, configs, labels, named, goes_on, seeds).sentences(verdict, confidence)
     return Judgement(configs, labels, verdict, confidence, sign, sentences)
+
+
+def _clipped(verdict: Verdict) -> Verdict:
+    """Return the verdict on accuracies with no interval beyond 0 to 1."""
+    estimates = [replace(each, low=max(0.0, each.low), high=min(1.0, each.high)) for each in verdict.estimates]
+    return replace(verdict, low=max(0.0, verdict.low), high=min(1.0, verdict.high), estimates=estimates)
 
 
 def _labels(configs: Sequence[RankedConfig]) -> list[str]:
@@ -93,10 +104,18 @@ def _labels(configs: Sequence[RankedConfig]) -> list[str]:
 class _Words:
     """Puts a verdict into words; `named` is how a command names the sweep."""
 
-    def __init__(self, result: SweepResult, configs: Sequence[RankedConfig], labels: Sequence[str], named: str) -> None:
+    def __init__(
+        self,
+        result: SweepResult,
+        configs: Sequence[RankedConfig],
+        labels: Sequence[str],
+        named: str | None,
+        goes_on: bool,
+        seeds: int,
+    ) -> None:
         self._result, self._configs, self._labels, self._named = result, configs, labels, named
+        self._goes_on, self._seeds = goes_on, seeds
         self._metric, self._sign = result.objective.metric, 1 if result.objective.maximize else -1
-        self._seeds = int((result.resolved["sweep"].get("confirm") or {}).get("seeds", 0))
 
     def sentences(self, verdict: Verdict | None, confidence: float) -> list[str]:
         """Say who won and how much of its score was luck, who may be as good, and what was chosen on which images."""
@@ -110,14 +129,15 @@ class _Words:
     def _unknown(self) -> str:
         score = self._score(self._configs[0].scores.mean)
         return (
-            f"{self._labels[0]} has the best score, {score}, but each config was trained with one seed, so whether it "
+            f"{self._labels[0]} has the best score, {score}, but no config has the scores of two seeds, so whether it "
             f"is the best config cannot be known. {self._to_find_out()}"
         )
 
     def _who(self, verdict: Verdict, winner: RankedConfig) -> str:
-        who = f"{'Winner' if verdict.is_clear else 'Probable winner'}: {self._labels[verdict.winner]}"
-        seeds = count_of(winner.ranked_by.seeds, "fresh seed" if winner.fresh else "seed")
-        return f"{who}, {self._score(winner.ranked_by.mean)} on {seeds}."
+        is_likeliest = verdict.chances[verdict.winner] >= max(verdict.chances)
+        who = "Winner" if verdict.is_clear else "Probable winner" if is_likeliest else "Ranked first"
+        seeds = count_of(winner.ranked_by.seeds, "fresh seed" if winner.fresh_scores.seeds else "seed")
+        return f"{who}: {self._labels[verdict.winner]}, {self._score(winner.ranked_by.mean)} on {seeds}."
 
     def _expected(self, verdict: Verdict, confidence: float) -> str:
         low, high = sorted((self._sign * verdict.low, self._sign * verdict.high))
@@ -132,8 +152,8 @@ class _Words:
         amount = points(abs(luck)) if "acc" in self._metric else f"{abs(luck):.3g}"
         chosen_by = f"It was chosen by {self._score(scores.mean)} on {count_of(scores.seeds, 'seed')}"
         if not float(amount.split()[0]):
-            return f"{chosen_by}, which was no luck."
-        return f"{chosen_by}; {amount} of that were luck." if luck > 0 else f"{chosen_by}; bad luck took {amount}."
+            return f"{chosen_by}; as far as can be told, none of that was luck."
+        return f"{chosen_by}; {amount} of that were luck." if luck > 0 else f"{chosen_by}; bad luck cost it {amount}."
 
     def _lost(self, winner: RankedConfig) -> Iterator[str]:
         """Say which of the winner's seeds have no score."""
@@ -150,31 +170,39 @@ class _Words:
         texts = [f"{self._labels[place]} ({chance_text(verdict.chances[place])})" for place in named]
         names = ", ".join(texts) + (f" and {count_of(more, 'other')}" if more else "")
         own = chance_text(verdict.chances[verdict.winner])
-        text = f"With a probability of {own} it is the best; it cannot be told from {names}."
+        text = f"It is the best with a probability of {own}, and cannot be told from {names}."
         return text if winner.fresh else f"{text} {self._to_find_out()}"
 
     def _what_more_seeds_could(self, verdict: Verdict, winner: RankedConfig) -> Iterator[str]:
-        """Say that fresh seeds still train, or why there are no more though the winner is not clear."""
+        """Say that the race goes on, or why there are no more seeds though the winner is not clear."""
         left = sum(not has_ended(record) for config in self._configs for record in config.fresh)
         if left:
             yield f"{count_of(left, 'trial')} with fresh seeds {'has' if left == 1 else 'have'} not ended yet."
-        elif winner.fresh and not verdict.is_clear and winner.fresh_scores.seeds < self._seeds:
+        elif self._goes_on:
+            yield "The race is not over: run it again to go on."
+        elif winner.fresh and not verdict.is_clear and len(winner.fresh) < self._seeds:
             yield "More seeds could hardly tell."
 
     def _to_find_out(self) -> str:
+        if self._named is None:
+            return "To find out: `raysweep confirm`, with the sweep file that it was run from."
         return f"To find out: python -m raysweep confirm {self._named}"
 
     def _chosen_on(self, images: int | None) -> str:
         """Say what was chosen on which images, and how often the test images were looked at."""
-        on = f"the same {images:,} validation images" if images else "the same validation images"
-        text = f"Epochs, settings and winner were chosen on {on}"
-        evaluation = self._result.evaluation
-        if evaluation and evaluation.test_acc is not None:
-            looks = f"looked at {'once' if evaluation.networks == 1 else f'for {evaluation.networks} networks'}"
-            return f"{text}; on the test images, {looks}, it reaches {percent(evaluation.test_acc)}."
-        best = self._result.best
-        has_test = best is not None and best.conditions.get("test_images")
-        return f"{text}; {'the test images were not looked at' if has_test else 'there are no test images'}."
+        what = "Epochs, settings and winner were chosen on"
+        if len({config.trials[0].conditions.get("data") for config in self._configs}) > 1:
+            return f"{what} validation images that differ between configs, so their scores need not compare."
+        text = f"{what} the same {images:,} validation images" if images else f"{what} the same validation images"
+        best, evaluation = self._result.best, read_evaluation(self._result.folder)
+        if best is None or not best.conditions.get("test_images"):
+            return f"{text}; there are no test images."
+        if evaluation is None or evaluation.test_acc is None:
+            return f"{text}; the test images were not looked at."
+        looks = f"looked at {'once' if evaluation.networks == 1 else f'for {evaluation.networks} networks'}"
+        if not evaluation.is_of(best):
+            return f"{text}; the test images, {looks}, were not looked at for the winner."
+        return f"{text}; on the test images, {looks}, it reaches {percent(evaluation.test_acc)}."
 
     def _score(self, score: float | None) -> str:
         return percent(score) if "acc" in self._metric and score is not None else format_score(score, self._metric)

@@ -70,15 +70,17 @@ class Verdict:
         return self.chosen_by - self.score
 
 
-def judge(search: Sequence[Sample], fresh: Sequence[Sample] = (), confidence: float = 0.95) -> Verdict | None:
+def judge(
+    search: Sequence[Sample], fresh: Sequence[Sample] = (), confidence: float = 0.95, winner: int | None = None
+) -> Verdict | None:
     """Return who won and how surely; None where it cannot be known: no config has two seeds.
 
-    `search` is ranked best first by mean; `fresh[i]` is the config of `search[i]` on fresh seeds. The winner is that of
-    the ranking (`ranked_first`). The outcome depends neither on the order of seeds nor on chance. Images count where
-    each config that is looked at has `correct` for all its seeds, over the same images; else the verdict rests on seeds
-    alone.
+    `search` is ranked best first by mean; `fresh[i]` is the config of `search[i]` on fresh seeds. `winner` is the place
+    of the config that all tables rank first; by default that of `ranked_first`, which is the same between rounds. The
+    outcome depends neither on the order of seeds nor on chance. Images count where each config that is looked at has
+    `correct` for all its seeds, over the same images; else the verdict rests on seeds alone.
     """
-    winner = ranked_first(fresh)
+    winner = ranked_first(fresh) if winner is None else winner
     evidence = _weigh(_pooled(search, fresh), winner)
     if evidence is None:
         return None
@@ -109,15 +111,14 @@ def still_racing(search: Sequence[Sample], fresh: Sequence[Sample], seeds: int, 
 
     It is over when all have `seeds` fresh seeds, when the winner is clear, or when the seeds that are left could hardly
     tell. Then the leader trains on alone: once, so that it is ranked first (see `ranked_first`), and as long as that
-    makes its interval narrower. A finalist leaves when it is most improbably the best, or if it has fewer scores than
-    others, and does not come back.
+    makes its interval narrower. A finalist leaves when it is most improbably the best, and does not come back.
     """
-    most = max((len(sample.scores) for sample in fresh), default=0)
+    most = max((sample.trained for sample in fresh), default=0)
     if most == 0 or most >= seeds:
         return list(range(len(fresh))) if most < seeds else []
     evidence = _weigh(_pooled(search, fresh), ranked_first(fresh))
     if evidence is None:
-        return [place for place, sample in enumerate(fresh) if len(sample.scores) == most]
+        return [place for place, sample in enumerate(fresh) if sample.trained == most]
     draws = evidence.draws
     still = np.array([each for each, place in enumerate(evidence.places) if _seeds(fresh, int(place)) == most])
     leader = _likeliest(draws, still)
@@ -132,17 +133,17 @@ def still_racing(search: Sequence[Sample], fresh: Sequence[Sample], seeds: int, 
 
 
 def ranked_first(fresh: Sequence[Sample]) -> int:
-    """Return the place of the config that is ranked first: of those with most fresh seeds the best by these.
+    """Return the place of the config that is ranked first: the best, by fresh seeds, of those with most of them.
 
     Without fresh seeds it is the best of the search. This is the order of `results.ranking`, which all tables have.
     """
-    most = max((len(sample.scores) for sample in fresh), default=0)
-    last = [place for place, sample in enumerate(fresh) if most and len(sample.scores) == most]
+    most = max((sample.trained for sample in fresh), default=0)
+    last = [place for place, sample in enumerate(fresh) if sample.scores and sample.trained == most]
     return max(last, key=lambda place: (fmean(fresh[place].scores), -place), default=0)
 
 
 def _seeds(fresh: Sequence[Sample], place: int) -> int:
-    return len(fresh[place].scores) if place < len(fresh) else 0
+    return fresh[place].trained if place < len(fresh) else 0
 
 
 def _likeliest(draws: Floats, candidates: Ints) -> int:

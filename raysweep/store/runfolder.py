@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ class RunFolder:
         self._known: dict[str, Record | None] = {}
         self._stamps: dict[str, tuple[int, float]] = {}  # of the records that are known
         self._holds_lease = False
+        self._reading = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -149,7 +151,13 @@ class RunFolder:
         times say what that is, and which trials have no record at all. Where the caller knows which trials may have
         `changed`, nothing is looked up. `tell` shows how far the reading has come.
         """
-        trial_ids, known = list(trial_ids), self._known.copy()
+        with self._reading:  # the driver reads on several threads
+            return self._records(list(trial_ids), lenient, changed, tell)
+
+    def _records(
+        self, trial_ids: list[str], lenient: bool, changed: Collection[str] | None, tell: Tell
+    ) -> dict[str, Record | None]:
+        known = self._known.copy()
         stamps = self._record_stamps(trial_ids, tell) if changed is None else {}
         if changed is None:
             known |= dict.fromkeys(id for id in trial_ids if id not in stamps)

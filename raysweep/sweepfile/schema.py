@@ -178,9 +178,9 @@ class Checkpoints(Config):
 class Confirm(Config):
     """Whether the winner is the winner (docs/winner.md): the best configs are trained again, with fresh seeds."""
 
-    top: Annotated[int, Field(ge=2)] = 5
+    top: Annotated[int, Field(ge=2, le=100)] = 5
     """How many configs, the best of the sweep, are trained again."""
-    seeds: Annotated[int, Field(ge=2)] = 5
+    seeds: Annotated[int, Field(ge=2, le=100)] = 5
     """Fresh seeds for each of them, a round at a time; a config that can no longer be the best gets no more."""
     confidence: Fraction01 = 0.95
     """How sure what is said of the winner is to be."""
@@ -319,7 +319,8 @@ class Sweep(Config):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     confirm: Confirm | None = None
-    """Train the best configs again, with fresh seeds, to tell whether the winner is one; `{}` has the defaults."""
+    """Train the best configs again, with fresh seeds, to tell whether the winner is really the best; `{}` has the
+    defaults. Without this key what the last run did stands; `null` is never."""
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)

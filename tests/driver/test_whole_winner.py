@@ -81,7 +81,8 @@ def test_a_run_whose_winner_turns_out_to_have_damaged_weights_at_its_end_says_so
 ) -> None:
     first, *_ = ends("finished", tmp_path)
     (tmp_path / "runs/made/trials" / first.id / first.weights["best"].file).write_bytes(b"")
-    monkeypatch.setattr(before, "_rerun_to_a_whole_winner", before.rerun_of)  # as if it had been whole then
+    as_if_it_had_been_whole_then = lambda sweep, trials, _, folder: before.rerun_of(sweep, trials, folder)  # noqa: E731
+    monkeypatch.setattr(before, "_rerun_to_a_whole_winner", as_if_it_had_been_whole_then)
     assert main(["run", str(tmp_path / "made.yaml")]) == 1
     said = capsys.readouterr().err
     assert f"{first.id}: its best weights are damaged; run the same command again: it trains it anew" in said

@@ -12,7 +12,7 @@ from run_folders import CONDITIONS, curve, make_run, scoring
 
 import raysweep
 from raysweep.results import confirm
-from raysweep.results.confirm import keep_confirming, plan_race
+from raysweep.results.confirm import fresh_of_last_run, keep_confirming, plan_race
 from raysweep.results.evidence import pack
 from raysweep.results.rerun import rerun_of
 from raysweep.results.run import SweepResult
@@ -67,7 +67,7 @@ class Race:
     def plan(self, given_up: tuple[str, ...] = ()) -> list[Trial]:
         """What a driver that has just started plans."""
         search = rerun_of(self.sweep, self.trials, self.folder)
-        return plan_race(self.sweep, self.trials, search, self.folder, given_up)
+        return plan_race(self.sweep, self.trials, search, self.folder, given_up).trials
 
     def left(self) -> list[Trial]:
         return [trial for trial in self.plan() if self.folder.record(trial.id) is None]
@@ -154,7 +154,7 @@ def test_a_clear_winner_is_called_one_and_equals_are_not(tmp_path: Path) -> None
     assert judgement.verdict
     assert not judgement.verdict.is_clear
     assert judgement.sentences[0].startswith("Probable winner: ")
-    assert "it cannot be told from lr" in judgement.sentences[1]
+    assert "and cannot be told from lr" in judgement.sentences[1]
     best = equal.result().configs[0]
     assert judgement.configs[judgement.verdict.winner].name == best.name, "the ranking's first"
 
@@ -166,6 +166,33 @@ def test_with_one_seed_each_it_is_said_that_it_cannot_be_known_and_how_to_find_o
     assert judgement.verdict is None
     assert "cannot be known" in judgement.sentences[0]
     assert judgement.sentences[0].endswith("To find out: python -m raysweep confirm made.yaml")
+
+
+def test_a_round_counts_once_all_its_trials_have_ended(tmp_path: Path) -> None:
+    race = Race(tmp_path, CLOSE)
+    race.end(planned_record(race.plan()[1]))
+    first_alone = judgement_of(race.result(), "made.yaml")
+    assert first_alone
+    assert race.result().configs[0].name == "baseline_block-lr0.4", "by the search: the round is not over"
+    assert first_alone.sentences[0].startswith("Probable winner: lr 0.4, 80.")
+    assert "on 2 seeds. Expect" in first_alone.sentences[0], "it has no fresh one yet"
+    assert first_alone.sentences[1].endswith("2 trials with fresh seeds have not ended yet.")
+
+
+def test_a_fresh_seed_that_diverges_does_not_put_its_config_out(tmp_path: Path) -> None:
+    race = Race(tmp_path, CLOSE)
+    for place, trial in enumerate(race.plan()):
+        race.end(planned_record(trial), status="finished" if place else "diverged")
+    assert seeds_of(race.plan())[0.4] == [1000, 1001]
+
+
+def test_the_fresh_seeds_of_the_last_run_are_known_though_a_trial_of_the_sweep_is_left(tmp_path: Path) -> None:
+    race = Race(tmp_path, CLOSE)
+    planned = race.run()
+    write_resolved(race.folder, race.sweep, b"", race.trials, [], planned)
+    assert [trial.id for trial in fresh_of_last_run(race.trials, race.folder)] == [trial.id for trial in planned]
+    without_best = [trial for trial in race.trials if trial.config.model_dump()["lr"] != 0.4]
+    assert seeds_of(fresh_of_last_run(without_best, race.folder))[0.4] == []
 
 
 def test_losses_are_judged_by_seeds_alone(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_fresh_seeds_decide_once_each_finalist_has_one_and_more_rounds_come_firs
     assert order(good, bad) == [0.1, 0.2]
     assert order(good, bad.with_(status="running")) == [0.2, 0.1], "not all have one"
     assert order(good, bad, fresh(0.2, 1, 0.2)) == [0.2, 0.1], "the other has left the race"
+    late = fresh(0.1, 1, 0.5, status="running")
+    assert order(good, bad, late, fresh(0.2, 1, 0.25)) == [0.1, 0.2], "the second round is not over"
     assert order(good.with_(status="diverged"), bad) == [0.2, 0.1]
     assert order(good, fresh(0.2, 0, 0.24)) == [0.2, 0.1], "of equals, the one that was better before"
 

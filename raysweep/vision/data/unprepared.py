@@ -49,12 +49,13 @@ def open_unprepared(paths: Sequence[Path], classes: Sequence[str]) -> Unprepared
         return found[0]
     names = [f"{each.where}/{name}" if each.where else name for each in found for name in each.names]
     ways = dict.fromkeys(each.labelled_by for each in found if any(label is not None for label in each.labels))
+    others = [way for way in ways if way != "name"]
     return Unprepared(
         names=names,
         labels=[label for each in found for label in each.labels],
         encoded=chain.from_iterable(each.encoded for each in found),
         where=None,
-        labelled_by=", ".join(ways),
+        labelled_by=", ".join(others) or "name",
     )
 
 

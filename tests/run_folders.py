@@ -71,7 +71,7 @@ def make_run(
         metrics = curve(planned.epochs, float(planned.config["lr"]), place)
         finished = planned.with_(status="finished", metrics=metrics, conditions=CONDITIONS)
         record = end(finished.with_(best=best_epoch(metrics, sweep.objective)), place)
-        plan.append(planned_entry(record))
+        plan.append(planned_entry(planned if record.status == "planned" else record))
         if record.status != "planned":
             run.commit(record.with_(best=best_epoch(record.metrics, sweep.objective)), {})
     versions = {"raysweep": "0.1.0", "python": "3.11", "torch": "2.14.1", "ray": "2.60.0"}

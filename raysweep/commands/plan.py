@@ -40,6 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     context = Context.of(arguments, DATA_LIES_BESIDE_IT if arguments.time else None)
     sweep, edits = context.sweep, _edits(context)
     trials = edits.trials if edits else context.trials
+    if edits:
+        from raysweep.results.confirm import keep_confirming
+
+        sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)
     timings = _time(context) if arguments.time else None
     if arguments.json:
@@ -47,7 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     print_columns(*_table(trials, cost))
-    lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *_confirm_lines(sweep, trials)]
+    lines = [*_cohort_lines(cost), _epochs_line(trials, cost)]
+    if race := _race(sweep, trials):
+        more = count_of(race["trials_at_most"], "more trial")
+        lines.append(
+            f"confirm: the best {race['configs']} configs, with {race['seeds']} fresh seeds at most: up to {more}"
+        )
     lines += edits.in_words() if edits else []
     lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
     say("\n".join(lines))
@@ -76,6 +85,7 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequen
     document = plan_as_json(sweep, trials)
     document["expected_epochs"] = sum(cost.expected_epochs.values())
     document["rungs"] = [str(rung) for rung in cost.rungs]
+    document["confirm"] = _race(sweep, trials)
     document["cohorts"] = [vars(cohort) for cohort in cost.cohorts]
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]
@@ -136,14 +146,15 @@ def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
     return line + (f", {expected:,.0f} ({expected / cost.epochs:.0%}) expected" if cost.rungs else "")
 
 
-def _confirm_lines(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
+def _race(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, int] | None:
+    """Return how many trials `confirm` adds at most; they are in no other number of the plan."""
     if sweep.confirm is None:
-        return []
+        return None
     from raysweep.sweepfile.plan import config_key
 
-    top = min(sweep.confirm.top, len({config_key(trial.config.model_dump(mode="json")) for trial in trials}))
-    most = count_of(top * sweep.confirm.seeds, "more trial")
-    return [f"confirm: the best {top} configs, with {sweep.confirm.seeds} fresh seeds at most: up to {most}"]
+    configs = min(sweep.confirm.top, len({config_key(trial.config.model_dump(mode="json")) for trial in trials}))
+    seeds = sweep.confirm.seeds
+    return {"configs": configs, "seeds": seeds, "trials_at_most": configs * seeds}
 
 
 def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing]) -> Mapping[str, float]:

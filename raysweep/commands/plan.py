@@ -54,9 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     lines = [*_cohort_lines(cost), _epochs_line(trials, cost)]
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
-        lines.append(
-            f"confirm: the best {race['configs']} configs, with {race['seeds']} fresh seeds at most: up to {more}"
-        )
+        seeds = f"{race['seeds']} fresh seeds at most"
+        lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
     lines += edits.in_words() if edits else []
     lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
     say("\n".join(lines))

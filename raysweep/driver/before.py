@@ -317,7 +317,7 @@ def _setting(run: Run, slot: Slot) -> TaskSetting:
 
 
 def _first_line(run: Run, left: Sequence[Record]) -> str:
-    if run.fresh:
+    if {record.id for record in left} <= {trial.id for trial in run.fresh}:
         seeds = some_of([str(seed) for seed in dict.fromkeys(record.seed for record in left)])
         return f"{run.sweep.name}: is the winner the winner? {count_of(len(left), 'trial')} with fresh seeds ({seeds})"
     begun = sum(record.has_begun for record in left)

@@ -28,7 +28,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
-from raysweep.errors import UserError
+from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
 from raysweep.halving.scores import score_again
@@ -101,8 +101,12 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
         """Return fresh seeds for these processes, unless Tune's own ASHA would stop them, or their data is not here."""
         if isinstance(run.scheduler, RayAshaConfig):
             return None
-        fresh = next_round(run)
-        return stage_of(fresh) if fresh and is_prepared(run, on, fresh) else None
+        try:
+            fresh = next_round(run)
+            return stage_of(fresh) if fresh and is_prepared(run, on, fresh) else None
+        except StorageError as error:  # Tune, which asks, would make a traceback of it
+            run.stop.request(fault=str(error))
+            return None
 
     return TrialQueue(
         stage_of(left),

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     sweep, edits = context.sweep, _edits(context)
     trials = edits.trials if edits else context.trials
     if edits:
-        from raysweep.results.confirm import keep_confirming
+        from raysweep.results.rerun import keep_confirming
 
         sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)

@@ -12,7 +12,7 @@ from raysweep.driver.before import Run, TrainedOn, connected, next_round, prepar
 from raysweep.driver.during import evaluate_best, train
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
 from raysweep.errors import Interrupted, LimitReached
-from raysweep.results.confirm import keep_confirming
+from raysweep.results.rerun import keep_confirming
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import Sweep, load_sweep, storage_of

@@ -15,30 +15,10 @@ from raysweep.results.ranking import rank
 from raysweep.results.rerun import GOING_ON, Rerun, rerun_of
 from raysweep.results.winner import still_racing
 from raysweep.store import Record, RunFolder
-from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.resolved import read_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial, config_key, fresh_seeds, with_seed
-from raysweep.sweepfile.schema import Confirm, NoneConfig
-
-
-def keep_confirming(sweep: Sweep, folder: RunFolder, is_asked_for: bool = False) -> Sweep:
-    """Return the sweep with the `confirm` of its file or, if the file has no such key, of the run folder's last run.
-
-    So an ordinary rerun after `raysweep confirm`, where it `is_asked_for`, does not forget the fresh seeds.
-    """
-    if sweep.confirm or ("confirm" in sweep.model_fields_set and not is_asked_for):
-        return sweep
-    confirm = _last_confirm(folder) or (Confirm() if is_asked_for else None)
-    return sweep.model_copy(update={"confirm": confirm}) if confirm else sweep
-
-
-def _last_confirm(folder: RunFolder) -> Confirm | None:
-    try:
-        last = read_resolved(folder, lenient=True).document["sweep"].get("confirm")
-        return checked(Confirm, last) if last else None
-    except (StorageError, DamagedFileError):  # the rerun writes it again
-        return None
+from raysweep.sweepfile.schema import NoneConfig
 
 
 def without_rungs(sweep: Sweep) -> Sweep:

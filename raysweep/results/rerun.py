@@ -17,11 +17,13 @@ from raysweep.halving.replay import is_done, replay
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop
+from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials
+from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, counting
 
 Fate = Literal["new", "to_continue", "failed", "finished", "stopped", "diverged"]
@@ -46,6 +48,25 @@ class Rerun:
 def trials_of(sweep: Sweep, folder: RunFolder) -> list[Trial]:
     """Return a sweep's trials, by the ids that they have in the run folder, which may be empty."""
     return keep_ids(plan_trials(sweep), set(folder.trial_ids(deleted_too=True)))
+
+
+def keep_confirming(sweep: Sweep, folder: RunFolder, is_asked_for: bool = False) -> Sweep:
+    """Return the sweep with the `confirm` of its file or, if the file has no such key, of the run folder's last run.
+
+    So an ordinary rerun after `raysweep confirm`, where it `is_asked_for`, does not forget the fresh seeds.
+    """
+    if sweep.confirm or ("confirm" in sweep.model_fields_set and not is_asked_for):
+        return sweep
+    confirm = _last_confirm(folder) or (Confirm() if is_asked_for else None)
+    return sweep.model_copy(update={"confirm": confirm}) if confirm else sweep
+
+
+def _last_confirm(folder: RunFolder) -> Confirm | None:
+    try:
+        last = read_resolved(folder, lenient=True).document["sweep"].get("confirm")
+        return checked(Confirm, last) if last else None
+    except (StorageError, DamagedFileError):  # the rerun writes it again
+        return None
 
 
 def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: bool = False) -> Rerun:

@@ -12,9 +12,9 @@ from run_folders import CONDITIONS, curve, make_run, scoring
 
 import raysweep
 from raysweep.results import confirm
-from raysweep.results.confirm import fresh_of_last_run, keep_confirming, plan_race
+from raysweep.results.confirm import fresh_of_last_run, plan_race
 from raysweep.results.evidence import pack
-from raysweep.results.rerun import rerun_of
+from raysweep.results.rerun import keep_confirming, rerun_of
 from raysweep.results.run import SweepResult
 from raysweep.results.verdict import judgement_of
 from raysweep.store import Record, RunFolder

@@ -172,7 +172,7 @@ class Checkpoints(Config):
     every_minutes: PositiveFloat = 5.0
     """Minutes between two commits of a running trial."""
     keep_best: PositiveInt = 3
-    """How many finished trials, best first, keep their best weights."""
+    """How many configs, best first, keep the best weights of their best seed."""
 
 
 class Confirm(Config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from run_folders import CONDITIONS, curve, make_run, scoring
 import raysweep
 from raysweep.results import confirm
 from raysweep.results.confirm import fresh_of_last_run, plan_race
+from raysweep.results.evaluation import Accuracies, Evaluation, write_evaluation
 from raysweep.results.evidence import pack
 from raysweep.results.rerun import keep_confirming, rerun_of
 from raysweep.results.run import SweepResult
@@ -193,6 +195,28 @@ def test_the_fresh_seeds_of_the_last_run_are_known_though_a_trial_of_the_sweep_i
     assert [trial.id for trial in fresh_of_last_run(race.trials, race.folder)] == [trial.id for trial in planned]
     without_best = [trial for trial in race.trials if trial.config.model_dump()["lr"] != 0.4]
     assert seeds_of(fresh_of_last_run(without_best, race.folder))[0.4] == []
+
+
+def test_it_is_said_how_often_the_test_images_were_looked_at(tmp_path: Path) -> None:
+    race = Race(tmp_path, CLOSE)
+    race.run()
+
+    def chosen_on() -> str:
+        judgement = judgement_of(race.result(), "made.yaml")
+        assert judgement
+        return judgement.sentences[2].partition("; ")[2]
+
+    best = race.result().best
+    assert best
+    race.folder.commit(best.with_(conditions={**best.conditions, "test_images": 500}), {})
+    assert chosen_on() == "the test images were not looked at."
+    evaluation = Evaluation(best.id, 2, False, best.weights["best"].sha256, [Accuracies(0, 0.8, 0.7)])
+    write_evaluation(race.folder, evaluation)
+    assert chosen_on() == "on the test images, looked at once, it reaches 70.0 %."
+    write_evaluation(race.folder, replace(evaluation, before=["those of another"]))
+    assert chosen_on() == "on the test images, looked at for 2 networks, it reaches 70.0 %."
+    write_evaluation(race.folder, replace(evaluation, id="another", weights="its weights"))
+    assert chosen_on() == "the test images, looked at once, were not looked at for the winner."
 
 
 def test_losses_are_judged_by_seeds_alone(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ def raise_at_once() -> None:
     raise ArithmeticError("raised on purpose")
 
 
+def raise_soon() -> None:
+    """Raise once the first rank is deep in its loop: before that, it would be woken."""
+    like_nccl()
+    time.sleep(3)
+    raise ArithmeticError("raised on purpose")
+
+
 def raise_while_busy() -> None:
     """As a network that runs out of memory while gradients are on their way."""
     import threading
@@ -152,5 +159,5 @@ def test_a_process_that_nothing_wakes_notes_what_the_peer_raised_before_it_ends(
     first_rank: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(first_rank.run.remote(hear_nothing, raise_at_once, str(tmp_path / "noted"), 1), timeout=200)
+        ray.get(first_rank.run.remote(hear_nothing, raise_soon, str(tmp_path / "noted"), 1), timeout=200)
     assert (tmp_path / "noted").read_text() == "ArithmeticError('raised on purpose')"

@@ -55,9 +55,10 @@ def test_a_node_on_which_processes_die_costs_no_trial_changes_no_ranking_and_is_
 ) -> None:
     undisturbed = Command(cluster, tmp_path_factory.mktemp("undisturbed"))
     lrs = "[0.1, 0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03]"
-    undisturbed(undisturbed.sweep(lrs), "scheduler=asha", "epochs=100")
+    # So many epochs that the good node is busy until two processes have started, and died, on the bad one.
+    undisturbed(undisturbed.sweep(lrs), "scheduler=asha", "epochs=250")
     (command.folder / "broken.py").write_text(BROKEN)
-    _, err = command(command.sweep(lrs), "--import", "broken", "scheduler=asha", "epochs=100", "retries=0")
+    _, err = command(command.sweep(lrs), "--import", "broken", "scheduler=asha", "epochs=250", "retries=0")
     records = command.records("small")
     assert statuses(records) == statuses(undisturbed.records("small")), err
     assert set(statuses(records).values()) == {"finished", "stopped"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
+from raysweep.commands import run as run_command
+from raysweep.commands.context import add_sweep_flags
 
 SUMMARY = "train the best configs again, with fresh seeds, to tell whether the winner is really the best"
 
@@ -13,20 +14,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
+    parser.set_defaults(fresh=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Go on with the sweep as if its file had `confirm`; what is left of the sweep itself comes first."""
-    context = Context.of(arguments, DATA_LIES_BESIDE_IT)
-    sweep = context.sweep
-    from raysweep.driver import run_sweep
-
-    return run_sweep(
-        sweep,
-        context.folder,
-        context.named,
-        address=arguments.address,
-        imports=arguments.imports,
-        confirm=True,
-        as_json_document=arguments.json,
-    )
+    return run_command.run(arguments, confirm=True)

@@ -20,8 +20,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code."""
+def run(arguments: argparse.Namespace, confirm: bool = False) -> int:
+    """Run the sweep until it is done, a limit is reached or the user stops it; return the exit code.
+
+    `confirm`: as if its file had that key.
+    """
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
     if (count := len(context.trials)) >= MANY:
@@ -35,5 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
         address=arguments.address,
         imports=arguments.imports,
         fresh=arguments.fresh,
+        confirm=confirm,
         as_json_document=arguments.json,
     )

@@ -72,7 +72,7 @@ class Noise:
 
     @property
     def covariance(self) -> Floats:
-        """Of the observed means."""
+        """Return the covariance of the observed means."""
         return np.asarray(self.of_images + np.diag(self.typical / self.seeds))
 
     @property

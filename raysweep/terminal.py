@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WIDTH_IN_A_PIPE = 120
 COUNT_AFTER_S, COUNT_EVERY_S = 1.0, 10.0
 """Counted steps shorter than this are not shown; where nothing can be drawn, longer ones are told of this often."""
+GAP = "  "
+"""What stands between the columns of `print_columns`."""
 Tell = Callable[[str, int | None], AbstractContextManager[Callable[[], None]]]
 """Shows a step of many things, as `counting` does; called with the step in words and how many there are, if known."""
 
@@ -33,16 +35,37 @@ def print_columns(
 ) -> None:
     """Print rows in columns as wide as their widest cells, those named in `right` ending at the right.
 
-    For a thousand rows rich's tables would take a second.
+    Nothing is wrapped, and a thousand rows cost nothing; rich's tables would take a second.
     """
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     places = [str.rjust if name in right else str.ljust for name in head]
     first, *lines = (
-        "  ".join(place(cell, width) for place, cell, width in zip(places, row, widths, strict=True)).rstrip()
+        GAP.join(place(cell, width) for place, cell, width in zip(places, row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
     say(first, stderr, style="bold")
     print("\n".join(lines), file=sys.stderr if stderr else sys.stdout)
+
+
+def fit_columns(columns: dict[str, list[str]], droppable: Sequence[str], room: int) -> list[str]:
+    """Take columns away, in the order of `droppable`, until the rest is no wider than `room`; return which.
+
+    `columns` are cells by head, as `print_columns` prints them side by side.
+    """
+    widths = {head: max(map(len, (head, *cells))) + len(GAP) for head, cells in columns.items()}
+    dropped = list[str]()
+    for head in droppable:
+        if sum(widths.values()) - len(GAP) <= room:
+            break
+        if head in columns:
+            dropped.append(head)
+            del columns[head], widths[head]
+    return dropped
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text cut to at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:

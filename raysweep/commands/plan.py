@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
-    print_columns(*_table(trials, cost))
+    head, rows = _table(trials, cost)
+    print_columns(head, rows, right=("#", "seed", "epochs"))
     lines = [*_cohort_lines(cost), _epochs_line(trials, cost)]
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
@@ -98,13 +99,15 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequen
 
 def _table(trials: Sequence[Trial], cost: Cost) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of trials."""
-    axes = list(dict.fromkeys(key for trial in trials for key in trial.axes if key != "epochs"))
-    head = ["#", "trial", *axes, "seed", "epochs", *(["rungs"] if cost.rungs else [])]
+    from raysweep.sweepfile.patch import short_labels
+
+    labels = short_labels(list(dict.fromkeys(key for trial in trials for key in trial.axes if key != "epochs")))
+    head = ["#", *labels.values(), "seed", "epochs", *(["rungs"] if cost.rungs else []), "trial"]
     rows = []
     for number, trial in enumerate(trials, 1):
         rungs = [", ".join(map(str, cost.rung_epochs[trial.id]))] if cost.rungs else []
-        values = [_in_words(trial, key) for key in axes]
-        rows.append([str(number), trial.id, *values, str(trial.seed), str(trial.config.epochs), *rungs])
+        values = [_in_words(trial, key) for key in labels]
+        rows.append([str(number), *values, str(trial.seed), str(trial.config.epochs), *rungs, trial.id])
     return head, rows
 
 

@@ -34,6 +34,19 @@ def setting_text(record: Record, key: str) -> str:
     return value if isinstance(value, str) else "-" if value is None else json.dumps(value, default=str)
 
 
+def setting_texts(records: Sequence[Record], key: str) -> list[str]:
+    """Return the trials' values of a setting for people: numbers in as many digits as tell them apart."""
+    texts = [setting_text(record, key) for record in records]
+    different = set(texts) - {"-"}
+    if not are_numbers(different):
+        return texts
+    for digits in (3, 4):
+        short = {text: f"{float(text):.{digits}g}" for text in different} | {"-": "-"}
+        if len(set(short.values())) == len(short):
+            return [short[text] for text in texts]
+    return texts
+
+
 def in_order(values: Iterable[str]) -> list[str]:
     """Return the different values of a setting, numbers by size."""
     different = dict.fromkeys(values)
@@ -47,3 +60,20 @@ def are_numbers(texts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def most_telling(records: Sequence[Record], keys: Sequence[str]) -> list[str]:
+    """Return the keys in the order in which they tell these trials apart, each given those before it.
+
+    A table that has no room for all settings shows the first. Keys that tell nothing more come last, as they came.
+    """
+    texts = {key: [setting_text(record, key) for record in records] for key in keys}
+    rest, chosen = list(keys), list[str]()
+    groups = list[Any]([None] * len(records))
+    while rest:
+        finer = {key: list(zip(groups, texts[key], strict=True)) for key in rest}
+        best = max(rest, key=lambda key: len(set(finer[key])))
+        groups = finer[best]
+        rest.remove(best)
+        chosen.append(best)
+    return chosen

@@ -6,52 +6,113 @@ from collections.abc import Sequence
 
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import RankedConfig, SeedScores
+from raysweep.results.settings import (
+    are_numbers,
+    most_telling,
+    setting_texts,
+    varied_settings,
+)
 from raysweep.store import Record
-from raysweep.terminal import count_of, format_acc, format_score, print_columns, table_console, table_of
+from raysweep.sweepfile.patch import short_labels
+from raysweep.sweepfile.plan import short_id
+from raysweep.terminal import (
+    count_of,
+    fit_columns,
+    format_acc,
+    format_score,
+    print_columns,
+    say,
+    shortened,
+    table_console,
+    table_of,
+)
 
-RIGHT = ("rank", "epoch", "best at")
-MANY = 500
-"""More rows than these are printed in plain columns, since a table that fits the terminal would take seconds."""
+RIGHT = ("rank", "epoch", "best at", "val_acc", "fresh seeds")
+WIDEST = 24
+"""The most characters that a cell of settings takes."""
+OPTIONAL = ("weights", "best at")
+"""Columns that are left out first where the terminal is narrow."""
 
 
 def print_ranking(configs: Sequence[RankedConfig], metric: str, stderr: bool = False) -> None:
     """Print the table of ranked configs, with the seeds of each below it where there are several.
 
-    `metric` is the objective's.
+    Configs are told apart by the settings that vary, as many of them as the terminal has room for; the last column is
+    the end of the trial's id, by which `status --why` finds it. `metric` is the objective's.
     """
+    settings, columns = _setting_columns(configs), _columns(configs, metric)
+    shown = {"rank": columns.pop("rank"), **settings, **columns}
+    telling = _most_telling_first(configs)
+    same = ("epoch", "status") if {*columns["status"]} <= {"finished", ""} else ()
+    dropped = fit_columns(shown, [*OPTIONAL, *same, *reversed(telling[1:])], table_console(stderr).width)
+    numbers = [
+        label for label, cells in settings.items() if are_numbers({*cells} - {"", "-"})
+    ]  # a column of seeds is none
+    print_columns(list(shown), list(zip(*shown.values(), strict=True)), {*RIGHT, metric, *numbers}, stderr)
+    if left_out := [label for label in telling if label in dropped]:
+        say(f"no room for: {', '.join(left_out)}", stderr)
+
+
+def _columns(configs: Sequence[RankedConfig], metric: str) -> dict[str, list[str]]:
+    """Return the columns but for the settings, by their heads."""
     repeated = any(len(config.trials) > 1 for config in configs)
     confirmed = any(config.fresh for config in configs)
-    others = ("val_acc",) if metric != "val_acc" else ()
-    head = ("rank", "config" if repeated else "trial", "status", "epoch", metric)
-    head += (*(("fresh seeds",) if confirmed else ()), *others, "best at", "weights")
-    rows = []
+    digits = max(len(str(record.seed)) for config in configs for record in config.trials) if configs else 1
+    rows = list[dict[str, str]]()
     for place, config in enumerate(configs, 1):
-        rank = str(place) if config.best else "-"
+        of_config = {"rank": str(place) if config.best else "-"}
         if repeated:
-            rows.append([rank, *_config_cells(config, metric, confirmed), *("" for _ in others), "", ""])
+            rows.append(
+                {**of_config, "trial": count_of(len(config.search), "seed"), **_means(config, metric, confirmed)}
+            )
+            of_config = {}
         for record in config.trials:
-            cells = _trial_cells(record, metric, confirmed and record.id in config.fresh_ids, confirmed)
-            rows.append(["", f"  {cells[0]}", *cells[1:]] if repeated else [rank, *cells])
-    right = (*RIGHT, metric, "fresh seeds", *others)
-    if len(rows) > MANY:
-        print_columns(head, rows, right, stderr)
-    else:
-        table_console(stderr).print(table_of(head, rows, right))
+            cells = _trial_cells(record, metric, record.id in config.fresh_ids)
+            seed = f"seed {record.seed:<{digits}}  " if repeated else ""
+            rows.append({**of_config, **cells, "trial": seed + cells["trial"]})
+    heads = ("rank", metric, *(["fresh seeds"] if confirmed else []))
+    heads += (*(["val_acc"] if metric != "val_acc" else []), "epoch", "status", "best at", "weights", "trial")
+    return {head: [row.get(head, "") for row in rows] for head in heads}
 
 
-def _config_cells(config: RankedConfig, metric: str, confirmed: bool) -> list[str]:
-    """Return name, seeds and mean scores of a config."""
-    fresh = [format_mean(config.fresh_scores, metric)] if confirmed else []
-    return [config.name, count_of(len(config.search), "seed"), "", format_mean(config.scores, metric), *fresh]
+def _setting_columns(configs: Sequence[RankedConfig]) -> dict[str, list[str]]:
+    """Return the columns of the settings that vary; of configs that do not differ, their name."""
+    firsts = [config.trials[0] for config in configs]
+    labels = short_labels(varied_settings(firsts))
+    texts = {label: setting_texts(firsts, key) for key, label in labels.items()}
+    repeated = any(len(config.trials) > 1 for config in configs)
+    below = [
+        [""] * len(config.trials) if repeated else [] for config in configs
+    ]  # beside its seeds, which have its settings
+    return {
+        label: [cell for text, empty in zip(column, below, strict=True) for cell in (shortened(text, WIDEST), *empty)]
+        for label, column in (texts or {"config": [config.name for config in configs]}).items()
+    }
 
 
-def _trial_cells(record: Record, metric: str, is_fresh: bool, confirmed: bool) -> list[str]:
+def _most_telling_first(configs: Sequence[RankedConfig]) -> list[str]:
+    firsts = [config.trials[0] for config in configs]
+    labels = short_labels(varied_settings(firsts))
+    return [labels[key] for key in most_telling(firsts, list(labels))]
+
+
+def _means(config: RankedConfig, metric: str, confirmed: bool) -> dict[str, str]:
+    """Return the cells of a config's mean scores."""
+    fresh = {"fresh seeds": format_mean(config.fresh_scores, metric)} if confirmed else {}
+    return {metric: format_mean(config.scores, metric), **fresh}
+
+
+def _trial_cells(record: Record, metric: str, is_fresh: bool) -> dict[str, str]:
     best = record.best
-    score = format_score(best.score, metric) if best else "-"
-    scores = [score] if not confirmed else ["", score] if is_fresh else [score, ""]
-    others = [format_acc(best.val_acc if best else None)] if metric != "val_acc" else []
-    weights = [str(best.epoch), "averaged" if best.averaged else "plain"] if best else ["-", "-"]
-    return [record.id, record.status, f"{record.epoch}/{record.epochs}", *scores, *others, *weights]
+    cells = {
+        "fresh seeds" if is_fresh else metric: format_score(best.score, metric) if best else "-",
+        "epoch": f"{record.epoch}/{record.epochs}",
+        "status": record.status,
+        "best at": str(best.epoch) if best else "-",
+        "weights": "-" if not best else "averaged" if best.averaged else "plain",
+        "trial": short_id(record.id),
+    }
+    return {"val_acc": format_acc(best.val_acc if best else None), **cells}
 
 
 def format_mean(scores: SeedScores, metric: str) -> str:

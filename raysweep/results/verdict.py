@@ -11,14 +11,15 @@ from raysweep.results.evaluation import read_evaluation
 from raysweep.results.evidence import samples_of
 from raysweep.results.ranking import RankedConfig, has_ended
 from raysweep.results.run import SweepResult
-from raysweep.results.settings import setting_text, varied_settings
+from raysweep.results.settings import most_telling, setting_texts, varied_settings
 from raysweep.results.winner import Estimate, Verdict, judge, still_racing
+from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, format_score, percent, points
 
 MOST_NAMED = 3
 """As many rivals are named; of more it is said how many they are."""
-LONGEST_LABEL = 60
+LONGEST_LABEL = 90
 """Settings that take more characters are not named; the config's own name is."""
 
 
@@ -92,13 +93,17 @@ def _clipped(verdict: Verdict) -> Verdict:
 
 
 def _labels(configs: Sequence[RankedConfig]) -> list[str]:
-    """Return a short name for each config: the settings that vary, with its values."""
+    """Return a short name for each config: the settings that vary, with its values, or the most telling of them."""
     records = [config.trials[0] for config in configs]
-    keys = varied_settings(records)
-    labels = [", ".join(f"{key} {setting_text(record, key)}" for key in keys) for record in records]
-    if not keys or max(map(len, labels)) > LONGEST_LABEL:
-        return [config.name for config in configs]
-    return labels
+    keys = short_labels(varied_settings(records))
+    texts = {key: setting_texts(records, key) for key in keys}
+    telling = most_telling(records, list(keys))
+    for count in range(len(keys), 0, -1):
+        shown = [key for key in keys if key in telling[:count]]
+        labels = [", ".join(f"{keys[key]} {texts[key][place]}" for key in shown) for place in range(len(records))]
+        if max(map(len, labels)) <= LONGEST_LABEL:
+            return labels
+    return [config.name for config in configs]
 
 
 class _Words:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -53,3 +53,22 @@ def contains(config: Any, partial: Any) -> bool:
     if isinstance(config, list) and isinstance(partial, list):
         return len(config) == len(partial) and all(map(contains, config, partial))
     return bool(config == partial)
+
+
+def short_labels(keys: Sequence[str]) -> dict[str, str]:
+    """Return for each dotted key the shortest end that no other of the keys has: `width` for `model.width`.
+
+    The name of a section goes by its section: `model` for `model.name`.
+    """
+    parts = {key: key.removesuffix(".name").split(".") for key in keys}
+    labels = {}
+    for key, words in parts.items():
+        ends = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
+        others = [other for other in parts if other != key]
+        unique = (end for end in ends if not any(_ends_with(parts[other], end) for other in others))
+        labels[key] = next(unique, key)
+    return labels
+
+
+def _ends_with(words: Sequence[str], end: str) -> bool:
+    return f".{'.'.join(words)}".endswith(f".{end}")

@@ -292,6 +292,11 @@ def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
     return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}")
 
 
+def short_id(id: str) -> str:
+    """Return the end of a trial's id, by which commands find it: the hash of its config and seed."""
+    return id.rpartition("-")[2]
+
+
 def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
     """Return a plan's trials, by their former ids where these are `known`; where two share one, neither keeps it."""
     shared = Counter(trial.former_id for trial in trials)

@@ -47,20 +47,23 @@ def print_columns(
     print("\n".join(lines), file=sys.stderr if stderr else sys.stdout)
 
 
-def fit_columns(columns: dict[str, list[str]], droppable: Sequence[str], room: int) -> list[str]:
-    """Take columns away, in the order of `droppable`, until the rest is no wider than `room`; return which.
+def print_fitting(
+    columns: dict[str, list[str]], droppable: Sequence[str], right: Collection[str] = (), stderr: bool = False
+) -> None:
+    """Print cells by head side by side, without those columns that the terminal has no room for.
 
-    `columns` are cells by head, as `print_columns` prints them side by side.
+    The first of `droppable` go first; a line below the table names those of them that went.
     """
+    room = table_console(stderr).width + len(GAP)
     widths = {head: max(map(len, (head, *cells))) + len(GAP) for head, cells in columns.items()}
-    dropped = list[str]()
-    for head in droppable:
-        if sum(widths.values()) - len(GAP) <= room:
-            break
-        if head in columns:
-            dropped.append(head)
-            del columns[head], widths[head]
-    return dropped
+    going, gone = [head for head in droppable if head in columns], list[str]()
+    while going and sum(widths.values()) > room:
+        gone.append(going.pop(0))
+        del widths[gone[-1]]
+    rows = list(zip(*(columns[head] for head in widths), strict=True))
+    print_columns(list(widths), rows, right, stderr)
+    if gone:
+        say(f"no room for: {', '.join(head for head in columns if head in gone)}", stderr, style="dim")
 
 
 def shortened(text: str, most: int) -> str:
@@ -212,9 +215,17 @@ def format_score(score: float | None, metric: str) -> str:
     return format_acc(score) if "acc" in metric else f"{score:.4g}"
 
 
-def format_difference(difference: float, metric: str) -> str:
-    """Return a difference of scores: of accuracies in points."""
-    return f"{100 * difference:.2f} points" if "acc" in metric else f"{difference:.4g}"
+def format_score_and_error(score: float | None, error: float | None, metric: str) -> str:
+    """Return a score with its standard error, if there is one: 22.10 ± 0.60 %."""
+    if score is None or error is None:
+        return format_score(score, metric)
+    return f"{100 * score:.2f} ± {100 * error:.2f} %" if "acc" in metric else f"{score:.4g} ± {error:.2g}"
+
+
+def format_difference(difference: float, metric: str, signed: bool = False) -> str:
+    """Return a difference of scores: of accuracies in points; `signed` puts a + before gains."""
+    sign = "+" if signed else ""
+    return f"{100 * difference:{sign}.2f} points" if "acc" in metric else f"{difference:{sign}.4g}"
 
 
 def format_hours(hours: float) -> str:

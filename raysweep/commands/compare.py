@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_common_flags
 from raysweep.errors import UserError
-from raysweep.terminal import count_of, points, say, table_console, table_of
+from raysweep.sweepfile.patch import short_labels
+from raysweep.sweepfile.plan import short_id
+from raysweep.terminal import (
+    count_of,
+    format_difference,
+    format_score_and_error,
+    points,
+    print_fitting,
+    say,
+    shortened,
+    table_console,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from raysweep.results.comparison import Common, Comparison, CurveDifference, Scores
 
+WIDEST = 24
+"""The most characters that a setting takes in a table."""
 SUMMARY = "compare runs: settings, scores, curves"
 
 
@@ -40,51 +54,64 @@ def run(arguments: argparse.Namespace) -> int:
     for table in _tables(comparison):
         console.print(table)
         console.print()
+    if comparison.common:
+        _print_common(comparison)
+        console.print()
     for pair in comparison.pairs:
         say(_sentence(pair, comparison.metric))
     return 0
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
-    letters = [_letter(place) for place in range(len(comparison.runs))]
-    head = ["run", "name", "trials", "finished", "epochs", f"best {comparison.metric}", "best trial"]
-    runs = [_run_cells(run) for run in comparison.runs]
-    yield table_of(head, [[letter, *run] for letter, run in zip(letters, runs, strict=True)])
+    letters, metric = [_letter(place) for place in range(len(comparison.runs))], comparison.metric
+    head = ["run", "name", "trials", "finished", "epochs", f"best {metric}", "best trial"]
+    runs = [_run_cells(run, metric) for run in comparison.runs]
+    yield table_of(head, [[letter, *run] for letter, run in zip(letters, runs, strict=True)], head[2:5])
     if comparison.settings:
         rows = [[key, *(", ".join(side) for side in sides)] for key, sides in comparison.settings.items()]
         yield table_of(["setting", *letters], rows)
-    if comparison.common:
-        head = ["config", *letters, *(f"{letter} - A" for letter in letters[1:])]
-        head += [f"curves {letter} / A" for letter in letters[1:]]
-        yield table_of(head, map(_row, comparison.common))
 
 
-def _run_cells(run: dict[str, Any]) -> list[str]:
+def _print_common(comparison: Comparison) -> None:
+    """Print the configs in common, told apart by their settings, with the scores of each run."""
+    letters = [_letter(place) for place in range(len(comparison.runs))]
+    labels = list(short_labels(list(comparison.common[0].settings)).values()) or ["config"]
+    right = [*letters, *(f"{letter} - A" for letter in letters[1:])]
+    head = [*labels, *right, *(f"curves {letter} / A" for letter in letters[1:])]
+    cells = zip(*(_row(config, comparison.metric) for config in comparison.common), strict=True)
+    print_fitting(dict(zip(head, map(list, cells), strict=True)), labels[:0:-1], right)
+
+
+def _run_cells(run: dict[str, Any], metric: str) -> list[str]:
     """Return a run's cells: its best config's mean, with its standard error where that is known."""
-    score = "-" if run["score"] is None else f"{run['score']:.4f}"
-    error = "" if run["standard_error"] is None else f" ± {run['standard_error']:.4f} ({run['seeds']} seeds)"
-    return [*(str(run[name]) for name in ("name", "trials", "finished", "epochs")), score + error, run["best"] or "-"]
+    scores = format_score_and_error(run["score"], run["standard_error"], metric)
+    seeds = f" ({run['seeds']} seeds)" if run["standard_error"] is not None else ""
+    best = short_id(run["best"]) if run["best"] else "-"
+    return [*(str(run[name]) for name in ("name", "trials", "finished", "epochs")), scores + seeds, best]
 
 
-def _row(config: Common) -> list[str]:
+def _row(config: Common, metric: str) -> list[str]:
     means = [scores.mean if scores else None for scores in config.scores]
     first = means[0]
     return [
-        config.name,
-        *(_scores_text(scores) for scores in config.scores),
-        *("-" if first is None or mean is None else f"{mean - first:+.4f}" for mean in means[1:]),
+        *(shortened(text, WIDEST) for text in config.settings.values() or [config.name]),
+        *(_scores_text(scores, metric) for scores in config.scores),
+        *(
+            "-" if first is None or mean is None else format_difference(mean - first, metric, signed=True)
+            for mean in means[1:]
+        ),
         *(_curves_text(curves) for curves in config.curves[1:]),
     ]
 
 
-def _scores_text(scores: Scores | None) -> str:
+def _scores_text(scores: Scores | None, metric: str) -> str:
     if scores is None:
         return "-"
     if scores.mean is None:
         return ", ".join(scores.statuses)
-    error = "" if scores.standard_error is None else f" ± {scores.standard_error:.4f} ({scores.seeds} seeds)"
     unfinished = [status for status in scores.statuses if status != "finished"]
-    return f"{scores.mean:.4f}{error}" + (f" ({', '.join(unfinished)})" if unfinished else "")
+    text = format_score_and_error(scores.mean, scores.standard_error, metric)
+    return text + (f" ({', '.join(unfinished)})" if unfinished else "")
 
 
 def _curves_text(curves: Sequence[CurveDifference]) -> str:
@@ -100,10 +127,12 @@ def _sentence(pair: dict[str, Any], metric: str) -> str:
     letter, configs = _letter(pair["run"]), pair["configs"]
     if not configs:
         return f"{letter} and A have no scored config in common."
-    error = "" if pair["standard_error"] is None else f" (standard error {pair['standard_error']:.4f})"
+    error = pair["standard_error"]
+    known = "" if error is None else f" (standard error {format_difference(error, metric)})"
+    mean = format_difference(pair["mean_difference"], metric, signed=True)
     return (
-        f"{letter} against A, over {count_of(configs, 'config')} in common: {metric} {pair['mean_difference']:+.4f} on "
-        f"average{error}, ahead in {pair['ahead']} of {configs}."
+        f"{letter} against A, over {count_of(configs, 'config')} in common: {metric} {mean} on average{known}, "
+        f"ahead in {pair['ahead']} of {configs}."
     )
 
 

@@ -38,17 +38,20 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for sentence in judgement.sentences if judgement else ():
             say(sentence)
-        _print(result)
+        _print(result, context.named.in_words())
     for path, why in result.folder.damaged.items():  # known once all has been read
         say(f"{path}: {why}", stderr=True)
     return 0
 
 
-def _print(result: SweepResult) -> None:
+def _print(result: SweepResult, named: str) -> None:
+    from raysweep.results.failed import failure_lines
     from raysweep.results.table import print_evaluation, print_ranking
 
     print_ranking(result.configs, result.objective.metric)
     print_evaluation(result.evaluation)
+    for line in failure_lines(result.trials, named):
+        say(line)
     if result.cut_short:
         say(f"{result.cut_short}: the ranking is that of trials cut short")
     done = sum(record.is_final for record in result.trials)

@@ -11,6 +11,7 @@ from raysweep.errors import UserError, did_you_mean
 from raysweep.halving.rules import member_of
 from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
+from raysweep.results.failed import error_text
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
 from raysweep.sweepfile.schema import AshaConfig, NoneConfig, RayAshaConfig, SchedulerConfig
@@ -42,6 +43,8 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
         lines += [f"  just ahead of it: {', '.join(report.beaten_by)}"] if report.beaten_by else []
     say("\n  ".join([*lines, reason]))
+    if trace := (record.error or {}).get("traceback"):
+        say(f"\n{trace.rstrip()}")
     return 0
 
 
@@ -70,7 +73,7 @@ def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> 
 
 def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, reports: Sequence[RungReport]) -> str:
     if record.status in ("diverged", "failed"):
-        return f"{record.status}: {(record.error or {}).get('message', 'no reason was recorded')}"
+        return f"{record.status}: {error_text(record.error)}"
     if isinstance(scheduler, RayAshaConfig):
         return "ray_asha: Tune decides by the order of arrival, which the records do not have"
     if not isinstance(scheduler, AshaConfig):

@@ -11,6 +11,7 @@ from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results import mistakes
 from raysweep.results.evaluation import is_wanted
+from raysweep.results.failed import failure_lines
 from raysweep.results.ranking import has_ended, standings
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_ranking
@@ -32,7 +33,7 @@ def sum_up(run: Run, as_json_document: bool) -> int:
         run.view.say("stopped before anything was trained. To begin, run the same command again")
         return Interrupted.exit_code
     run.meter.save(cut_short=run.stop.limit)
-    result = read_results(run.folder, tell=counting)
+    result = read_results(run.folder, tell=counting, has_ended=True)
     _bring_up_to_date(run, result)
     judgement = judgement_of(result, run.named.in_words())
     if as_json_document:
@@ -97,9 +98,8 @@ def _say_if_stopped(run: Run) -> int:
 def _say_what_is_missing(run: Run, result: SweepResult) -> int:
     """Say which trials failed or did not finish, and how to get the best; return 1 if anything is missing."""
     failed = [record for record in result.trials if record.status == "failed"]
-    for record in failed:
-        error = record.error or {}
-        run.view.say(f"{record.id} failed: {error.get('type')}: {error.get('message')}")
+    for line in failure_lines(result.trials, run.named.in_words()):
+        run.view.say(line)
     is_whole = result.best is None or run.folder.is_whole(result.best, "best", again=True)
     if result.best and is_whole:
         run.view.say(f"best checkpoint: python -m raysweep pull {run.named.in_words()}")

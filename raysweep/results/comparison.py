@@ -18,6 +18,7 @@ import pandas as pd
 from raysweep.errors import UserError
 from raysweep.results.ranking import SeedScores, can_win
 from raysweep.results.run import SweepResult
+from raysweep.results.settings import most_telling, setting_texts, varied_settings
 from raysweep.store import Record
 from raysweep.sweepfile.patch import flatten
 
@@ -51,6 +52,7 @@ class Common:
     """A config that at least two runs have."""
 
     name: str
+    settings: dict[str, str]  # its values of the settings that vary among these configs, the most telling first
     scores: list[Scores | None]  # one entry for each run
     curves: list[list[CurveDifference]]  # one entry for each run; empty for the first
 
@@ -100,7 +102,7 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
         runs=[_describe(result) for result in results],
         metric=metrics.pop(),
         settings=settings,
-        common=[_common(each) for each in sides.values() if sum(map(bool, each)) > 1],
+        common=_common_of([each for each in sides.values() if sum(map(bool, each)) > 1]),
         pairs=[_pair(place, means[place] - means[0], sign) for place in range(1, len(results))],
     )
 
@@ -114,11 +116,19 @@ def _score(record: Record) -> float | None:
     return record.best.score if record.best and can_win(record) else None
 
 
-def _common(sides: Sequence[Sequence[Record]]) -> Common:
+def _common_of(configs: Sequence[Sequence[Sequence[Record]]]) -> list[Common]:
+    firsts = [next(record for side in sides for record in side) for sides in configs]
+    texts = {key: setting_texts(firsts, key) for key in most_telling(firsts, varied_settings(firsts))}
+    settings = ({key: column[place] for key, column in texts.items()} for place in range(len(firsts)))
+    return list(map(_common, firsts, settings, configs))
+
+
+def _common(named: Record, settings: dict[str, str], sides: Sequence[Sequence[Record]]) -> Common:
     first = {record.seed: record for record in sides[0]}
     pairs = [[(first[record.seed], record) for record in side if record.seed in first] for side in sides[1:]]
     return Common(
-        name=next(record.name for side in sides for record in side),
+        name=named.name,
+        settings=settings,
         scores=[_scores(side) if side else None for side in sides],
         curves=[[], *([found for pair in side if (found := _curve_difference(*pair))] for side in pairs)],
     )

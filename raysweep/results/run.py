@@ -105,7 +105,9 @@ def open_run(path: str) -> SweepResult:
     return read_results(RunFolder(*split_path(path)), live=True)
 
 
-def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, tell: Tell = silently) -> SweepResult:
+def read_results(
+    folder: RunFolder, live: bool = False, lenient: bool = False, tell: Tell = silently, has_ended: bool = False
+) -> SweepResult:
     """Read the trials of the last run's plan; trials that the plan no longer has stay out.
 
     Args:
@@ -113,13 +115,14 @@ def read_results(folder: RunFolder, live: bool = False, lenient: bool = False, t
         live: while a driver runs, include the epochs of running trials that are not committed yet.
         lenient: of what a newer raysweep wrote, take what is known here and note what is missing. For looking only.
         tell: shows how far the reading has come.
+        has_ended: whether the run is over, though the driver that asks still holds the folder.
 
     Raises:
         StorageError: it is not a run folder.
     """
     resolved = read_resolved(folder, lenient)
     objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
-    is_driven = folder.is_driven()
+    is_driven = not has_ended and folder.is_driven()
     newer = running_metrics(folder) if is_driven and live else {}
     committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
@@ -136,7 +139,7 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
     """Return a record with the epochs that are not committed yet, and its best by the last plan's objective."""
     if len(newer) > record.epoch and not record.is_final:
         return record.with_(status="running", metrics=newer, best=best_epoch(newer, objective))
-    status = "paused" if record.status == "running" and not is_driven else record.status
+    status = "interrupted" if record.status == "running" and not is_driven else record.status
     return record.with_(status=status, best=score_again(record.best, record.metrics, objective))
 
 

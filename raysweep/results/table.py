@@ -17,11 +17,10 @@ from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.plan import short_id
 from raysweep.terminal import (
     count_of,
-    fit_columns,
     format_acc,
     format_score,
-    print_columns,
-    say,
+    format_score_and_error,
+    print_fitting,
     shortened,
     table_console,
     table_of,
@@ -44,13 +43,8 @@ def print_ranking(configs: Sequence[RankedConfig], metric: str, stderr: bool = F
     shown = {"rank": columns.pop("rank"), **settings, **columns}
     telling = _most_telling_first(configs)
     same = ("epoch", "status") if {*columns["status"]} <= {"finished", ""} else ()
-    dropped = fit_columns(shown, [*OPTIONAL, *same, *reversed(telling[1:])], table_console(stderr).width)
-    numbers = [
-        label for label, cells in settings.items() if are_numbers({*cells} - {"", "-"})
-    ]  # a column of seeds is none
-    print_columns(list(shown), list(zip(*shown.values(), strict=True)), {*RIGHT, metric, *numbers}, stderr)
-    if left_out := [label for label in telling if label in dropped]:
-        say(f"no room for: {', '.join(left_out)}", stderr)
+    numbers = [label for label, cells in settings.items() if are_numbers({*cells} - {"", "-"})]
+    print_fitting(shown, [*OPTIONAL, *same, *reversed(telling[1:])], {*RIGHT, metric, *numbers}, stderr)
 
 
 def _columns(configs: Sequence[RankedConfig], metric: str) -> dict[str, list[str]]:
@@ -116,12 +110,8 @@ def _trial_cells(record: Record, metric: str, is_fresh: bool) -> dict[str, str]:
 
 
 def format_mean(scores: SeedScores, metric: str) -> str:
-    """Return the mean over seeds with its standard error, if there is one: 22.10 ± 0.60 %."""
-    if scores.mean is None or scores.standard_error is None:
-        return format_score(scores.mean, metric)
-    if "acc" in metric:
-        return f"{100 * scores.mean:.2f} ± {100 * scores.standard_error:.2f} %"
-    return f"{scores.mean:.4g} ± {scores.standard_error:.2g}"
+    """Return the mean over seeds with its standard error, if there is one."""
+    return format_score_and_error(scores.mean, scores.standard_error, metric)
 
 
 def print_evaluation(evaluation: Evaluation | None, stderr: bool = False) -> None:

@@ -25,7 +25,8 @@ FINAL = ("finished", "stopped", "diverged")
 """Statuses that a rerun leaves alone."""
 
 
-Status = Literal["planned", "running", "paused", "finished", "stopped", "diverged", "failed"]
+Status = Literal["planned", "running", "interrupted", "paused", "finished", "stopped", "diverged", "failed"]
+"""No record is committed as "interrupted": so a trial is shown that was running when its run ended."""
 
 
 class NewerRecordError(Exception):

@@ -39,10 +39,13 @@ from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker import notices
+from raysweep.worker.frames import place_of
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.tasks import Assignment, result_of
 
+SAME_ERROR = ("type", "message", "at", "epoch")
+"""What two errors have in common that come of the same cause, with no epoch between them."""
 COMMIT_UNDER_NOTICE_EVERY_S = 20.0
 """How often a trial commits whose node is to go away."""
 TELL_EVERY_S = 5.0
@@ -141,6 +144,7 @@ class _Run:
 
     def to_the_end(self) -> None:
         """Train, commit and report until the trial is finished, diverged, failed or told to stop."""
+        before: dict[str, Any] | None = None
         for attempt in range(1, self.assignment.retries + 2):
             try:
                 return self._attempt(attempt)
@@ -151,10 +155,14 @@ class _Run:
             except Interrupted:
                 return None
             except Exception as error:
-                # After an error of the user's, another attempt would end the same way.
-                if isinstance(error, UserError) or attempt > self.assignment.retries:
-                    return self._fail(error, attempt)
+                # After an error of the user's, or one that came twice at the same epoch, another attempt would end
+                # the same way.
+                described = self._describe(error)
+                is_again = before is not None and all(before[key] == described[key] for key in SAME_ERROR)
+                if isinstance(error, UserError) or is_again or attempt > self.assignment.retries:
+                    return self._fail(described, attempt, is_again)
                 self._remember(error, attempt)
+                before = described
         return None
 
     def _attempt(self, attempt: int) -> None:
@@ -248,7 +256,8 @@ class _Run:
         self.folder.damaged.clear()
         self.folder.tidy(planned.id)
         record, data = self.folder.resume_point(planned.id) or (planned.cut(0), None)
-        self.remark = _setback(self.folder.damaged, record.epoch)
+        again, setback = self._tried_again(attempt, record), _setback(self.folder.damaged, record.epoch)
+        self.remark = "; ".join(filter(None, (again, setback)))
         metrics, rungs = record.metrics, self.assignment.rungs
         error = (self.assignment.past_error if attempt == 1 else None) or record.error
         self.pending_best = None
@@ -325,17 +334,32 @@ class _Run:
     def _attempts(self, attempt: int) -> int:
         return self.assignment.deaths + attempt
 
-    def _fail(self, error: BaseException, attempt: int) -> None:
+    def _fail(self, error: dict[str, Any], attempt: int, is_again: bool) -> None:
         """Record the failure in the last commit, so that a rerun can go on from its state."""
         committed = self.folder.record(self.assignment.record.id) or self.assignment.record
-        failed = committed.with_(status="failed", error=self._describe(error), attempts=self._attempts(attempt))
+        if is_again and attempt <= self.assignment.retries:
+            error = {**error, "message": f"{error['message']} (twice in a row at the same place, so not tried again)"}
+        failed = committed.with_(status="failed", error=error, attempts=self._attempts(attempt))
         self.record = self.folder.commit(failed, {})
         self._report()
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as a record holds it."""
         trace = "".join(traceback.format_exception(error))
-        return {"type": type(error).__name__, "message": str(error), "traceback": trace}
+        known = {"type": type(error).__name__, "message": str(error), "at": place_of(error), "traceback": trace}
+        return {**known, "epoch": self._epoch()}
+
+    def _epoch(self) -> int:
+        """Return how many epochs are whole, be they committed or not."""
+        return self.record.epoch if hasattr(self, "record") else 0
+
+    def _tried_again(self, attempt: int, record: Record) -> str:
+        """Say why the trial is tried again; nothing at its first attempt."""
+        error, at_most = record.error or {}, self.assignment.retries + 1
+        if attempt == 1 or not error:
+            return ""
+        why = f"{error.get('type')}: {error.get('message')}"
+        return f"attempt {attempt - 1} of {at_most} failed, {why}; goes on after epoch {record.epoch}"
 
 
 def _setback(damaged: Mapping[str, str], epoch: int) -> str:

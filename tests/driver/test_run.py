@@ -190,13 +190,18 @@ def test_a_trial_that_raises_is_retried_recorded_and_failed_while_the_others_go_
         "grid:", "zip: {model.name: [baseline_block, fragile]}\ngrid:"
     )
     sweep.write_text(text)
-    _, err = command(sweep, "--import", "my_nets", code=1)
+    _, err = command(sweep, "retries=5", "--import", "my_nets", code=1)
     records = command.records("small").values()
     by_status = {record["status"]: record for record in records}
     assert set(by_status) == {"finished", "failed"}
     assert "broke down on purpose" in err
-    assert "broke down on purpose" in by_status["failed"]["error"]["traceback"]
-    assert by_status["failed"]["attempts"] == 2
+    error = by_status["failed"]["error"]
+    assert "broke down on purpose" in error["traceback"]
+    line = FRAGILE[: FRAGILE.index("broke down")].count("\n") + 1
+    assert error["at"] == f"{command.folder / 'my_nets.py'}:{line}" and error["at"] in err
+    assert by_status["failed"]["attempts"] == 2 and "so not tried again" in err
+    why, _ = command("status", sweep, "--why", by_status["failed"]["id"])
+    assert error["traceback"].splitlines()[-2] in why
     switch.unlink()
     command(sweep, "--import", "my_nets")
     assert {record["status"] for record in command.records("small").values()} == {"finished"}

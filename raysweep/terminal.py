@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -48,22 +48,25 @@ def print_columns(
 
 
 def print_fitting(
-    columns: dict[str, list[str]], droppable: Sequence[str], right: Collection[str] = (), stderr: bool = False
+    columns: Mapping[str, list[str]], droppable: Sequence[str], right: Collection[str] = (), stderr: bool = False
 ) -> None:
     """Print cells by head side by side, without those columns that the terminal has no room for.
 
     The first of `droppable` go first; a line below the table names those of them that went.
     """
-    room = table_console(stderr).width + len(GAP)
-    widths = {head: max(map(len, (head, *cells))) + len(GAP) for head, cells in columns.items()}
-    going, gone = [head for head in droppable if head in columns], list[str]()
-    while going and sum(widths.values()) > room:
-        gone.append(going.pop(0))
-        del widths[gone[-1]]
-    rows = list(zip(*(columns[head] for head in widths), strict=True))
-    print_columns(list(widths), rows, right, stderr)
-    if gone:
+    shown = fitting(columns, droppable, table_console(stderr).width)
+    print_columns(list(shown), list(zip(*shown.values(), strict=True)), right, stderr)
+    if gone := columns.keys() - shown.keys():
         say(f"no room for: {', '.join(head for head in columns if head in gone)}", stderr, style="dim")
+
+
+def fitting(columns: Mapping[str, list[str]], droppable: Sequence[str], room: int) -> dict[str, list[str]]:
+    """Return the columns, cells by head, without as many of `droppable`, the first first, as there is no room for."""
+    widths = {head: max(map(len, (head, *cells))) + len(GAP) for head, cells in columns.items()}
+    going = [head for head in droppable if head in columns]
+    while going and sum(widths.values()) > room + len(GAP):
+        del widths[going.pop(0)]
+    return {head: columns[head] for head in widths}
 
 
 def shortened(text: str, most: int) -> str:

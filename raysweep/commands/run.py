@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
-from raysweep.terminal import count_of, say
+from raysweep.terminal import count_of, say, step
 
 SUMMARY = "run a sweep, or go on with it (the default command)"
 
@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace, confirm: bool = False) -> int:
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
     if (count := len(context.trials)) >= MANY:
         say(f"{sweep.name}: {count_of(count, 'trial')} planned", stderr=True)
-    from raysweep.driver import run_sweep
+    with step(f"{sweep.name}: loading Ray and torch"):
+        from raysweep.driver import run_sweep
 
     return run_sweep(
         sweep,

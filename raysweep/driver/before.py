@@ -80,7 +80,7 @@ class Run:
         self.tried: set[str] = set()
         """The trials that this run has trained, or tried to."""
         self.board = Board(self.records, sweep.objective.maximize)
-        self.view = View(Console(stderr=True), sweep.name, self.board)
+        self.view = View(Console(stderr=True), sweep.name, self.board, sweep.objective.metric)
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
@@ -149,7 +149,8 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
             work, or their code or storage is not the same.
     """
     with run.stop.on_signals(), run.view.live:
-        connect(address, describe_job(run.sweep.name, run.folder.path))
+        with run.view.step(f"connecting to Ray at {address}" if address else "connecting to Ray, or starting it here"):
+            connect(address, describe_job(run.sweep.name, run.folder.path))
         try:
             with run.stop.on_signals():  # again: connecting sets a handler of Ray's
                 if if_several_nodes and len(alive_hosts()) > 1:
@@ -322,7 +323,7 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
         return f"{run.sweep.name}: is the winner the winner? {count_of(len(left), 'trial')} with fresh seeds ({seeds})"
     begun = sum(record.has_begun for record in left)
     done = len(run.records) - len(left)
-    parts = [f"{run.sweep.name}: {len(run.records)} trials"]
+    parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
     url = dashboard_url()
     return ", ".join(parts) + (f"; dashboard: {url}" if url else "")

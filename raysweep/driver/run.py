@@ -17,7 +17,7 @@ from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
 from raysweep.sweepfile.named import Named
-from raysweep.terminal import say
+from raysweep.terminal import count_of, say
 
 
 def run_sweep(
@@ -75,7 +75,7 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
     """Train and evaluate until all is done, or until the user or a limit stops it."""
     left = trials_left(run)
     if not left:
-        run.view.say(f"{run.sweep.name}: all {len(run.records)} trials are done")
+        run.view.say(f"{run.sweep.name}: nothing is left to train ({count_of(len(run.records), 'trial')} done)")
         write_plan(run)
         if not evaluation_is_wanted(run, read_results(run.folder)):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from statistics import fmean
@@ -16,26 +16,33 @@ from rich.table import Table
 from rich.text import Text
 
 from raysweep.driver.board import Board, Progress
-from raysweep.terminal import can_redraw, format_acc, moving_bars
+from raysweep.results.settings import are_numbers, most_telling, setting_texts, varied_settings
+from raysweep.sweepfile.patch import short_labels
+from raysweep.terminal import can_redraw, count_of, fitting, format_acc, format_score, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
-WIDE = 100
-"""The columns that a terminal must have for the live table to show all of a trial's numbers."""
+OPTIONAL = ("images/s", "averaged", "best", "train_acc")
+"""Columns that are left out first where the terminal is narrow."""
+WIDEST = 24
+"""The most characters that a setting takes."""
 CURVE, CURVE_WIDTH = "curve", 10
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 
 
 class View:
-    """Shows the board of the sweep `name`, which notifies it of what happens."""
+    """Shows the board of the sweep `name`, which notifies it of what happens; `metric` is the objective's."""
 
-    def __init__(self, console: Console, name: str, board: Board) -> None:
-        self.console, self._name, self._board = console, name, board
+    def __init__(self, console: Console, name: str, board: Board, metric: str) -> None:
+        self.console, self._name, self._board, self._metric = console, name, board, metric
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
         live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
         self.live: AbstractContextManager[Any] = live if self._is_live else nullcontext()
         """Shows the table while the block lasts, where the terminal can."""
         self._said_at = 0.0
+        records = [progress.record for progress in board.trials.values()]
+        labels = short_labels(varied_settings(records))
+        self._settings = {key: labels[key] for key in most_telling(records, list(labels))}
         board.notify = self._on_update
 
     def say(self, text: str) -> None:
@@ -56,23 +63,25 @@ class View:
     def render(self) -> RenderableType:
         """Return what the live table shows now."""
         running = self._board.with_status("running")
-        table = [_running_table(running, self.console)] if running else []
+        table = [_running_table(running, self._settings, self._metric, self.console)] if running else []
         return Group(*table, Text(self.summary()), *([self._steps] if self._steps.tasks else []))
 
     def summary(self) -> str:
         """Return in one line how far the sweep has come."""
         board, trials = self._board, self._board.trials.values()
-        unfinished = board.with_status("planned", "running", "paused")
-        parts = [f"{self._name}: {len(trials) - len(unfinished)}/{len(trials)} trials done"]
+        unfinished, running = board.with_status("planned", "running", "paused"), board.with_status("running")
+        parts = [f"{self._name}: {len(trials) - len(unfinished)} of {count_of(len(trials), 'trial')} done"]
         parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
         left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
         if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
             an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
             parts.append(f"about {_clock(an_epoch * left)} left")
+        if not running and unfinished and not self._steps.tasks:
+            parts.append("processes start")
         if paused := len(board.with_status("paused")):
             parts.append(f"{paused} wait at rungs")
         if (best := board.best_score()) is not None:
-            parts.append(f"best score {best:.4f}")
+            parts.append(f"best {self._metric} {format_score(best, self._metric)}")
         return ", ".join([*parts, *self._hours()])
 
     def _hours(self) -> Iterator[str]:
@@ -86,7 +95,7 @@ class View:
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""
-        line = _line(what, progress)
+        line = _line(what, progress, self._metric)
         is_news = what in ("died", "remarked") or progress.status == "stopped"
         if line and (is_news or not self._is_live):
             self.say(line)
@@ -95,22 +104,30 @@ class View:
             self.say(self.summary())
 
 
-def _running_table(running: list[Progress], console: Console) -> Table:
+def _running_table(running: list[Progress], settings: Mapping[str, str], metric: str, console: Console) -> Table:
+    """Return the table of running trials, which are told apart by `settings`, labels by key, the most telling first."""
+    cells = [_cells(progress, metric, console.options.ascii_only) for progress in running]
+    hidden = {"node"} if len({progress.node for progress in running} - {""}) < 2 else set[str]()
+    columns = {name: [row[name] for row in cells] for name in cells[0] if name not in hidden}
+    records = [progress.record for progress in running]
+    texts = {label: list(map(_short, setting_texts(records, key))) for key, label in settings.items()}
+    texts |= {"seed": [str(record.seed) for record in records]} if any(record.seed for record in records) else {}
+    texts = texts or {"running": [_short(record.name) for record in records]}
+    columns = fitting({**texts, **columns}, [*OPTIONAL, *reversed(list(texts)[1:])], console.width)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("running", overflow="fold")
-    cells = [_cells(progress, console.options.ascii_only) for progress in running]
-    hidden = set() if console.width >= WIDE else {"train_acc", "best"}
-    if len({progress.node for progress in running} - {""}) < 2:
-        hidden.add("node")
-    shown = [name for name in cells[0] if name not in hidden]
-    for name in shown:
-        table.add_column(name, justify="left" if name in (CURVE, "node") else "right", no_wrap=True)
-    for progress, row in zip(running, cells, strict=True):
-        table.add_row(progress.record.id, *(row[name] for name in shown))
+    for name, column in columns.items():
+        is_left = name in (CURVE, "node") or (name in texts and not are_numbers(set(column) - {"-"}))
+        table.add_column(name, justify="left" if is_left else "right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 
-def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
+def _short(text: str) -> str:
+    return text[:WIDEST]
+
+
+def _cells(progress: Progress, metric: str, ascii_only: bool) -> dict[str, str]:
     """Return a trial's cells by column."""
     metrics, epochs = progress.metrics, progress.record.epochs
     values = [row.get("val_acc") for row in progress.curve]
@@ -120,13 +137,13 @@ def _cells(progress: Progress, ascii_only: bool) -> dict[str, str]:
         "val_acc": format_acc(metrics.get("val_acc")),
         "averaged": format_acc(metrics.get("val_acc_ema")),
         CURVE: sparkline(values, epochs, CURVE_WIDTH, ascii_only),
-        "best": "-" if progress.best is None else f"{progress.best:.4f}",
+        "best": format_score(progress.best, metric),
         "images/s": f"{metrics['images_per_s']:,.0f}" if "images_per_s" in metrics else "-",
         "node": progress.node or "-",
     }
 
 
-def _line(what: str, progress: Progress) -> str:
+def _line(what: str, progress: Progress, metric: str) -> str:
     """Return in words what happened to a trial, or nothing for an ordinary epoch."""
     id, epochs = progress.record.id, progress.record.epochs
     if what == "started":
@@ -136,7 +153,7 @@ def _line(what: str, progress: Progress) -> str:
     if what == "died":
         return f"{id}: {progress.reason}; starts again from its last commit"
     if what in ("paused", "ended"):
-        best = "" if progress.best is None else f"best score {progress.best:.4f}"
+        best = "" if progress.best is None else f"best {metric} {format_score(progress.best, metric)}"
         detail = f", {text}" if (text := progress.reason or best) else ""
         return f"{id}: {progress.status} after {progress.epoch} of {epochs} epochs{detail}"
     return ""

@@ -198,7 +198,7 @@ def test_on_a_terminal_of_80_columns_the_live_table_shows_running_trials_and_fit
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
     assert re.search(r"baseline_block-w\S* +\d+/400 +\d+\.\d\d %", text)
     assert "images/s" in text
-    assert "0/1 trials done" in text
+    assert "0 of 1 trial done" in text
     assert re.search(r"\d/400 .* % +[▁▂▃▄▅▆▇█]{2,} ", text), "its curve so far"
     assert re.search(r"0\.\d\d\s+slot-hours\s+spent", text)
     assert "preparing synthetic" in text

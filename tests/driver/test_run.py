@@ -198,8 +198,10 @@ def test_a_trial_that_raises_is_retried_recorded_and_failed_while_the_others_go_
     error = by_status["failed"]["error"]
     assert "broke down on purpose" in error["traceback"]
     line = FRAGILE[: FRAGILE.index("broke down")].count("\n") + 1
-    assert error["at"] == f"{command.folder / 'my_nets.py'}:{line}" and error["at"] in err
-    assert by_status["failed"]["attempts"] == 2 and "so not tried again" in err
+    assert error["at"] == f"{command.folder / 'my_nets.py'}:{line}"
+    assert error["at"] in err
+    assert by_status["failed"]["attempts"] == 2
+    assert "so not tried again" in err
     why, _ = command("status", sweep, "--why", by_status["failed"]["id"])
     assert error["traceback"].splitlines()[-2] in why
     switch.unlink()

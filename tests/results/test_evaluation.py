@@ -175,7 +175,7 @@ def test_the_winner_is_evaluated_once_and_its_numbers_are_those_of_predict(comma
     mistakes = read_mistakes(run)
     assert mistakes is not None
     assert not mistakes.thumbnails
-    assert "all 2 trials are done" in err
+    assert "nothing is left to train (2 trials done)" in err
     more = json.loads(out)["evaluation"]["accuracies"]
     assert [row for row in more if row["tta"] != 2] == evaluation["accuracies"]
     assert len(more) == 3

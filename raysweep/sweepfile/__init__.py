@@ -4,6 +4,7 @@
 * `patch`        dotted keys
 * `schema`       the sections, as pydantic models
 * `overrides`    what the command line patches
+* `hints`        what an unknown key was meant to be
 * `messages`     pydantic's errors in our words
 * `plan`         a sweep to its trials
 * `load`         all of it together

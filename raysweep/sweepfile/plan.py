@@ -18,11 +18,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysweep.config import LoopConfig
+from raysweep.config import LoopConfig, kinds_of, names_of
 from raysweep.errors import SweepFileError
 from raysweep.loops import loop
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
 from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 

@@ -50,6 +50,10 @@ class LoopConfig(Config):
         """Return the setting because of which a trial has no such metric to be ranked by; None if it has it."""
         return None
 
+    def idle_settings(self) -> dict[str, str]:
+        """Return why settings have no effect in this trial, by dotted key."""
+        return {}
+
     def paths(self) -> dict[str, str]:
         """Return the places in the file system that these settings name, by dotted key."""
         return {}

@@ -61,8 +61,8 @@ def hint(model: type[Config], way: tuple[str | int, ...], known: Iterable[str]) 
     if others := _kinds_with(str(way[-2]) if len(way) > 1 else "", key):
         return f" ({key} is a key of {' and '.join(others)})"
     meant = SLIPS.get(key) or _find(loop().config, key) or _find(Sweep, key)
-    if meant is None or meant in known:
-        return f" (did you mean {meant!r}?)" if meant else did_you_mean(key, known)
+    if meant is None:
+        return did_you_mean(key, known)
     if meant.partition(".")[0] not in loop().config.model_fields:
         return f" (did you mean {meant!r}{'' if model is Sweep else ', at the top of the file'}?)"
     other = f", or {key!r}, at the top of the file" if key in Sweep.model_fields else ""

@@ -124,9 +124,11 @@ def _expand(sweep: Sweep) -> list[Trial]:
     varied = _varied_keys(rows)
     problems = _exclude_problems(sweep)
     trials: dict[str, Trial] = {}
+    matched: set[int] = set()
     for config in _configs(sweep, rows, problems):
         document = config.model_dump(mode="json") if varied or sweep.exclude else {}
-        if any(contains(document, partial) for partial in sweep.exclude):
+        if matching := {index for index, partial in enumerate(sweep.exclude) if contains(document, partial)}:
+            matched |= matching
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
@@ -140,6 +142,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
         raise SweepFileError(*dict.fromkeys(problems))
     if not trials:
         raise SweepFileError(sweep.source.problem(("exclude",), "the plan has no trials: all are excluded"))
+    sweep._idle_exclusions = sorted(set(range(len(sweep.exclude))) - matched)
     return list(trials.values())
 
 

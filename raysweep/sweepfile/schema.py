@@ -277,6 +277,15 @@ def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
     return random
 
 
+def check_storage(place: str) -> str:
+    """Raise ValueError if a place for run folders holds credentials, or is a URI without a bucket; return it if not."""
+    check_no_credentials(place)
+    scheme, separator, rest = place.partition("://")
+    if separator and not rest.partition("/")[0] and scheme != "file":
+        raise ValueError(f"got {place!r}, which names no bucket: {scheme}://bucket/folder")
+    return place
+
+
 def _check_one_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
@@ -311,7 +320,7 @@ class Sweep(Config):
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     checkpoints: Checkpoints = Checkpoints()
-    storage: Annotated[str, AfterValidator(check_no_credentials)] = "./runs"
+    storage: Annotated[str, AfterValidator(check_storage)] = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that failed is tried again, from its last commit."""
@@ -325,6 +334,9 @@ class Sweep(Config):
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)
     """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
+
+    _idle_exclusions: Any = PrivateAttr(default=())
+    """The places in `exclude` of those that match no config; known once the sweep is planned."""
 
     @property
     def source(self) -> Source:

@@ -204,6 +204,19 @@ class TrialConfig(LoopConfig):
         """Return `ema: false` where a metric of the averaged weights is asked for."""
         return "ema: false" if self.ema is False and metric.endswith("_ema") else None
 
+    def idle_settings(self) -> dict[str, str]:
+        """Return a warm-up as long as the training, and milestones after its end."""
+        schedule, left = self.lr_schedule, self.epochs - self.lr_schedule.warmup_epochs
+        if left <= 0:
+            why = f"the warm-up of {schedule.warmup_epochs} epochs takes all of the training's {self.epochs}"
+            return {"lr_schedule.warmup_epochs": why}
+        late = [each for each in schedule.milestones if each >= left] if isinstance(schedule, StepConfig) else []
+        if not late:
+            return {}
+        after = " after the warm-up" if schedule.warmup_epochs else ""
+        why = f"milestone {', '.join(map(str, late))} is never reached: training ends after epoch {left}{after}"
+        return {"lr_schedule.milestones": why}
+
     def paths(self) -> dict[str, str]:
         """Return `data.path`, where it is set."""
         return {"data.path": self.data.path} if self.data.path else {}

@@ -10,7 +10,7 @@
 * `idle`         what a file says in vain
 * `load`         all of it together
 * `named`        how the user named a sweep
-* `json_schema`  for editors
+* `json_schema`  for editors; `reference` for people
 """
 
 from raysweep.sweepfile.load import load_sweep, storage_of

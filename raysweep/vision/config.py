@@ -81,8 +81,11 @@ class SgdConfig(Config):
 
     name: Literal["sgd"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """The share of the last step that goes on into the next."""
     weight_decay: NonNegativeFloat = 5e-4
+    """L2 penalty on all weights."""
     nesterov: bool = False
+    """Nesterov's momentum; it needs a momentum above 0."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
@@ -96,8 +99,11 @@ class AdamWConfig(Config):
 
     name: Literal["adamw"]
     betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
     weight_decay: NonNegativeFloat = 0.01
+    """Weights shrink by this times the learning rate, each step."""
     eps: PositiveFloat = 1e-8
+    """Added to the denominator, so that it is never zero."""
 
 
 class LrSchedule(Config):
@@ -120,6 +126,7 @@ class StepConfig(LrSchedule):
     milestones: Annotated[list[PositiveInt], Field(min_length=1)]
     """Epochs, counted from the end of the warm-up."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The factor."""
 
 
 class CosineConfig(LrSchedule):
@@ -129,6 +136,7 @@ class CosineConfig(LrSchedule):
     t_max: PositiveInt | None = None
     """Epochs of the half period; default: the rest of the trial. A smaller one makes the schedule cyclic."""
     min_lr: NonNegativeFloat = 0.0
+    """The learning rate at the end."""
 
 
 OptimizerConfig = Annotated[SgdConfig | AdamWConfig, section("sgd"), Field(discriminator="name")]
@@ -146,7 +154,9 @@ class MeanStd(Config):
     """Normalisation by given numbers, on the scale 0..1."""
 
     mean: Triple[float]
+    """Of red, green, blue."""
     std: Triple[PositiveFloat]
+    """Of red, green, blue."""
 
 
 class TrialConfig(LoopConfig):
@@ -156,18 +166,23 @@ class TrialConfig(LoopConfig):
     """What these resolve to is recorded in the trial's conditions, and compared on a rerun."""
 
     data: Annotated[DataConfig, section("digits")] = DataConfig()
+    """The images to train on."""
     model: Annotated[ModelConfig, section("baseline_block")] = ModelConfig()
+    """The network to train."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Images a step, over all workers of the trial."""
     optimizer: OptimizerConfig = SgdConfig()
+    """What makes steps of gradients."""
     lr: PositiveFloat = 0.1
     """Peak learning rate."""
     lr_schedule: LrScheduleConfig = CosineConfig()
+    """How the learning rate changes over the epochs."""
     augment: Augment = "none"
     """A preset, or a list of operations."""
     normalize: Literal["half", "imagenet", "dataset"] | MeanStd = "half"
     """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, or given."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The probability that is spread over all classes in the labels."""
     clip_grad_norm: PositiveFloat | None = None
     """Gradients are scaled down to this norm where they exceed it."""
     ema: EmaConfig | Literal[False] = EmaConfig()

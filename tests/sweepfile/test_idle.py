@@ -71,8 +71,8 @@ def test_a_schedule_may_reach_its_milestone_in_the_longer_trials_alone() -> None
 @pytest.mark.parametrize("given", ["s3://", "gs:///folder"])
 def test_storage_without_a_bucket_is_refused_wherever_it_is_given(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = load("")
-    with pytest.raises(SweepFileError, match="--storage: .* names no bucket"):
+    with pytest.raises(SweepFileError, match=r"--storage: .* names no bucket"):
         storage_of(sweep, "s.yaml", given)
     monkeypatch.setenv("RAYSWEEP_STORAGE", given)
-    with pytest.raises(SweepFileError, match="RAYSWEEP_STORAGE: .* names no bucket"):
+    with pytest.raises(SweepFileError, match=r"RAYSWEEP_STORAGE: .* names no bucket"):
         storage_of(sweep, "s.yaml")

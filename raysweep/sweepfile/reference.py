@@ -69,7 +69,9 @@ def reference() -> str:
 def _sections(root: type[Config]) -> Iterator[str]:
     """Yield a heading, an example and the tables of each key that has any of them."""
     for key, field in root.model_fields.items():
-        kinds = [Draw] if key == "random" else [each for each in classes_of(field.annotation) if each.model_fields]
+        kinds: list[type[Config]] = (
+            [Draw] if key == "random" else [each for each in classes_of(field.annotation) if each.model_fields]
+        )
         if key not in EXAMPLES:
             continue
         yield f"### {key}\n"
@@ -111,7 +113,7 @@ def _default(model: type[Config], key: str) -> str:
         return "must be given"
     value = field.get_default()
     if isinstance(value, Config):
-        return f"`{value.name}`" if "name" in type(value).model_fields else ""
+        return f"`{value.model_dump()['name']}`" if "name" in type(value).model_fields else ""
     return "" if value is None or value in ("", {}, []) else f"`{_plain(value)}`"
 
 

@@ -13,7 +13,7 @@
 * `json_schema`  for editors; `reference` for people
 """
 
-from raysweep.sweepfile.load import load_sweep, storage_of
+from raysweep.sweepfile.load import load_sweep, storage_of, sweep_of
 from raysweep.sweepfile.schema import Sweep
 
-__all__ = ["Sweep", "load_sweep", "storage_of"]
+__all__ = ["Sweep", "load_sweep", "storage_of", "sweep_of"]

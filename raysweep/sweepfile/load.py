@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raysweep.errors import SweepFileError
-from raysweep.sweepfile.document import Keys, Source, read_document
+from raysweep.sweepfile.document import Keys, Source, document_of, read_document
 from raysweep.sweepfile.idle import what_is_idle
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
@@ -29,6 +29,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     source = read_document(str(path))
     return _checked(source, apply_overrides(source, overrides), to_run=True)
+
+
+def sweep_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Sweep, str]:
+    """Check a sweep given as values, as of a sweep file; return it and its text as a file.
+
+    Raises:
+        SweepFileError: something is wrong; messages name keys instead of lines.
+    """
+    source, text = document_of(values)
+    return _checked(source, apply_overrides(source, overrides), to_run=True), text
 
 
 def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:

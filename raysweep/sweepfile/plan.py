@@ -42,6 +42,9 @@ class Trial:
     hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
 
+    def __repr__(self) -> str:
+        return f"<Trial {self.id}: {self.config.epochs} epochs>"
+
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
     """Return a sweep's trials, in order; they are worked out once.

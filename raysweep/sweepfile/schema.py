@@ -346,6 +346,9 @@ class Sweep(Config):
     _idle_exclusions: Any = PrivateAttr(default=())
     """The places in `exclude` of those that match no config; known once the sweep is planned."""
 
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name}>"
+
     @property
     def source(self) -> Source:
         """The file that the sweep was read from, for messages."""

@@ -1,8 +1,8 @@
 """raysweep: one sweep file and one command train a grid of image classifiers.
 
-From Python: `run(path)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder, `load_model(folder)` loads a pulled checkpoint.
-A module named with `--import` brings networks, data sources and augmentations of your own through `register_model`,
-`register_data` and `register_augmentation`.
+From Python: `run(sweep)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder;
+`load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings networks, data
+sources and augmentations of your own through `register_model`, `register_data` and `register_augmentation`.
 """
 
 from __future__ import annotations

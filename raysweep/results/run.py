@@ -46,7 +46,8 @@ class SweepResult:
     is_driven: bool = False  # whether a driver held the run folder
 
     def __repr__(self) -> str:
-        score = f"{self.best.best.score:.4g}" if self.best and self.best.best else "none yet"
+        mean = self.configs[0].ranked_by.mean if self.configs else None
+        score = "none yet" if mean is None else f"{mean:.4g}"
         return f"<SweepResult {self.name}: {len(self.trials)} trials, best {self.objective.metric} {score}>"
 
     def _repr_html_(self) -> str:
@@ -54,7 +55,7 @@ class SweepResult:
         import pandas as pd
 
         labels = short_labels(varied_settings(self.trials))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"rank": place if config.best else None}
             | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
             | {self.objective.metric: scores.mean, "± standard error": scores.standard_error, "seeds": scores.seeds}

@@ -72,8 +72,8 @@ def _warnings(context: Context) -> list[str]:
     gpus, problems = context.sweep.resources.gpus, []
     if gpus not in ("auto", 0) and not os.environ.get("RAY_ADDRESS") and not any(map(glob.glob, GPU_DEVICES)):
         problems.append(
-            f"resources.gpus is {gpus:g}, and this machine has no GPU; a run here would be refused, unless it goes to a "
-            "cluster (--address); `gpus: auto` takes what there is"
+            f"resources.gpus is {gpus:g}, and this machine has no GPU; a run here would be refused, unless it goes to "
+            "a cluster (--address); `gpus: auto` takes what there is"
         )
     if context.is_run_folder:
         return problems

@@ -16,6 +16,7 @@ from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
+from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import results_table, running_metrics, shown_trials
@@ -23,6 +24,7 @@ from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
+from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
 from raysweep.terminal import Tell, silently
 
@@ -42,6 +44,25 @@ class SweepResult:
     folder: RunFolder
     resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
     is_driven: bool = False  # whether a driver held the run folder
+
+    def __repr__(self) -> str:
+        mean = self.configs[0].ranked_by.mean if self.configs else None
+        score = "none yet" if mean is None else f"{mean:.4g}"
+        return f"<SweepResult {self.name}: {len(self.trials)} trials, best {self.objective.metric} {score}>"
+
+    def _repr_html_(self) -> str:
+        """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds."""
+        import pandas as pd
+
+        labels = short_labels(varied_settings(self.trials))
+        rows: list[dict[str, Any]] = [
+            {"rank": place if config.best else None}
+            | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
+            | {self.objective.metric: scores.mean, "± standard error": scores.standard_error, "seeds": scores.seeds}
+            for place, config in enumerate(self.configs, 1)
+            for scores in (config.ranked_by,)
+        ]
+        return str(pd.DataFrame(rows).to_html(index=False, na_rep="", float_format="{:.4f}".format))
 
     @cached_property
     def trials(self) -> list[Record]:

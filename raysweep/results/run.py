@@ -20,6 +20,7 @@ from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import results_table, running_metrics, shown_trials
+from raysweep.store.newest import read_newest
 from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
@@ -145,13 +146,19 @@ def read_results(
     objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
     is_driven = not has_ended and folder.is_driven()
     newer = running_metrics(folder) if is_driven and live else {}
+    newest = read_newest(folder) if is_driven and live else {}  # after those that it continues
     committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
     records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
         record = record.with_(name=planned.name, axes=planned.axes, config=planned.config)
-        records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
+        tail, ahead = newest.get(record.id), newer.get(record.id, [])
+        if tail:
+            ahead = tail.after(max(record.metrics, ahead, key=len))
+        if tail and tail.status == "running" and not record.is_final:
+            record = record.with_(status="running")
+        records.append(_as_it_stands(record, ahead, objective, is_driven))
     configs = rank(records, objective, {planned.id for planned in resolved.fresh})
     return SweepResult(folder.name, folder.path, objective, configs, folder, resolved.document, is_driven)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,32 @@ def trackio_rows(folder: Path) -> list[tuple[str, str, int]]:
 
 def wandb_rows(folder: Path) -> list[tuple[str, str, int]]:
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     rows = []
     for path in (folder / "wandb").glob("offline-run-*/*.wandb"):
-        store, run, store_rows = DataStore(), "", []
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        run, steps = "", []
+        for data in records_of(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             run = record.run.display_name or run
-            store_rows += [record.history.step.num] if record.HasField("history") else []
-        rows += [(run, "val_acc_ema", step) for step in store_rows]
+            steps += [record.history.step.num] if record.HasField("history") else []
+        rows += [(run, "val_acc_ema", step) for step in steps]
     return rows
+
+
+def records_of(data: bytes) -> Iterator[bytes]:
+    """The records of wandb's file, a LevelDB log: in blocks of 32 kB, each part with checksum, length and kind."""
+    place, whole = 7, b""
+    while place < len(data):
+        if (room := 32768 - place % 32768) < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield whole
+            whole = b""
 
 
 READ: dict[str, Callable[[Path], list[tuple[str, str, int]]]] = {

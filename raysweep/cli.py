@@ -18,7 +18,7 @@ from raysweep.errors import RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
-    *("run", "plan", "data", "status", "watch", "confirm", "report", "compare", "pull"),
+    *("run", "plan", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
     *("clean", "predict", "models", "submit", "doctor", "schema"),
 )
 """The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""

@@ -91,7 +91,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's function returned, or the scheduler stopped it."""
         if self.board.trials[_id(trial)].status == "running":
-            self.board.update(_id(trial), "ended", status="paused" if self._stop.requested else "stopped")
+            self.board.update(_id(trial), "ended", status="interrupted" if self._stop.requested else "stopped")
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's process died, and Tune has put the trial back into its queue, to go on from its last commit."""

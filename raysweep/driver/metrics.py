@@ -37,7 +37,7 @@ OF_THE_SWEEP = {
 """Gauges with the tag `sweep`."""
 TRIALS = "raysweep_trials"
 """A gauge with the tags `sweep` and `status`."""
-STATUSES = ("planned", "running", "paused", "finished", "stopped", "diverged", "failed")
+STATUSES = ("planned", "running", "interrupted", "paused", "finished", "stopped", "diverged", "failed")
 
 
 class Meters:

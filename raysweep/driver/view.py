@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleRenderable, Group, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +25,8 @@ from raysweep.terminal import can_redraw, count_of, fitting, format_acc, format_
 PLAIN_LINE_EVERY_S = 30.0
 OPTIONAL = ("images/s", "averaged", "best", "train_acc")
 """Columns that are left out first where the terminal is narrow."""
+SAID_AGAIN = 10
+"""So many of the last lines are said again after the terminal's width has changed."""
 WIDEST = 24
 """The most characters that a setting takes."""
 CURVE, CURVE_WIDTH = "curve", 10
@@ -36,7 +40,8 @@ class View:
         self.console, self._name, self._board, self._metric = console, name, board, metric
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
-        live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+        self._said = deque[str](maxlen=SAID_AGAIN)
+        live = _Live(self._said, get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
         self.live: AbstractContextManager[Any] = live if self._is_live else nullcontext()
         """Shows the table while the block lasts, where the terminal can."""
         self._said_at = 0.0
@@ -47,6 +52,7 @@ class View:
 
     def say(self, text: str) -> None:
         """Print a line, above the table if there is one."""
+        self._said.append(text)
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
@@ -69,7 +75,10 @@ class View:
     def summary(self) -> str:
         """Return in one line how far the sweep has come."""
         board, trials = self._board, self._board.trials.values()
-        unfinished, running = board.with_status("planned", "running", "paused"), board.with_status("running")
+        unfinished, running = (
+            board.with_status("planned", "running", "interrupted", "paused"),
+            board.with_status("running"),
+        )
         parts = [f"{self._name}: {len(trials) - len(unfinished)} of {count_of(len(trials), 'trial')} done"]
         parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
         left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
@@ -102,6 +111,26 @@ class View:
         elif not self._is_live and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
             self._said_at = time.monotonic()
             self.say(self.summary())
+
+
+class _Live(Live):
+    """A live view that survives a change of the terminal's width.
+
+    A terminal may wrap anew what it shows, so that no one knows how many lines the last table takes. So the screen is
+    cleared then, and begins again with the lines that were said last.
+    """
+
+    def __init__(self, said: Iterable[str], **options: Any) -> None:
+        super().__init__(**options)
+        self._lines, self._width = said, self.console.width
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Return what is to be printed so that the table comes last."""
+        processed = super().process_renderables(renderables)
+        if self.console.width == self._width or not self.console.is_interactive:
+            return processed
+        self._width = self.console.width
+        return [Control.clear(), Control.home(), *map(Text, self._lines), *processed[1:]]  # the first goes to the table
 
 
 def _running_table(running: list[Progress], settings: Mapping[str, str], metric: str, console: Console) -> Table:

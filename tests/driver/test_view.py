@@ -218,3 +218,19 @@ def test_a_sparkline_has_gaps_where_there_is_no_number_and_is_empty_without_any(
 
 def test_a_dip_of_one_epoch_shows_among_many() -> None:
     assert sparkline([0.5] * 10 + [0.1] + [0.5] * 9, 20, 10).count("█") == 9
+
+
+def test_when_the_terminal_changes_its_width_the_screen_begins_anew_with_the_last_lines() -> None:
+    view, board = a_run([planned()], 100)
+    trained(board, epoch(1))
+    with view.live:
+        view.say("preparing digits")
+        view.console.file.flush()
+        written = view.console.file.buffer.getvalue()  # type: ignore[attr-defined]
+        view.console.width = 60
+        view.live.refresh()  # type: ignore[attr-defined]
+        view.console.file.flush()
+        after = view.console.file.buffer.getvalue()[len(written) :].decode()  # type: ignore[attr-defined]
+        clear = "\x1b[2J\x1b[H"
+        assert after.count(clear) == 1
+        assert _bare(after.partition(clear)[2]).startswith("preparing digits\n")

@@ -199,7 +199,7 @@ def _axis(
     key: str, records: Sequence[Record], keys: Sequence[str], frame: pd.DataFrame, sweep: SweepDiagnosis
 ) -> AxisEffect:
     others = [[setting_text(record, other) for other in keys if other != key] for record in records]
-    frame = frame.assign(value=_values(key, records), others=list(map(json.dumps, others)))
+    frame = frame.assign(value=grouped_values(key, records), others=list(map(json.dumps, others)))
     scores = frame.groupby(["others", "value"]).score.mean().unstack()
     scores = scores[scores.notna().sum(axis=1) > 1]
     best = scores.max(axis=1) if sweep.objective.maximize else scores.min(axis=1)
@@ -235,7 +235,7 @@ def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: i
     )
 
 
-def _values(key: str, records: Sequence[Record]) -> list[str]:
+def grouped_values(key: str, records: Sequence[Record]) -> list[str]:
     """Return what to call each trial's value: itself, or its third where numbers take many values."""
     values = [setting(record, key) for record in records]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

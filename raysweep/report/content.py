@@ -14,17 +14,19 @@ from raysweep.diagnose.words import describe
 from raysweep.errors import StorageError
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
+from raysweep.report.effects import SettingEffect, effects_of
 from raysweep.report.mistakes import WhatItGetsWrong, what_it_gets_wrong
 from raysweep.report.summary import summary_of
 from raysweep.results.hours import Hours, hours_of
-from raysweep.results.ranking import RankedConfig, can_win
+from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import in_order, setting_text, varied_settings
 from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
-from raysweep.terminal import count_of, format_score
+from raysweep.sweepfile.patch import short_labels
+from raysweep.terminal import count_of, format_hours, format_score
 
 COLOURS = 8
 """As many colours as colour-blind eyes can tell apart."""
@@ -86,6 +88,37 @@ class Report:
     mistakes: WhatItGetsWrong | None  # of the winner; None where that is not known
     command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
     judgement: Judgement | None  # what can be said of the winner
+    effects: list[SettingEffect]  # what each setting does to the score, the largest first
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each setting that varies is called: the shortest end of its key that tells it from the others."""
+        return short_labels(self.keys)
+
+    @property
+    def verdict(self) -> list[str]:
+        """The report in a sentence or two."""
+        if self.judgement:
+            return self.judgement.brief
+        best = next((row for row in self.best_rows[:1] if row.record.best), None)
+        if best is None:
+            return ["No trial has a score yet."]
+        settings = ", ".join(f"{self.labels[key]} {best.settings[key]}" for key in self.keys)
+        scores = self.result.configs[0].ranked_by
+        so_far = "" if all(map(has_ended, self.result.trials)) else " so far"
+        on = f" on {count_of(scores.seeds, 'seed')}" if scores.seeds > 1 else ""
+        return [f"Best{so_far}: {settings or best.record.id}, {self.score_text(scores.mean)}{on}."]
+
+    @property
+    def status(self) -> str:
+        """How far the run is and what it cost, in one line."""
+        counts = Counter(row.record.status for row in self.rows)
+        hours = self.hours
+        saved = f"{count_of(hours.epochs_saved, 'epoch')} saved by stopping early" if hours.epochs_saved else ""
+        gpu = f"{hours.gpu:.2f} GPU-hours" if hours.gpu else ""
+        said = [count_of(len(self.rows), "trial"), ", ".join(f"{count} {status}" for status, count in counts.items())]
+        took = f"{count_of(hours.epochs, 'epoch')} in {format_hours(hours.trained)} of trials" if hours.epochs else ""
+        return " · ".join(filter(None, [*said, took, gpu, saved]))
 
     @property
     def description(self) -> str:
@@ -129,7 +162,7 @@ class Report:
         return format_score(score, self.result.objective.metric)
 
 
-def gather(result: SweepResult, named: Named | None = None, has_ended: bool = False) -> Report:
+def gather(result: SweepResult, named: Named | None = None, is_over: bool = False) -> Report:
     """Gather a report; `write_report` says what the arguments are."""
     sweep = diagnose_sweep(result.trials, result.objective)
     command = result.in_words(named)
@@ -144,11 +177,12 @@ def gather(result: SweepResult, named: Named | None = None, has_ended: bool = Fa
         colour_key=colour_key,
         sweep=sweep,
         hours=hours_of(result.trials, read_spent(result.folder)),
-        is_running=not has_ended and result.is_driven,
+        is_running=not is_over and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         mistakes=what_it_gets_wrong(result),
         command=command,
         judgement=judgement,
+        effects=effects_of(result, keys, sweep.seed_spread),
     )
 
 

@@ -5,7 +5,7 @@
   const one = (selector, root = document) => root.querySelector(selector);
   const body = one("#trials tbody"), panels = one("#panels");
   const rows = all("tr", body);
-  const heads = all("#trials thead th"), names = heads.map((cell) => cell.textContent.trim());
+  const heads = all("#trials thead th"), names = heads.map((cell) => cell.dataset.name);
   const value = (row, name) => row.cells[names.indexOf(name)].dataset.value;
   const rowOf = new Map(rows.map((row) => [row.dataset.trial, row]));
   const marked = {}; // a trial's number to its curves and sentences
@@ -78,7 +78,7 @@
       for (const element of drawn(row.dataset.trial))
         element.setAttribute("class", element.getAttribute("class").replace(/\bc\d\b/, `c${place.get(value(row, colour.value))}`));
     if (!legend) return;
-    one("#coloured").textContent = `${colour.value}:`;
+    one("#coloured").textContent = `${colour.selectedOptions[0].textContent}:`;
     legend.replaceChildren(...values.slice(0, 8).map((text, index) => {
       const item = document.createElement("li"), swatch = document.createElement("span");
       item.className = `key c${index}`;

@@ -22,6 +22,7 @@ from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import ValueEffect
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import Report
+from raysweep.report.first import top_of
 from raysweep.report.mistakes import PAIR_COLUMNS
 from raysweep.report.pictures import Pictures
 from raysweep.report.table import Column, columns, config_columns
@@ -40,6 +41,8 @@ def as_html(report: Report, pictures: Pictures) -> str:
         result=report.result,
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
         pictures=pictures,
+        top=top_of(report),
+        is_acc="acc" in report.result.objective.metric,
         columns=shown,
         config_columns=config_columns(report),
         choices=_choices(report, shown),

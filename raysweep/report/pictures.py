@@ -13,6 +13,7 @@ import numpy as np
 from raysweep.diagnose.curves import Curves
 from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
+from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 from raysweep.report.winner import draw_tuning, draw_winner
@@ -57,6 +58,8 @@ PANELS = (
 class Pictures:
     """All pictures of a run."""
 
+    leaders: list[Chart]  # score against epoch, the best in colour; empty without a score
+    effects: list[Chart]  # a setting each; empty where nothing can be compared
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
     curves: list[Chart]
     settings: list[Chart]  # parallel coordinates, where anything varies; the tuning curve of a random search
@@ -72,6 +75,8 @@ def draw(report: Report) -> Pictures:
     rows = [(row, Curves.of(row.record.metrics)) for row in shown]
     left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
     return Pictures(
+        leaders=draw_leaders(report),
+        effects=draw_effects(report),
         winner=draw_winner(report),
         curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
         settings=[*_parallel(report), *draw_tuning(report)],

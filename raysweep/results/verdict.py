@@ -33,6 +33,7 @@ class Judgement:
     confidence: float
     sign: int  # -1 where less is better: the verdict's scores are turned then
     sentences: list[str]
+    brief: list[str]  # the first of them in a sentence or two
 
     def as_json(self) -> dict[str, Any]:
         """Return the `winner` of `status --json`; scores and luck are the objective's own, be it a loss."""
@@ -82,8 +83,10 @@ def judgement_of(result: SweepResult, named: str | None) -> Judgement | None:
         verdict = _clipped(verdict)
     labels = _labels(configs)
     goes_on = bool(fresh) and bool(still_racing(search, fresh, seeds, confidence))
-    sentences = _Words(result, configs, labels, named, goes_on, seeds).sentences(verdict, confidence)
-    return Judgement(configs, labels, verdict, confidence, sign, sentences)
+    words = _Words(result, configs, labels, named, goes_on, seeds)
+    return Judgement(
+        configs, labels, verdict, confidence, sign, words.sentences(verdict, confidence), words.brief(verdict)
+    )
 
 
 def _clipped(verdict: Verdict) -> Verdict:
@@ -130,6 +133,16 @@ class _Words:
         first = [self._who(verdict, winner), self._expected(verdict, confidence), self._luck(verdict, winner)]
         second = [self._rivals(verdict, winner), *self._what_more_seeds_could(verdict, winner)]
         return [" ".join([*first, *self._lost(winner)]), " ".join(second), self._chosen_on(verdict.images)]
+
+    def brief(self, verdict: Verdict | None) -> list[str]:
+        """Say who won, and how sure that is."""
+        if verdict is None:
+            who = f"{self._labels[0]} has the best score, {self._score(self._configs[0].scores.mean)}."
+            return [who, "One seed each: whether it is the best config cannot be known."]
+        others = len(verdict.rivals)
+        rivals = f"; {others} {'other' if others == 1 else 'others'} may be as good" if others else ""
+        sure = f"It is the best with a probability of {chance_text(verdict.chances[verdict.winner])}{rivals}."
+        return [self._who(verdict, self._configs[verdict.winner]), sure]
 
     def _unknown(self) -> str:
         score = self._score(self._configs[0].scores.mean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import raysweep.report.pictures as pictures_module
 from raysweep.cli import main
 from raysweep.report import write_report
 from raysweep.report.content import Report, gather
+from raysweep.report.first import top_of
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
 from raysweep.report.pictures import draw
@@ -380,7 +382,51 @@ def test_the_picture_of_the_winner_has_each_seed_and_the_chance_of_each_config(t
     assert text.count('class="seed"') == 4, "two seeds of each config that has a chance"
     assert text.count('class="interval"') == 2
     assert 'class="c0"' in text[: text.index("augment none, lr 0.01</text>")], "the winner in colour"
-    assert page_of(report).index("Is the winner the winner?") < page_of(report).index("Summary</h2>")
+    page = page_of(report)
+    assert page.index(report.verdict[0]) < page.index("Is the winner the winner?") < page.index("Settings</h2>")
+
+
+def test_the_first_screen_has_verdict_ranking_and_effects_in_short_labels(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    report = gather(opened(tmp_path))
+    assert report.verdict[0] == "Probable winner: augment none, lr 0.01, 59.6 % on 2 seeds."
+    assert report.status == "12 trials · 12 finished · 360 epochs in 0.25 hours of trials"
+    top = top_of(report)
+    assert [each.values for each in top.rows] == [
+        [row.settings["augment"], row.settings["lr"]] for row in report.best_rows
+    ]
+    drawn = draw(report)
+    assert drawn.leaders[0].to_string().count('class="leader') == len(report.best_rows)
+    assert [chart.title for chart in drawn.effects] == ["lr, all else equal", "augment, all else equal"]
+
+
+def test_effects_find_a_true_difference_with_all_else_equal_and_none_where_there_is_none(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    true = {0.5: -0.1, 0.1: 0.0, 0.01: 0.1}
+
+    def scored(record: Record, _: int) -> Record:
+        return scoring(record, 0.5 + true[record.config["lr"]] + rng.gauss(0, 0.005))
+
+    make_run(tmp_path, epochs=2, text=SWEEP.replace("[none, medium]", "[none, medium, hard, v1augs]"), end=scored)
+    effects = {effect.key: effect for effect in gather(opened(tmp_path)).effects}
+    assert list(effects) == ["lr", "augment"]
+    for each in effects["lr"].values:
+        assert each.difference == pytest.approx(true[float(each.value)], abs=0.01)
+        assert each.is_clear or float(each.value) == 0.1
+        assert each.count == 4
+    assert effects["augment"].is_fair
+    assert effects["augment"].spread < 0.02
+
+
+def test_effects_without_comparable_trials_say_that_other_settings_differ(tmp_path: Path) -> None:
+    text = SWEEP.replace(
+        "grid: {{lr: [0.5, 0.1, 0.01], augment: [none, medium]}}", "zip: {{lr: [0.5, 0.1], epochs: [2, 3]}}"
+    )
+    make_run(tmp_path, text=text)
+    assert {(effect.key, effect.is_fair) for effect in gather(opened(tmp_path)).effects} == {
+        ("lr", False),
+        ("epochs", False),
+    }
 
 
 def test_a_random_search_shows_what_the_best_of_so_many_configs_is_and_a_grid_does_not(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
@@ -28,8 +29,8 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 SWEEP, PICTURES = ROOT / "sweeps/digits_random.yaml", ROOT / "docs/pictures"
 COLUMNS, LINES = 100, 14
-DONE = "20 of 60"
-"""The live table is taken once so many trials are done."""
+DONE = re.compile(r"\b[2-5]\d of 60")
+"""The live table is taken once that many trials are done."""
 COLOURS = 64
 """Enough for a page of text and lines, in a quarter of the bytes."""
 
@@ -39,8 +40,8 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "raysweep", str(SWEEP.relative_to(ROOT)), "--storage", folder]
-        screen = next((screen for screen in screens(command) if DONE in "\n".join(screen.display)), None)
-        assert screen, f"the run ended before {DONE} trials were done"
+        screen = next((screen for screen in screens(command) if DONE.search("\n".join(screen.display))), None)
+        assert screen, "the run ended before as many trials were done"
         save_terminal(screen, f"raysweep {SWEEP.relative_to(ROOT)}", PICTURES / "live.svg")
         for _ in screens(command):  # a rerun is a resume
             pass

@@ -6,11 +6,13 @@ A rerun is a resume: the plan says what is wanted, the records what is done, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from raysweep.cluster.places import storage_problem
 from raysweep.driver.before import Run, TrainedOn, connected, next_round, prepare_data, trials_left, write_plan
 from raysweep.driver.during import evaluate_best, train
+from raysweep.driver.exporters import exporting
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
 from raysweep.errors import Interrupted, LimitReached
 from raysweep.registry import import_modules
@@ -49,10 +51,15 @@ def run_sweep(
             aside = folder.set_aside()
         if aside:
             say(f"the old run is now {aside}", stderr=True)
-    with folder.lease():
-        run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
-        _train_what_is_left(run, address)
-        return sum_up(run, as_json_document)
+    with ExitStack() as afterwards:
+        with folder.lease():  # which tells the exporters that the run goes on
+            uri = folder.parent.child(folder.name).uri
+            wait = afterwards.enter_context(exporting(uri, sweep.export, lambda line: say(line, stderr=True)))
+            run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
+            _train_what_is_left(run, address)
+            code = sum_up(run, as_json_document)
+        wait()
+        return code
 
 
 def run_and_read(

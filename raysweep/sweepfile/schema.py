@@ -335,6 +335,8 @@ class Sweep(Config):
     """What is measured of the winner at the end."""
     report: Report = Report()
     """What the report shows."""
+    export: list[Literal["mlflow", "wandb", "trackio"]] = []
+    """Tools that the run is exported to while it goes on; each needs its extra: `pip install 'raysweep[mlflow]'`."""
     confirm: Confirm | None = None
     """Train the best configs again, with fresh seeds, to tell whether the winner is really the best; `{}` has the
     defaults. Without this key what the last run did stands; `null` is never."""

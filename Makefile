@@ -4,6 +4,7 @@
 # make test-all  every test, for an hour and more
 # make vendor    the plotting library of the report page, as raysweep/report/vendor/VERSION names it
 # make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
+# make reference docs/sweep_file.md, from the models      make pictures  docs/pictures, from a real run
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ STAMP := .venv/installed
 HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 PYTEST := $(BIN)/python -m pytest $(HANGS)
 
-.PHONY: venv demo check test test-all faults bench vendor clean
+.PHONY: venv demo check test test-all faults bench reference pictures vendor clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -46,8 +47,7 @@ bench: venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
-vendor:
-	scripts/vendor.sh
+.PHONY: venv demo check test test-all faults bench reference pictures vendor clean
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

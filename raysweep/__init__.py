@@ -1,14 +1,16 @@
 """raysweep: one sweep file and one command train a grid of image classifiers.
 
-From Python: `run(path)` runs a sweep, `open(path)` reads a run folder, `load_model(folder)` loads a pulled checkpoint.
-A module named with `--import` brings networks, data sources and augmentations of your own through `register_model`,
-`register_data` and `register_augmentation`.
+From Python: `run(sweep)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder;
+`load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings networks, data
+sources and augmentations of your own through `register_model`, `register_data` and `register_augmentation`.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raysweep.registry import register_augmentation, register_data, register_model
 
@@ -23,8 +25,22 @@ __all__ = ["load_model", "open", "register_augmentation", "register_data", "regi
 __version__ = version("raysweep")
 
 
-def run(path: str | Path, **overrides: object) -> SweepResult:
-    """Run a sweep, or go on with it, and return its results; `overrides` patch the file (`epochs=2`).
+def run(
+    sweep: str | Path | Mapping[str, Any],
+    *,
+    storage: str | Path | None = None,
+    imports: Sequence[str] = (),
+    fresh: bool = False,
+    **overrides: object,
+) -> SweepResult:
+    """Run a sweep, or go on with it, and return its results.
+
+    Args:
+        sweep: a sweep file, or what one would hold as a dict.
+        storage: where run folders lie, a path or a URI; default: $RAYSWEEP_STORAGE, else what the sweep says.
+        imports: modules that register networks, data or augmentations of your own, by name.
+        fresh: move an old run folder aside and start anew.
+        overrides: patch the sweep: `epochs=2`; dotted keys as `**{"model.width": 8}`.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
@@ -32,7 +48,13 @@ def run(path: str | Path, **overrides: object) -> SweepResult:
     """
     from raysweep.driver import run_and_read
 
-    return run_and_read(str(path), [f"{key}={value}" for key, value in overrides.items()])
+    words = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for key, value in overrides.items()
+    ]
+    place = None if storage is None else str(storage)
+    given = sweep if isinstance(sweep, Mapping) else str(sweep)
+    return run_and_read(given, words, storage=place, imports=imports, fresh=fresh)
 
 
 def open(path: str | Path) -> SweepResult:

@@ -18,7 +18,7 @@ from raysweep.errors import RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
-    *("run", "plan", "data", "status", "confirm", "report", "compare", "pull"),
+    *("run", "plan", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
     *("clean", "predict", "models", "submit", "doctor", "schema"),
 )
 """The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""
@@ -30,6 +30,7 @@ examples:
   raysweep sweeps/quickstart.yaml epochs=2 lr=0.1 with other settings
   raysweep plan sweeps/quickstart.yaml            what would be trained
   raysweep status sweeps/runs/quickstart          how far it is; a run folder stands for its sweep file
+  raysweep watch sweeps/quickstart.yaml           the same in the browser, while it goes on
   raysweep confirm sweeps/quickstart.yaml         is the winner the winner? fresh seeds for the best configs
   raysweep pull sweeps/quickstart.yaml --to best  the best checkpoint
   raysweep predict best photos --csv classes.csv  classify images with it

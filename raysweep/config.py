@@ -6,7 +6,7 @@ No torch, no Ray.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -50,6 +50,10 @@ class LoopConfig(Config):
         """Return the setting because of which a trial has no such metric to be ranked by; None if it has it."""
         return None
 
+    def idle_settings(self) -> dict[str, str]:
+        """Return why settings have no effect in this trial, by dotted key."""
+        return {}
+
     def paths(self) -> dict[str, str]:
         """Return the places in the file system that these settings name, by dotted key."""
         return {}
@@ -92,3 +96,15 @@ def classes_of(annotation: Any) -> list[type[Config]]:
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [found for inner in get_args(annotation) for found in classes_of(inner)]
+
+
+def kinds_of(model: type[Config], section: str) -> list[type[Config]]:
+    """Return the classes that a section may have, such as one for each optimizer."""
+    field = model.model_fields.get(section)
+    return classes_of(field.annotation) if field else []
+
+
+def names_of(model: type[Config]) -> tuple[Any, ...]:
+    """Return the values of `name` that choose this class; none if its section has one class only."""
+    field = model.model_fields.get("name")
+    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

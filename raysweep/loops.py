@@ -48,6 +48,9 @@ class Loop(Protocol):
     def config(self) -> type[LoopConfig]:
         """The class of a trial's settings."""
 
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """Return the names that a section of a trial's config may have, the user's own too, by section."""
+
     def data_files(self, config: Any, sweep_folder: Path) -> Sequence[Path]:
         """Return the files from which a data set is prepared; none for one that needs no files.
 

@@ -112,13 +112,16 @@ def moving_bars(console: Console) -> Progress:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Show a step on stderr while it lasts: on a terminal a moving bar that leaves no trace, elsewhere a line."""
+def step(what: str, is_news: bool = True) -> Iterator[None]:
+    """Show a step on stderr while it lasts: on a terminal a moving bar that leaves no trace, elsewhere a line if it
+    `is_news`.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if not can_redraw(console):
-        say(what, stderr=True)
+        if is_news:
+            say(what, stderr=True)
         yield
         return
     with moving_bars(console) as bars:

@@ -85,6 +85,7 @@ cases:
   presets:
     grid: {{augment: [{", ".join(AUGMENT_PRESETS)}]}}
   lists:
+    epochs: 3
     optimizer: {{name: adamw, betas: [0.8, 0.99]}}
     lr_schedule: {{name: step, milestones: [1], warmup_epochs: 1}}
     normalize: {{mean: [0.4, 0.5, 0.6], std: [1, 0.5, 0.25]}}

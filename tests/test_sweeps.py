@@ -89,7 +89,7 @@ def test_the_report_is_its_25_runs_in_order() -> None:
 
 def test_the_plan_of_the_report_is_one_line_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(FOLDER / "report.yaml")]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()][: len(RUNS)]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.split()[0].isdigit()][: len(RUNS)]
     assert [int(row.split()[0]) for row in rows] == list(RUNS)
     for row, (model, _, _, _, _, _) in zip(rows, RUNS.values(), strict=True):
         assert f" {model} " in row

@@ -6,6 +6,7 @@ Only `--time` imports torch, and nothing here imports Ray.
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "list the trials of a sweep, without running anything"
 COHORTS_SHOWN = 12
+GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+"""Devices that a machine with a GPU has, on Linux: NVIDIA's, AMD's, and under Windows; torch takes seconds to tell."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
     lines += edits.in_words() if edits else []
     lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
+    lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))
     return 0
+
+
+def _warnings(context: Context) -> list[str]:
+    """Return what a run on this machine would miss; on a cluster it may be there."""
+    gpus, problems = context.sweep.resources.gpus, []
+    if gpus not in ("auto", 0) and not os.environ.get("RAY_ADDRESS") and not any(map(glob.glob, GPU_DEVICES)):
+        problems.append(
+            f"resources.gpus is {gpus:g}, and this machine has no GPU; a run here would be refused, unless it goes to "
+            "a cluster (--address); `gpus: auto` takes what there is"
+        )
+    if context.is_run_folder:
+        return problems
+    folder = context.file.absolute().parent
+    paths = {(key, path) for trial in context.trials for key, path in trial.config.paths().items()}
+    missing = sorted(pair for pair in paths if "://" not in pair[1] and not (folder / pair[1]).expanduser().exists())
+    return [*problems, *(f"{key}: {path} is not on this machine" for key, path in missing)]
 
 
 def _time(context: Context) -> list[Timing]:

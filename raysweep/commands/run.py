@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, confirm: bool = False) -> int:
     sweep = context.sweep  # reports a wrong file at once: importing Ray takes seconds
     if (count := len(context.trials)) >= MANY:
         say(f"{sweep.name}: {count_of(count, 'trial')} planned", stderr=True)
-    with step(f"{sweep.name}: loading Ray and torch"):
+    with step(f"{sweep.name}: loading Ray and torch", is_news=False):
         from raysweep.driver import run_sweep
 
     return run_sweep(

@@ -9,11 +9,17 @@ SUMMARY = "print the JSON Schema of sweep files, for editors"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add no flags: the command has none."""
+    """Add the command's flag."""
+    parser.add_argument("--markdown", action="store_true", help="print the reference instead, as docs/sweep_file.md")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the schema; return the exit code."""
+    """Print the schema, or the reference for people; return the exit code."""
+    if arguments.markdown:
+        from raysweep.sweepfile.reference import reference
+
+        print(reference(), end="")
+        return 0
     from raysweep.sweepfile.json_schema import sweep_schema
 
     print(json.dumps(sweep_schema(), indent=2))

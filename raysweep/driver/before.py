@@ -67,7 +67,7 @@ class Run:
 
     def __init__(self, sweep: Sweep, named: Named, folder: RunFolder, imports: tuple[str, ...]) -> None:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
-        self.sweep_path = Path(named.path)
+        self.sweep_path = Path(named.path)  # paths in the sweep are relative to its folder
         self.trials = trials_of(sweep, folder)
         self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
         """The trials that `confirm` has added so far."""
@@ -84,6 +84,10 @@ class Run:
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
+
+    def sweep_text(self) -> bytes:
+        """Return the sweep file's text, as it was given."""
+        return self.sweep_path.read_bytes() if self.named.text is None else self.named.text.encode()
 
 
 def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], fresh: Sequence[Trial], folder: RunFolder) -> Rerun:
@@ -137,7 +141,7 @@ def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = No
     """Write resolved.yaml with the data of the conditions on record and of those that were found now."""
     known = {record.id: record.conditions for record in run.records if record.conditions}
     data = {str(entry["data"]) for entry in {**known, **(conditions or {})}.values() if "data" in entry}
-    write_resolved(run.folder, run.sweep, run.sweep_path.read_bytes(), run.trials, data, run.fresh)
+    write_resolved(run.folder, run.sweep, run.sweep_text(), run.trials, data, run.fresh)
 
 
 @contextmanager

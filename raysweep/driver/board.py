@@ -15,6 +15,7 @@ from typing import Any
 from raysweep.halving.scores import best_epoch
 from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.store import Record
+from raysweep.store.newest import MOST_EPOCHS, Tail
 from raysweep.sweepfile.schema import Objective
 
 
@@ -84,6 +85,9 @@ class Board:
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
         self._changed: set[str] = set()
+        self._new_from: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        """The first epoch of each trial that is new since the export before the last one, and since the last one."""
+        self._is_told = True
 
     def add(self, records: Sequence[Record]) -> None:
         """Take in the records of more trials; what is known of a trial already stays."""
@@ -99,6 +103,8 @@ class Board:
             progress.heard_at = time.monotonic()
             progress.note_saved_hours()
             self._changed.add(trial_id)
+            self._new_from[1].setdefault(trial_id, len(progress.curve) + 1)
+            self._is_told = False
         self.notify(what, progress)
 
     def note_epoch(self, trial_id: str, metrics: dict[str, float]) -> None:
@@ -112,6 +118,9 @@ class Board:
             progress.lost_hours += trained_hours(progress.curve[len(earlier) :])
             progress.curve = [*earlier, metrics]
             progress.trained_hours = trained_hours(progress.curve)
+            first = int(metrics["epoch"])
+            self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
+            self._is_told = False
 
     def with_status(self, *statuses: str) -> list[Progress]:
         """Return the progress of the trials that have one of these statuses."""
@@ -126,11 +135,37 @@ class Board:
         """Yield the trials that changed since this was last asked, for the block to deal with; if it raises, again."""
         with self._lock:
             changed, self._changed = self._changed, set()
+            before, self._new_from = self._new_from[0], (self._new_from[1], {})
         try:
             yield changed
         except BaseException:
             self.note_changed(*changed)
+            with self._lock:  # what it was to export is still new
+                self._new_from = (_earliest(before, self._new_from[0]), self._new_from[1])
             raise
+
+    def newest(self) -> dict[str, Tail] | None:
+        """Return what is new of each trial since the export before the last; None if this was told already.
+
+        Of more than `MOST_EPOCHS` epochs, those of the trials that changed last.
+        """
+        with self._lock:
+            if self._is_told:
+                return None
+            self._is_told = True
+            first = _earliest(*self._new_from)
+            known = [(id, epoch, self.trials[id].status, self.trials[id].curve) for id, epoch in first.items()]
+        tails: dict[str, Tail] = {}
+        left = MOST_EPOCHS
+        for id, epoch, status, curve in reversed(known):  # each curve is a list that nobody changes any more
+            left -= len(curve) - epoch + 1
+            if left >= 0:
+                tails[id] = Tail.of(status, curve, epoch)
+        return tails
+
+    def tell_again(self) -> None:
+        """Let `newest` tell once more what it told last."""
+        self._is_told = False
 
     def note_changed(self, *trial_ids: str) -> None:
         """Note that these trials' records may have changed."""
@@ -144,3 +179,8 @@ class Board:
             return record
         metrics = [*record.metrics, *(row for row in progress.curve if row["epoch"] > record.epoch)]
         return record.with_(status="running", metrics=metrics, best=best_epoch(metrics, objective))
+
+
+def _earliest(some: dict[str, int], others: dict[str, int]) -> dict[str, int]:
+    """Return the smaller number for each key that one of two mappings has, the keys of the second one last."""
+    return {key: min(m[key] for m in (some, others) if key in m) for key in {**some, **others}}

@@ -47,6 +47,7 @@ from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
+from raysweep.store.newest import remove_newest, write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
@@ -56,6 +57,9 @@ REFRESH_EXPORTS_SHARE = 0.05
 """The share of time that refreshing may take: a large sweep's exports are refreshed less often."""
 REFRESH_EXPORTS_AT_LEAST_EVERY_S = 45.0
 """With the time that refreshing takes, exports are a minute old at most."""
+WRITE_NEWEST_EVERY_S = 0.5
+WRITE_NEWEST_SHARE = 0.1
+"""The share of time that writing the newest epochs may take, if it takes longer than 0.05 s."""
 
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
@@ -178,12 +182,34 @@ def _housekeeping(run: Run, slot: Slot, nodes: Nodes, flag: Any) -> Iterator[Non
             share=REFRESH_EXPORTS_SHARE,
             at_least_every_s=REFRESH_EXPORTS_AT_LEAST_EVERY_S,
         ),
+        _telling_newest(run, tolerant),
         repeating("raysweep-spent", save, every_s=SAVE_EVERY_S),
         repeating("raysweep-slots", Shortage(slot, run.view.say, lambda: nodes.avoided).look, every_s=SAY_EVERY_S),
         repeating("raysweep-metrics", meters.export, every_s=EXPORT_EVERY_S),
         repeating("raysweep-notices", _tell_of_nodes_that_leave(run), every_s=LOOK_EVERY_S),
     ):
         yield
+
+
+@contextmanager
+def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
+    """Keep the file of the newest epochs up to date while the block lasts; the file of an earlier run goes first."""
+
+    def write() -> None:
+        tails = run.board.newest()
+        if tails is None:
+            return
+        try:
+            write_newest(run.folder, tails)
+        except StorageError:
+            run.board.tell_again()
+            raise
+
+    remove = partial(tolerant, partial(remove_newest, run.folder))
+    remove()
+    with repeating("raysweep-newest", partial(tolerant, write), every_s=WRITE_NEWEST_EVERY_S, share=WRITE_NEWEST_SHARE):
+        yield
+    remove()
 
 
 def _watch(run: Run, flag: Any) -> Callable[[], None]:

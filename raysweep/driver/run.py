@@ -5,17 +5,19 @@ A rerun is a resume: the plan says what is wanted, the records what is done, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from raysweep.cluster.places import storage_problem
 from raysweep.driver.before import Run, TrainedOn, connected, next_round, prepare_data, trials_left, write_plan
 from raysweep.driver.during import evaluate_best, train
 from raysweep.driver.summary import evaluation_is_wanted, sum_up
 from raysweep.errors import Interrupted, LimitReached
+from raysweep.registry import import_modules
 from raysweep.results.rerun import keep_confirming
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
-from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile import Sweep, load_sweep, storage_of, sweep_of
 from raysweep.sweepfile.named import Named
 from raysweep.terminal import count_of, say
 
@@ -53,17 +55,30 @@ def run_sweep(
         return sum_up(run, as_json_document)
 
 
-def run_and_read(path: str, overrides: Sequence[str]) -> SweepResult:
-    """Run a sweep file from Python; return its results.
+def run_and_read(
+    sweep_or_path: str | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    storage: str | None = None,
+    imports: Sequence[str] = (),
+    fresh: bool = False,
+) -> SweepResult:
+    """Run a sweep, given as a file or as values, from Python; return its results.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
         Interrupted: the user stopped it; the state is safe.
         LimitReached: a limit is spent; the state is safe.
     """
-    sweep = load_sweep(path, overrides)
-    folder = RunFolder(storage_of(sweep, path), sweep.name)
-    code = run_sweep(sweep, folder, Named(path, tuple(overrides)))
+    import_modules(imports)
+    if isinstance(sweep_or_path, Mapping):
+        sweep, text = sweep_of(sweep_or_path, overrides)
+        path = f"{sweep.name}.yaml"  # no such file is read or written; relative paths are those of the working folder
+    else:
+        sweep, text, path = load_sweep(sweep_or_path, overrides), None, sweep_or_path
+    folder = RunFolder(storage_of(sweep, path, storage), sweep.name)
+    named = Named(path, tuple(overrides), storage, tuple(imports), text)
+    code = run_sweep(sweep, folder, named, imports=imports, fresh=fresh)
     if code == Interrupted.exit_code:
         raise Interrupted(f"{sweep.name}: stopped; run it again to go on")
     if code == LimitReached.exit_code:

@@ -57,6 +57,11 @@ class RankedConfig:
     trials: tuple[Record, ...]  # all its trials, best first; those that cannot win come last
     fresh_ids: Collection[str] = ()  # the ids of those that `confirm` trained
 
+    def __repr__(self) -> str:
+        mean = self.ranked_by.mean
+        score = "no score" if mean is None else f"{mean:.4g}"
+        return f"<RankedConfig {self.name}: {score}, {len(self.trials)} trials>"
+
     @property
     def best(self) -> Record | None:
         """Its best seed, whose checkpoint stands for it; None if no seed has a score.

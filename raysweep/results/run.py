@@ -16,13 +16,16 @@ from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
+from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import results_table, running_metrics, shown_trials
+from raysweep.store.newest import read_newest
 from raysweep.store.resolved import damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
+from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
 from raysweep.terminal import Tell, silently
 
@@ -42,6 +45,25 @@ class SweepResult:
     folder: RunFolder
     resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
     is_driven: bool = False  # whether a driver held the run folder
+
+    def __repr__(self) -> str:
+        mean = self.configs[0].ranked_by.mean if self.configs else None
+        score = "none yet" if mean is None else f"{mean:.4g}"
+        return f"<SweepResult {self.name}: {len(self.trials)} trials, best {self.objective.metric} {score}>"
+
+    def _repr_html_(self) -> str:
+        """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds."""
+        import pandas as pd
+
+        labels = short_labels(varied_settings(self.trials))
+        rows: list[dict[str, Any]] = [
+            {"rank": place if config.best else None}
+            | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
+            | {self.objective.metric: scores.mean, "± standard error": scores.standard_error, "seeds": scores.seeds}
+            for place, config in enumerate(self.configs, 1)
+            for scores in (config.ranked_by,)
+        ]
+        return str(pd.DataFrame(rows).to_html(index=False, na_rep="", float_format="{:.4f}".format))
 
     @cached_property
     def trials(self) -> list[Record]:
@@ -124,13 +146,19 @@ def read_results(
     objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
     is_driven = not has_ended and folder.is_driven()
     newer = running_metrics(folder) if is_driven and live else {}
+    newest = read_newest(folder) if is_driven and live else {}  # after those that it continues
     committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
     records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
         record = record.with_(name=planned.name, axes=planned.axes, config=planned.config)
-        records.append(_as_it_stands(record, newer.get(record.id, []), objective, is_driven))
+        tail, ahead = newest.get(record.id), newer.get(record.id, [])
+        if tail:
+            ahead = tail.after(max(record.metrics, ahead, key=len))
+        if tail and tail.status == "running" and not record.is_final:
+            record = record.with_(status="running")
+        records.append(_as_it_stands(record, ahead, objective, is_driven))
     configs = rank(records, objective, {planned.id for planned in resolved.fresh})
     return SweepResult(folder.name, folder.path, objective, configs, folder, resolved.document, is_driven)
 

@@ -106,7 +106,7 @@ def _trial_cells(record: Record, metric: str, is_fresh: bool) -> dict[str, str]:
         "weights": "-" if not best else "averaged" if best.averaged else "plain",
         "trial": short_id(record.id),
     }
-    return {"val_acc": format_acc(best.val_acc if best else None), **cells}
+    return cells if metric == "val_acc" else {"val_acc": format_acc(best.val_acc if best else None), **cells}
 
 
 def format_mean(scores: SeedScores, metric: str) -> str:

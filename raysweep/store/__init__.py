@@ -5,6 +5,7 @@
 * `runfolder`    records and weights, committed together; `uploads`: beside training
 * `lease`        one driver at a time
 * `exports`      results.parquet, rebuilt from the records; `tensorboard`: TensorBoard files
+* `newest`       epochs that results.parquet does not have yet
 
 Only `exports`, `tensorboard` and object stores import more than the standard library and pydantic.
 """

@@ -98,6 +98,10 @@ class Record:
     """The histories before the trial had to go back, each longer than those before it: its scores at the rungs are
     those by which it was judged there, however the epochs come out when they are trained again."""
 
+    def __repr__(self) -> str:
+        score = f", {self.best.score:.4g}" if self.best else ""
+        return f"<Record {self.id}: {self.status}, epoch {self.epoch} of {self.epochs}{score}>"
+
     @property
     def epoch(self) -> int:
         """Epochs trained and committed."""

@@ -4,14 +4,16 @@
 * `patch`        dotted keys
 * `schema`       the sections, as pydantic models
 * `overrides`    what the command line patches
+* `hints`        what an unknown key was meant to be
 * `messages`     pydantic's errors in our words
 * `plan`         a sweep to its trials
+* `idle`         what a file says in vain
 * `load`         all of it together
 * `named`        how the user named a sweep
-* `json_schema`  for editors
+* `json_schema`  for editors; `reference` for people
 """
 
-from raysweep.sweepfile.load import load_sweep, storage_of
+from raysweep.sweepfile.load import load_sweep, storage_of, sweep_of
 from raysweep.sweepfile.schema import Sweep
 
-__all__ = ["Sweep", "load_sweep", "storage_of"]
+__all__ = ["Sweep", "load_sweep", "storage_of", "sweep_of"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Source:
         ways = [tuple(keys[:end]) for end in range(len(keys), -1, -1)]
         if override := next(filter(None, map(self.overridden.get, ways)), None):
             return f"override '{override}'"
+        if not self.path:
+            return ""  # a sweep given as values has keys, and no lines
         return f"{self.path}:{next(filter(None, map(self.lines.get, ways)), 1)}"
 
     def problem(self, way: Sequence[str | int], message: str) -> str:
@@ -55,6 +58,18 @@ def read_document(path: str) -> Source:
         )
     source.values = values
     return source
+
+
+def document_of(values: Mapping[str, Any]) -> tuple[Source, str]:
+    """Return a sweep that was given as values, and its text; raise SweepFileError if YAML has no such values."""
+    text = io.StringIO()
+    try:
+        YAML(typ="safe", pure=True).dump(dict(values), text)
+    except YAMLError as error:
+        raise SweepFileError(f"the sweep: must be of plain values alone: {error}") from error
+    source = Source("")
+    source.values = _Reader(source).read(text.getvalue())
+    return source, text.getvalue()
 
 
 def parse_value(text: str) -> Any:

@@ -2,43 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from raysweep.config import classes_of, kinds_of, names_of
 from raysweep.loops import loop
-from raysweep.sweepfile.schema import Draw, Sweep
+from raysweep.sweepfile.reference import EXAMPLES
+from raysweep.sweepfile.schema import Draw, Objective, Sweep
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 DOTTED = r"^\w+(\.\w+)+$"
 
 
 def sweep_schema() -> dict[str, Any]:
-    """Return the schema (JSON Schema 2020-12): `base`, axes and cases take a trial's keys, plain or dotted."""
+    """Return the schema (JSON Schema 2020-12): `base`, axes and cases take a trial's keys, plain or dotted.
+
+    Known names are listed, for editors to complete; where users register their own, any other text is fine, too.
+    """
     schema = Sweep.model_json_schema()
     trial = loop().config.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["$defs"] = {**trial["$defs"], **schema["$defs"], "Draw": Draw.model_json_schema()}
     for properties in (trial["properties"], schema["properties"]):
-        for name in NAMED_SECTIONS:
-            if name in properties:
-                properties[name] = {"anyOf": [{"type": "string"}, properties[name]]}
+        for name in properties.keys() & {*NAMED_SECTIONS, "augment"}:
+            description = {"description": properties[name].pop("description", "")}
+            properties[name] = {**description, "anyOf": [*_names(name), properties[name]]}
+    _name_kinds(schema["$defs"])
     for definition in schema["$defs"].values():
         definition.pop("required", None)  # a section without a name has its default one
-    keys = trial["properties"]
-    axes = {name: {"type": "array", "items": value, "minItems": 1} for name, value in keys.items()}
-    draws = {name: {"$ref": "#/$defs/Draw"} for name in keys}
+    keys = {**trial["properties"], **_dotted_keys()}
+    axes = {name: {"type": "array", "items": value, "minItems": 1} | _said_of(value) for name, value in keys.items()}
+    draws = {name: {"$ref": "#/$defs/Draw"} | _said_of(value) for name, value in keys.items()}
+    samples = {"type": "integer", "minimum": 1, "description": "How many draws."}
     axis_table = _table(axes, {"type": "array"})
-    schema["properties"] |= {
+    case = _table({**keys, "grid": axis_table, "zip": axis_table}, {})
+    tables = {
         "base": _table(keys, {}),
         "grid": axis_table,
         "zip": axis_table,
-        "random": _table({"samples": {"type": "integer", "minimum": 1}, **draws}, {"$ref": "#/$defs/Draw"}),
-        "cases": {
-            "type": "object",
-            "additionalProperties": _table({**keys, "grid": axis_table, "zip": axis_table}, {}),
-        },
+        "random": _table({"samples": samples, **draws}, {"$ref": "#/$defs/Draw"}),
+        "cases": {"type": "object", "additionalProperties": case},
         "exclude": {"type": "array", "items": _table(keys, {})},
     }
+    schema["properties"] |= {name: {**_said_of(schema["properties"][name]), **table} for name, table in tables.items()}
+    for name, property in schema["properties"].items():
+        if example := EXAMPLES.get(name):
+            property["description"] = f"{property.get('description', '')}\n\nExample: {example}".strip()
     return schema
+
+
+def _said_of(property: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": property["description"]} if "description" in property else {}
+
+
+def _names(section: str) -> list[dict[str, Any]]:
+    """Return the schemas of a section given by its name: the known ones, and any text where users register theirs."""
+    if section in loop().names():
+        return [{"enum": list(loop().names()[section])}, {"type": "string"}]
+    if section == "objective":
+        return [Objective.model_json_schema()["properties"]["metric"]]
+    kinds = [*kinds_of(loop().config, section), *kinds_of(Sweep, section)]
+    return [{"enum": [name for kind in kinds for name in names_of(kind)]}]
+
+
+def _name_kinds(definitions: dict[str, Any]) -> None:
+    """List the registered names in the sections whose `name` is any text."""
+    for section in loop().names():
+        for kind in kinds_of(loop().config, section):
+            name = definitions.get(kind.__name__, {}).get("properties", {}).get("name")
+            if name and name.get("type") == "string":
+                name["anyOf"] = _names(section)
+                del name["type"]
+
+
+def _dotted_keys() -> dict[str, Any]:
+    """Return the keys inside a trial's sections, such as `model.width`; of several kinds, what any of them takes."""
+    found: dict[str, Any] = {}
+    for section, field in loop().config.model_fields.items():
+        for kind in classes_of(field.annotation) if section != "augment" else []:
+            for key, property in kind.model_json_schema()["properties"].items():
+                value = {"anyOf": _names(section)} if key == "name" else property
+                before = found.get(f"{section}.{key}")
+                found[f"{section}.{key}"] = (
+                    value if before in (None, value) else {**_said_of(value), **_either(before, value)}
+                )
+    return found
+
+
+def _either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [*one.get("anyOf", [one]), other]}
 
 
 def _table(properties: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysweep.config import check_no_credentials
 from raysweep.errors import SweepFileError
-from raysweep.sweepfile.document import Keys, Source, read_document
+from raysweep.sweepfile.document import Keys, Source, document_of, read_document
+from raysweep.sweepfile.idle import what_is_idle
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import Trial, plan_trials
-from raysweep.sweepfile.schema import AXES, Sweep, known_key
+from raysweep.sweepfile.schema import AXES, Sweep, check_storage, known_key
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -29,6 +29,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     source = read_document(str(path))
     return _checked(source, apply_overrides(source, overrides), to_run=True)
+
+
+def sweep_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Sweep, str]:
+    """Check a sweep given as values, as of a sweep file; return it and its text as a file.
+
+    Raises:
+        SweepFileError: something is wrong; messages name keys instead of lines.
+    """
+    source, text = document_of(values)
+    return _checked(source, apply_overrides(source, overrides), to_run=True), text
 
 
 def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -65,14 +75,14 @@ def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None
     """Return where the run folder lies: `override`, else $RAYSWEEP_STORAGE, else the sweep file's, relative to it.
 
     Raises:
-        SweepFileError: it is a URL that holds credentials.
+        SweepFileError: it is a URL that holds credentials, or names no bucket.
     """
     chosen = override or os.environ.get("RAYSWEEP_STORAGE")
     if chosen:
         try:
-            check_no_credentials(chosen)
+            check_storage(chosen)
         except ValueError as error:
-            raise SweepFileError(f"storage: {error}") from error
+            raise SweepFileError(f"{'--storage' if override else '$RAYSWEEP_STORAGE'}: {error}") from error
         return chosen if "://" in chosen else str(Path(chosen).absolute())
     if "://" in sweep.storage:
         return sweep.storage
@@ -110,7 +120,7 @@ def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
             f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"
         )
         problems.append(sweep.source.problem(("objective",), message))
-    return problems
+    return problems + what_is_idle(sweep, trials)
 
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:

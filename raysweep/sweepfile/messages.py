@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from raysweep.config import Config, classes_of
+from raysweep.config import Config, kinds_of, names_of
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
+from raysweep.sweepfile.hints import hint
 
 IS_MISSING = "is missing"
 
@@ -22,7 +23,7 @@ def describe_errors(error: ValidationError, model: type[Config], values: Any) ->
         way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             known = _known_keys(model, values, way[:-1])
-            problems.append((way, f"unknown key{did_you_mean(str(way[-1]), known)}; allowed: {', '.join(known)}"))
+            problems.append((way, f"unknown key{hint(model, way, known)}; allowed: {', '.join(known)}"))
         else:
             problems.append((way, _in_words(detail, way)))
     return _one_a_value(problems)
@@ -107,15 +108,3 @@ def _known_keys(model: type[Config], values: Any, way: Keys) -> list[str]:
         named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
         model = (named or classes)[0]
     return list(model.model_fields)
-
-
-def kinds_of(model: type[Config], section: str) -> list[type[Config]]:
-    """Return the classes that a section may have, such as one for each optimizer."""
-    field = model.model_fields.get(section)
-    return classes_of(field.annotation) if field else []
-
-
-def names_of(model: type[Config]) -> tuple[Any, ...]:
-    """Return the values of `name` that choose this class; none if its section has one class only."""
-    field = model.model_fields.get("name")
-    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

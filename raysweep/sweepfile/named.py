@@ -15,6 +15,7 @@ class Named:
     overrides: tuple[str, ...] = ()  # `key=value` each; they patch the file
     storage: str | None = None  # where run folders lie, if the command line said so
     imports: tuple[str, ...] = ()  # the modules of `--import`
+    text: str | None = None  # the sweep as YAML, where it was given from Python as values and `path` is no file
 
     def in_words(self) -> str:
         """Return the words by which another command reads the same sweep and finds the same run folder."""

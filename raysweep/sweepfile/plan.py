@@ -18,11 +18,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysweep.config import LoopConfig
+from raysweep.config import LoopConfig, kinds_of, names_of
 from raysweep.errors import SweepFileError
 from raysweep.loops import loop
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.messages import IS_MISSING, describe_errors, kinds_of, names_of
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
 from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
 
@@ -41,6 +41,9 @@ class Trial:
     axes: dict[str, Any] = field(default_factory=dict)  # the keys that this sweep varies, with this trial's values
     hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.id}: {self.config.epochs} epochs>"
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
@@ -124,9 +127,11 @@ def _expand(sweep: Sweep) -> list[Trial]:
     varied = _varied_keys(rows)
     problems = _exclude_problems(sweep)
     trials: dict[str, Trial] = {}
+    matched: set[int] = set()
     for config in _configs(sweep, rows, problems):
         document = config.model_dump(mode="json") if varied or sweep.exclude else {}
-        if any(contains(document, partial) for partial in sweep.exclude):
+        if matching := {index for index, partial in enumerate(sweep.exclude) if contains(document, partial)}:
+            matched |= matching
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
@@ -140,6 +145,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
         raise SweepFileError(*dict.fromkeys(problems))
     if not trials:
         raise SweepFileError(sweep.source.problem(("exclude",), "the plan has no trials: all are excluded"))
+    sweep._idle_exclusions = sorted(set(range(len(sweep.exclude))) - matched)
     return list(trials.values())
 
 

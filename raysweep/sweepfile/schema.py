@@ -34,6 +34,7 @@ class Objective(Config):
     """What trials are ranked by; `objective: val_loss` alone names the metric."""
 
     metric: Literal["val_acc", "val_loss", "val_acc_ema"] = "val_acc"
+    """The validation metric; `val_acc_ema` is that of the averaged weights."""
     mode: Literal["max", "min"] | None = None
     """Default: max for accuracies, min for losses."""
 
@@ -128,6 +129,7 @@ class RayAshaConfig(Config):
     eta: Annotated[float, Field(gt=1)] = 4
     """One in eta goes on at each rung (Tune: reduction_factor)."""
     brackets: PositiveInt = 1
+    """Tune's brackets: how many halvings, each with another first rung, share the trials."""
 
 
 SchedulerConfig = Annotated[AshaConfig | NoneConfig | RayAshaConfig, section("asha"), Field(discriminator="name")]
@@ -277,6 +279,15 @@ def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
     return random
 
 
+def check_storage(place: str) -> str:
+    """Raise ValueError if a place for run folders holds credentials, or is a URI without a bucket; return it if not."""
+    check_no_credentials(place)
+    scheme, separator, rest = place.partition("://")
+    if separator and not rest.partition("/")[0] and scheme != "file":
+        raise ValueError(f"got {place!r}, which names no bucket: {scheme}://bucket/folder")
+    return place
+
+
 def _check_one_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
@@ -307,17 +318,23 @@ class Sweep(Config):
     seed: Seed = 0
     """The seed of the random draws, and of the trials if `seeds` is not given."""
     objective: Annotated[Objective, section("val_acc", key="metric")] = Objective()
+    """What trials are ranked by; a metric's name stands for the section."""
     scheduler: SchedulerConfig = NoneConfig()
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
+    """The slot of one trial."""
     checkpoints: Checkpoints = Checkpoints()
-    storage: Annotated[str, AfterValidator(check_no_credentials)] = "./runs"
+    """How often weights are committed, and whose are kept."""
+    storage: Annotated[str, AfterValidator(check_storage)] = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
+    """The limits at which a run ends by itself."""
     evaluate: Evaluate = Evaluate()
+    """What is measured of the winner at the end."""
     report: Report = Report()
+    """What the report shows."""
     confirm: Confirm | None = None
     """Train the best configs again, with fresh seeds, to tell whether the winner is really the best; `{}` has the
     defaults. Without this key what the last run did stands; `null` is never."""
@@ -325,6 +342,12 @@ class Sweep(Config):
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _plan: Any = PrivateAttr(default=None)
     """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
+
+    _idle_exclusions: Any = PrivateAttr(default=())
+    """The places in `exclude` of those that match no config; known once the sweep is planned."""
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name}>"
 
     @property
     def source(self) -> Source:

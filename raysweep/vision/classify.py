@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
+from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, MODELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +26,11 @@ class Classify:
     """Trains image classifiers; see `loops.Loop` for what each method promises."""
 
     config = TrialConfig
+
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of networks, data sources and augmentations."""
+        augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
+        return {"model": MODELS.names(), "data": DATA_SOURCES.names(), "augment": augmentations}
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""

@@ -81,8 +81,11 @@ class SgdConfig(Config):
 
     name: Literal["sgd"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """The share of the last step that goes on into the next."""
     weight_decay: NonNegativeFloat = 5e-4
+    """L2 penalty on all weights."""
     nesterov: bool = False
+    """Nesterov's momentum; it needs a momentum above 0."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
@@ -96,8 +99,11 @@ class AdamWConfig(Config):
 
     name: Literal["adamw"]
     betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
     weight_decay: NonNegativeFloat = 0.01
+    """Weights shrink by this times the learning rate, each step."""
     eps: PositiveFloat = 1e-8
+    """Added to the denominator, so that it is never zero."""
 
 
 class LrSchedule(Config):
@@ -120,6 +126,7 @@ class StepConfig(LrSchedule):
     milestones: Annotated[list[PositiveInt], Field(min_length=1)]
     """Epochs, counted from the end of the warm-up."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The factor."""
 
 
 class CosineConfig(LrSchedule):
@@ -129,6 +136,7 @@ class CosineConfig(LrSchedule):
     t_max: PositiveInt | None = None
     """Epochs of the half period; default: the rest of the trial. A smaller one makes the schedule cyclic."""
     min_lr: NonNegativeFloat = 0.0
+    """The learning rate at the end."""
 
 
 OptimizerConfig = Annotated[SgdConfig | AdamWConfig, section("sgd"), Field(discriminator="name")]
@@ -146,7 +154,9 @@ class MeanStd(Config):
     """Normalisation by given numbers, on the scale 0..1."""
 
     mean: Triple[float]
+    """Of red, green, blue."""
     std: Triple[PositiveFloat]
+    """Of red, green, blue."""
 
 
 class TrialConfig(LoopConfig):
@@ -156,18 +166,23 @@ class TrialConfig(LoopConfig):
     """What these resolve to is recorded in the trial's conditions, and compared on a rerun."""
 
     data: Annotated[DataConfig, section("digits")] = DataConfig()
+    """The images to train on."""
     model: Annotated[ModelConfig, section("baseline_block")] = ModelConfig()
+    """The network to train."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Images a step, over all workers of the trial."""
     optimizer: OptimizerConfig = SgdConfig()
+    """What makes steps of gradients."""
     lr: PositiveFloat = 0.1
     """Peak learning rate."""
     lr_schedule: LrScheduleConfig = CosineConfig()
+    """How the learning rate changes over the epochs."""
     augment: Augment = "none"
     """A preset, or a list of operations."""
     normalize: Literal["half", "imagenet", "dataset"] | MeanStd = "half"
     """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, or given."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The probability that is spread over all classes in the labels."""
     clip_grad_norm: PositiveFloat | None = None
     """Gradients are scaled down to this norm where they exceed it."""
     ema: EmaConfig | Literal[False] = EmaConfig()
@@ -203,6 +218,19 @@ class TrialConfig(LoopConfig):
     def why_without(self, metric: str) -> str | None:
         """Return `ema: false` where a metric of the averaged weights is asked for."""
         return "ema: false" if self.ema is False and metric.endswith("_ema") else None
+
+    def idle_settings(self) -> dict[str, str]:
+        """Return a warm-up as long as the training, and milestones after its end."""
+        schedule, left = self.lr_schedule, self.epochs - self.lr_schedule.warmup_epochs
+        if left <= 0:
+            why = f"the warm-up of {schedule.warmup_epochs} epochs takes all of the training's {self.epochs}"
+            return {"lr_schedule.warmup_epochs": why}
+        late = [each for each in schedule.milestones if each >= left] if isinstance(schedule, StepConfig) else []
+        if not late:
+            return {}
+        after = " after the warm-up" if schedule.warmup_epochs else ""
+        why = f"milestone {', '.join(map(str, late))} is never reached: training ends after epoch {left}{after}"
+        return {"lr_schedule.milestones": why}
 
     def paths(self) -> dict[str, str]:
         """Return `data.path`, where it is set."""

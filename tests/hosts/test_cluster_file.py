@@ -19,7 +19,7 @@ DOCS = CHECKOUT / "docs" / "clusters.md"
 
 def on_premise() -> dict[str, Any]:
     """The complete example of docs/clusters.md."""
-    found = re.search(r"```yaml\n(cluster_name.*?)```", DOCS.read_text(), re.DOTALL)
+    found = re.search(r"```yaml other\n(cluster_name.*?)```", DOCS.read_text(), re.DOTALL)
     assert found
     config: dict[str, Any] = yaml.safe_load(found[1])
     return config

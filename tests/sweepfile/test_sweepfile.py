@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raysweep.config import kinds_of
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
+from raysweep.sweepfile.hints import SLIPS
 from raysweep.sweepfile.load import restore_sweep
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.sweepfile.schema import AshaConfig
+from raysweep.sweepfile.schema import AshaConfig, known_key
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
@@ -184,6 +186,50 @@ def test_an_unknown_name_is_told_with_its_line_and_what_is_known(
     (message,) = problems(text)
     assert message.startswith(start)
     assert hint in message
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("base: {weight_decay: 0.1}", "did you mean 'optimizer.weight_decay'?"),
+        ("grid: {wd: [0.1]}", "did you mean 'optimizer.weight_decay'?"),
+        ("base: {momentum: 0.9}", "did you mean 'optimizer.momentum'?"),
+        ("base: {learning_rate: 0.1}", "did you mean 'lr'?"),
+        ("base: {optimizer: {learning_rate: 0.1}}", "did you mean 'lr'?"),
+        ("lr: 0.1", "did you mean 'base.lr'?"),
+        ("base: {max_epochs: 3}", "did you mean 'epochs'?"),
+        ("num_epochs: 3", "did you mean 'base.epochs'?"),
+        ("base: {bs: 3}", "did you mean 'batch_size'?"),
+        ("grid: {width: [8]}", "did you mean 'model.width'?"),
+        ("base: {dataset: digits}", "did you mean 'data'?"),
+        ("base: {seed: 1}", "did you mean 'seeds', at the top of the file?"),
+        ("base: {gpus: 1}", "did you mean 'resources.gpus', at the top of the file?"),
+        ("base: {scheduler: asha}", "did you mean 'lr_schedule', or 'scheduler', at the top of the file?"),
+        ("base: {optimizer: {name: adamw, momentum: 0.9}}", "momentum is a key of sgd"),
+        ("base: {model: resnet-18}", "did you mean 'resnet18'?"),
+    ],
+)
+def test_a_key_that_other_tools_have_or_that_stands_elsewhere_is_told_its_name_here(
+    folder: Path, text: str, meant: str
+) -> None:
+    (message,) = problems(text)
+    assert message.startswith("s.yaml:2: ")
+    assert meant in message
+
+
+def test_an_override_by_another_tools_name_is_told_the_name_here(folder: Path) -> None:
+    (message,) = problems("", "weight_decay=0.1")
+    assert message.startswith("override 'weight_decay=0.1': ")
+    assert "did you mean 'optimizer.weight_decay'?" in message
+
+
+def test_every_name_of_another_tool_leads_to_a_key_that_exists() -> None:
+    for meant in SLIPS.values():
+        head, _, rest = meant.partition(".")
+        if head not in Sweep.model_fields:
+            known_key(meant)
+        elif head != "random":
+            assert not rest or any(rest in kind.model_fields for kind in kinds_of(Sweep, head))
 
 
 @pytest.mark.parametrize(

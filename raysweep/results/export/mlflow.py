@@ -1,0 +1,100 @@
+"""To MLflow: an experiment for each sweep, a parent run for each run folder, a child run for each trial.
+
+What MLflow holds already is the truth: runs are found again by a tag that is set as they are made, and epochs carry
+times that an export repeats to the millisecond, which MLflow stores once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+
+from raysweep.results.export.exported import ExportedSweep, ExportedTrial
+
+KEY = "raysweep.key"
+"""The tag that tells which trial of which run folder a run is."""
+DIGEST = "raysweep.exported"
+"""The tag set last: what the run holds, whole."""
+MOST_METRICS, MOST_PARAMS = 1000, 100
+"""What MLflow takes at once."""
+LONGEST = 6000
+"""Characters of a parameter's value that MLflow keeps."""
+FAILED = ("diverged", "failed")
+
+
+def export(sweep: ExportedSweep) -> None:
+    """Export a run to $MLFLOW_TRACKING_URI; without it to MLflow's own default, mlflow.db in the working directory."""
+    _make_database(mlflow.get_tracking_uri())
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(sweep.name)
+    id = experiment.experiment_id if experiment else client.create_experiment(sweep.name)
+    there = _runs(client, id)
+    tags = {"mlflow.runName": sweep.name, "run folder": sweep.path, "mlflow.note.content": sweep.description}
+    parent = there.get(sweep.key) or client.create_run(id, tags={KEY: sweep.key, **tags})
+    for trial in sweep.trials:
+        run = there.get(trial.key)
+        if run is None:
+            tags = {"mlflow.runName": trial.id, "mlflow.parentRunId": parent.info.run_id, "sweep": sweep.name}
+            run = client.create_run(id, tags={KEY: trial.key, **tags})
+        if run.data.tags.get(DIGEST) != trial.digest:
+            _export_trial(client, run, trial)
+    if not sweep.is_driven:
+        client.update_run(parent.info.run_id, status="FINISHED")
+
+
+def _make_database(uri: str) -> None:
+    """Make MLflow's database file if there is none: aside first, since MLflow cannot use one that it made in part."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        MlflowClient(f"sqlite:///{aside}").search_experiments()
+        os.replace(aside, path)
+
+
+def _runs(client: MlflowClient, experiment: str) -> dict[str, Run]:
+    """Return the experiment's runs that raysweep made, by key."""
+    runs: dict[str, Run] = {}
+    page = None
+    while True:
+        found = client.search_runs([experiment], max_results=1000, page_token=page)
+        runs |= {run.data.tags[KEY]: run for run in found if KEY in run.data.tags}
+        page = found.token
+        if not page:
+            return runs
+
+
+def _export_trial(client: MlflowClient, run: Run, trial: ExportedTrial) -> None:
+    """Export what MLflow does not have of a trial; the tag that says so comes last."""
+    id, began = run.info.run_id, run.info.start_time
+    params = [Param(key, str(value)[:LONGEST]) for key, value in trial.config.items() if key not in run.data.params]
+    for start in range(0, len(params), MOST_PARAMS):
+        client.log_batch(id, params=params[start : start + MOST_PARAMS])
+    rows = {**trial.curves}
+    if trial.has_ended and trial.final:
+        last = max(rows, default=0)
+        rows[last] = {**rows.get(last, {}), **{f"final/{tag}": value for tag, value in trial.final.items()}}
+    metrics = [
+        Metric(tag, value, began + trial.ms.get(epoch, 0), epoch)
+        for epoch, row in rows.items()
+        for tag, value in row.items()
+    ]
+    for start in range(0, len(metrics), MOST_METRICS):
+        client.log_batch(id, metrics=metrics[start : start + MOST_METRICS])
+    client.log_batch(id, tags=[RunTag(key, str(value)) for key, value in _tags(trial).items()])
+    if trial.has_ended:
+        client.set_terminated(
+            id, "FAILED" if trial.status in FAILED else "FINISHED", began + max(trial.ms.values(), default=0)
+        )
+    client.set_tag(id, DIGEST, trial.digest)
+
+
+def _tags(trial: ExportedTrial) -> Mapping[str, Any]:
+    tags = {"status": trial.status, "seed": trial.seed, "rank": trial.rank, "best weights": trial.weights}
+    varied = {f"varied.{key}": value for key, value in trial.varied.items()}
+    return {key: value for key, value in {**tags, "error": trial.error, **varied}.items() if value is not None}

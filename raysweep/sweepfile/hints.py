@@ -1,0 +1,84 @@
+"""What an unknown key was meant to be: other tools' names for ours, and keys that stand in another place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raysweep.config import Config, kinds_of, names_of
+from raysweep.errors import did_you_mean
+from raysweep.loops import loop
+from raysweep.sweepfile.schema import Sweep
+
+SLIPS = {
+    "amp": "precision",
+    "arch": "model",
+    "architecture": "model",
+    "augmentation": "augment",
+    "augmentations": "augment",
+    "batch": "batch_size",
+    "batchsize": "batch_size",
+    "bs": "batch_size",
+    "dataset": "data",
+    "decay": "optimizer.weight_decay",
+    "fp16": "precision",
+    "gpu": "resources.gpus",
+    "gradient_clip_val": "clip_grad_norm",
+    "learning_rate": "lr",
+    "lr_scheduler": "lr_schedule",
+    "max_epochs": "epochs",
+    "n_epochs": "epochs",
+    "net": "model",
+    "network": "model",
+    "num_epochs": "epochs",
+    "num_samples": "random.samples",
+    "num_workers": "resources.workers",
+    "optim": "optimizer",
+    "output_dir": "storage",
+    "parameters": "grid",
+    "random_seed": "seeds",
+    "sched": "lr_schedule",
+    "scheduler": "lr_schedule",  # under `base`; at the top of the file it is a key
+    "seed": "seeds",
+    "smoothing": "label_smoothing",
+    "step_size": "lr_schedule.milestones",
+    "transform": "augment",
+    "transforms": "augment",
+    "warmup": "lr_schedule.warmup_epochs",
+    "wd": "optimizer.weight_decay",
+}
+"""Names that other tools have for a key, or that come to mind first, and the key."""
+
+
+def hint(model: type[Config], way: tuple[str | int, ...], known: Iterable[str]) -> str:
+    """Return ` (did you mean ...?)` for an unknown key, or nothing.
+
+    Args:
+        model: what was validated: a trial's config, the whole sweep, or a part of it.
+        way: the way to the key, inside what was validated.
+        known: the keys that are allowed beside it.
+    """
+    key, known = str(way[-1]), list(known)
+    if others := _kinds_with(str(way[-2]) if len(way) > 1 else "", key):
+        return f" ({key} is a key of {' and '.join(others)})"
+    meant = SLIPS.get(key) or _find(loop().config, key) or _find(Sweep, key)
+    if meant is None:
+        return did_you_mean(key, known)
+    if meant.partition(".")[0] not in loop().config.model_fields:
+        return f" (did you mean {meant!r}{'' if model is Sweep else ', at the top of the file'}?)"
+    other = f", or {key!r}, at the top of the file" if key in Sweep.model_fields else ""
+    return f" (did you mean '{'base.' if model is Sweep else ''}{meant}'{other}?)"
+
+
+def _kinds_with(section: str, key: str) -> list[str]:
+    """Return the names of the section's kinds that have such a key."""
+    found = [kind for root in (loop().config, Sweep) for kind in kinds_of(root, section) if key in kind.model_fields]
+    return [str(name) for kind in found for name in names_of(kind)]
+
+
+def _find(root: type[Config], key: str) -> str | None:
+    """Return where the root has such a key: at its top, or in a section."""
+    if key in root.model_fields:
+        return key
+    inside = (section for section in root.model_fields for kind in kinds_of(root, section) if key in kind.model_fields)
+    section = None if key == "name" else next(inside, None)
+    return f"{section}.{key}" if section else None

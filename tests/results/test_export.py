@@ -1,0 +1,131 @@
+"""A run exported to the real packages, where they are installed: whole, once, and after an export that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import make_run, mixed
+from running import wait_for
+
+from raysweep.cli import main
+
+EPOCHS = 6
+
+
+def mlflow_rows(folder: Path) -> list[tuple[str, str, int]]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("made")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    rows = []
+    for run in runs:
+        if "mlflow.parentRunId" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "val_acc_ema")
+            rows += [(run.info.run_name, "val_acc_ema", metric.step) for metric in history]
+            rows += [
+                (run.info.run_name, "seed", int(run.data.tags["seed"])),
+                (run.info.run_name, run.data.params["lr"], 0),
+            ]
+    return rows
+
+
+def trackio_rows(folder: Path) -> list[tuple[str, str, int]]:
+    from trackio import SQLiteStorage
+
+    runs = SQLiteStorage.get_runs("made")
+    assert len(set(runs)) == len(runs)
+    logs = {run: SQLiteStorage.get_logs("made", run) for run in runs}
+    return [(run, "val_acc_ema", row["step"]) for run, rows in logs.items() for row in rows if "val_acc_ema" in row]
+
+
+def wandb_rows(folder: Path) -> list[tuple[str, str, int]]:
+    from wandb.proto import wandb_internal_pb2
+
+    rows = []
+    for path in (folder / "wandb").glob("offline-run-*/*.wandb"):
+        run, steps = "", []
+        for data in records_of(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            run = record.run.display_name or run
+            steps += [record.history.step.num] if record.HasField("history") else []
+        rows += [(run, "val_acc_ema", step) for step in steps]
+    return rows
+
+
+def records_of(data: bytes) -> Iterator[bytes]:
+    """The records of wandb's file, a LevelDB log: in blocks of 32 kB, each part with checksum, length and kind."""
+    place, whole = 7, b""
+    while place < len(data):
+        if (room := 32768 - place % 32768) < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield whole
+            whole = b""
+
+
+READ: dict[str, Callable[[Path], list[tuple[str, str, int]]]] = {
+    "mlflow": mlflow_rows,
+    "wandb": wandb_rows,
+    "trackio": trackio_rows,
+}
+BEGUN = {"mlflow": "mlflow.db", "wandb": "wandb/offline-run-*/files", "trackio": "trackio/made.db"}
+"""What is there once an export has begun to write."""
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path, epochs=EPOCHS, end=mixed)
+    return str(tmp_path / "runs/made")
+
+
+def export(run_folder: str, tool: str, **options: Any) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-W", "ignore", "-m", "raysweep", "export", run_folder, "--to", tool]
+    return subprocess.Popen(words, env=dict(os.environ), start_new_session=True, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tool", READ)
+def test_an_export_that_is_killed_and_repeated_has_every_epoch_of_every_trial_once(
+    run_folder: str, tool: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(tool, reason=f"{tool} is not installed")
+    killed = export(run_folder, tool)
+    wait_for(lambda: list(tmp_path.glob(BEGUN[tool])), 20)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    for _ in range(2):
+        assert export(run_folder, tool).wait(120) == 0
+    rows = Counter(READ[tool](tmp_path))
+    assert set(rows.values()) == {1}, rows.most_common(5)
+    by_run = Counter(run for run, what, _ in rows if what == "val_acc_ema")
+    assert sorted(by_run.values()) == [4, *[EPOCHS] * 9], by_run
+
+
+def test_a_missing_package_is_one_line_that_says_how_to_install_it(
+    run_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    assert main(["export", run_folder, "--to", "trackio"]) == 2
+    assert "pip install 'raysweep[trackio]'" in capsys.readouterr().err

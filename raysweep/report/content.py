@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
+from raysweep.diagnose.findings import Finding
+from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import AxisEffect
 from raysweep.diagnose.words import describe
 from raysweep.errors import StorageError
@@ -17,6 +20,7 @@ from raysweep.halving.words import decisive, in_words
 from raysweep.report.effects import SettingEffect, effects_of
 from raysweep.report.mistakes import WhatItGetsWrong, what_it_gets_wrong
 from raysweep.report.summary import summary_of
+from raysweep.results.failed import error_text
 from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
@@ -25,7 +29,7 @@ from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.patch import short_labels
+from raysweep.sweepfile.patch import flatten, short_labels
 from raysweep.terminal import count_of, format_hours, format_score
 
 COLOURS = 8
@@ -60,6 +64,26 @@ class Row:
             return str((self.record.error or {}).get("message") or "")
         standing = decisive(self.rungs)
         return in_words(standing) if standing else ""
+
+    @property
+    def standings(self) -> list[str]:
+        """How it stood at each of its rungs."""
+        return list(map(in_words, self.rungs))
+
+    @property
+    def error(self) -> str:
+        """What ended it, and where in the user's code; empty if nothing did."""
+        return error_text(self.record.error) if self.record.status in ("failed", "diverged") else ""
+
+    @property
+    def traceback(self) -> str:
+        """The traceback of what ended it; empty if there is none."""
+        return str((self.record.error or {}).get("traceback") or "")
+
+    @property
+    def config_text(self) -> str:
+        """Its whole config: a dotted key and its value a line."""
+        return "\n".join(f"{key}: {json.dumps(value, default=str)}" for key, value in flatten(self.record.config))
 
     @property
     def badges(self) -> list[str]:
@@ -156,6 +180,21 @@ class Report:
         names = ("precision", "workers", "data", "device")
         known = {**self.result.resolved.get("versions", {})} | {k: conditions[k] for k in names if k in conditions}
         return {name: str(value) for name, value in known.items()}
+
+    def named(self, row: Row) -> str:
+        """Return what a trial is called: its settings, and its seed where configs have several."""
+        seed = [f"seed {row.record.seed}"] if self.is_repeated else []
+        return ", ".join([*(f"{self.labels[key]} {row.settings[key]}" for key in self.keys), *seed]) or row.record.id
+
+    @property
+    def grouped_findings(self) -> list[tuple[str, list[tuple[Row, list[Finding]]]]]:
+        """What was found, by kind: a headline, and each trial that shows it with its findings of that kind."""
+        groups = []
+        for rule in RULES:
+            found = [(row, list(row.diagnosis.of(rule.kind))) for row in self.rows if row.diagnosis.has(rule.kind)]
+            verb = f"{rule.verb}{'s' if len(found) == 1 else ''}" if rule.verb else f"with a {rule.kind}"
+            groups += [(f"{count_of(len(found), 'trial')} {verb}", found)] if found else []
+        return groups
 
     def score_text(self, score: float | None) -> str:
         """Return a score as it is shown."""

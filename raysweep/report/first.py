@@ -100,7 +100,7 @@ def draw_leaders(report: Report) -> list[Chart]:
         return []
     metric = report.result.objective.metric
     title = f"{metric} by epoch"
-    best = "; ".join(f"{place}: {_named(report, row)}" for place, row in enumerate(leaders, 1))
+    best = "; ".join(f"{place}: {report.named(row)}" for place, row in enumerate(leaders, 1))
     chart = Chart(
         title, f"{title} of the best configs, by their rank ({best}); the rest in grey.", "leaders", WIDTH, HEIGHT
     )
@@ -113,7 +113,7 @@ def draw_leaders(report: Report) -> list[Chart]:
             chart.add("polyline", points=stretch, class_="rest")
     for place, (row, (epochs, scores)) in reversed(list(enumerate(zip(leaders, curves, strict=True)))):
         group = chart.add("g", class_=f"leader c{place}", data_leader=row.number)
-        chart.add("title", group, f"{place + 1}: {_named(report, row)}")
+        chart.add("title", group, f"{place + 1}: {report.named(row)}")
         for stretch in points(epochs, scores, x, y):
             chart.add("polyline", group, points=stretch)
     _number(chart, curves, x, y)
@@ -135,10 +135,6 @@ def _range(values: object, grey: Sequence[Sequence[float]], is_acc: bool) -> tup
     low = max(float(everything.min()), float(np.quantile(leaders, 0.05)) - 0.1 * float(np.ptp(leaders)))
     top = float(everything.max()) if is_acc else min(float(everything.max()), float(np.quantile(leaders, 0.95)) * 1.5)
     return low, max(top, float(np.quantile(leaders, 0.5)))
-
-
-def _named(report: Report, row: Row) -> str:
-    return ", ".join(f"{report.labels[key]} {row.settings[key]}" for key in report.keys) or row.record.id
 
 
 def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Scale, y: Scale) -> None:

@@ -185,6 +185,28 @@
     });
     chart.addEventListener("blur", leave);
   }
+  // A trial's own part, by its address or by a link; its id can be copied.
+  function open() {
+    const part = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!part?.classList.contains("part")) return;
+    part.open = true;
+    part.scrollIntoView();
+    one("summary", part).focus({ preventScroll: true });
+  }
+  addEventListener("hashchange", open);
+  for (const id of all(".id")) {
+    const copy = document.createElement("button");
+    copy.type = "button";
+    copy.className = "copy";
+    copy.textContent = "copy";
+    copy.addEventListener("click", async () => {
+      getSelection().selectAllChildren(id);
+      await navigator.clipboard?.writeText(id.textContent).then(() => (copy.textContent = "copied"), () => {});
+    });
+    id.after(copy);
+  }
+  open();
+
   // On paper nothing can be unfolded, so everything is before printing.
   let folded = [];
   addEventListener("beforeprint", () => {

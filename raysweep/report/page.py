@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import ValueEffect
-from raysweep.diagnose.words import evidence_lines
+from raysweep.diagnose.words import describe, evidence_lines
 from raysweep.report.content import Report
 from raysweep.report.first import top_of
 from raysweep.report.mistakes import PAIR_COLUMNS
@@ -32,6 +32,9 @@ from raysweep.terminal import format_difference
 MOST_CHOICES = 12
 """A setting with more values is filtered by the search alone."""
 
+MOST_PARTS = 100
+"""Trials that have a part of the page each, the best."""
+
 
 def as_html(report: Report, pictures: Pictures) -> str:
     """Return the page."""
@@ -42,6 +45,7 @@ def as_html(report: Report, pictures: Pictures) -> str:
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
         pictures=pictures,
         top=top_of(report),
+        most_parts=MOST_PARTS,
         is_acc="acc" in report.result.objective.metric,
         columns=shown,
         config_columns=config_columns(report),
@@ -69,7 +73,13 @@ def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"evidence": evidence_lines, "in_order": _in_order, "zip": zip, "base64": _base64}
+    environment.filters |= {
+        "evidence": evidence_lines,
+        "describe": describe,
+        "in_order": _in_order,
+        "zip": zip,
+        "base64": _base64,
+    }
     environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
     for name, file in (("style", "page.css"), ("script", "page.js")):
         text = _part(file)

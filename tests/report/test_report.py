@@ -400,6 +400,13 @@ def test_the_first_screen_has_verdict_ranking_and_effects_in_short_labels(tmp_pa
     assert [chart.title for chart in drawn.effects] == ["lr, all else equal", "augment, all else equal"]
 
 
+def test_a_failed_trial_shows_file_and_line_and_its_traceback(tmp_path: Path) -> None:
+    error = {"type": "ValueError", "message": "bad shape", "at": "mine.py:12", "traceback": "Traceback: forward"}
+    make_run(tmp_path, end=lambda record, _: record.with_(status="failed", metrics=[], error=error))
+    page = page_of(gather(opened(tmp_path)))
+    assert page.count("ValueError: bad shape (at mine.py:12)") == page.count(">Traceback: forward<") == 12
+
+
 def test_effects_find_a_true_difference_with_all_else_equal_and_none_where_there_is_none(tmp_path: Path) -> None:
     rng = random.Random(0)
     true = {0.5: -0.1, 0.1: 0.0, 0.01: 0.1}

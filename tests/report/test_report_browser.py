@@ -198,6 +198,31 @@ def test_a_row_puts_its_curves_in_the_light(page: Any) -> None:
     assert page.locator("g.trial.on").count() == 0
 
 
+def test_a_rank_leads_to_the_trial_with_its_config_and_an_address_opens_it(
+    browser: Any, page: Any, result: SweepResult
+) -> None:
+    best, failed = result.trials[0], next(record for record in result.trials if record.status == "failed")
+    page.locator("#top a.rank").first.click()
+    part = page.locator("details.part[open]")
+    assert part.locator(".id").inner_text() == best.id
+    assert "weight_decay" in part.locator("pre").first.text_content()
+    page.goto(f"{page.url.partition('#')[0]}#trial={failed.id}")
+    page.reload()
+    assert "X: broke" in page.locator("details.part[open] .error").inner_text()
+    page.goto(page.url.partition("#")[0])
+
+
+def test_findings_are_grouped_by_kind_and_lead_to_the_trials(page: Any, result: SweepResult) -> None:
+    group = page.locator("section[aria-labelledby='findings'] > details", has=page.locator("summary", has_text="dip"))
+    assert group.count() == 1
+    group.locator("summary").click()
+    link = group.locator("li a").first
+    id = link.get_attribute("href").removeprefix("#trial=")
+    link.click()
+    assert page.locator("details.part[open] .id").inner_text() == id
+    page.goto(page.url.partition("#")[0])
+
+
 def test_colours_follow_the_chosen_setting(page: Any) -> None:
     page.locator("#colour").select_option("augment")
     assert page.locator("#colours li").all_inner_texts() == ["medium", "none"]

@@ -46,7 +46,11 @@ bench: venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
-.PHONY: venv demo check test test-all faults bench reference pictures clean
+pictures: venv
+	$(BIN)/python scripts/pictures.py
+
+reference: venv
+	$(BIN)/python -m raysweep schema --markdown > docs/sweep_file.md
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,8 @@
 
 * `content`   all that it says, in words and numbers
 * `summary`   the sentences at its top
+* `effects`   what each setting does to the score, with intervals
+* `first`     the first screen: the leaders, their settings, the effects
 * `mistakes`  what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
 * `pictures`  curves, rungs and parallel coordinates, drawn with `svg`
 * `table`     the ranking, as cells and as CSV

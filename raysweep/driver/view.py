@@ -40,14 +40,14 @@ class View:
         self.console, self._name, self._board, self._metric = console, name, board, metric
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
+        records = [progress.record for progress in board.trials.values()]
+        labels = short_labels(varied_settings(records))
+        self._settings = {key: labels[key] for key in most_telling(records, list(labels))}
         self._said = deque[str](maxlen=SAID_AGAIN)
         live = _Live(self._said, get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
         self.live: AbstractContextManager[Any] = live if self._is_live else nullcontext()
         """Shows the table while the block lasts, where the terminal can."""
         self._said_at = 0.0
-        records = [progress.record for progress in board.trials.values()]
-        labels = short_labels(varied_settings(records))
-        self._settings = {key: labels[key] for key in most_telling(records, list(labels))}
         board.notify = self._on_update
 
     def say(self, text: str) -> None:

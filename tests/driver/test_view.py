@@ -81,6 +81,11 @@ def test_a_running_trial_has_its_settings_numbers_and_curve_in_a_line_that_fits(
     assert "▁▃▅▆█" in first  # half of its ten characters, at half of its epochs
 
 
+def test_a_run_that_was_killed_begins_with_trials_that_were_running() -> None:
+    view, _ = a_run([planned(status="running", metrics=[epoch(1)])])
+    assert "1/20" in "\n".join(lines(view))
+
+
 def test_a_terminal_of_another_encoding_gets_characters_that_it_has() -> None:
     view, board = a_run([planned()], encoding="ascii")
     trained(board, *(epoch(i) for i in range(1, 11)))

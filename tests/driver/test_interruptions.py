@@ -169,7 +169,7 @@ def test_status_counts_epochs_of_a_running_trial_that_are_not_committed_yet(comm
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     (trial,) = json.loads(command("status", sweep, "name=other", "--json")[0])["trials"]
-    assert trial["status"] == "paused"
+    assert trial["status"] == "interrupted"
     pulled = json.loads(command("pull", sweep, "name=other", "--json")[0])
     assert pulled["id"] == trial["id"]
 
@@ -197,7 +197,7 @@ def test_on_a_terminal_of_80_columns_the_live_table_shows_running_trials_and_fit
     assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
     assert re.search(r"baseline_block-w\S* +\d+/400 +\d+\.\d\d %", text)
-    assert "images/s" in text
+    assert "val_acc" in text
     assert "0 of 1 trial done" in text
     assert re.search(r"\d/400 .* % +[▁▂▃▄▅▆▇█]{2,} ", text), "its curve so far"
     assert re.search(r"0\.\d\d\s+slot-hours\s+spent", text)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WIDTH_IN_A_PIPE = 120
 COUNT_AFTER_S, COUNT_EVERY_S = 1.0, 10.0
 """Counted steps shorter than this are not shown; where nothing can be drawn, longer ones are told of this often."""
+WIDEST = 24
+"""The most characters that a setting takes in a table."""
 GAP = "  "
 """What stands between the columns of `print_columns`."""
 Tell = Callable[[str, int | None], AbstractContextManager[Callable[[], None]]]
@@ -69,9 +71,9 @@ def fitting(columns: Mapping[str, list[str]], droppable: Sequence[str], room: in
     return {head: columns[head] for head in widths}
 
 
-def shortened(text: str, most: int) -> str:
-    """Return a text cut to at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def shortened(text: str) -> str:
+    """Return a cell of settings cut to at most WIDEST characters."""
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from raysweep.results.comparison import Common, Comparison, CurveDifference, Scores
 
-WIDEST = 24
-"""The most characters that a setting takes in a table."""
 SUMMARY = "compare runs: settings, scores, curves"
 
 
@@ -94,7 +92,7 @@ def _row(config: Common, metric: str) -> list[str]:
     means = [scores.mean if scores else None for scores in config.scores]
     first = means[0]
     return [
-        *(shortened(text, WIDEST) for text in config.settings.values() or [config.name]),
+        *(shortened(text) for text in config.settings.values() or [config.name]),
         *(_scores_text(scores, metric) for scores in config.scores),
         *(
             "-" if first is None or mean is None else format_difference(mean - first, metric, signed=True)

@@ -43,7 +43,7 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
         lines += [f"  just ahead of it: {', '.join(report.beaten_by)}"] if report.beaten_by else []
     say("\n  ".join([*lines, reason]))
-    if trace := (record.error or {}).get("traceback"):
+    if record.status == "failed" and (trace := (record.error or {}).get("traceback")):
         say(f"\n{trace.rstrip()}")
     return 0
 

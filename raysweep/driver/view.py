@@ -20,15 +20,13 @@ from rich.text import Text
 from raysweep.driver.board import Board, Progress
 from raysweep.results.settings import are_numbers, most_telling, setting_texts, varied_settings
 from raysweep.sweepfile.patch import short_labels
-from raysweep.terminal import can_redraw, count_of, fitting, format_acc, format_score, moving_bars
+from raysweep.terminal import WIDEST, can_redraw, count_of, fitting, format_acc, format_score, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
 OPTIONAL = ("images/s", "averaged", "best", "train_acc")
 """Columns that are left out first where the terminal is narrow."""
 SAID_AGAIN = 10
 """So many of the last lines are said again after the terminal's width has changed."""
-WIDEST = 24
-"""The most characters that a setting takes."""
 CURVE, CURVE_WIDTH = "curve", 10
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 

@@ -27,7 +27,7 @@ from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
-from raysweep.terminal import Tell, silently
+from raysweep.terminal import Tell, count_of, format_score, format_score_and_error, silently
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +47,9 @@ class SweepResult:
     is_driven: bool = False  # whether a driver held the run folder
 
     def __repr__(self) -> str:
-        mean = self.configs[0].ranked_by.mean if self.configs else None
-        score = "none yet" if mean is None else f"{mean:.4g}"
-        return f"<SweepResult {self.name}: {len(self.trials)} trials, best {self.objective.metric} {score}>"
+        metric, mean = self.objective.metric, self.configs[0].ranked_by.mean if self.configs else None
+        score = "none yet" if mean is None else format_score(mean, metric)
+        return f"<SweepResult {self.name}: {count_of(len(self.trials), 'trial')}, best {metric} {score}>"
 
     def _repr_html_(self) -> str:
         """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds."""
@@ -59,11 +59,12 @@ class SweepResult:
         rows: list[dict[str, Any]] = [
             {"rank": place if config.best else None}
             | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
-            | {self.objective.metric: scores.mean, "± standard error": scores.standard_error, "seeds": scores.seeds}
+            | {self.objective.metric: format_score_and_error(scores.mean, scores.standard_error, self.objective.metric)}
+            | {"seeds": scores.seeds}
             for place, config in enumerate(self.configs, 1)
             for scores in (config.ranked_by,)
         ]
-        return str(pd.DataFrame(rows).to_html(index=False, na_rep="", float_format="{:.4f}".format))
+        return str(pd.DataFrame(rows).to_html(index=False, na_rep=""))
 
     @cached_property
     def trials(self) -> list[Record]:

@@ -27,8 +27,6 @@ from raysweep.terminal import (
 )
 
 RIGHT = ("rank", "epoch", "best at", "val_acc", "fresh seeds")
-WIDEST = 24
-"""The most characters that a cell of settings takes."""
 OPTIONAL = ("weights", "best at")
 """Columns that are left out first where the terminal is narrow."""
 
@@ -75,11 +73,10 @@ def _setting_columns(configs: Sequence[RankedConfig]) -> dict[str, list[str]]:
     labels = short_labels(varied_settings(firsts))
     texts = {label: setting_texts(firsts, key) for key, label in labels.items()}
     repeated = any(len(config.trials) > 1 for config in configs)
-    below = [
-        [""] * len(config.trials) if repeated else [] for config in configs
-    ]  # beside its seeds, which have its settings
+    # Beside the seeds of a config, whose settings are the same, the cells are empty.
+    below = [[""] * len(config.trials) if repeated else [] for config in configs]
     return {
-        label: [cell for text, empty in zip(column, below, strict=True) for cell in (shortened(text, WIDEST), *empty)]
+        label: [cell for text, empty in zip(column, below, strict=True) for cell in (shortened(text), *empty)]
         for label, column in (texts or {"config": [config.name for config in configs]}).items()
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,14 @@ def test_the_notebook_runs_on_a_run_folder_and_shows_what_each_cell_gives(
     assert f"report_small: 12 trials, best {result.trials[0].id}" in out
     assert "dip of" in out or "overfits" in out
     assert names["scores"]["seeds"].tolist() == [2] * 6
+
+
+def test_a_notebook_shows_the_ranking_with_its_settings_and_a_repr_fits_a_line(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    result = raysweep.open(tmp_path / "runs/made")
+    page = result._repr_html_()
+    assert re.findall("<th>(.*?)</th>", page) == ["rank", "augment", "lr", "val_acc", "seeds"]
+    rows = [re.findall("<td>(.*?)</td>", row) for row in page.split("<tr>")[1:]]
+    assert [row[0] for row in rows] == list("123456")
+    assert all(re.fullmatch(r"\d\d\.\d\d ± \d\.\d\d %", row[3]) for row in rows)
+    assert re.fullmatch(r"<SweepResult made: 12 trials, best val_acc \d\d\.\d\d %>", repr(result))

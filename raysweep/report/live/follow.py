@@ -28,7 +28,7 @@ from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder, exports, newest, resolved
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import short_labels
-from raysweep.terminal import format_score
+from raysweep.terminal import count_of, format_score
 
 LOOK_EVERY_S = 0.5
 REPORT_EVERY_S, REPORT_SHARE = 2.0, 0.2
@@ -117,7 +117,9 @@ class Follower:
         rows = [self._row(record) for record in plan]
         ended = sum(row["status"] in ("finished", "stopped", "diverged", "failed") for row in rows)
         counts = Counter(row["status"] for row in rows)
-        said = f"{ended} of {len(rows)} trials done: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+        said = f"{ended} of {count_of(len(rows), 'trial')} done: " + ", ".join(
+            f"{n} {status}" for status, n in counts.items()
+        )
         running = [row for row in rows if row["status"] == "running"][:MOST_SHOWN]
         scored = [row for row in rows if row["score"] is not None and row["status"] not in ("diverged", "failed")]
         scored.sort(key=lambda row: row["score"], reverse=self._resolved.objective.maximize)

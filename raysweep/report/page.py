@@ -94,4 +94,4 @@ def _base64(data: bytes) -> str:
 
 
 def _part(name: str) -> str:
-    return resources.files("raysweep.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("raysweep.report").joinpath("assets", name).read_text(encoding="utf-8")

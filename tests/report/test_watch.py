@@ -73,8 +73,8 @@ def test_an_epoch_is_served_within_two_seconds_and_the_end_of_the_run_too(watch:
         write_newest(watch.folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:5], 4)})
         data = watch.wait_for(lambda data: data["state"] == "running", 2)
         (row,) = data["running"]
-        assert (row["id"], row["epoch"]) == (running.id, "5 of 12")
-        assert row["newest"].endswith(" %")
+        assert (row["id"], row["epoch"]) == (running.id, 5)
+        assert row["now"].endswith(" %")
         watch.wait_for(lambda data: data["report"] > 0, 30)  # made beside that
         assert b"Learning curves" in watch.get("report")[2]
         remove_newest(watch.folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hmac
-import json
 import secrets
 from functools import partial
 from http import HTTPStatus
@@ -66,13 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
             file, kind = FILES[name]
             self._answer(resources.files(__package__).joinpath(file).read_bytes(), kind, policy=POLICY)
         elif name == "report":
-            self._answer(self._follower.page or NOT_YET, "text/html")
+            self._answer(self._follower.page() or NOT_YET, "text/html")
         elif name == "data.json":
-            document = self._follower.document
-            if parse_qs(url.query).get("after") == [str(document["version"])]:
-                self._answer(b"", "application/json", HTTPStatus.NOT_MODIFIED)
-            else:
-                self._answer(json.dumps(document).encode(), "application/json")
+            after = parse_qs(url.query).get("after", ["0"])[0]
+            news = self._follower.answer(int(after) if after.isdecimal() else 0)
+            self._answer(news or b"", "application/json", HTTPStatus.OK if news else HTTPStatus.NOT_MODIFIED)
         else:
             self._answer(b"", "text/plain", HTTPStatus.NOT_FOUND)
 

@@ -45,7 +45,7 @@ def page_data(report: Report) -> dict[str, Any]:
         },
         "epochs": grid,
         "pictures": [_picture(name, metrics, curves, grid, metric) for name, metrics in _families(curves, metric)],
-        "marks": {row.number: marks for row in rows if (marks := _marks(row))},
+        "marks": {row.number: marks for row in rows[:MOST_CURVES] if (marks := _marks(row))},
         "parts": _parts(rows[MOST_PARTS:]),
     }
 
@@ -82,7 +82,7 @@ def _columns(report: Report) -> list[dict[str, Any]]:
 def _axes(report: Report) -> list[dict[str, Any]]:
     """Return the settings that tell the trials apart, the most telling first, with the scale of each."""
     keys = most_telling([row.record for row in report.rows], report.keys)
-    return [{"key": key, "label": report.labels[key], **_scale([row.settings[key] for row in report.rows])} for key in keys]
+    return [{"key": key, "label": report.labels[key], **_scale([row.short[key] for row in report.rows])} for key in keys]
 
 
 def _scale(texts: Sequence[str]) -> dict[str, bool]:
@@ -138,12 +138,9 @@ def _values(curves: Curves, metric: str, grid: Sequence[int]) -> list[float | No
     return [_number(known.get(epoch, math.nan), 4) for epoch in grid if epoch <= last]
 
 
-def _marks(row: Row) -> list[list[Any]]:
-    """Return where findings are on a trial's curve: kind, epoch and what was found."""
-    return [
-        [finding.kind, int(finding.numbers.get("bottom", finding.first)), text]
-        for finding, text in zip(row.diagnosis.findings, row.findings, strict=True)
-    ]
+def _marks(row: Row) -> list[tuple[str, int]]:
+    """Return where findings are on a trial's curve: kind and epoch."""
+    return [(each.kind, int(each.numbers.get("bottom", each.first))) for each in row.diagnosis.findings]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -52,9 +52,11 @@ def as_html(report: Report, pictures: Pictures) -> str:
         most_rows=MOST_ROWS,
         is_acc="acc" in report.result.objective.metric,
         columns=shown,
+        colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         config_columns=config_columns(report),
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
+        found_rules=[rule for rule in RULES if rule.verb and any(row.diagnosis.has(rule.kind) for row in report.rows)],
         pair_columns=PAIR_COLUMNS,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -80,7 +82,7 @@ def _template() -> Template:
         "zip": zip,
         "base64": _base64,
     }
-    environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
+    environment.globals |= {"version": version("raysweep")}
     script = "\n".join(map(_part, SCRIPTS))
     licensed = f"/* uPlot:\n{_part('vendor/LICENSE')}*/\n(() => {{\n\"use strict\";\n{script}}})();"
     for name, text in (("style", "".join(map(_part, STYLES))), ("script", licensed)):

@@ -1,221 +1,178 @@
-"use strict";
-// The page is complete without this script, which adds sorting, filtering, colours by setting, and values of the curves.
-(() => {
-  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const one = (selector, root = document) => root.querySelector(selector);
-  const body = one("#trials tbody"), panels = one("#panels");
-  const rows = all("tr", body);
-  const heads = all("#trials thead th"), names = heads.map((cell) => cell.dataset.name);
-  const value = (row, name) => row.cells[names.indexOf(name)].dataset.value;
-  const rowOf = new Map(rows.map((row) => [row.dataset.trial, row]));
-  const marked = {}; // a trial's number to its curves and sentences
-  for (const element of all("main [data-trial]:not(tr)")) (marked[element.dataset.trial] ??= []).push(element);
-  const drawn = (number) => (marked[number] || []).filter((element) => element instanceof SVGElement);
-  function buttonIn(cell) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = cell.textContent;
-    cell.replaceChildren(button);
-    return button;
-  }
-  document.documentElement.classList.add("scripted");
-  one(".controls").hidden = false;
+// The rest: controls, the trials' parts, what the page's own text says of trials, printing.
+// The page can be read without any script; docs/page.md says what the script adds.
 
-  // Sorting; empty cells stay last in both directions.
-  heads.forEach((head, index) => {
-    buttonIn(head).addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[index].dataset.value;
-      const isNumber = rows.every((row) => key(row) === "" || !isNaN(key(row)));
-      const compare = (a, b) => (isNumber ? key(a) - key(b) : key(a).localeCompare(key(b), undefined, { numeric: true }));
-      rows.sort((a, b) => (key(a) === "") - (key(b) === "") || (up ? compare(a, b) : compare(b, a)));
-      body.append(...rows);
-    });
-  });
+document.documentElement.classList.add("scripted");
+for (const element of all(".script")) element.hidden = false;
 
-  // Filtering.
-  const search = one("#search"), shown = one("#shown");
-  const choices = all("fieldset[data-name]");
-  function filter() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const allowed = choices.map((set) => [set.dataset.name, new Set(all("input:checked", set).map((box) => box.value))]);
-    let count = 0;
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      const stays = words.every((word) => text.includes(word)) && allowed.every(([name, values]) => values.has(value(row, name)));
-      row.classList.toggle("gone", !stays);
-      count += stays;
-      for (const element of marked[row.dataset.trial] || []) element.classList.toggle("gone", !stays);
+// ---- controls
+
+const search = one("#search"), status = one("#status"), colour = one("#colour");
+
+search.addEventListener("input", () => {
+  choice.words = search.value;
+  select();
+});
+status.addEventListener("change", () => {
+  choice.status = status.value;
+  select();
+});
+colour.addEventListener("change", () => {
+  choice.colour = colour.value;
+  tell("colours");
+});
+one("#reset").addEventListener("click", () => {
+  search.value = choice.words = status.value = choice.status = "";
+  choice.brushes.clear();
+  choice.kept = choice.lit = null;
+  select();
+  tell("lit");
+});
+
+views.push({
+  data() {
+    const different = [...new Set(column("status").texts)];
+    status.replaceChildren(make("option", { value: "", textContent: "any" }), ...different.map((text) => make("option", { value: text, textContent: text })));
+    status.value = choice.status;
+    const settings = data.axes.map((axis) => make("option", { value: axis.key, textContent: axis.label }));
+    colour.replaceChildren(make("option", { value: "rank", textContent: "rank" }), make("option", { value: "score", textContent: "score" }), ...settings);
+    colour.value = choice.colour;
+  },
+  shown() {
+    one("#shown").textContent = `${shown.length} of ${count()} trials`;
+  },
+});
+
+// ---- what pictures and lists say of trials
+
+let marked = new Map(); // a trial to its elements, all but the rows of the table
+
+views.push({
+  data() {
+    marked = new Map();
+    for (const element of all("main [data-trial]:not(tr)")) {
+      const trial = Number(element.dataset.trial);
+      if (!marked.has(trial)) marked.set(trial, []);
+      marked.get(trial).push(element);
     }
-    shown.textContent = `${count} of ${rows.length} trials shown`;
-    curves = null;
-  }
-  search.addEventListener("input", filter);
-  choices.forEach((set) => set.addEventListener("change", filter));
-  function kinds() {
-    for (const box of all("#kinds input")) panels?.classList.toggle(`no-${box.value}`, !box.checked);
-    curves = null;
-  }
-  one("#kinds").addEventListener("change", kinds);
-  one("#reset").addEventListener("click", () => {
-    search.value = "";
-    choices.forEach((set) => all("input", set).forEach((box) => (box.checked = true)));
-    light(null);
-    filter();
-  });
-
-  // Colours by a setting: its values in order; all values beyond the eighth share the last colour.
-  const colour = one("#colour"), legend = one("#colours");
-  colour?.addEventListener("change", () => {
-    const values = [...new Set(rows.map((row) => value(row, colour.value)))];
-    values.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
-    const numbers = values.every((text) => text !== "" && !isNaN(text));
-    if (numbers) values.sort((a, b) => a - b);
-    const place = new Map(values.map((text, index) => [text, Math.min(index, 7)]));
-    for (const row of rows)
-      for (const element of drawn(row.dataset.trial))
-        element.setAttribute("class", element.getAttribute("class").replace(/\bc\d\b/, `c${place.get(value(row, colour.value))}`));
-    if (!legend) return;
-    one("#coloured").textContent = `${colour.selectedOptions[0].textContent}:`;
-    legend.replaceChildren(...values.slice(0, 8).map((text, index) => {
-      const item = document.createElement("li"), swatch = document.createElement("span");
-      item.className = `key c${index}`;
-      swatch.className = "swatch";
-      item.append(swatch, index === 7 && values.length > 8 ? "others" : text);
-      return item;
-    }));
-  });
-
-  // One trial highlighted: by its row, or by its curve.
-  let lit = null;
-  function light(number) {
-    document.body.classList.toggle("lit", number !== null);
-    for (const [trial, on] of [[lit, false], [number, true]])
-      for (const element of [rowOf.get(trial), ...drawn(trial)]) element?.classList.toggle("on", on);
-    lit = number;
-  }
-  let kept = null; // the trial that a row's button keeps highlighted
-  for (const row of rows) {
-    const button = buttonIn(one("th", row));
-    button.setAttribute("aria-pressed", "false");
-    button.title = "highlight its curves";
-    button.addEventListener("click", () => {
-      const on = kept !== row.dataset.trial;
-      if (kept !== null) one("th button", rowOf.get(kept)).setAttribute("aria-pressed", "false");
-      kept = on ? row.dataset.trial : null;
-      button.setAttribute("aria-pressed", String(on));
-      light(kept);
+  },
+  shown() {
+    const isShown = new Set(shown);
+    for (const [trial, elements] of marked) for (const element of elements) element.classList.toggle("gone", !isShown.has(trial));
+  },
+  colours() {
+    if (choice.colour === "rank") return;
+    const { of, legend } = colours();
+    for (const [trial, elements] of marked)
+      for (const element of elements) if (element instanceof SVGElement) element.style.color = of[trial] ?? palette.grey;
+    const entries = legend.map(([shade, text]) => {
+      const swatch = make("span", { className: "swatch" });
+      swatch.style.background = shade;
+      return make("span", { className: "key" }, " ", swatch, text);
     });
-  }
+    one("#scatter-colours")?.replaceChildren(`${colour.selectedOptions[0].textContent}:`, ...entries);
+  },
+  lit() {
+    document.body.classList.toggle("lit", choice.lit !== null);
+    for (const element of all("main .on[data-trial]:not(tr)")) element.classList.remove("on");
+    for (const element of marked.get(choice.lit) ?? []) element.classList.add("on");
+  },
+});
 
-  // Values of the curves, by pointer or by keyboard.
-  const tip = one("#tip"), readout = one("#readout");
-  const point = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-  point.setAttribute("class", "point");
-  point.setAttribute("r", "4");
-  let curves = null; // of the picture in use: [{number, kind, places: [[x, y], ...]}]
-  let of = null;
-  const labels = { val: "", train: " (training)", averaged: " (EMA weights)" };
-  function curvesOf(chart) {
-    if (of === chart && curves) return curves;
-    of = chart;
-    curves = all("g.trial:not(.gone) polyline", chart)
-      .filter((line) => getComputedStyle(line).display !== "none")
-      .map((line) => ({
-        number: line.parentNode.dataset.trial,
-        kind: line.getAttribute("class"),
-        places: line.getAttribute("points").split(" ").map((place) => place.split(",").map(Number)),
-      }));
-    return curves;
-  }
-  function inverse(chart, x, y) {
-    const [low, high, start, end] = chart.dataset.x.split(" ").map(Number);
-    const [bottom, top, first, last, kind] = chart.dataset.y.split(" ").map((word) => (isNaN(word) ? word : Number(word)));
-    const share = (y - first) / (last - first);
-    const number = kind === "log" ? bottom * (top / bottom) ** share : bottom + share * (top - bottom);
-    const text = chart.dataset.unit === "%" ? `${(100 * number).toFixed(2)} %` : String(Number(number.toPrecision(3)));
-    return [Math.round(low + ((x - start) / (end - start)) * (high - low)), text];
-  }
-  function say(chart, curve, [x, y]) {
-    const [epoch, text] = inverse(chart, x, y);
-    const title = chart.closest("figure").querySelector("figcaption").textContent.toLowerCase();
-    const trial = rowOf.get(curve.number).querySelector("th").textContent.trim();
-    light(curve.number);
-    chart.append(point);
-    point.setAttribute("cx", x);
-    point.setAttribute("cy", y);
-    return `${trial}, epoch ${epoch}: ${title}${labels[curve.kind] ?? ""} ${text}`;
-  }
-  function leave() {
-    tip.hidden = true;
-    point.remove();
-    light(kept);
-  }
-  for (const chart of all("#panels .chart")) {
-    chart.addEventListener("pointermove", (event) => {
-      const box = chart.getBoundingClientRect(), scale = chart.viewBox.baseVal.width / box.width;
-      const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
-      let nearest = null, distance = 24 ** 2;
-      for (const curve of curvesOf(chart))
-        for (const place of curve.places) {
-          const away = (place[0] - x) ** 2 + (place[1] - y) ** 2;
-          if (away < distance) [nearest, distance] = [[curve, place], away];
-        }
-      if (!nearest) return leave();
-      tip.textContent = say(chart, ...nearest);
-      tip.hidden = false;
-      tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8))}px`;
-      tip.style.top = `${event.clientY + 16 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 8 : event.clientY + 16}px`;
-    });
-    chart.addEventListener("pointerleave", leave);
-    chart.tabIndex = 0;
-    let curve = 0, place = 0;
-    chart.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -1e9], End: [0, 1e9] }[event.key];
-      if (event.key === "Escape") return leave();
-      // The best trials are drawn last, on top, and come first here.
-      const known = curvesOf(chart).filter(({ kind }) => kind === "val").reverse();
-      if (!step || !known.length) return;
-      event.preventDefault();
-      curve = Math.max(0, Math.min(known.length - 1, curve + step[0]));
-      place = Math.max(0, Math.min(known[curve].places.length - 1, place + step[1]));
-      readout.textContent = say(chart, known[curve], known[curve].places[place]);
-    });
-    chart.addEventListener("blur", leave);
-  }
-  // A trial's own part, by its address or by a link; its id can be copied.
-  function open() {
-    const part = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!part?.classList.contains("part")) return;
-    part.open = true;
-    part.scrollIntoView();
-    one("summary", part).focus({ preventScroll: true });
-  }
-  addEventListener("hashchange", open);
-  for (const id of all(".id")) {
-    const copy = document.createElement("button");
-    copy.type = "button";
-    copy.className = "copy";
-    copy.textContent = "copy";
-    copy.addEventListener("click", async () => {
-      getSelection().selectAllChildren(id);
-      await navigator.clipboard?.writeText(id.textContent).then(() => (copy.textContent = "copied"), () => {});
-    });
-    id.after(copy);
-  }
-  open();
+// ---- a trial's part: most are in the page, the others are made from the document
 
-  // On paper nothing can be unfolded, so everything is before printing.
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = all("details:not([open])");
-    for (const details of folded) details.open = true;
+function makePart(trial) {
+  const { first, shared, trials } = data.parts, known = trials[trial - first];
+  const part = one("#part").content.cloneNode(true).firstElementChild;
+  part.id = `trial=${data.trials.id[trial]}`;
+  part.dataset.part = trial;
+  one("summary", part).textContent = `${column("rank").texts[trial]} ${data.trials.name[trial]}: ${scoreText(trial)}`;
+  one(".id", part).textContent = data.trials.id[trial];
+  for (const [name, text] of [["error", known.error], ["traceback", known.traceback], ["config", [...(known.config ?? []), ...shared].join("\n")], ["pull", known.pull]]) {
+    const place = one(`[data-text="${name}"]`, part);
+    if (text) place.textContent = text;
+    else place.closest("[data-of]").remove();
+  }
+  one("ul", part).replaceChildren(...(known.lines ?? []).map((text) => make("li", { textContent: text })));
+  one("#parts").append(part);
+  return part;
+}
+
+function partOf(id) {
+  const found = document.getElementById(`trial=${id}`);
+  if (found) return found;
+  const trial = data.trials.id.indexOf(id);
+  return trial >= data.parts.first ? makePart(trial) : null;
+}
+
+function open() {
+  const hash = decodeURIComponent(location.hash.slice(1));
+  if (!hash.startsWith("trial=")) return;
+  const part = partOf(hash.slice("trial=".length));
+  if (!part) return;
+  part.open = true;
+  part.scrollIntoView();
+  one("summary", part).focus({ preventScroll: true });
+}
+
+// Draws a trial's curves once its part is opened: the objective's and the loss.
+function drawPart(part) {
+  const host = one(".part-curves", part), trial = Number(part.dataset.part);
+  const readout = make("p", { className: "readout", role: "status" });
+  const pictures = data.pictures.filter((picture) => Object.values(picture.lines).some((lines) => lines[trial])).slice(0, 2);
+  const charts = pictures.map((picture) => {
+    const kinds = Object.keys(DASHES).filter((kind) => picture.lines[kind]?.[trial]);
+    const place = make("div", { className: "plot", tabIndex: 0, role: "application", ariaLabel: `${picture.name} of this trial over the epochs; arrow keys tell its values` });
+    host.append(make("figure", {}, make("figcaption", { textContent: `${picture.name}: ${kinds.map((kind) => ({ val: "validation", train: "training, dashed", averaged: "EMA weights, dotted" })[kind]).join("; ")}` }), place));
+    const of = { [trial]: palette.values[0] };
+    return curveChart(place, 220, () => ({ picture, trials: [trial], kinds, log: picture.log, smoothing: 0, of }), readout);
   });
-  addEventListener("afterprint", () => {
-    for (const details of folded) details.open = false;
-  });
-  kinds();
-  filter();
-})();
+  if (charts.length) host.append(readout);
+  for (const chart of charts) chart.build();
+}
+
+one("#parts").addEventListener("toggle", (event) => {
+  const part = event.target;
+  if (part.matches?.("details.part") && part.open && !one(".part-curves", part).childElementCount) drawPart(part);
+}, true);
+one("#parts").addEventListener("click", async (event) => {
+  if (!event.target.matches(".copy")) return;
+  const id = one(".id", event.target.closest(".part"));
+  getSelection().selectAllChildren(id);
+  await navigator.clipboard?.writeText(id.textContent).then(() => (event.target.textContent = "copied"), () => {});
+});
+addEventListener("hashchange", open);
+
+// ---- on paper nothing can be unfolded, so everything is before printing
+
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = all("details:not([open])");
+  for (const details of folded) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of folded) details.open = false;
+});
+
+// ---- begin, and begin again with a newer document: what the reader chose stays
+
+function update(newer) {
+  const [lit, kept] = [choice.lit, choice.kept].map((trial) => (trial === null ? null : data.trials.id[trial]));
+  data = newer;
+  [choice.lit, choice.kept] = [lit, kept].map((id) => (id === null || !data.trials.id.includes(id) ? null : data.trials.id.indexOf(id)));
+  readPalette();
+  readTexts();
+  readAxes();
+  for (const key of [...choice.brushes.keys()]) if (!axes.some((axis) => axis.key === key)) choice.brushes.delete(key);
+  tell("data");
+  select();
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  readPalette();
+  tell("colours");
+});
+for (const box of all("#kinds input")) box.checked = box.value === data.kind;
+one("#log") && (one("#log").checked = data.pictures[0]?.log ?? false);
+update(data);
+open();
+window.raysweep = { update, curves: curves.chart };

@@ -435,11 +435,11 @@ def test_a_followed_run_shows_epochs_soon_and_its_records_are_left_alone(
     with Follower(RunFolder(root, "made")) as follower:
         wait_for(lambda now: now["state"] == "not running", 1)
         with folder.lease():
-            wait_for(lambda now: now["state"] == "running" and follower.page(), 10)
+            wait_for(lambda now: now["state"] == "running" and follower.reports, 10)
             server.requests.clear()
             for epoch in (5, 6):
                 write_newest(folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:epoch], 1)})
-                wait_for(lambda now, epoch=epoch: [row["epoch"] for row in now["running"]] == [epoch], 2)
+                wait_for(lambda now, so_far=[epoch]: [row["epoch"] for row in now["running"]] == so_far, 2)
             time.sleep(1.5)  # in which the report is made anew
             of_others = [path for path in server.requests if "/trials/" in path and running.id not in path]
             assert of_others == []

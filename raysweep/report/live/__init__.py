@@ -2,7 +2,9 @@
 
 * `progress`   how far its trials are, from three small files
 * `follow`     looks that up often, and makes the report anew beside that, on threads
-* `server`     both of them for one browser on this machine, by watch.html, watch.css and watch.js
+* `server`     both of them for one browser on this machine
+
+The page is that of the report, whose assets live.* and takeover.js ask for what is new.
 """
 
 from raysweep.report.live.follow import Follower

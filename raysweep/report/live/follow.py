@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from raysweep.errors import StorageError
-from raysweep.report.content import Report, gather
+from raysweep.report.content import gather
 from raysweep.report.live.progress import Progress
-from raysweep.report.page import as_html
+from raysweep.report.page import as_html, as_waiting
 from raysweep.report.pictures import draw
 from raysweep.results.run import SweepResult, put_together
 from raysweep.store import RunFolder
@@ -32,15 +32,14 @@ class Follower:
         """Counts up with each change."""
         self.reports = 0
         """How many reports were made."""
+        self.page = as_waiting(folder.name).encode()
+        """The report's page, or before there is one another that waits for it."""
         self._folder, self._named = folder, named
         self._progress = Progress(folder)
         self._words = self._progress.in_words()
         self._now: dict[str, Any] = {}
-        self._report: Report | None = None
-        self._page: tuple[int, bytes] = (0, b"")
         self._fault = ""
         self._news, self._over = threading.Event(), threading.Event()
-        self._drawing = threading.Lock()
 
     def __enter__(self) -> Follower:
         self._look()
@@ -58,14 +57,6 @@ class Follower:
         """Return what is new after a version, as JSON; None if nothing is."""
         version, now = self.version, self._now
         return None if version == after else json.dumps({"version": version, **now}).encode()
-
-    def page(self) -> bytes | None:
-        """Return the report's page; None before the first report is made."""
-        with self._drawing:
-            report, number = self._report, self.reports
-            if report is not None and self._page[0] != number:
-                self._page = number, as_html(report, draw(report)).encode()
-            return self._page[1] or None
 
     # -- how far the trials are
 
@@ -110,8 +101,9 @@ class Follower:
         try:
             result = self._read(changed)
             if result is not None:
-                self._report, self._fault = gather(result, self._named), ""
-                self.reports += 1
+                report = gather(result, self._named)
+                self.page = as_html(report, draw(report), live=self.reports + 1).encode()
+                self.reports, self._fault = self.reports + 1, ""
         except Exception as error:  # it can be made again, and the rest of the page is right without it
             self._progress.note_changed(changed)
             self._fault = f"no report: {type(error).__name__}: {error}"

@@ -33,10 +33,10 @@ const followRun = (takeOver) => {
     if (part("state").textContent !== state) part("state").textContent = state; // which is read out
     part("state").className = `state ${now.state === "running" ? "runs" : ""}`;
     part("said").textContent = now.said;
-    part("best").textContent = now.best ? `Best so far: ${inWords(now, now.best)}, ${now.best.score}.` : "";
+    part("best").textContent = now.best && !report ? `Best so far: ${inWords(now, now.best)}, ${now.best.score}.` : "";
     part("fault").textContent = now.fault;
     part("trains").hidden = !now.running.length;
-    part("number").textContent = `${now.running.length} ${now.running.length === 1 ? "trial trains" : "trials train"} now`;
+    part("trains summary").textContent = `${now.running.length} ${now.running.length === 1 ? "trial trains" : "trials train"} now`;
     const heads = [...(now.settings.length ? now.settings : ["trial"]), ...(now.is_repeated ? ["seed"] : []), "epoch", `${now.metric} now`, "best"];
     document.querySelector("#now thead").replaceChildren(line(heads, "th"));
     document.querySelector("#now tbody").replaceChildren(...now.running.map((row) => line(cells(row, now.is_repeated))));

@@ -20,7 +20,7 @@ from raysweep.sweepfile.named import Named
 LOOK_EVERY_S = 0.5
 LOOK_WHILE_STILL_EVERY_S = 2.0
 """How often to look at an object store while no driver is there: each look is a request that somebody pays."""
-REPORT_EVERY_S, REPORT_SHARE = 1.0, 0.2
+REPORT_EVERY_S, REPORT_SHARE = 0.5, 0.25
 """How often the report is made at most, and the share of a core that it may take."""
 
 
@@ -72,9 +72,11 @@ class Follower:
         """Look once; a fault of the storage is shown, and tried again."""
         fault = ""
         try:
-            if self._progress.look():
-                self._words = self._progress.in_words()
+            is_new = self._progress.look()
+            if is_new:
                 self._news.set()
+            if is_new or self.reports != self._now.get("report"):
+                self._words = self._progress.in_words()
         except StorageError as error:
             fault = str(error)
         self._tell(fault)
@@ -117,6 +119,7 @@ class Follower:
         told = (exported, tails) if is_driven else ({}, {})
         result = put_together(self._folder, plan, is_driven, *told, changed=changed, lenient=True)
         status = {record.id: record.status for record in result.trials}
+        seen.take_records(result.trials)
         # The driver tells that a trial ended before it commits that.
         seen.note_changed({id for id, tail in tails.items() if status.get(id) != tail.status})
         return result

@@ -21,6 +21,7 @@ from raysweep.terminal import count_of, format_score
 FILES = (resolved.FILE, exports.FILE, newest.FILE)
 SETTLED_S = 2.5
 """An object store tells times in seconds: a file found changed so recently may have changed again since."""
+UNKNOWN = {"status": "planned", "epoch": 0, "score": None}
 ENDED = ("finished", "stopped", "diverged", "failed")
 
 
@@ -38,6 +39,7 @@ class Progress:
         self._plan: list[Record] = []
         self._settings: dict[str, list[str]] = {}
         self._labels: list[str] = []
+        self._read: dict[str, dict[str, Any]] = {}
         self._changed: set[str] | None = None
         self._lock = threading.Lock()
 
@@ -93,6 +95,13 @@ class Progress:
         self.tails = found
         return bool(news)
 
+    def take_records(self, records: Iterable[Record]) -> None:
+        """Take in the records that were read, which say how far a trial is that results.parquet does not have."""
+        scores = ((record, record.best.score if record.best else None) for record in records)
+        self._read = {
+            record.id: {"status": record.status, "epoch": record.epoch, "score": score} for record, score in scores
+        }
+
     # -- which records may have changed
 
     def note_changed(self, ids: Iterable[str] | None) -> None:
@@ -130,7 +139,7 @@ class Progress:
     def _row(self, record: Record) -> dict[str, Any]:
         """How far a trial is, by the exports and the newest epochs."""
         assert self.resolved
-        row = dict(self.exported.rows.get(record.id, {"status": "planned", "epoch": 0, "score": None}))
+        row = dict(self.exported.rows.get(record.id) or self._read.get(record.id) or UNKNOWN)
         if row["status"] == "running" and not self.is_driven:
             row["status"] = "interrupted"
         if tail := self.tails.get(record.id):

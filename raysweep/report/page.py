@@ -1,7 +1,7 @@
 """The report as one HTML page that opens offline: no request leaves it, and its policy forbids any.
 
-Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the rest
-from the document that `data` makes: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
+Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the
+rest from the document of `data`: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _template() -> Template:
     }
     environment.globals |= {"version": version("raysweep")}
     script = "\n".join(map(_part, SCRIPTS))
-    licensed = f"/* uPlot:\n{_part('vendor/LICENSE')}*/\n(() => {{\n\"use strict\";\n{script}}})();"
+    licensed = f'/* uPlot:\n{_part("vendor/LICENSE")}*/\n(() => {{\n"use strict";\n{script}}})();'
     for name, text in (("style", "".join(map(_part, STYLES))), ("script", licensed)):
         # The page's policy allows a style or script by its hash, and no other.
         digest = _base64(hashlib.sha256(text.encode()).digest())

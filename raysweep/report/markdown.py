@@ -40,7 +40,9 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
         lines += [f"- {escape(row.record.id)}", *(f"  - {escape(text)}" for text in row.findings)]
     lines += [*_rest(found), ""] if found else []
     lines += _mistakes(report.mistakes, pictures, folder) if report.mistakes else []
-    lines += _pictures("Settings", [*pictures.parallel, *pictures.importance, *pictures.scatter, *pictures.tuning], folder)
+    lines += _pictures(
+        "Settings", [*pictures.parallel, *pictures.importance, *pictures.scatter, *pictures.tuning], folder
+    )
     lines += _pictures("Which trials went on, and why", pictures.rungs, folder)
     explained = [row for row in report.rows if row.why]
     lines += [f"- {escape(row.record.id)}, {row.record.status}: {escape(row.why)}" for row in explained[:MOST_ROWS]]

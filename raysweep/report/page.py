@@ -1,7 +1,7 @@
 """The report as one HTML page that opens offline: no request leaves it, and its policy forbids any.
 
-Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the rest
-from the document that `data` makes: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
+Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the
+rest from the document of `data`: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ def draw_scatter(report: Report) -> list[Chart]:
     scored = [row for row in report.rows if row.place and row.record.best]
     scored = scored[:: max(1, math.ceil(len(scored) / MOST_DOTS))]
     keys = [key for key in report.keys if _is_drawn([row.settings[key] for row in scored])]
-    return [_scatter(report, key, [row for row in scored if row.settings[key] != "-"], place) for place, key in enumerate(keys)]
+    return [
+        _scatter(report, key, [row for row in scored if row.settings[key] != "-"], place)
+        for place, key in enumerate(keys)
+    ]
 
 
 def _is_drawn(texts: list[str]) -> bool:
@@ -38,7 +41,13 @@ def _scatter(report: Report, key: str, rows: list[Row], place: int) -> Chart:
     scores = np.array([row.record.best.score for row in rows if row.record.best])
     log = min(xs) > 0 and max(xs) / min(xs) > LOG_FROM
     described = f"{metric} of {count_of(len(rows), 'trial')} against {key}{', on a log scale' if log else ''}."
-    chart = Chart(label, f"{described} Filled dots trained to their end; hollow ones were stopped or still train.", f"scatter{place}", WIDTH, HEIGHT)
+    chart = Chart(
+        label,
+        f"{described} Filled dots trained to their end; hollow ones were stopped or still train.",
+        f"scatter{place}",
+        WIDTH,
+        HEIGHT,
+    )
     x = Scale(min(xs), max(xs), LEFT + 6, WIDTH - RIGHT, log)
     # A score that blew up must not flatten the others.
     low, high = np.quantile(scores, (0.0, 1.0)) if "acc" in metric else np.quantile(scores, (0.0, 0.95))

@@ -187,7 +187,8 @@ def test_an_axis_is_brushed_by_its_sliders_and_by_dragging_and_a_double_click_ta
 def test_training_and_averaged_curves_can_be_shown_and_hidden(page: Any) -> None:
     for kind in ("train", "averaged"):
         choose(page, "acc", kind)
-        assert series(page, kind) and not series(page, "val")
+        assert series(page, kind)
+        assert not series(page, "val")
 
 
 def test_smoothing_is_an_average_whose_weights_sum_to_one_and_log_scale_is_log(page: Any, result: SweepResult) -> None:

@@ -35,10 +35,12 @@ from raysweep.cluster.slots import (
     wait_for,
     where_trials_run,
 )
+from raysweep.cluster.token import token_place
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
+from raysweep.driver.naming import name_of
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -273,7 +275,8 @@ def _share(run: Run, slot: Slot, config: LoopConfig, node: str, without: Sequenc
     That takes no slot: the trials that wait for it hold theirs, and there may be no other.
     """
     task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
-    return task.options(**where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
+    name = name_of(run.sweep.name, f"loading {config.data_name()}")
+    return task.options(name=name, **where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
 
 
 def run_task(
@@ -289,6 +292,7 @@ def run_task(
         ClusterError: its process died again and again.
     """
     of_a_worker: dict[str, Any] = {
+        "name": name_of(run.sweep.name, what),
         "num_cpus": slot.cpus,
         "num_gpus": slot.gpus,
         "accelerator_type": slot.accelerator,
@@ -329,8 +333,9 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
-    url = dashboard_url()
-    return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
+    url, token = dashboard_url(), token_place()
+    asks = f", which asks for the token in {token}" if token else ""
+    return ", ".join(parts) + (f"; dashboard: {url}{asks}" if url else "")
 
 
 def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from raysweep.cluster.slots import node_names
 from raysweep.driver.board import Board
 from raysweep.driver.failures import STORAGE, Failure, failure_of, find_node, last_words, stalled
+from raysweep.driver.naming import name_calls, name_of
 from raysweep.driver.nodes import IN_A_ROW, Nodes
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import Stateless
@@ -68,6 +69,8 @@ class TuneEvents(Stateless, TrialProgressCallback):
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A process is ready and the trial begins in it."""
         self._starting.add(_id(trial))
+        assignment = trial.config["assignment"]
+        name_calls(trial.temporary_state.ray_actor, "train", name_of(assignment.run_name, _id(trial)))
         self.board.update(_id(trial), "started", status="running", reason="", node="")
 
     def on_trial_result(

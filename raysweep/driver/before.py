@@ -35,12 +35,11 @@ from raysweep.cluster.slots import (
     wait_for,
     where_trials_run,
 )
-from raysweep.cluster.token import token_place
+from raysweep.cluster.token import is_token_asked_for, token_place
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
-from raysweep.driver.naming import name_of
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -54,6 +53,7 @@ from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import Trial, config_key
 from raysweep.sweepfile.schema import SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
+from raysweep.worker.naming import name_of
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
@@ -333,8 +333,8 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
-    url, token = dashboard_url(), token_place()
-    asks = f", which asks for the token in {token}" if token else ""
+    url = dashboard_url()
+    asks = f", which asks for the token in {token_place()}" if is_token_asked_for() else ""
     return ", ".join(parts) + (f"; dashboard: {url}{asks}" if url else "")
 
 

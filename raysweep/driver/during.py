@@ -25,7 +25,6 @@ from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.driver.limits import SAVE_EVERY_S
 from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
-from raysweep.driver.naming import called, name_of, trainable_called
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
@@ -50,6 +49,7 @@ from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.store.newest import remove_newest, write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.naming import called, name_of, trainable_called
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
 

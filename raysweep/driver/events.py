@@ -14,12 +14,12 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from raysweep.cluster.slots import node_names
 from raysweep.driver.board import Board
 from raysweep.driver.failures import STORAGE, Failure, failure_of, find_node, last_words, stalled
-from raysweep.driver.naming import name_calls, name_of
 from raysweep.driver.nodes import IN_A_ROW, Nodes
 from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import Stateless
 from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
+from raysweep.worker.naming import name_calls, name_of
 
 LOOK_FOR_STALLS_EVERY_S = 1.0
 FALSE_STARTS = 3

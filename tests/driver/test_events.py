@@ -29,7 +29,7 @@ class Handle:
     def __getattr__(self, method: str) -> Any:
         if method != "train":
             raise AttributeError(method)
-        return SimpleNamespace(options=lambda name: SimpleNamespace(task_name=name))
+        return SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda: f"a task named {name}"))
 
 
 class Tune:
@@ -144,9 +144,9 @@ def test_the_calls_of_a_warm_process_are_named_after_the_trial_that_it_serves_no
     tune = Tune(tmp_path)
     tune.start()
     process = tune.trial.temporary_state.ray_actor
-    assert process.train.task_name == "raysweep run/net-1a2b3c4d"
+    assert process.train.remote() == "a task named raysweep run/net-1a2b3c4d"
     record = Record("net-5e6f7a8b", "net", 1, {}, {"batch_size": 32}, 10)
     tune.board.trials[record.id] = tune.board.trials["net-1a2b3c4d"]
     tune.trial.config["assignment"] = replace(tune.assignment, record=record)
     tune.start()
-    assert process.train.task_name == "raysweep run/net-5e6f7a8b"
+    assert process.train.remote() == "a task named raysweep run/net-5e6f7a8b"

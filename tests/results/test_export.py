@@ -116,7 +116,7 @@ def test_an_export_that_is_killed_and_repeated_has_every_epoch_of_every_trial_on
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     for _ in range(2):
-        assert export(run_folder, tool).wait(120) == 0
+        assert main(["export", run_folder, "--to", tool]) == 0
     rows = Counter(READ[tool](tmp_path))
     assert set(rows.values()) == {1}, rows.most_common(5)
     by_run = Counter(run for run, what, _ in rows if what == "val_acc_ema")

@@ -54,7 +54,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
 
 def standalone(chart: Chart) -> bytes:
     """Return a picture that carries its own style, for light and dark."""
-    style = resources.files("raysweep.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = resources.files("raysweep.report").joinpath("assets", "page.css").read_text(encoding="utf-8")
     wanted = re.findall(r"^(?::root|@media \(prefers|  :root|  +--|  }|}|\.chart|\.grid|\.mark|\.c0).*$", style, re.M)
     text = chart.to_string()
     start = text.index(">") + 1

@@ -75,14 +75,18 @@ def _columns(report: Report) -> list[dict[str, Any]]:
             "number": column.number,
             "texts": texts,
         }
-        found.append(known if values == [text if text != "-" else "" for text in texts] else {**known, "values": values})
+        found.append(
+            known if values == [text if text != "-" else "" for text in texts] else {**known, "values": values}
+        )
     return found
 
 
 def _axes(report: Report) -> list[dict[str, Any]]:
     """Return the settings that tell the trials apart, the most telling first, with the scale of each."""
     keys = most_telling([row.record for row in report.rows], report.keys)
-    return [{"key": key, "label": report.labels[key], **_scale([row.settings[key] for row in report.rows])} for key in keys]
+    return [
+        {"key": key, "label": report.labels[key], **_scale([row.settings[key] for row in report.rows])} for key in keys
+    ]
 
 
 def _scale(texts: Sequence[str]) -> dict[str, bool]:
@@ -126,7 +130,9 @@ def _picture(
     for kind, metric in metrics.items():
         several = len(curves) if metric.removesuffix("_ema") == objective else MOST_CURVES
         lines[kind] = [_values(each, metric, grid) for each in curves[:several]]
-    low = min((value for each in lines.values() for line in each for value in line or () if value is not None), default=0)
+    low = min(
+        (value for each in lines.values() for line in each for value in line or () if value is not None), default=0
+    )
     return {"name": name, "percent": percent, "log": not percent and low > 0, "lines": lines}
 
 

@@ -82,7 +82,7 @@ def _template() -> Template:
     }
     environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
     script = "\n".join(map(_part, SCRIPTS))
-    licensed = f"/* uPlot:\n{_part('vendor/LICENSE')}*/\n(() => {{\n\"use strict\";\n{script}}})();"
+    licensed = f'/* uPlot:\n{_part("vendor/LICENSE")}*/\n(() => {{\n"use strict";\n{script}}})();'
     for name, text in (("style", "".join(map(_part, STYLES))), ("script", licensed)):
         # The page's policy allows a style or script by its hash, and no other.
         digest = _base64(hashlib.sha256(text.encode()).digest())

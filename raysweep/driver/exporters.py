@@ -1,6 +1,7 @@
 """Exports a run to other tools while it goes on: a process for each tool, off the trials' path.
 
-A fault of an exporter changes nothing about the run: a line says so, and where its log is.
+A fault of an exporter changes nothing about the run: a line says so, and where its log is. One that did its work leaves
+no log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 WAIT_S = 120.0
 """How long an exporter may take for its last pass."""
@@ -51,3 +53,6 @@ def _wait(tool: str, process: subprocess.Popen[bytes], log: str, say: Callable[[
     else:
         if code:
             say(f"export to {tool} failed, the run did not; its log: {log}")
+        else:
+            Path(log).unlink(missing_ok=True)
+            say(f"exported to {tool}")

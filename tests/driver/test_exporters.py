@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import make_run
+from running import Command
 
 from raysweep.driver.exporters import exporting
 
@@ -22,3 +23,35 @@ def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(tm
     log = Path(line.rpartition(" ")[2]).read_text()
     assert "pip install 'raysweep[trackio]'" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_exports_itself_whole_and_an_exporter_that_fails_does_not_harm_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    (command.folder / "trackio.py").write_text("raise ImportError('broken on purpose')")  # found before the real one
+    sweep = command.sweep()
+    sweep.write_text(f"{sweep.read_text()}export: [trackio, mlflow]\n")
+    _, err = command(sweep)
+    assert "export to trackio failed, the run did not; its log: " in err
+    assert "exported to mlflow" in err
+    client = MlflowClient(f"sqlite:///{command.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    trials = {run.info.run_name: run for run in runs if "seed" in run.data.tags}
+    for id, record in command.records("small").items():
+        run = trials.pop(id)
+        assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
+        history = client.get_metric_history(run.info.run_id, "val_acc")
+        assert [(each.step, each.value) for each in history] == [
+            (row["epoch"], row["val_acc"]) for row in record["metrics"]
+        ]
+    assert trials == {}

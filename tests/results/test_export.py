@@ -111,7 +111,7 @@ def test_a_run_that_is_exported_again_and_again_is_there_once(run_folder: str, t
     """After an export that was killed, once more, and after the run went on and trained some epochs again."""
     pytest.importorskip(tool, reason=f"{tool} is not installed")
     killed = export(run_folder, tool)
-    wait_for(lambda: list(tmp_path.glob(BEGUN[tool])), 20)
+    wait_for(lambda: list(tmp_path.glob(BEGUN[tool])), 60)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     for _ in range(2):

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
 from run_folders import make_run
 from running import Command
 
+from raysweep.driver import exporters
 from raysweep.driver.exporters import exporting
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
-def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(tmp_path: Path) -> None:
+@pytest.fixture
+def run_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run, in the working directory, where exporters find modules before the real ones."""
+    monkeypatch.chdir(tmp_path)
     make_run(tmp_path, epochs=2)
+    return str(tmp_path / "runs/made")
+
+
+def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(run_path: str) -> None:
+    Path("trackio.py").write_text("raise ImportError('broken on purpose')")
     said: list[str] = []
-    with exporting(str(tmp_path / "runs/made"), ["trackio"], said.append) as wait:
+    with exporting(run_path, ["trackio"], said.append) as wait:
         wait()
     (line,) = said
     assert line.startswith("export to trackio failed, the run did not; its log: ")
     log = Path(line.rpartition(" ")[2]).read_text()
-    assert "pip install 'raysweep[trackio]'" in log
+    assert "export to trackio: broken on purpose; install it: pip install 'raysweep[trackio]'" in log
     assert "Traceback" not in log
+
+
+def test_ctrl_c_ends_the_wait_for_an_exporter_that_hangs(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters, "SAY_AFTER_S", 0.1)
+    Path("trackio.py").write_text("import time; time.sleep(600)")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("waiting for the export to trackio"):
+            signal.raise_signal(signal.SIGINT)
+
+    with exporting(run_path, ["trackio"], say) as wait:
+        wait()
+    assert said[1:] == ["export to trackio ended before it was whole; `raysweep export` does the rest"]
 
 
 @pytest.mark.slow

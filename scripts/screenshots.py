@@ -2,7 +2,7 @@
 
     python scripts/screenshots.py OUT [RUN_FOLDER ...]     # minutes on two cores, with Debian's chromium
 
-In: run folders whose reports are wanted. A run of sweeps/digits_random.yaml is made besides, and a folder of 5,000 trials.
+In: run folders whose reports are wanted. A run of sweeps/digits_random.yaml is made besides, and one of 5,000 trials.
 Out: pictures in the folder OUT, and OUT/index.html with all of them.
 """
 

@@ -49,6 +49,7 @@ from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.store.newest import write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.naming import called, name_of, trainable_called
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
 
@@ -64,7 +65,8 @@ WRITE_NEWEST_SHARE = 0.1
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
-    flag = _start_stop_flag()
+    name = name_of(run.sweep.name)
+    flag = _start_stop_flag(name)
     nodes = Nodes(partial(count_slots, slot))
     request = SlotRequest(slot, lambda: nodes.avoided)
     queue = _make_queue(run, left, slot, on, nodes)
@@ -75,9 +77,9 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, slot, nodes, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
-        trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
+        trainable = tune.with_resources(tune.with_parameters(Trainable(), data=on.data, stop=flag), request)
         tune.Tuner(
-            tune.with_resources(trainable, request),
+            trainable_called(trainable, name),
             tune_config=_tune_config(run, queue, request),
             run_config=tune.RunConfig(
                 name="tune",
@@ -89,10 +91,10 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
         ).fit()
 
 
-def _start_stop_flag() -> Any:
+def _start_stop_flag(name: str) -> Any:
     """Start the flag's actor on this node, which the run depends on anyway; its process may die and is made anew."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make: Any = ray.remote(num_cpus=0)(StopFlag)
+    make: Any = ray.remote(num_cpus=0)(called(StopFlag, f"{name} (stop flag)"))
     return make.options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
 
 

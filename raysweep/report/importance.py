@@ -24,7 +24,7 @@ REACHED = 0.75
 """The share of the trials that must have trained so far as the epoch at which they are compared."""
 LITTLE = 0.1
 """A forest that explains less of the variance says nothing of the settings."""
-WIDTH, NAMES, ROW, HEAD, FOOT = 560, 190, 24, 8, 38
+WIDTH, NAMES, ROW, HEAD, FOOT = 320, 142, 19, 6, 20
 """Pixels: the picture's width, that of its labels, the height of a setting, above and below them all."""
 
 Array = npt.NDArray[np.float64]
@@ -70,8 +70,8 @@ class Importance:
 def importance_of(report: Report) -> Importance | None:
     """Return the permutation importance of each setting (Breiman 2001), or None of too few trials or another search.
 
-    A forest of extremely randomized trees (Geurts, Ernst and Wehenkel 2006) is grown from trials drawn with replacement,
-    `REPEATS` times. On the trials that were not drawn, half of what the squared error grows by when a setting's values
+    A forest of extremely randomized trees (Geurts, Ernst and Wehenkel 2006) is grown `REPEATS` times, from trials drawn
+    with replacement. On the trials that were not drawn, half of what the squared error grows by when a setting's values
     are shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in Sobol's
     words its total effect. The spread over the draws is that of other samples of trials. Against simulated truth these
     trees come nearer than those of a random forest, which pass over small effects.
@@ -146,31 +146,26 @@ def _refits(inputs: Array, targets: Array) -> tuple[Array, Array]:
     return np.array(shares), np.array(explained)
 
 
-def draw_importance(report: Report) -> list[Chart]:
-    """Draw the importance of each setting as a dot with its interval; nothing where that is not known."""
-    importance = importance_of(report)
-    if importance is None:
-        return []
+def draw_importance(report: Report, importance: Importance) -> Chart:
+    """Draw the importance of each setting as a dot with its interval."""
     settings = importance.settings
     said = "; ".join(f"{each.key} {_said(each)}" for each in settings)
     height = HEAD + ROW * len(settings) + FOOT
-    chart = Chart("Which settings matter", f"{importance.sentences} {said}.", "importance", WIDTH, height)
-    chart.caption = importance.sentences
+    chart = Chart("share of the variance", f"{importance.sentences} {said}.", "importance", WIDTH, height)
     bottom = HEAD + ROW * len(settings)
     low, high = min(0.0, *(each.low for each in settings)), max(each.high for each in settings)
-    x = Scale(low, high, NAMES + 8, WIDTH - 16)
+    x = Scale(low, high, NAMES + 8, WIDTH - 14)
     for value in x.ticks(4):
         chart.add("line", x1=x(value), x2=x(value), y1=HEAD, y2=bottom, class_="axis" if not value else "grid")
-        chart.add("text", text=f"{100 * value:.3g} %", x=x(value), y=bottom + 15.0, class_="tick middle")
-    chart.add("text", text="of the variance", x=(NAMES + WIDTH) / 2, y=bottom + 32.0, class_="tick middle")
+        chart.add("text", text=f"{100 * value:.3g} %", x=x(value), y=bottom + 14.0, class_="tick middle")
     for place, each in enumerate(settings):
         y = HEAD + ROW * (place + 0.5)
         group = chart.add("g", class_="c0" if each.low > 0 and not importance.says_little else "c7")
         chart.add("title", group, f"{each.key}: {_said(each)}")
         chart.add("text", group, report.labels[each.key][:26], x=float(NAMES), y=y + 4, class_="end")
         chart.add("line", group, x1=x(each.low), x2=x(each.high), y1=y, y2=y, class_="margin")
-        chart.add("circle", group, cx=x(each.share), cy=y, r=4.5, class_="dot")
-    return [chart]
+        chart.add("circle", group, cx=x(each.share), cy=y, r=4.0, class_="dot")
+    return chart
 
 
 def _said(each: SettingImportance) -> str:

@@ -56,6 +56,7 @@ def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
         is_acc="acc" in report.result.objective.metric,
         columns=shown,
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
+        importance=pictures.importance[0].description if pictures.importance else "",
         config_columns=config_columns(report),
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),

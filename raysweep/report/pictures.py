@@ -15,7 +15,7 @@ from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
 from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
-from raysweep.report.importance import draw_importance
+from raysweep.report.importance import draw_importance, importance_of
 from raysweep.report.scatter import draw_scatter
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 from raysweep.report.winner import draw_tuning, draw_winner
@@ -65,8 +65,8 @@ class Pictures:
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
     curves: list[Chart]
     parallel: list[Chart]  # settings and score, where anything varies
-    scatter: list[Chart]  # the score against each numeric setting of several values
-    importance: list[Chart]  # of the settings of a random search
+    scatter: list[Chart]  # the score against each setting of a random search, against numeric ones of another
+    importance: list[Chart]  # of the settings of a random search; empty of another, or of few trials
     tuning: list[Chart]  # what the best of so many configs of a random search is
     rungs: list[Chart]  # which trials went on; empty without rungs
     confusion: list[Chart]  # what the winner takes for what; empty where that is not known, or of too many classes
@@ -79,14 +79,15 @@ def draw(report: Report) -> Pictures:
     shown, others = begun[:MOST_CURVES], len(begun[MOST_CURVES:])
     rows = [(row, Curves.of(row.record.metrics)) for row in shown]
     left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
+    importance = importance_of(report)
     return Pictures(
         leaders=draw_leaders(report),
-        effects=draw_effects(report),
+        effects=draw_effects(report, fair_only=importance is not None),
         winner=draw_winner(report),
         curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
         parallel=_parallel(report),
-        scatter=draw_scatter(report),
-        importance=draw_importance(report),
+        scatter=draw_scatter(report, [each.key for each in importance.settings] if importance else None),
+        importance=[draw_importance(report, importance)] if importance else [],
         tuning=draw_tuning(report),
         rungs=_rungs(report),
         confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],

@@ -68,7 +68,6 @@ class Chart:
     name: str  # its class, and the stem of its ids
     width: int = WIDTH
     height: int = HEIGHT
-    caption: str = ""  # what is said above it, where its description would be too long
     root: ET.Element = field(init=False)
 
     def __post_init__(self) -> None:

@@ -411,6 +411,32 @@ def test_of_drivers_that_start_at_once_one_gets_the_lease(root: str) -> None:
     assert all("another raysweep drives this run" in text for text in refused)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_on_it_is_exported_and_the_uris_of_its_weights_are_told(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    make_run(tmp_path, epochs=2, text="name: {name}\nbase: {{epochs: {epochs}}}\nscheduler: {scheduler}\n")
+    folder, local = RunFolder(root, "made"), tmp_path / "runs/made"
+    for path in filter(Path.is_file, local.rglob("*")):
+        folder.files.write(str(path.relative_to(local)), path.read_bytes())
+    (record,) = open_run(folder.path).trials
+    record = folder.commit(record, {"best": b"weights"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for _ in range(2):
+        assert main(["export", folder.path, "--to", "mlflow"]) == 0
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("made")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    (trial,) = (run for run in runs if run.info.run_name == record.id)
+    assert len(runs) == 2  # the run folder's, and the trial's
+    assert trial.data.tags["best weights"] == f"{root}/made/{folder.weights_path(record, 'best')}"
+    assert len(client.get_metric_history(trial.info.run_id, "val_acc")) == 2
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Followed
 

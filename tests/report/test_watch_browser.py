@@ -92,6 +92,7 @@ def test_epochs_appear_without_a_reload_and_what_the_reader_chose_stays(watched:
         assert page.evaluate("window.isTheSame")
         assert (page.locator("#explore").bounding_box()["y"], page.evaluate(OPEN_PARTS)) == before
         assert page.locator("#search").input_value() == "lr=0.5"
+        assert page.evaluate("document.activeElement.id") == "search"
         assert page.locator("#trials tbody tr").count() == 4
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()

@@ -113,7 +113,7 @@ def test_of_five_thousand_trials_the_first_answer_is_there_at_once(tmp_path: Pat
     began = time.monotonic()
     with Follower(RunFolder(str(tmp_path / "runs"), "many")) as follower:
         answer = json.loads(follower.answer(after=0) or b"{}")
-        assert answer["said"] == "0 of 5,000 trials done: 5000 planned"
+        assert answer["said"] == "0 of 5,000 trials done: 5,000 planned"
         assert b'id="now"' in follower.page
     assert time.monotonic() - began < 1 * SLOWER
 

@@ -130,10 +130,10 @@ class Progress:
         rows = [self._row(record) for record in self._plan]
         ended = sum(row["status"] in ENDED for row in rows)
         counts = Counter(row["status"] for row in rows)
-        by_status = ", ".join(f"{n} {status}" for status, n in counts.items())
+        by_status = ", ".join(f"{n:,} {status}" for status, n in counts.items())
         return {
             "state": "running" if self.is_driven else "not running",
-            "said": f"{ended} of {count_of(len(rows), 'trial')} done: {by_status}",
+            "said": f"{ended:,} of {count_of(len(rows), 'trial')} done: {by_status}",
             "metric": self.resolved.objective.metric,
             "settings": self._labels,
             "is_repeated": len({record.seed for record in self._plan}) > 1,

@@ -37,7 +37,8 @@ const followRun = (takeOver) => {
     part("fault").textContent = now.fault;
     const rows = [...now.running, ...now.over]; // those that have just ended are seen with their last epoch
     part("trains").hidden = !rows.length;
-    part("trains summary").textContent = `${now.running.length} ${now.running.length === 1 ? "trial trains" : "trials train"} now`;
+    const trains = now.running.length === 1 ? "1 trial trains now" : `${now.running.length} trials train now`;
+    part("trains summary").textContent = now.running.length ? trains : "No trial trains now; these did last";
     const heads = [...(now.settings.length ? now.settings : ["trial"]), ...(now.is_repeated ? ["seed"] : []), "epoch", `${now.metric} now`, "best"];
     document.querySelector("#now thead").replaceChildren(line(heads, "th"));
     document.querySelector("#now tbody").replaceChildren(...rows.map((row) => line(cells(row, now.is_repeated))));

@@ -125,7 +125,8 @@ class Progress:
     def in_words(self) -> dict[str, Any]:
         """Return how far the run is and what trains now, JSON-able."""
         if self.resolved is None:
-            said = "No run has begun here yet. This page shows it once one has."
+            begins = "A run begins: Ray is connected to and the data prepared."
+            said = begins if self.is_driven else "No run has begun here yet. This page shows it once one has."
             return {"state": "waiting", "said": said, "settings": [], "running": [], "over": []}
         rows = [self._row(record) for record in self._plan]
         ended = sum(row["status"] in ENDED for row in rows)

@@ -12,11 +12,14 @@ from raysweep.results.settings import most_telling, setting_text, setting_texts
 from raysweep.results.tuning import tuning_curve
 from raysweep.results.verdict import chance_text
 from raysweep.results.winner import Estimate
+from raysweep.terminal import shortened
 
 MOST_RIVALS = 7
 """Configs in the picture of the winner."""
-WIDE, LABELS = 760, 230
+WIDE, LABELS = 820, 300
 """The width of that picture, and where the names of the configs end."""
+LONGEST = 36
+"""Letters of a config's name there."""
 FEWEST = 5
 """A random search of fewer configs says nothing of what more would reach."""
 
@@ -57,7 +60,7 @@ def _short_labels(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
     records = [config.trials[0] for config in configs]
     keys = most_telling(records, [key for key in report.keys if len({setting_text(each, key) for each in records}) > 1])
     columns = [setting_texts(records, key) for key in keys]
-    return [", ".join(texts) or config.name for config, *texts in zip(configs, *columns, strict=True)]
+    return [", ".join(map(shortened, texts)) or config.name for config, *texts in zip(configs, *columns, strict=True)]
 
 
 def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[str, Estimate, RankedConfig]) -> None:
@@ -67,7 +70,7 @@ def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[
     assert report.judgement.verdict is not None
     verdict, sign = report.judgement.verdict, report.judgement.sign
     group = chart.add("g", class_="c0" if estimate.place == verdict.winner else "c7")
-    text = label if len(label) <= 30 else f"{label[:29]}…"
+    text = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
     strong = " strong" if estimate.place == verdict.winner else ""
     chart.add("text", group, text, x=f"{LABELS - 12}", y=f"{y:.1f}", class_=f"tick end{strong}")
     chance = f"the best: {chance_text(verdict.chances[estimate.place])}"

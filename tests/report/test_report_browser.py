@@ -294,8 +294,8 @@ def test_colours_follow_the_chosen_setting(page: Any) -> None:
 
 
 def test_an_opened_trial_shows_its_curves(page: Any) -> None:
-    part = page.locator("details.part").first
-    part.locator("summary").first.click()
+    page.locator("#top a.rank").first.click()
+    part = page.locator("details.part[open]")
     part.locator(".u-over").nth(1).wait_for()
     assert part.locator("figcaption").first.inner_text().startswith("acc: validation")
 

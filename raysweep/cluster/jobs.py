@@ -24,6 +24,7 @@ import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from raysweep.cluster.places import is_url
+from raysweep.cluster.token import token_place
 from raysweep.errors import ClusterError, Interrupted, LimitReached, TokenError
 from raysweep.terminal import say
 
@@ -65,7 +66,7 @@ class JobServer:
         try:
             self.client = JobSubmissionClient(self.address)
         except ray.exceptions.AuthenticationError as error:
-            raise TokenError(self.address, str(error)) from error
+            raise TokenError(self.address, str(error), token_place()) from error
         except (ConnectionError, requests.RequestException, RuntimeError) as error:
             raise ClusterError(
                 f"--address {self.address}: no Ray job server answers there: {error} "

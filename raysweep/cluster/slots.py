@@ -16,6 +16,7 @@ from ray.job_config import JobConfig
 
 from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, NodeType, alive_nodes, read_autoscaler
 from raysweep.cluster.places import is_url
+from raysweep.cluster.token import knock, token_place
 from raysweep.errors import ClusterError, TokenError, did_you_mean
 from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
@@ -79,11 +80,13 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
             f"--address {address}: is a dashboard's URL, but a run connects to Ray itself, on a node of the cluster: "
             "auto or HOST:6379. From another machine, use `raysweep submit`"
         )
+    if address != "local" and "://" not in address:
+        knock(address)
     job = JobConfig(metadata=dict(metadata or {}))
     try:
         ray.init(address, job_config=job, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
     except ray.exceptions.AuthenticationError as error:
-        raise TokenError(address, str(error)) from error
+        raise TokenError(address, str(error), token_place()) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"--address {address}: cannot connect to a Ray cluster there: {error}") from error
 

@@ -35,6 +35,7 @@ from raysweep.cluster.slots import (
     wait_for,
     where_trials_run,
 )
+from raysweep.cluster.token import is_token_asked_for, token_place
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
@@ -52,6 +53,7 @@ from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.plan import Trial, config_key
 from raysweep.sweepfile.schema import SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
+from raysweep.worker.naming import name_of
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
@@ -273,7 +275,8 @@ def _share(run: Run, slot: Slot, config: LoopConfig, node: str, without: Sequenc
     That takes no slot: the trials that wait for it hold theirs, and there may be no other.
     """
     task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
-    return task.options(**where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
+    name = name_of(run.sweep.name, f"loading {config.data_name()}")
+    return task.options(name=name, **where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
 
 
 def run_task(
@@ -289,6 +292,7 @@ def run_task(
         ClusterError: its process died again and again.
     """
     of_a_worker: dict[str, Any] = {
+        "name": name_of(run.sweep.name, what),
         "num_cpus": slot.cpus,
         "num_gpus": slot.gpus,
         "accelerator_type": slot.accelerator,
@@ -330,7 +334,8 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
     parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
     url = dashboard_url()
-    return ", ".join(parts) + (f"; dashboard: {url}" if url else "")
+    asks = f", which asks for the token in {token_place()}" if is_token_asked_for() else ""
+    return ", ".join(parts) + (f"; dashboard: {url}{asks}" if url else "")
 
 
 def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:

@@ -47,8 +47,9 @@ from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
-from raysweep.store.newest import remove_newest, write_newest
+from raysweep.store.newest import write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.naming import called, name_of, trainable_called
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
 
@@ -64,7 +65,8 @@ WRITE_NEWEST_SHARE = 0.1
 
 def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     """Let Tune run what is left, until it is done or the run is to stop."""
-    flag = _start_stop_flag()
+    name = name_of(run.sweep.name)
+    flag = _start_stop_flag(name)
     nodes = Nodes(partial(count_slots, slot))
     request = SlotRequest(slot, lambda: nodes.avoided)
     queue = _make_queue(run, left, slot, on, nodes)
@@ -75,9 +77,9 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch, _housekeeping(run, slot, nodes, flag):
         _set_tune_environment(max_starting=max(1, count_slots(slot)))
         run.board.began = time.monotonic()
-        trainable = tune.with_parameters(Trainable(), data=on.data, stop=flag)
+        trainable = tune.with_resources(tune.with_parameters(Trainable(), data=on.data, stop=flag), request)
         tune.Tuner(
-            tune.with_resources(trainable, request),
+            trainable_called(trainable, name),
             tune_config=_tune_config(run, queue, request),
             run_config=tune.RunConfig(
                 name="tune",
@@ -89,10 +91,10 @@ def train(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn) -> None:
         ).fit()
 
 
-def _start_stop_flag() -> Any:
+def _start_stop_flag(name: str) -> Any:
     """Start the flag's actor on this node, which the run depends on anyway; its process may die and is made anew."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make: Any = ray.remote(num_cpus=0)(StopFlag)
+    make: Any = ray.remote(num_cpus=0)(called(StopFlag, f"{name} (stop flag)"))
     return make.options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
 
 
@@ -193,7 +195,11 @@ def _housekeeping(run: Run, slot: Slot, nodes: Nodes, flag: Any) -> Iterator[Non
 
 @contextmanager
 def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
-    """Keep the file of the newest epochs up to date while the block lasts; the file of an earlier run goes first."""
+    """Keep the file of the newest epochs up to date while the block lasts, instead of an earlier run's.
+
+    It stays when the block ends: the exports that have all epochs are written only once the winner is evaluated, and
+    `sum_up` removes it then. If it went earlier, readers would see trials go back.
+    """
 
     def write() -> None:
         tails = run.board.newest()
@@ -205,11 +211,12 @@ def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
             run.board.tell_again()
             raise
 
-    remove = partial(tolerant, partial(remove_newest, run.folder))
-    remove()
-    with repeating("raysweep-newest", partial(tolerant, write), every_s=WRITE_NEWEST_EVERY_S, share=WRITE_NEWEST_SHARE):
+    tell = partial(tolerant, write)
+    run.board.tell_again()
+    tell()
+    with repeating("raysweep-newest", tell, every_s=WRITE_NEWEST_EVERY_S, share=WRITE_NEWEST_SHARE):
         yield
-    remove()
+    tell()
 
 
 def _watch(run: Run, flag: Any) -> Callable[[], None]:

@@ -19,6 +19,7 @@ from raysweep.driver.queue import TrialQueue
 from raysweep.driver.scheduler import Stateless
 from raysweep.driver.stop import StopRequest
 from raysweep.store import Record
+from raysweep.worker.naming import name_calls, name_of
 
 LOOK_FOR_STALLS_EVERY_S = 1.0
 FALSE_STARTS = 3
@@ -68,6 +69,8 @@ class TuneEvents(Stateless, TrialProgressCallback):
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A process is ready and the trial begins in it."""
         self._starting.add(_id(trial))
+        assignment = trial.config["assignment"]
+        name_calls(trial.temporary_state.ray_actor, "train", name_of(assignment.run_name, _id(trial)))
         self.board.update(_id(trial), "started", status="running", reason="", node="")
 
     def on_trial_result(

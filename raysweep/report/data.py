@@ -45,7 +45,7 @@ def page_data(report: Report) -> dict[str, Any]:
         },
         "epochs": grid,
         "pictures": [_picture(name, metrics, curves, grid, metric) for name, metrics in _families(curves, metric)],
-        "marks": {row.number: marks for row in rows if (marks := _marks(row))},
+        "marks": {row.number: marks for row in rows[:MOST_CURVES] if (marks := _marks(row))},
         "parts": _parts(rows[MOST_PARTS:]),
     }
 
@@ -85,7 +85,7 @@ def _axes(report: Report) -> list[dict[str, Any]]:
     """Return the settings that tell the trials apart, the most telling first, with the scale of each."""
     keys = most_telling([row.record for row in report.rows], report.keys)
     return [
-        {"key": key, "label": report.labels[key], **_scale([row.settings[key] for row in report.rows])} for key in keys
+        {"key": key, "label": report.labels[key], **_scale([row.short[key] for row in report.rows])} for key in keys
     ]
 
 
@@ -108,7 +108,7 @@ def _epochs(rows: Sequence[Row]) -> list[int]:
 
 
 def _families(curves: Sequence[Curves], metric: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the pictures: a name and its metrics by kind, so that training and validation share one; the objective's first."""
+    """Return the pictures, the objective's first: a name and its metrics, training and validation in one by kind."""
     names = dict.fromkeys(name for each in curves for name in each.metrics)
     families: dict[str, dict[str, str]] = {}
     for name in sorted(names, key=lambda name: (name.removesuffix("_ema") != metric, not name.startswith("val_"))):
@@ -144,12 +144,9 @@ def _values(curves: Curves, metric: str, grid: Sequence[int]) -> list[float | No
     return [_number(known.get(epoch, math.nan), 4) for epoch in grid if epoch <= last]
 
 
-def _marks(row: Row) -> list[list[Any]]:
-    """Return where findings are on a trial's curve: kind, epoch and what was found."""
-    return [
-        [finding.kind, int(finding.numbers.get("bottom", finding.first)), text]
-        for finding, text in zip(row.diagnosis.findings, row.findings, strict=True)
-    ]
+def _marks(row: Row) -> list[tuple[str, int]]:
+    """Return where findings are on a trial's curve: kind and epoch."""
+    return [(each.kind, int(each.numbers.get("bottom", each.first))) for each in row.diagnosis.findings]
 
 
 # ---------------------------------------------------------------------------------------------------------

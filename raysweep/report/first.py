@@ -156,11 +156,18 @@ def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Sc
 # The effects
 
 
-def draw_effects(report: Report) -> list[Chart]:
-    """Draw each setting's values as dots with intervals, all on one scale, so that settings can be compared."""
+def draw_effects(report: Report, fair_only: bool = False) -> list[Chart]:
+    """Draw each setting's values as dots with intervals, all on one scale, so that settings can be compared.
+
+    Args:
+        report: the report.
+        fair_only: leave out settings that no two configs differ in alone: the few trials that early stopping let
+            through would be compared with each other, and what stopped the rest would not be seen.
+    """
+    effects = [effect for effect in report.effects if effect.is_fair or not fair_only]
     bounds = [
         bound
-        for effect in report.effects
+        for effect in effects
         for each in effect.values[:MOST_VALUES]
         if each.difference is not None
         for bound in _bounds(each)
@@ -168,7 +175,7 @@ def draw_effects(report: Report) -> list[Chart]:
     if not bounds:
         return []
     reach = max(map(abs, bounds))
-    return [_draw_effect(report, effect, number, reach) for number, effect in enumerate(report.effects)]
+    return [_draw_effect(report, effect, number, reach) for number, effect in enumerate(effects)]
 
 
 def _bounds(each: ValueDifference) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The report as one HTML page that opens offline: no request leaves it, and its policy forbids any.
 
-Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the rest
-from the document that `data` makes: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
+Whoever runs no script reads it all the same: text, tables and the SVG that `pictures` draws. The script draws the
+rest from the document of `data`: curves by uPlot, parallel coordinates, a table of any length. docs/page.md says why.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ MOST_ROWS = 200
 """Rows of the table of trials that are in the page's HTML; its script shows all."""
 SCRIPTS = ("vendor/uPlot.iife.min.js", "state.js", "table.js", "parallel.js", "curves.js", "page.js")
 STYLES = ("vendor/uPlot.min.css", "page.css")
+LIVE_SCRIPTS, LIVE_STYLES = ("live.js", "takeover.js"), ("live.css",)
+"""What a page has besides that `raysweep watch` serves: the run now, and newer reports taken over."""
 
 
-def as_html(report: Report, pictures: Pictures) -> str:
-    """Return the page."""
+def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
+    """Return the page; `live`: the number of the report, if the page is to follow a run on the server it comes from."""
     shown, spread = columns(report), report.sweep.seed_spread
-    return _template().render(
+    return _template("page.html", (*SCRIPTS, *LIVE_SCRIPTS) if live else SCRIPTS).render(
+        live=live,
         report=report,
         result=report.result,
         scheduler=report.result.resolved.get("sweep", {}).get("scheduler", {}).get("name", "none"),
@@ -52,9 +55,12 @@ def as_html(report: Report, pictures: Pictures) -> str:
         most_rows=MOST_ROWS,
         is_acc="acc" in report.result.objective.metric,
         columns=shown,
+        colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
+        importance=pictures.importance[0].description if pictures.importance else "",
         config_columns=config_columns(report),
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),
+        found_rules=[rule for rule in RULES if rule.verb and any(row.diagnosis.has(rule.kind) for row in report.rows)],
         pair_columns=PAIR_COLUMNS,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -70,8 +76,13 @@ def _in_order(effects: Iterable[ValueEffect]) -> list[ValueEffect]:
     return [by_value[value] for value in in_order(by_value)]
 
 
+def as_waiting(name: str) -> str:
+    """Return the page of a run whose report is not made yet: it shows how far the run is, and loads the report."""
+    return _template("waiting.html", ("live.js", "waiting.js")).render(name=name)
+
+
 @cache
-def _template() -> Template:
+def _template(file: str, scripts: tuple[str, ...]) -> Template:
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters |= {
         "evidence": evidence_lines,
@@ -80,14 +91,16 @@ def _template() -> Template:
         "zip": zip,
         "base64": _base64,
     }
-    environment.globals |= {"version": version("raysweep"), "rules": [rule for rule in RULES if rule.verb]}
-    script = "\n".join(map(_part, SCRIPTS))
-    licensed = f'/* uPlot:\n{_part("vendor/LICENSE")}*/\n(() => {{\n"use strict";\n{script}}})();'
-    for name, text in (("style", "".join(map(_part, STYLES))), ("script", licensed)):
+    environment.globals |= {"version": version("raysweep"), "now": Markup(_part("live.html"))}
+    licence = f"/* uPlot:\n{_part('vendor/LICENSE')}*/\n" if SCRIPTS[0] in scripts else ""
+    script = "\n".join(map(_part, scripts))
+    styles = STYLES if scripts == SCRIPTS else (*STYLES, *LIVE_STYLES)
+    wrapped = f'{licence}(() => {{\n"use strict";\n{script}}})();'
+    for name, text in (("style", "".join(map(_part, styles))), ("script", wrapped)):
         # The page's policy allows a style or script by its hash, and no other.
         digest = _base64(hashlib.sha256(text.encode()).digest())
         environment.globals |= {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
-    return environment.from_string(_part("page.html"))
+    return environment.from_string(_part(file))
 
 
 def _base64(data: bytes) -> str:

@@ -77,7 +77,7 @@ def config_columns(report: Report) -> list[Column]:
 def _settings(report: Report) -> list[Column]:
     """Return a column for each setting, first those that tell most trials apart: a narrow screen shows the first."""
     keys = most_telling([row.record for row in report.rows], report.keys)
-    return [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in keys]
+    return [_setting(report, key) for key in keys]
 
 
 def _mean(scores: SeedScores, metric: str) -> str:
@@ -88,8 +88,9 @@ def _best(value: Callable[[Score], Any]) -> Callable[[Row], Any]:
     return lambda row: value(row.record.best) if row.record.best else None
 
 
-def _setting(key: str) -> Callable[[Row], str]:
-    return lambda row: row.settings[key]
+def _setting(report: Report, key: str) -> Column:
+    short = {row.settings[key]: row.short[key] for row in report.rows}
+    return Column(key, lambda row: row.settings[key], are_numbers(short), short.__getitem__)
 
 
 def as_csv(report: Report) -> str:

@@ -25,6 +25,8 @@ from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from raysweep.worker.naming import called, name_of
+
 Loop = Callable[[], None]
 
 LOOPBACK = "127.0.0.1"
@@ -38,10 +40,13 @@ HEAR_WITHIN_S = 2.0
 """How long the news of a peer's death may take, after rank 0 lost contact."""
 
 
-def run_ranks(loop: Loop, peers_loop: Loop, workers: int, note: Callable[[BaseException], None]) -> None:
+def run_ranks(
+    loop: Loop, peers_loop: Loop, workers: int, note: Callable[[BaseException], None], sweep: str, trial: str
+) -> None:
     """Run a loop as rank 0 of `workers`, and `peers_loop`, which is pickled, on the others.
 
     `note` is told why this process is about to be ended, where nothing else brings rank 0 out of its wait for a peer.
+    The dashboard calls the peers after the sweep, and what they do after the trial.
 
     Raises:
         RayActorError: a peer's process died.
@@ -49,9 +54,10 @@ def run_ranks(loop: Loop, peers_loop: Loop, workers: int, note: Callable[[BaseEx
     """
     if workers == 1:
         return _fit(loop)
-    peers, places = _peers_of_this_slot(workers)
+    peers, places = _peers_of_this_slot(workers, sweep)
     with _meeting_point(places) as variables:
-        running = [peer.run.remote(peers_loop, of_it) for peer, of_it in zip(peers, variables[1:], strict=True)]
+        runs = [peer.run.options(name=f"{name_of(sweep, trial)} (rank {n})") for n, peer in enumerate(peers, 1)]
+        running = [run.remote(peers_loop, of_it) for run, of_it in zip(runs, variables[1:], strict=True)]
         watch = _Watch(running, note)
         try:
             _fit_as(variables[0], loop)
@@ -133,7 +139,7 @@ _kept: dict[Any, list[Any]] = {}
 """This process's peers by the id of the placement group that they are in, which is one at most."""
 
 
-def _peers_of_this_slot(workers: int) -> tuple[list[Any], list[Place]]:
+def _peers_of_this_slot(workers: int, sweep: str) -> tuple[list[Any], list[Place]]:
     """Return the peers in the current placement group and where they run; they are made if they are not there yet.
 
     Raises:
@@ -144,7 +150,7 @@ def _peers_of_this_slot(workers: int) -> tuple[list[Any], list[Place]]:
     assert group is not None
     if len(_kept.get(group.id, ())) != workers - 1:
         _let_go()
-        _kept[group.id] = [_make_peer(group, index) for index in range(1, workers)]
+        _kept[group.id] = [_make_peer(group, index, sweep) for index in range(1, workers)]
     actors = _kept[group.id]
     try:
         return actors, ray.get([actor.where.remote() for actor in actors], timeout=START_WITHIN_S)
@@ -153,10 +159,10 @@ def _peers_of_this_slot(workers: int) -> tuple[list[Any], list[Place]]:
         raise
 
 
-def _make_peer(group: PlacementGroup, index: int) -> Any:
+def _make_peer(group: PlacementGroup, index: int, sweep: str) -> Any:
     """Start a peer that holds a bundle of the placement group."""
     bundle = group.bundle_specs[index]
-    make: Any = ray.remote(Peer)
+    make: Any = ray.remote(called(Peer, f"{name_of(sweep)} (rank {index})"))
     return make.options(
         num_cpus=bundle.get("CPU", 0),
         num_gpus=bundle.get("GPU", 0),

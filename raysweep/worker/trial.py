@@ -179,7 +179,8 @@ class _Run:
             self._report(is_new=False)
         arrays = self._wait_for_data(reference)
         note = functools.partial(self._remember, attempt=attempt, last_words=True)
-        return run_ranks(lambda: self._train(arrays, state), peers_loop, self.assignment.workers, note)
+        workers, sweep, trial = self.assignment.workers, self.assignment.run_name, self.assignment.record.id
+        return run_ranks(lambda: self._train(arrays, state), peers_loop, workers, note, sweep, trial)
 
     def _wait_for_data(self, reference: Any) -> dict[str, Any]:
         """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.

@@ -32,7 +32,10 @@ def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
     monkeypatch.setattr(before, "wait_for", lose_the_node_ten_times)
     monkeypatch.setattr(before, "alive_hosts", lambda: ["here"])
     view = View(Console(stderr=True), "small", Board([], maximize=True), "val_acc")
-    run: Any = SimpleNamespace(sweep_path=tmp_path / "small.yaml", imports=(), stop=StopRequest(), view=view)
+    sweep = SimpleNamespace(name="small")
+    run: Any = SimpleNamespace(
+        sweep=sweep, sweep_path=tmp_path / "small.yaml", imports=(), stop=StopRequest(), view=view
+    )
     assert run_task(run, Slot(1, 0, 1), "preparing digits", print) == "done"
     assert next(losses, "all lost") == "all lost"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,15 @@ WORKER, NODE = "The actor is dead because its worker process has died.", "The ac
 FULL = "raysweep.errors.StorageError: /runs/a: the disk is full; make room, then run the same command again"
 
 
+class Handle:
+    """An actor's handle: like Ray's, it makes its methods when they are asked for."""
+
+    def __getattr__(self, method: str) -> Any:
+        if method != "train":
+            raise AttributeError(method)
+        return SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda: f"a task named {name}"))
+
+
 class Tune:
     """One trial under Tune, that starts and dies as told."""
 
@@ -35,7 +45,7 @@ class Tune:
             config={"assignment": assignment},
             status="RUNNING",
             error_file=str(self.error_file),
-            temporary_state=SimpleNamespace(ray_actor="its process"),
+            temporary_state=SimpleNamespace(ray_actor=Handle()),
         )
         self.given_up: list[Any] = []
         self.failed: list[str] = []
@@ -128,3 +138,15 @@ def test_a_trial_that_is_silent_for_too_long_is_ended_once_and_counts(
     now += 300
     tune.events.on_step_begin(0, [tune.trial])
     assert len(killed) == 1, "it has not begun again yet"
+
+
+def test_the_calls_of_a_warm_process_are_named_after_the_trial_that_it_serves_now(tmp_path: Path) -> None:
+    tune = Tune(tmp_path)
+    tune.start()
+    process = tune.trial.temporary_state.ray_actor
+    assert process.train.remote() == "a task named raysweep run/net-1a2b3c4d"
+    record = Record("net-5e6f7a8b", "net", 1, {}, {"batch_size": 32}, 10)
+    tune.board.trials[record.id] = tune.board.trials["net-1a2b3c4d"]
+    tune.trial.config["assignment"] = replace(tune.assignment, record=record)
+    tune.start()
+    assert process.train.remote() == "a task named raysweep run/net-5e6f7a8b"

@@ -115,7 +115,7 @@ def test_the_death_of_the_stop_flags_process_stops_no_trial_and_ctrl_c_is_heard_
     process = command.start(command.sweep("[0.1]"), "epochs=100000", "checkpoints.every_minutes=0.0001")
     wait_for(lambda: any(record["metrics"] for record in command.records("small").values()))
     ours = psutil.Process().children(recursive=True)  # the cluster's too
-    flags = [each for each in ours if each.name().startswith("ray::StopFlag")]
+    flags = [each for each in ours if "ray::raysweep small (stop flag)" in " ".join(each.cmdline())]
     for flag in flags:
         flag.kill()
     time.sleep(2)

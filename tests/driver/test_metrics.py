@@ -141,11 +141,20 @@ def reporting() -> Iterator[dict[str, str]]:
         yield answer
 
 
-def jobs_at(dashboard: str) -> list[dict[str, Any]]:
+def ask(dashboard: str, what: str) -> Any:
     token = (Path.home() / ".ray" / "auth_token").read_text().strip()
-    request = urllib.request.Request(f"http://{dashboard}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    request = urllib.request.Request(f"http://{dashboard}/api/{what}", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return list(json.loads(answer.read()))
+        return json.loads(answer.read())
+
+
+def jobs_at(dashboard: str) -> list[dict[str, Any]]:
+    return list(ask(dashboard, "jobs/"))
+
+
+def listed_at(dashboard: str, kind: str, column: str) -> set[str]:
+    """What the dashboard lists, actors or tasks, by one of its columns."""
+    return {each[column] for each in ask(dashboard, f"v0/{kind}?limit=1000")["data"]["result"]["result"]}
 
 
 def series_at(url: str) -> list[tuple[str, dict[str, str], float]]:
@@ -158,7 +167,7 @@ def series_at(url: str) -> list[tuple[str, dict[str, str], float]]:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_the_dashboard_names_the_job_and_prometheus_gets_the_metrics_of_the_trials_that_run(
+def test_the_dashboard_names_job_and_trials_and_prometheus_gets_the_metrics_of_the_trials_that_run(
     reporting: dict[str, str], tmp_path: Path
 ) -> None:
     command = Command(reporting["gcs_address"], tmp_path, apart=True)  # a driver's series end with its process
@@ -196,6 +205,8 @@ def test_the_dashboard_names_the_job_and_prometheus_gets_the_metrics_of_the_tria
     metadata = {"job_name": "small", "raysweep": "small", "raysweep_run_folder": str(tmp_path / "runs" / "small")}
     assert metadata in [job["metadata"] for job in jobs_at(reporting["dashboard"])]
     records = command.records("small")
+    assert "raysweep small" in listed_at(reporting["dashboard"], "actors", "class_name")
+    assert {f"raysweep small/{id}" for id in records} <= listed_at(reporting["dashboard"], "tasks", "name")
     assert names == {*OF_A_TRIAL, *OF_THE_SWEEP, TRIALS}
     assert set(seen) == set(records)
     for id, numbers in seen.items():

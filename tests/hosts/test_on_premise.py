@@ -108,10 +108,8 @@ class Cluster:
 
     def hosts_that_train(self) -> list[str]:
         """Workers on which a trial has begun to train, as their processes tell."""
-        busy = [f"h{n}" for n in range(2, self.workers + 2)]
-        return [
-            host for host in busy if self.hosts.run("pgrep", "-f", "ImplicitFunc.train", host=host, code=None).strip()
-        ]
+        busy, title = [f"h{n}" for n in range(2, self.workers + 2)], "^ray::raysweep cluster/[^ ]*-[0-9a-f]{12}"
+        return [host for host in busy if self.hosts.run("pgrep", "-f", title, host=host, code=None).strip()]
 
 
 def write_sweep(path: Path, shared: Path, epochs: int) -> None:

@@ -115,7 +115,7 @@ class FirstRank:
         ranks.STUCK_AFTER_S = stuck_after_s
         began = time.monotonic()
         try:
-            ranks.run_ranks(loop, peers_loop, 2, note)
+            ranks.run_ranks(loop, peers_loop, 2, note, "sweep", "trial")
         except Exception as error:
             return repr(error), time.monotonic() - began
         return "", time.monotonic() - began

@@ -50,6 +50,8 @@ def watched(num_classes, width=None):
             os.kill(os.getpid(), signal.SIGKILL)
     net.register_forward_pre_hook(watch)
     note("built")
+    with open("/proc/self/cmdline") as file:
+        note(file.read().strip("\\0"))  # what Ray calls the task
     return net
 """
 LEFT = """
@@ -75,7 +77,7 @@ def sweep(command: Command, lrs: list[float]) -> tuple[Path, str, str]:
 
 
 def log(command: Command) -> list[tuple[str, str, int, float]]:
-    """What each rank noted: built or evaluated, rank, process, seconds."""
+    """What each rank noted: built, its task or evaluated, rank, process, seconds."""
     lines = [json.loads(line) for line in (command.folder / "log").read_text().splitlines()]
     return [tuple(line) for line in lines if line[1] is not None]
 
@@ -110,6 +112,10 @@ def test_ten_trials_of_two_ranks_pause_go_on_and_stop_in_the_same_four_processes
     noted = log(command)
     processes = {rank: {pid for _, of, pid, _ in noted if of == rank} for rank in ("0", "1")}
     assert len(processes["0"]) == len(processes["1"]) == 2, "peers did not stay for the next trial"
+    titles = {what for what, *_ in noted if what.startswith("ray::")}
+    assert titles == {
+        f"ray::raysweep ranks/{id}{rank}" for id in command.records("ranks") for rank in ("", " (rank 1)")
+    }
     gaps = waits_for_the_next_trial(noted)
     assert len(gaps) >= 8
     print(f"from a trial's last evaluation to the next one's network: median {statistics.median(gaps):.2f} s")

@@ -21,6 +21,7 @@ from pathlib import Path
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
 from raysweep.cluster.hosts import Host
+from raysweep.cluster.token import token_file
 
 GPUS_SEEN = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
@@ -114,5 +115,5 @@ def _gpus_seen() -> int:
 
 
 def _token_file_mode() -> int | None:
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
-    return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
+    path = token_file()
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None

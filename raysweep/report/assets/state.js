@@ -11,7 +11,7 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const COLOURS = 8;
+const COLOURS = 8, SHADES = 40;
 
 let data = JSON.parse(one("#data").textContent);
 let sought = []; // each trial's text, which the search looks through
@@ -65,7 +65,7 @@ function continuous(values, log, write) {
   return { at, ticks, back, write };
 }
 
-// Returns the round values of a range: of a logarithmic one powers of ten, or 1, 2 and 5 times them where these are few.
+// Returns the round values of a range: of a logarithmic one powers of ten, and multiples of them where these are few.
 function round(low, high, log) {
   const multiples = (factors) => {
     const found = [];
@@ -73,7 +73,7 @@ function round(low, high, log) {
       found.push(...factors.map((factor) => Number((factor * 10 ** power).toPrecision(3))).filter((value) => value >= low && value <= high));
     return found;
   };
-  if (log) return multiples([1]).length > 2 ? multiples([1]) : multiples([1, 2, 5]);
+  if (log) return [[1], [1, 3], [1, 2, 5]].map(multiples).find((values) => values.length > 2) ?? multiples([1, 2, 5]);
   const rough = (high - low || 1) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const found = [];
@@ -134,7 +134,9 @@ function readPalette() {
   palette.values = Array.from({ length: COLOURS }, (_, index) => value(`c${index}`));
 }
 
-function mixed(share) {
+// Returns the colour of a share of the way from low to high, in steps that the eye cannot tell.
+function mixed(exact) {
+  const share = Math.round(exact * SHADES) / SHADES;
   const parts = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
   const low = parts(palette.low), high = parts(palette.high);
   return `rgb(${low.map((part, index) => Math.round(part + share * (high[index] - part))).join(" ")})`;

@@ -15,20 +15,28 @@ from raysweep.sweepfile.plan import plan_trials
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(ya?ml[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MODULE = re.compile(r"^```python\n([^`]*\n@register_[^`]*)^```\n\n", re.MULTILINE)
 BLOCKS = [
-    pytest.param(block[1], block[2], id=f"{path.name}:{path.read_text()[: block.start()].count(chr(10)) + 1}")
+    pytest.param(
+        block[1],
+        block[2],
+        "".join(MODULE.findall(path.read_text()[: block.start()].rpartition("\n## ")[2])),
+        id=f"{path.name}:{path.read_text()[: block.start()].count(chr(10)) + 1}",
+    )
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for block in BLOCK.finditer(path.read_text())
 ]
 
 
-@pytest.mark.parametrize(("info", "text"), BLOCKS)
-def test_every_yaml_block_is_planned(info: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("info", "text", "module"), BLOCKS)
+def test_every_yaml_block_is_planned(info: str, text: str, module: str, tmp_path: Path) -> None:
+    """With what the modules register that stand before it, below its heading."""
     kind = info.removeprefix("yaml").strip()
     assert kind in ("", "fragment", "other"), "CONTRIBUTING.md says which kinds of blocks there are"
     if kind == "other":  # another tool's
         assert isinstance(YAML(typ="safe", pure=True).load(text), dict)
         return
+    exec(module, {})
     file = tmp_path / "sweep.yaml"
     file.write_text(text if kind == "" else f"name: fragment\n{text}")
     assert plan_trials(load_sweep(file))

@@ -15,7 +15,7 @@ from raysweep.sweepfile.plan import plan_trials
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(ya?ml[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"^```python\n([^`]*\n@register_[^`]*)^```\n\n", re.MULTILINE)
+MODULE = re.compile(r"^```python\n((?:(?!^```).)*?^@register_.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     pytest.param(
         block[1],

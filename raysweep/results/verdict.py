@@ -35,6 +35,10 @@ class Judgement:
     sentences: list[str]
     brief: list[str]  # the first of them in a sentence or two
 
+    def __repr__(self) -> str:
+        winner = f"winner {self.labels[self.verdict.winner]}" if self.verdict else "winner unknown, one seed each"
+        return f"<Judgement of {count_of(len(self.configs), 'config')}: {winner}>"
+
     def as_json(self) -> dict[str, Any]:
         """Return the `winner` of `status --json`; scores and luck are the objective's own, be it a loss."""
         known = {"sentences": self.sentences, "confidence": self.confidence, "is_known": self.verdict is not None}

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import norm
 
 from raysweep.results.luck import Floats, Ints, Noise, Sample, draw_means, of_differences
+from raysweep.terminal import count_of
 
 __all__ = ["Estimate", "Sample", "Verdict", "judge", "still_racing"]
 
@@ -63,6 +64,10 @@ class Verdict:
     rivals: list[int]  # the configs that cannot be told from the winner, likeliest first
     estimates: list[Estimate]
     """Of the winner and of those with a chance of at least 0.1 %, at most 20, in order of `search`."""
+
+    def __repr__(self) -> str:
+        rivals = "clear" if self.is_clear else count_of(len(self.rivals), "rival")
+        return f"<Verdict: config {self.winner}, {rivals}, {self.score:.4g} ({self.low:.4g} to {self.high:.4g})>"
 
     @property
     def luck(self) -> float:

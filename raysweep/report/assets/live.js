@@ -20,7 +20,7 @@ const followRun = (takeOver) => {
 
   function cells(row, isRepeated) {
     const cell = element("td", "", { class: "epochs" });
-    cell.append(element("progress", "", { max: row.epochs, value: row.epoch, "aria-label": `epochs of ${row.id}` }), ` ${row.epoch} of ${row.epochs}`);
+    cell.append(element("progress", "", { max: row.epochs, value: row.epoch, "aria-label": `epochs of ${row.id}` }), ` ${row.epoch} of ${row.epochs}${row.status === "running" ? "" : `, ${row.status}`}`);
     const seed = isRepeated ? [String(row.seed)] : [];
     return [element("th", row.settings[0] ?? row.id, { scope: "row", title: row.id }), ...row.settings.slice(1), ...seed, cell, row.now, row.score];
   }
@@ -35,11 +35,12 @@ const followRun = (takeOver) => {
     part("said").textContent = now.said;
     part("best").textContent = now.best && !report ? `Best so far: ${inWords(now, now.best)}, ${now.best.score}.` : "";
     part("fault").textContent = now.fault;
-    part("trains").hidden = !now.running.length;
+    const rows = [...now.running, ...now.over]; // those that have just ended are seen with their last epoch
+    part("trains").hidden = !rows.length;
     part("trains summary").textContent = `${now.running.length} ${now.running.length === 1 ? "trial trains" : "trials train"} now`;
     const heads = [...(now.settings.length ? now.settings : ["trial"]), ...(now.is_repeated ? ["seed"] : []), "epoch", `${now.metric} now`, "best"];
     document.querySelector("#now thead").replaceChildren(line(heads, "th"));
-    document.querySelector("#now tbody").replaceChildren(...now.running.map((row) => line(cells(row, now.is_repeated))));
+    document.querySelector("#now tbody").replaceChildren(...rows.map((row) => line(cells(row, now.is_repeated))));
   }
 
   async function ask() {

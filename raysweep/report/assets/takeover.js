@@ -38,6 +38,8 @@ followRun(async () => {
   take(one("main"), one("main", newer));
   for (const element of all(".script")) element.hidden = false;
   update(JSON.parse(one("#data", newer).textContent));
+  tell("lit");
+  if (choice.colour !== "rank") tell("colours");
   for (const part of opened.map(partOf).filter(Boolean)) {
     if (part.open) redrawPart(part, before);
     part.open = true;

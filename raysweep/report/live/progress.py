@@ -21,6 +21,8 @@ from raysweep.terminal import count_of, format_score
 FILES = (resolved.FILE, exports.FILE, newest.FILE)
 SETTLED_S = 2.5
 """An object store tells times in seconds: a file found changed so recently may have changed again since."""
+SHOWN_AFTER_S = 10.0
+"""How long a trial that trains no more is shown among those that do, so that its last epoch is seen."""
 UNKNOWN = {"status": "planned", "epoch": 0, "score": None}
 ENDED = ("finished", "stopped", "diverged", "failed")
 
@@ -39,6 +41,7 @@ class Progress:
         self._plan: list[Record] = []
         self._settings: dict[str, list[str]] = {}
         self._labels: list[str] = []
+        self._over_at: dict[str, float] = {}
         self._read: dict[str, dict[str, Any]] = {}
         self._changed: set[str] | None = None
         self._lock = threading.Lock()
@@ -92,6 +95,8 @@ class Progress:
         status_before = {id: tail.status for id, tail in self.tails.items()}
         # Of a trial that goes on running, the epochs are here and in results.parquet: its record says no more.
         self.note_changed(id for id in news if not found[id].status == status_before.get(id) == "running")
+        over = (id for id in news if found[id].status != "running" and status_before.get(id) != found[id].status)
+        self._over_at |= dict.fromkeys(over, time.monotonic() if self._stamps else 0.0)  # 0: before the first look
         self.tails = found
         return bool(news)
 
@@ -121,18 +126,19 @@ class Progress:
         """Return how far the run is and what trains now, JSON-able."""
         if self.resolved is None:
             said = "No run has begun here yet. This page shows it once one has."
-            return {"state": "waiting", "said": said, "settings": [], "running": []}
+            return {"state": "waiting", "said": said, "settings": [], "running": [], "over": []}
         rows = [self._row(record) for record in self._plan]
         ended = sum(row["status"] in ENDED for row in rows)
         counts = Counter(row["status"] for row in rows)
-        by_status = ", ".join(f"{n} {status}" for status, n in counts.items())
+        by_status = ", ".join(f"{n:,} {status}" for status, n in counts.items())
         return {
             "state": "running" if self.is_driven else "not running",
-            "said": f"{ended} of {count_of(len(rows), 'trial')} done: {by_status}",
+            "said": f"{ended:,} of {count_of(len(rows), 'trial')} done: {by_status}",
             "metric": self.resolved.objective.metric,
             "settings": self._labels,
             "is_repeated": len({record.seed for record in self._plan}) > 1,
             "running": [self._for_people(row) for row in rows if row["status"] == "running"],
+            "over": [self._for_people(row) for row in rows if row["status"] != "running" and self._is_just_over(row)],
             "best": self._best(rows),
         }
 
@@ -152,6 +158,10 @@ class Progress:
             row = {"status": tail.status, "epoch": last, "score": best(scores, default=None), "now": now}
         return {**row, "record": record}
 
+    def _is_just_over(self, row: Mapping[str, Any]) -> bool:
+        since = self._over_at.get(row["record"].id, 0.0)
+        return time.monotonic() - since < SHOWN_AFTER_S
+
     def _best(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         assert self.resolved
         scored = [row for row in rows if row["score"] is not None and row["status"] not in ("diverged", "failed")]
@@ -165,6 +175,7 @@ class Progress:
             "id": record.id,
             "settings": self._settings[record.id],
             "seed": record.seed,
+            "status": row["status"],
             "epoch": row["epoch"],
             "epochs": record.epochs,
             "now": format_score(row.get("now"), metric),

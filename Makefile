@@ -2,7 +2,9 @@
 # make check     format, lint, types, imports, fast tests (a minute)
 # make test      every behaviour: first what needs no Ray, on both cores, then what does, in turn
 # make test-all  every test, for an hour and more
+# make vendor    the plotting library of the report page, as raysweep/report/assets/vendor/VERSION names it
 # make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
+# make editor    the language server of tests/sweepfile/test_editor.py, by npm
 # make reference docs/sweep_file.md, from the models      make pictures  docs/pictures, from a real run
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ STAMP := .venv/installed
 HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 PYTEST := $(BIN)/python -m pytest $(HANGS)
 
-.PHONY: venv demo check test test-all faults bench reference pictures clean
+.PHONY: venv demo check test test-all faults bench editor reference pictures vendor clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -46,11 +48,17 @@ bench: venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
+editor:
+	npm install --silent --no-save --no-audit --no-fund --prefix . yaml-language-server@1.25.0
+
 pictures: venv
 	$(BIN)/python scripts/pictures.py
 
 reference: venv
 	$(BIN)/python -m raysweep schema --markdown > docs/sweep_file.md
+
+vendor:
+	scripts/vendor.sh
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import termios
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyte
 from PIL import Image
@@ -48,12 +50,12 @@ def main() -> None:
         save_page(Path(folder) / SWEEP.stem / "report.html", PICTURES / "report.png")
 
 
-def screens(command: list[str]) -> Iterator[pyte.Screen]:
+def screens(command: list[str], columns: int = COLUMNS, lines: int = LINES) -> Iterator[pyte.Screen]:
     """Run a command in a terminal; yield its screen after each thing written. If the reader stops, so does the run."""
-    screen = pyte.Screen(COLUMNS, LINES)
+    screen = pyte.Screen(columns, lines)
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -71,11 +73,11 @@ def screens(command: list[str]) -> Iterator[pyte.Screen]:
 
 def save_terminal(screen: pyte.Screen, title: str, path: Path) -> None:
     """Draw a terminal's screen."""
-    console = Console(width=COLUMNS, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=screen.columns, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     while screen.display[-1:] and not (lines := screen.display)[-1].strip():
         screen.lines = len(lines) - 1
     for row in range(screen.lines):
-        cells = [screen.buffer[row][column] for column in range(COLUMNS)]
+        cells = [screen.buffer[row][column] for column in range(screen.columns)]
         text = Text()
         for cell in cells:
             text.append(cell.data, "bold" if cell.bold else "")
@@ -84,15 +86,22 @@ def save_terminal(screen: pyte.Screen, title: str, path: Path) -> None:
     console.save_svg(str(path), title=title)
 
 
-def save_page(page: Path, path: Path) -> None:
-    """Take a picture of a page's first screen."""
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Start a Chromium, and end it."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] * (os.geteuid() == 0))
-        shown = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] * (os.geteuid() == 0))
+        yield started
+        started.close()
+
+
+def save_page(page: Path, path: Path) -> None:
+    """Take a picture of a page's first screen."""
+    with browser() as chromium:
+        shown = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         shown.goto(page.as_uri())
         shown.screenshot(path=path)
-        browser.close()
     Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 

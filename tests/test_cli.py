@@ -217,6 +217,7 @@ def test_every_shipped_sweep_fits_the_schema(schema: dict[str, object], path: Pa
                 "data": "digits",
             }
         },
+        {"base": {"model.options.depth": 3}},
         {"base": {"model.width": 8, "augment": [{"flip": {"p": 0.5}}], "normalize": "half", "ema": False}},
         {"grid": {"lr": [0.1], "optimizer.momentum": [0.1, 0.2], "model": ["resnet18", {"width": 8}]}},
         {"random": {"samples": 3, "lr": {"log_uniform": [0.001, 1]}}},

@@ -47,7 +47,7 @@ from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
-from raysweep.store.newest import remove_newest, write_newest
+from raysweep.store.newest import write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.naming import called, name_of, trainable_called
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
@@ -195,7 +195,11 @@ def _housekeeping(run: Run, slot: Slot, nodes: Nodes, flag: Any) -> Iterator[Non
 
 @contextmanager
 def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
-    """Keep the file of the newest epochs up to date while the block lasts; the file of an earlier run goes first."""
+    """Keep the file of the newest epochs up to date while the block lasts, instead of an earlier run's.
+
+    It stays when the block ends: the exports that have all epochs are written only once the winner is evaluated, and
+    `sum_up` removes it then. If it went earlier, readers would see trials go back.
+    """
 
     def write() -> None:
         tails = run.board.newest()
@@ -207,11 +211,12 @@ def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
             run.board.tell_again()
             raise
 
-    remove = partial(tolerant, partial(remove_newest, run.folder))
-    remove()
-    with repeating("raysweep-newest", partial(tolerant, write), every_s=WRITE_NEWEST_EVERY_S, share=WRITE_NEWEST_SHARE):
+    tell = partial(tolerant, write)
+    run.board.tell_again()
+    tell()
+    with repeating("raysweep-newest", tell, every_s=WRITE_NEWEST_EVERY_S, share=WRITE_NEWEST_SHARE):
         yield
-    remove()
+    tell()
 
 
 def _watch(run: Run, flag: Any) -> Callable[[], None]:

@@ -1,6 +1,7 @@
 """Exports a run to other tools while it goes on: a process for each tool, off the trials' path.
 
-A fault of an exporter changes nothing about the run: a line says so, and where its log is.
+A fault of an exporter changes nothing about the run: a line says so, and where its log is. One that did its work leaves
+no log.
 """
 
 from __future__ import annotations
@@ -9,45 +10,71 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 WAIT_S = 120.0
 """How long an exporter may take for its last pass."""
+SAY_AFTER_S = 10.0
+"""How long it may take before a line says what is waited for."""
+
+
+@dataclass
+class _Exporter:
+    """A tool's exporter that was started."""
+
+    tool: str
+    process: subprocess.Popen[bytes]
+    log: str  # the path of its log
 
 
 @contextmanager
 def exporting(run_path: str, tools: Sequence[str], say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Start an exporter for each tool; yield what waits for their last pass, once the run folder is free again."""
-    started = {}
-    for tool in tools:
-        log = tempfile.NamedTemporaryFile(prefix=f"raysweep-{tool}-", suffix=".log", delete=False)  # noqa: SIM115
-        words = [sys.executable, "-m", "raysweep", "export", run_path, "--to", tool, "--live"]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        log.close()
-        started[tool] = process, log.name
-    ended = [False]
+    """Start an exporter for each tool; yield what waits for their last pass, once the run folder is free again.
+
+    Ctrl-C ends that waiting, and the exporters.
+    """
+    exporters = [_started(run_path, tool) for tool in tools]
 
     def wait() -> None:
-        ended[0] = True
-        for tool, (process, log_name) in started.items():
-            _wait(tool, process, log_name, say)
+        for exporter in exporters:
+            try:
+                _wait(exporter, say)
+            except KeyboardInterrupt:
+                say(f"export to {exporter.tool} ended before it was whole; `raysweep export` does the rest")
 
     try:
         yield wait
     finally:
-        if not ended[0]:
-            for process, _ in started.values():
-                process.terminate()
-                process.wait()
+        for exporter in exporters:
+            exporter.process.kill()
+            exporter.process.wait()
 
 
-def _wait(tool: str, process: subprocess.Popen[bytes], log: str, say: Callable[[str], None]) -> None:
+def _started(run_path: str, tool: str) -> _Exporter:
+    with tempfile.NamedTemporaryFile(prefix=f"raysweep-{tool}-", suffix=".log", delete=False) as log:
+        words = [sys.executable, "-m", "raysweep", "export", run_path, "--to", tool, "--live"]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    return _Exporter(tool, process, log.name)
+
+
+def _wait(exporter: _Exporter, say: Callable[[str], None]) -> None:
     try:
-        code = process.wait(WAIT_S)
+        code = _code(exporter, say)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        say(f"export to {tool}: its last pass took more than {WAIT_S:.0f} s and was ended; its log: {log}")
+        why = f"took more than {WAIT_S:.0f} s for its last pass and was ended"
+        say(f"export to {exporter.tool} {why}; its log: {exporter.log}")
+        return
+    if code:
+        say(f"export to {exporter.tool} failed, the run did not; its log: {exporter.log}")
     else:
-        if code:
-            say(f"export to {tool} failed, the run did not; its log: {log}")
+        Path(exporter.log).unlink(missing_ok=True)
+        say(f"exported to {exporter.tool}")
+
+
+def _code(exporter: _Exporter, say: Callable[[str], None]) -> int:
+    with suppress(subprocess.TimeoutExpired):
+        return exporter.process.wait(SAY_AFTER_S)
+    say(f"waiting for the export to {exporter.tool}, {WAIT_S:.0f} s at most; Ctrl-C ends it")
+    return exporter.process.wait(WAIT_S - SAY_AFTER_S)

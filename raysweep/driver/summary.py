@@ -17,6 +17,7 @@ from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_ranking
 from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
+from raysweep.store.newest import remove_newest
 from raysweep.terminal import counting, say, some_of
 
 
@@ -68,6 +69,7 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
         folder.files.for_each(folder.files.delete, list(rubbish))
     folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials, standings(result.configs))
+    remove_newest(folder)
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
@@ -24,7 +25,7 @@ from raysweep.results.failed import error_text
 from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
-from raysweep.results.settings import in_order, setting_text, varied_settings
+from raysweep.results.settings import in_order, setting_text, setting_texts, varied_settings
 from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
@@ -47,6 +48,7 @@ class Row:
     config: RankedConfig
     is_fresh: bool  # whether `confirm` trained it, on a fresh seed
     settings: Mapping[str, str]  # its values of the settings that the sweep varies
+    short: Mapping[str, str]  # the same, numbers in as many digits as tell the trials apart
     diagnosis: Diagnosis
     rungs: Sequence[RungReport]
     colour: int  # the place of its value among those of `Report.colour_key`
@@ -114,7 +116,7 @@ class Report:
     judgement: Judgement | None  # what can be said of the winner
     effects: list[SettingEffect]  # what each setting does to the score, the largest first
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         """What each setting that varies is called: the shortest end of its key that tells it from the others."""
         return short_labels(self.keys)
@@ -127,7 +129,7 @@ class Report:
         best = next((row for row in self.best_rows[:1] if row.record.best), None)
         if best is None:
             return ["No trial has a score yet."]
-        settings = ", ".join(f"{self.labels[key]} {best.settings[key]}" for key in self.keys)
+        settings = ", ".join(f"{self.labels[key]} {best.short[key]}" for key in self.keys)
         scores = self.result.configs[0].ranked_by
         so_far = "" if all(map(has_ended, self.result.trials)) else " so far"
         on = f" on {count_of(scores.seeds, 'seed')}" if scores.seeds > 1 else ""
@@ -154,7 +156,7 @@ class Report:
         """The sentences at the top, after those about the winner."""
         return summary_of(self.result, self.sweep, self.hours, self.judgement)
 
-    @property
+    @cached_property
     def is_repeated(self) -> bool:
         """Whether a config has several seeds."""
         return any(len(config.trials) > 1 for config in self.result.configs)
@@ -184,7 +186,7 @@ class Report:
     def named(self, row: Row) -> str:
         """Return what a trial is called: its settings, and its seed where configs have several."""
         seed = [f"seed {row.record.seed}"] if self.is_repeated else []
-        return ", ".join([*(f"{self.labels[key]} {row.settings[key]}" for key in self.keys), *seed]) or row.record.id
+        return ", ".join([*(f"{self.labels[key]} {row.short[key]}" for key in self.keys), *seed]) or row.record.id
 
     @property
     def grouped_findings(self) -> list[tuple[str, list[tuple[Row, list[Finding]]]]]:
@@ -255,6 +257,7 @@ def _rows(
     command: str,
 ) -> list[Row]:
     colours = in_order(setting_text(record, colour_key) for record in result.trials) if colour_key else []
+    texts = {key: _shortened(result.trials, key) for key in keys}
     rows: list[Row] = []
     for rank, config in enumerate(result.configs, 1):
         for record in config.trials:
@@ -262,10 +265,17 @@ def _rows(
             is_kept = record is config.best and "best" in record.weights
             pull = f"python -m raysweep pull {command} --rank {rank}" if is_kept else None
             settings = {key: setting_text(record, key) for key in keys}
+            short = {key: texts[key][text] for key, text in settings.items()}
             colour = colours.index(settings[colour_key]) if colour_key else 0
             known = (sweep.trials[record.id], rungs.get(record.id, ()), colour, pull)
-            rows.append(Row(len(rows), record, place, config, record.id in config.fresh_ids, settings, *known))
+            rows.append(Row(len(rows), record, place, config, record.id in config.fresh_ids, settings, short, *known))
     return rows
+
+
+def _shortened(records: Sequence[Record], key: str) -> dict[str, str]:
+    """Return each value of a setting, and what is shown of it."""
+    full = (setting_text(record, key) for record in records)
+    return dict(zip(full, setting_texts(records, key), strict=True))
 
 
 def _damaged(result: SweepResult) -> list[str]:

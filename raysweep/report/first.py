@@ -64,8 +64,7 @@ def top_of(report: Report) -> Top:
     shown = ranked[:MOST_TOP]
     records = [row.record for row, _ in shown]
     differ = [key for key in report.keys if len({row.settings[key] for row, _ in shown}) > 1]
-    telling = most_telling(records, differ or report.keys)[:MOST_SETTINGS]
-    keys = [key for key in report.keys if key in telling]
+    keys = most_telling(records, differ or report.keys)[:MOST_SETTINGS]
     texts = [setting_texts(records, key) for key in keys]
     rows = [
         TopRow(
@@ -156,11 +155,18 @@ def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Sc
 # The effects
 
 
-def draw_effects(report: Report) -> list[Chart]:
-    """Draw each setting's values as dots with intervals, all on one scale, so that settings can be compared."""
+def draw_effects(report: Report, fair_only: bool = False) -> list[Chart]:
+    """Draw each setting's values as dots with intervals, all on one scale, so that settings can be compared.
+
+    Args:
+        report: the report.
+        fair_only: leave out settings that no two configs differ in alone: the few trials that early stopping let
+            through would be compared with each other, and what stopped the rest would not be seen.
+    """
+    effects = [effect for effect in report.effects if effect.is_fair or not fair_only]
     bounds = [
         bound
-        for effect in report.effects
+        for effect in effects
         for each in effect.values[:MOST_VALUES]
         if each.difference is not None
         for bound in _bounds(each)
@@ -168,7 +174,7 @@ def draw_effects(report: Report) -> list[Chart]:
     if not bounds:
         return []
     reach = max(map(abs, bounds))
-    return [_draw_effect(report, effect, number, reach) for number, effect in enumerate(report.effects)]
+    return [_draw_effect(report, effect, number, reach) for number, effect in enumerate(effects)]
 
 
 def _bounds(each: ValueDifference) -> tuple[float, float]:

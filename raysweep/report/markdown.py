@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import resources
 
 from raysweep.report.content import Report, Row
@@ -26,6 +27,8 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
         lines += _pictures("Is the winner the winner?", pictures.winner, folder)
     lines += [f"- {escape(sentence)}" for sentence in report.summary]
     lines += ["", *(f"- Missing: {escape(note)}" for note in report.notes), ""]
+    lines += _pictures("The best configs", pictures.leaders, folder)
+    lines += _pictures("What each setting does", pictures.effects, folder)
     lines += _pictures("Learning curves", pictures.curves, folder)
     lines += [pictures.left_out, ""] if pictures.left_out else []
     lines += ["## Ranking", ""]
@@ -37,7 +40,9 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
         lines += [f"- {escape(row.record.id)}", *(f"  - {escape(text)}" for text in row.findings)]
     lines += [*_rest(found), ""] if found else []
     lines += _mistakes(report.mistakes, pictures, folder) if report.mistakes else []
-    lines += _pictures("Settings", pictures.settings, folder)
+    lines += _pictures(
+        "Settings", [*pictures.parallel, *pictures.importance, *pictures.scatter, *pictures.tuning], folder
+    )
     lines += _pictures("Which trials went on, and why", pictures.rungs, folder)
     explained = [row for row in report.rows if row.why]
     lines += [f"- {escape(row.record.id)}, {row.record.status}: {escape(row.why)}" for row in explained[:MOST_ROWS]]
@@ -46,7 +51,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     if report.sweep_text:
         lines += ["The sweep file:", "", *_code(report.sweep_text, "yaml")]
     lines += [f"- {escape(name)}: {escape(value)}" for name, value in report.versions.items()]
-    charts = (*pictures.winner, *pictures.curves, *pictures.confusion, *pictures.settings, *pictures.rungs)
+    charts = [chart for each in fields(pictures) if each.name != "left_out" for chart in getattr(pictures, each.name)]
     images = {f"image-{image.row}.webp": image.webp for image in report.mistakes.shown} if report.mistakes else {}
     drawn = {f"{chart.name}.svg": standalone(chart) for chart in charts}
     return "\n".join(lines) + "\n", drawn | {name: data for name, data in images.items() if data}
@@ -54,7 +59,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
 
 def standalone(chart: Chart) -> bytes:
     """Return a picture that carries its own style, for light and dark."""
-    style = resources.files("raysweep.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = resources.files("raysweep.report").joinpath("assets", "page.css").read_text(encoding="utf-8")
     wanted = re.findall(r"^(?::root|@media \(prefers|  :root|  +--|  }|}|\.chart|\.grid|\.mark|\.c0).*$", style, re.M)
     text = chart.to_string()
     start = text.index(">") + 1

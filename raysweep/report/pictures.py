@@ -15,6 +15,8 @@ from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
 from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
+from raysweep.report.importance import draw_importance, importance_of
+from raysweep.report.scatter import draw_scatter
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 from raysweep.report.winner import draw_tuning, draw_winner
 from raysweep.results.settings import are_numbers
@@ -62,7 +64,10 @@ class Pictures:
     effects: list[Chart]  # a setting each; empty where nothing can be compared
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
     curves: list[Chart]
-    settings: list[Chart]  # parallel coordinates, where anything varies; the tuning curve of a random search
+    parallel: list[Chart]  # settings and score, where anything varies
+    scatter: list[Chart]  # the score against each setting of a random search, against numeric ones of another
+    importance: list[Chart]  # of the settings of a random search; empty of another, or of few trials
+    tuning: list[Chart]  # what the best of so many configs of a random search is
     rungs: list[Chart]  # which trials went on; empty without rungs
     confusion: list[Chart]  # what the winner takes for what; empty where that is not known, or of too many classes
     left_out: str  # says whose curves are not drawn; empty if all are
@@ -74,12 +79,16 @@ def draw(report: Report) -> Pictures:
     shown, others = begun[:MOST_CURVES], len(begun[MOST_CURVES:])
     rows = [(row, Curves.of(row.record.metrics)) for row in shown]
     left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
+    importance = importance_of(report)
     return Pictures(
         leaders=draw_leaders(report),
-        effects=draw_effects(report),
+        effects=draw_effects(report, fair_only=importance is not None),
         winner=draw_winner(report),
         curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
-        settings=[*_parallel(report), *draw_tuning(report)],
+        parallel=_parallel(report),
+        scatter=draw_scatter(report, [each.key for each in importance.settings] if importance else None),
+        importance=[draw_importance(report, importance)] if importance else [],
+        tuning=draw_tuning(report),
         rungs=_rungs(report),
         confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],
         left_out=left_out if others else "",
@@ -145,14 +154,16 @@ def _mark(chart: Chart, group: ET.Element, row: Row, curves: Curves, x: Scale, y
 
 def _rungs(report: Report) -> list[Chart]:
     """Draw each trial's score at each rung: filled dots went on, hollow ones did not."""
-    rows = [row for row in report.rows if row.rungs]
+    judged = [row for row in report.rows if row.rungs]
+    rows = judged[:MOST_CURVES]
     scores = [rung.score for row in rows for rung in row.rungs if _finite(rung.score)]
     if not scores:
         return []
     last = max(rung.rung for row in rows for rung in row.rungs)
+    which = f"the best {len(rows)} of {len(judged)} trials" if len(rows) < len(judged) else f"{len(rows)} trials"
     went_on = sum(row.rungs[-1].verdict is Verdict.SAFE for row in rows)
     description = (
-        f"Scores of {len(rows)} trials at {last + 1} rungs. Filled dots went on, hollow ones were stopped, half-filled "
+        f"Scores of {which} at {last + 1} rungs. Filled dots went on, hollow ones were stopped, half-filled "
         f"ones wait. {went_on} trials went on from the last rung that they reached."
     )
     chart = Chart("Which trials went on, and which did not", description, "rungs")

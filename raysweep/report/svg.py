@@ -45,7 +45,8 @@ class Scale:
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         step = max(1, math.ceil(len(exponents) / (count + 1)))
         decades = self._within(10.0**exponent for exponent in exponents[::step])
-        return decades if len(decades) > 2 else self._within(f * 10.0**e for e in exponents for f in (1, 2, 5))
+        some, many = (self._within(f * 10.0**e for e in exponents for f in factors) for factors in ((1, 3), (1, 2, 5)))
+        return next((found for found in (decades, some) if len(found) > 2), many)
 
     def _linear_ticks(self, count: int) -> list[float]:
         raw = (self.high - self.low) / count

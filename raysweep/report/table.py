@@ -11,9 +11,10 @@ from typing import Any
 from raysweep.report.content import Report, Row
 from raysweep.results.hours import trained_hours
 from raysweep.results.ranking import SeedScores
-from raysweep.results.settings import are_numbers
+from raysweep.results.settings import are_numbers, most_telling
 from raysweep.results.table import format_mean
 from raysweep.store.record import Score
+from raysweep.sweepfile.plan import short_id
 from raysweep.terminal import count_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,11 +41,10 @@ def columns(report: Report) -> list[Column]:
     confirmed = any(row.is_fresh for row in report.rows)
     own = [
         Column("rank", lambda row: row.place, True),
-        Column("trial", lambda row: row.record.id),
+        Column("trial", lambda row: row.record.id, shown=short_id),
         Column(report.result.objective.metric, _best(lambda best: best.score), True, report.score_text),
         Column("status", lambda row: row.record.status),
     ]
-    varied = [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in report.keys]
     rest = [
         Column("seed", lambda row: row.record.seed, True),
         *([Column("fresh", lambda row: "yes" if row.is_fresh else "no")] if confirmed else []),
@@ -57,22 +57,27 @@ def columns(report: Report) -> list[Column]:
         ),
         Column("findings", lambda row: ", ".join(row.badges) or None),
     ]
-    return [*own, *varied, *(column for column in rest if column.name not in report.keys)]
+    return [*own, *_settings(report), *(column for column in rest if column.name not in report.keys)]
 
 
 def config_columns(report: Report) -> list[Column]:
     """Return the columns of the table of configs, whose rows are those of their best seeds."""
     metric = report.result.objective.metric
     fresh = [Column("fresh seeds", lambda row: _mean(row.config.fresh_scores, metric), True)]
-    varied = [Column(key, _setting(key), are_numbers(row.settings[key] for row in report.rows)) for key in report.keys]
     return [
         Column("rank", lambda row: row.place, True),
-        *varied,
+        *_settings(report),
         Column(f"mean {metric}", lambda row: _mean(row.config.scores, metric), True),
         *(fresh if any(row.is_fresh for row in report.rows) else []),
-        Column("best seed", lambda row: row.record.id),
+        Column("best seed", lambda row: row.record.id, shown=short_id),
         Column("its score", _best(lambda best: best.score), True, report.score_text),
     ]
+
+
+def _settings(report: Report) -> list[Column]:
+    """Return a column for each setting, first those that tell most trials apart: a narrow screen shows the first."""
+    keys = most_telling([row.record for row in report.rows], report.keys)
+    return [_setting(report, key) for key in keys]
 
 
 def _mean(scores: SeedScores, metric: str) -> str:
@@ -83,8 +88,9 @@ def _best(value: Callable[[Score], Any]) -> Callable[[Row], Any]:
     return lambda row: value(row.record.best) if row.record.best else None
 
 
-def _setting(key: str) -> Callable[[Row], str]:
-    return lambda row: row.settings[key]
+def _setting(report: Report, key: str) -> Column:
+    short = {row.settings[key]: row.short[key] for row in report.rows}
+    return Column(key, lambda row: row.settings[key], are_numbers(short), short.__getitem__)
 
 
 def as_csv(report: Report) -> str:

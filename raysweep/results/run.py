@@ -5,7 +5,7 @@ A folder may be read while the run goes on elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_jso
 from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
-from raysweep.store.exports import results_table, running_metrics, shown_trials
-from raysweep.store.newest import read_newest
-from raysweep.store.resolved import damaged, read_resolved
+from raysweep.store.exports import read_exported, results_table, shown_trials
+from raysweep.store.newest import Tail, read_newest
+from raysweep.store.resolved import Resolved, damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
@@ -144,17 +144,43 @@ def read_results(
         StorageError: it is not a run folder.
     """
     resolved = read_resolved(folder, lenient)
-    objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
     is_driven = not has_ended and folder.is_driven()
-    newer = running_metrics(folder) if is_driven and live else {}
+    exported = read_exported(folder).running if is_driven and live else {}
     newest = read_newest(folder) if is_driven and live else {}  # after those that it continues
-    committed = folder.records((planned.id for planned in plan), lenient, tell=tell)
+    return put_together(folder, resolved, is_driven, exported, newest, lenient=lenient, tell=tell)
+
+
+def put_together(
+    folder: RunFolder,
+    resolved: Resolved,
+    is_driven: bool,
+    exported: Mapping[str, list[dict[str, float]]],
+    newest: Mapping[str, Tail],
+    *,
+    changed: Collection[str] | None = None,
+    lenient: bool = False,
+    tell: Tell = silently,
+) -> SweepResult:
+    """Return the trials of a plan as their records say, and what a driver has told beyond these.
+
+    Args:
+        folder: the run folder, whose records are read.
+        resolved: its resolved.yaml.
+        is_driven: whether a driver holds it.
+        exported: the histories of running trials that results.parquet has, by trial id.
+        newest: the ends of trials' histories that newest.json has.
+        changed: the trials whose records may have changed since `folder` last read them; see `RunFolder.records`.
+        lenient: see `read_results`.
+        tell: see `read_results`.
+    """
+    objective, plan = resolved.objective, [*resolved.plan, *resolved.fresh]
+    committed = folder.records((planned.id for planned in plan), lenient, changed, tell=tell)
     shown = shown_trials(folder, {each.id: each for each in plan if each.id in folder.newer}) if folder.newer else {}
     records = []
     for planned in plan:
         record = committed[planned.id] or shown.get(planned.id) or planned
         record = record.with_(name=planned.name, axes=planned.axes, config=planned.config)
-        tail, ahead = newest.get(record.id), newer.get(record.id, [])
+        tail, ahead = newest.get(record.id), exported.get(record.id, [])
         if tail:
             ahead = tail.after(max(record.metrics, ahead, key=len))
         if tail and tail.status == "running" and not record.is_final:

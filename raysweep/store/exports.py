@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -43,6 +43,8 @@ COLUMNS = {
 CURVE = pa.list_(pa.float64())
 SHOWN = ("id", "status", "score", "val_acc", "best_epoch", "averaged", "error")
 """The columns from which a trial is shown whose record cannot be read."""
+STANDING = ("id", "status", "epoch", "score", "best_epoch")
+"""The columns that say how far a trial is."""
 Standings = Mapping[str, Mapping[str, Any]]
 
 
@@ -57,7 +59,7 @@ def results_table(records: Sequence[Record], standings: Standings) -> pa.Table:
 
 
 def write_results(folder: RunFolder, records: Sequence[Record], standings: Standings) -> None:
-    """Write results.parquet (see `results_table`), with a checksum of the part that `running_metrics` reads."""
+    """Write results.parquet (see `results_table`), with a checksum of the part that `read_exported` reads."""
     table = results_table(records, standings)
     table = table.replace_schema_metadata({SEAL: digest(_running(table))})
     buffer = io.BytesIO()
@@ -65,15 +67,24 @@ def write_results(folder: RunFolder, records: Sequence[Record], standings: Stand
     folder.files.write(FILE, buffer.getvalue())
 
 
-def running_metrics(folder: RunFolder) -> dict[str, list[dict[str, float]]]:
-    """Return the metric histories of running trials from results.parquet, which are ahead of their last commits."""
+@dataclass(frozen=True)
+class Exported:
+    """What results.parquet has of the trials, for those who follow a run."""
 
-    def parse(table: pa.Table) -> dict[str, list[dict[str, float]]]:
+    rows: Mapping[str, Mapping[str, Any]]  # by trial id: status, epoch, score, best_epoch
+    running: Mapping[str, list[dict[str, float]]]  # the metric histories of running trials, ahead of their last commits
+
+
+def read_exported(folder: RunFolder) -> Exported:
+    """Return what results.parquet has; nothing if there is no such file, or if it is damaged."""
+
+    def parse(table: pa.Table) -> Exported:
         running = _running(table)
         verify(running, (table.schema.metadata or {}).get(SEAL.encode(), b"").decode())
-        return running
+        rows = table.select(STANDING).to_pylist()
+        return Exported({row.pop("id"): row for row in rows}, running)
 
-    return _read(folder, parse, "the run writes it anew") or {}
+    return _read(folder, parse, "the run writes it anew") or Exported({}, {})
 
 
 def _running(table: pa.Table) -> dict[str, list[dict[str, float]]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import random
 import secrets
@@ -61,6 +62,30 @@ def is_held(files: Storage) -> bool:
         return False
     except OSError as error:
         raise faults.on_disk(error, f"{files.path}/{LEASE}") from error
+
+
+class Pulse:
+    """Tells whether a driver holds a run folder, to one who asks again and again, and makes nobody wait.
+
+    On an object store a driver counts as alive while its claim moves between the calls, and at first if it has one.
+    """
+
+    def __init__(self, files: Storage) -> None:
+        self._files = files
+        self._claims: dict[str, float] = {}
+        self._looked_at = self._moved_at = -math.inf
+
+    def is_felt(self) -> bool:
+        """Whether a driver holds the run folder; an object store is asked once in BEAT_S."""
+        if self._files.local is not None:
+            return is_held(self._files)
+        now = time.monotonic()
+        if now - self._looked_at >= BEAT_S:
+            self._looked_at = now
+            claims = {path: at for path, at in self._files.list_times(LEASE).items() if path.endswith(".claim")}
+            if claims != self._claims:
+                self._claims, self._moved_at = claims, now
+        return bool(self._claims) and now - self._moved_at < 4 * BEAT_S
 
 
 # -- local folders and NFS

@@ -1,7 +1,8 @@
 """newest.json: the epochs that results.parquet does not have yet, so that a reader sees each a second after it ended.
 
-The driver replaces the file about once a second and removes it when the run ends. It holds a trial's epochs from the
-first one that is new since the results.parquet before the last, so a reader may find either of the two beside it.
+The driver replaces the file about twice a second while there is something new. At the end of the run, once
+results.parquet has all of it, it removes the file. The file holds a trial's epochs from the first one that is new since
+the results.parquet before the last, so a reader may find either of the two beside it.
 """
 
 from __future__ import annotations

@@ -97,16 +97,23 @@ class RunFolder:
 
         Damage, for which `parse` raises one of `document.DAMAGE`, is noted with what follows from it, `if_damaged`.
         """
-        try:
-            data = self.files.read(path)
-        except FileNotFoundError:
-            return None
-        try:
-            return parse(data)
-        except DAMAGE as error:
-            why = str(error) if isinstance(error, DamagedFileError) else f"is not whole ({error})"
-            self.damaged[path] = f"{why}; {if_damaged}"
-            return None
+        before: bytes | None = None
+        while True:
+            try:
+                data = self.files.read(path)
+            except FileNotFoundError:
+                return None
+            try:
+                return parse(data)
+            except DAMAGE as error:
+                # pyarrow asks an object store for the size, then for so many bytes: a file that was replaced between
+                # the two is cut off.
+                if self.files.local is None and data != before:
+                    before = data
+                    continue
+                why = str(error) if isinstance(error, DamagedFileError) else f"is not whole ({error})"
+                self.damaged[path] = f"{why}; {if_damaged}"
+                return None
 
     # -- records and weights
 

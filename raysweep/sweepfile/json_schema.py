@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,6 @@ from raysweep.sweepfile.reference import EXAMPLES
 from raysweep.sweepfile.schema import Draw, Objective, Sweep
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
-DOTTED = r"^\w+(\.\w+)+$"
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -35,7 +35,8 @@ def sweep_schema() -> dict[str, Any]:
     draws = {name: {"$ref": "#/$defs/Draw"} | _said_of(value) for name, value in keys.items()}
     samples = {"type": "integer", "minimum": 1, "description": "How many draws."}
     axis_table = _table(axes, {"type": "array"})
-    case = _table({**keys, "grid": axis_table, "zip": axis_table}, {})
+    own_axes = {name: {**_said_of(schema["properties"][name]), **axis_table} for name in ("grid", "zip")}
+    case = _table({**keys, **own_axes}, {})
     tables = {
         "base": _table(keys, {}),
         "grid": axis_table,
@@ -93,6 +94,16 @@ def _either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*one.get("anyOf", [one]), other]}
 
 
-def _table(properties: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:
-    patterns = {DOTTED: dotted}
+def _table(properties: dict[str, Any], free: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a mapping with these properties, and what a key inside a free mapping may have."""
+    patterns = {rf"^{re.escape(key)}(\.\w+)+$": free for key in _free_mappings()}
     return {"type": "object", "properties": properties, "patternProperties": patterns, "additionalProperties": False}
+
+
+def _free_mappings() -> list[str]:
+    """Return the dotted keys of a trial's config that hold any mapping, such as `model.options`."""
+    sections = loop().config.model_fields.items()
+    inner = [(name, kind.model_fields) for name, field in sections for kind in classes_of(field.annotation)]
+    return [
+        f"{name}.{key}" for name, keys in inner for key, field in keys.items() if field.annotation == dict[str, Any]
+    ]

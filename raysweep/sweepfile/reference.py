@@ -28,6 +28,14 @@ grid:                              # the trials: all combinations, here 3 x 2
   lr: [0.2, 0.05, 0.01]
   optimizer.weight_decay: [0, 5e-4]
 ```
+
+An editor with a YAML language server (in VS Code: Red Hat's YAML extension) completes such a file, explains its keys
+and marks what is wrong. Put the schema beside the file, `python -m raysweep schema > sweep.schema.json`, and at the
+file's top this:
+
+```yaml fragment
+# yaml-language-server: $schema=sweep.schema.json
+```
 """
 
 EXAMPLES = {

@@ -2,23 +2,79 @@
 
 from __future__ import annotations
 
-import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
 from run_folders import make_run
+from running import Command
 
+from raysweep.driver import exporters
 from raysweep.driver.exporters import exporting
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
-def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(tmp_path: Path) -> None:
+@pytest.fixture
+def run_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run, in the working directory, where exporters find modules before the real ones."""
+    monkeypatch.chdir(tmp_path)
     make_run(tmp_path, epochs=2)
+    return str(tmp_path / "runs/made")
+
+
+def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(run_path: str) -> None:
+    Path("trackio.py").write_text("raise ImportError('broken on purpose')")
     said: list[str] = []
-    with exporting(str(tmp_path / "runs/made"), ["trackio"], said.append) as wait:
+    with exporting(run_path, ["trackio"], said.append) as wait:
         wait()
     (line,) = said
     assert line.startswith("export to trackio failed, the run did not; its log: ")
     log = Path(line.rpartition(" ")[2]).read_text()
-    assert "pip install 'raysweep[trackio]'" in log
+    assert "export to trackio: broken on purpose; install it: pip install 'raysweep[trackio]'" in log
     assert "Traceback" not in log
+
+
+def test_ctrl_c_ends_the_wait_for_an_exporter_that_hangs(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters, "SAY_AFTER_S", 0.1)
+    Path("trackio.py").write_text("import time; time.sleep(600)")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("waiting for the export to trackio"):
+            signal.raise_signal(signal.SIGINT)
+
+    with exporting(run_path, ["trackio"], say) as wait:
+        wait()
+    assert said[1:] == ["export to trackio ended before it was whole; `raysweep export` does the rest"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_exports_itself_whole_and_an_exporter_that_fails_does_not_harm_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    (command.folder / "trackio.py").write_text("raise ImportError('broken on purpose')")  # found before the real one
+    sweep = command.sweep()
+    sweep.write_text(f"{sweep.read_text()}export: [trackio, mlflow]\n")
+    _, err = command(sweep)
+    assert "export to trackio failed, the run did not; its log: " in err
+    assert "exported to mlflow" in err
+    client = MlflowClient(f"sqlite:///{command.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    trials = {run.info.run_name: run for run in runs if "seed" in run.data.tags}
+    for id, record in command.records("small").items():
+        run = trials.pop(id)
+        assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
+        history = client.get_metric_history(run.info.run_id, "val_acc")
+        assert [(each.step, each.value) for each in history] == [
+            (row["epoch"], row["val_acc"]) for row in record["metrics"]
+        ]
+    assert trials == {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from run_folders import curve, make_run
 
 from raysweep.driver.board import Board
+from raysweep.driver.during import _telling_newest
 from raysweep.results.ranking import standings
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import Record, RunFolder
@@ -129,3 +131,10 @@ def test_five_thousand_trials_are_told_within_a_bound_the_newest_first(driver: D
     assert sum(len(tail.rows) for tail in tails.values()) == MOST_EPOCHS
     assert "trial-4999" in tails  # the newest ones
     assert (tmp_path / "runs/made" / FILE).stat().st_size < 6e6
+
+
+def test_the_last_epochs_stay_to_be_seen_while_the_winner_is_evaluated(driver: Driver) -> None:
+    run: Any = SimpleNamespace(board=driver.board, folder=driver.folder)
+    with _telling_newest(run, lambda action: action()):
+        driver.train(4, 5)
+    assert driver.seen().metrics == driver.curve[:5]

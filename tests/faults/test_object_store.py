@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from run_folders import make_run
+from run_folders import curve, make_run
 from s3_server import BUCKET, S3Server, s3_server, slow
 
 from raysweep.cli import main
 from raysweep.errors import StorageError
+from raysweep.report.live import Follower
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder, faults, lease
 from raysweep.store.filesystem import Storage
+from raysweep.store.newest import Tail, read_newest, write_newest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 TRIAL = "net-1a2b3c4d"
@@ -107,6 +111,23 @@ def test_a_torn_record_is_read_from_its_copy(root: str) -> None:
     assert folder.record(TRIAL) == record
     folder.files.write(f"trials/{TRIAL}/record.copy.json", b"")
     assert folder.record(TRIAL) is None
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(server: S3Server, root: str) -> None:
+    folder = RunFolder(root, "run")
+    short, long = ({"id": Tail("running", 1, {"val_acc": [0.5] * epochs})} for epochs in (1, 9))
+    write_newest(folder, long)
+    newer = folder.files.read("newest.json")
+    write_newest(folder, short)
+
+    def replace(method: str, path: str) -> None:
+        if method == "GET":  # the size was asked for before
+            server.fault = lambda method, path: None
+            server.client().put_object(Bucket=BUCKET, Key=path.removeprefix(f"/{BUCKET}/"), Body=newer)
+
+    server.fault = replace
+    assert read_newest(folder) == long
+    assert folder.damaged == {}
 
 
 def test_a_commit_that_was_cut_off_before_its_record_changes_nothing_and_is_tidied_away(
@@ -388,3 +409,65 @@ def test_of_drivers_that_start_at_once_one_gets_the_lease(root: str) -> None:
         thread.join()
     assert len(winners) == 1
     assert all("another raysweep drives this run" in text for text in refused)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_on_it_is_exported_and_the_uris_of_its_weights_are_told(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    make_run(tmp_path, epochs=2, text="name: {name}\nbase: {{epochs: {epochs}}}\nscheduler: {scheduler}\n")
+    folder, local = RunFolder(root, "made"), tmp_path / "runs/made"
+    for path in filter(Path.is_file, local.rglob("*")):
+        folder.files.write(str(path.relative_to(local)), path.read_bytes())
+    (record,) = open_run(folder.path).trials
+    record = folder.commit(record, {"best": b"weights"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for _ in range(2):
+        assert main(["export", folder.path, "--to", "mlflow"]) == 0
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("made")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    (trial,) = (run for run in runs if run.info.run_name == record.id)
+    assert len(runs) == 2  # the run folder's, and the trial's
+    assert trial.data.tags["best weights"] == f"{root}/made/{folder.weights_path(record, 'best')}"
+    assert len(client.get_metric_history(trial.info.run_id, "val_acc")) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Followed
+
+
+def test_a_followed_run_shows_epochs_soon_and_its_records_are_left_alone(
+    server: S3Server, root: str, tmp_path: Path
+) -> None:
+    def running_after_three(record: Record, place: int) -> Record:
+        return record.with_(status="running", metrics=record.metrics[:3]) if place == 0 else record
+
+    def wait_for(condition: Callable[[dict[str, Any]], Any], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not condition(now := json.loads(follower.answer(after=0) or b"{}")):
+            assert time.monotonic() < end, now
+            time.sleep(0.02)
+
+    make_run(tmp_path, epochs=12, end=running_after_three)
+    for path in filter(Path.is_file, (tmp_path / "runs").rglob("*")):
+        Storage(root).write(str(path.relative_to(tmp_path / "runs")), path.read_bytes())
+    folder = RunFolder(root, "made")
+    running = next(record for record in open_run(f"{root}/made").trials if record.epoch == 3)
+    with Follower(RunFolder(root, "made")) as follower:
+        wait_for(lambda now: now["state"] == "not running", 1)
+        with folder.lease():
+            wait_for(lambda now: now["state"] == "running" and follower.reports, 10)
+            server.requests.clear()
+            for epoch in (5, 6):
+                write_newest(folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:epoch], 1)})
+                wait_for(lambda now, so_far=[epoch]: [row["epoch"] for row in now["running"]] == so_far, 2)
+            time.sleep(1.5)  # in which the report is made anew
+            of_others = [path for path in server.requests if "/trials/" in path and running.id not in path]
+            assert of_others == []
+            assert len(server.requests) < 40
+        wait_for(lambda now: now["state"] == "not running", 5)

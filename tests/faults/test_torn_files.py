@@ -31,7 +31,7 @@ from raysweep.results.ranking import rank, standings
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import seal, to_bytes
-from raysweep.store.exports import running_metrics, write_results
+from raysweep.store.exports import read_exported, write_results
 from raysweep.store.runfolder import OF_THE_BEST
 from raysweep.store.spent import Spent, read_spent, write_spent
 from raysweep.sweepfile.schema import Objective
@@ -118,7 +118,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
     code, _ = run(["pull", str(sweep), "--to", str(base / "pulled")])
     assert code == 0
     pulled = {path.name: path.read_bytes() for path in (base / "pulled").iterdir()}
-    return Pristine(sweep, local, winner, waiting, status, pulled, running_metrics(folder))
+    return Pristine(sweep, local, winner, waiting, status, pulled, read_exported(folder).running)
 
 
 def run(words: list[str]) -> tuple[int, str]:
@@ -173,7 +173,7 @@ def check(pristine: Pristine, base: Path, damaged: set[str]) -> None:
     assert mistakes is None or mistakes.winner.correct.all()
     assert mistakes is not None or "mistakes.json" in damaged
     assert read_spent(folder) == SPENT or ("spent.json" in damaged and "spent.json" in folder.damaged)
-    metrics = running_metrics(folder)
+    metrics = read_exported(folder).running
     assert metrics == pristine.metrics or ("results.parquet" in damaged and metrics == {})
     assert not folder.is_driven()
     assert {path: path.read_bytes() for path in local.rglob("*") if path.is_file()} == before

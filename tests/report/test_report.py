@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import random
 import re
 import subprocess
@@ -16,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 import pyarrow.parquet as pq
 import pytest
-from run_folders import HTML, SWEEP, hostile, make_run, mixed, scoring
+from run_folders import HTML, METRICS, SWEEP, hostile, make_run, mixed, scoring
 from running import Command
 
 import raysweep.report.markdown as markdown_module
@@ -24,7 +25,9 @@ import raysweep.report.pictures as pictures_module
 from raysweep.cli import main
 from raysweep.report import write_report
 from raysweep.report.content import Report, gather
+from raysweep.report.data import page_data
 from raysweep.report.first import top_of
+from raysweep.report.importance import importance_of
 from raysweep.report.markdown import as_markdown
 from raysweep.report.page import as_html
 from raysweep.report.pictures import draw
@@ -53,7 +56,9 @@ def test_the_run_folder_gets_page_markdown_pictures_and_csv(tmp_path: Path, caps
     assert document == {"name": "made", "path": f"{runs}/made/report.html"}
     text = (runs / "made" / "report.md").read_text()
     pictures = re.findall(r"\]\((report/\w+\.svg)\)", text)
-    assert {Path(picture).stem for picture in pictures} == {"accuracy", "loss", "lr", "gradient", "parallel"}
+    assert {Path(picture).stem for picture in pictures} == {
+        *("leaders", "effect0", "effect1", "accuracy", "loss", "lr", "gradient", "parallel"),
+    }
     for picture in pictures:
         ET.fromstring((runs / "made" / picture).read_bytes())
     rows = list(csv.DictReader(io.StringIO((runs / "made" / "report.csv").read_text())))
@@ -205,7 +210,7 @@ def test_html_in_names_descriptions_settings_errors_and_sweep_files_stays_text(t
     page = page_of(gather(result, Named(str(path), (HTML,))))
     parsed = Elements()
     parsed.feed(page)
-    assert parsed.tags["script"] == 1
+    assert parsed.tags["script"] == 2, "the document and the page's own"
     assert "img" not in parsed.tags
     assert parsed.outside == []
     assert HTML in resolved.read_text()
@@ -321,9 +326,29 @@ def test_metrics_that_are_no_numbers_leave_gaps(tmp_path: Path) -> None:
 
 def test_a_trial_of_one_epoch_and_one_of_thousands_are_drawn(tmp_path: Path) -> None:
     make_run(tmp_path, epochs=1)
-    assert "chart accuracy" in page_of(gather(opened(tmp_path)))
+    assert "chart leaders" in page_of(gather(opened(tmp_path)))
     make_run(tmp_path, epochs=2000, text=SWEEP.replace("[0.5, 0.1, 0.01]", "[0.5]").replace("[0, 1]", "[0]"))
-    assert "chart accuracy" in page_of(gather(opened(tmp_path)))
+    document = page_data(gather(opened(tmp_path)))
+    assert document["epochs"][:2] == [1, 6]
+    assert document["epochs"][-1] == 2000
+    assert len(document["pictures"][0]["lines"]["val"][0]) == len(document["epochs"]) <= 401
+
+
+def test_the_document_has_every_metric_with_training_and_validation_in_one_picture(tmp_path: Path) -> None:
+    make_run(tmp_path, end=mixed)
+    report = gather(opened(tmp_path))
+    pictures = {picture["name"]: picture for picture in page_data(report)["pictures"]}
+    names = {name.format(base) for base in ("acc", "loss") for name in ("train_{}", "val_{}", "val_{}_ema")}
+    assert set(pictures) == {"acc", "loss", *(METRICS - names)}
+    assert next(iter(pictures)) == "acc", "the objective first"
+    assert set(pictures["loss"]["lines"]) == {"train", "val", "averaged"}
+    assert set(pictures["lr"]["lines"]) == {"val"}
+    drawn = pictures["acc"]["lines"]["val"]
+    for row in report.rows:
+        values = [metrics["val_acc"] for metrics in row.record.metrics]
+        assert not values or drawn[row.number] == [
+            None if math.isnan(value) else pytest.approx(value, rel=1e-3) for value in values
+        ]
 
 
 def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,8 +357,8 @@ def test_what_is_left_out_of_a_large_run_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(markdown_module, "MOST_ROWS", 2)
     report = gather(opened(tmp_path))
     text, pictures = as_markdown(report, draw(report), "report")
+    assert "Curves of the best 5 trials; those of the other 7 are in results.parquet." in text
     for whole in (page_of(report), text):
-        assert "Curves of the best 5 trials; those of the other 7 are in results.parquet." in whole
         assert "One line for each of the best 5 of 12 trials" in whole
     assert pictures["accuracy.svg"].count(b'<g class="trial') == pictures["parallel.svg"].count(b'<g class="trial') == 5
     assert "The best 2 of 12; report.csv has all." in text
@@ -440,7 +465,57 @@ def test_a_random_search_shows_what_the_best_of_so_many_configs_is_and_a_grid_do
     draws = "random: {{samples: 12, lr: {{log_uniform: [0.001, 1]}}}}"
     text = f"name: {{name}}\nbase: {{{{data: synthetic, epochs: {{epochs}}}}}}\n{draws}\nscheduler: {{scheduler}}\n"
     make_run(tmp_path, epochs=2, text=text, end=lambda record, place: scoring(record, 0.3 + place / 100))
-    settings = {chart.name: chart for chart in draw(gather(opened(tmp_path))).settings}
-    assert "Of 12 configs it is 41.00 %." in settings["tuning"].description
+    tuning = draw(gather(opened(tmp_path))).tuning
+    assert "Of 12 configs it is 41.00 %." in tuning[0].description
     make_run(tmp_path, "grid", epochs=2)
-    assert [chart.name for chart in draw(gather(opened(tmp_path, "grid"))).settings] == ["parallel"]
+    assert draw(gather(opened(tmp_path, "grid"))).tuning == []
+
+
+SEARCH = """
+name: {name}
+base: {{data: synthetic, epochs: {epochs}}}
+random: {{samples: 60, lr: {{log_uniform: [0.0001, 1]}}, optimizer.weight_decay: {{log_uniform: [1.0e-6, 0.01]}},
+  augment: {{choice: [none, shift, medium]}}}}
+scheduler: {scheduler}
+"""
+
+
+def test_importance_is_the_share_of_the_variance_that_comes_from_a_setting_as_in_simulated_truth(
+    tmp_path: Path,
+) -> None:
+    def score(record: Record, place: int) -> Record:
+        lr = (math.log10(record.config["lr"]) + 2) / 2  # uniform on [-1, 1]
+        noise = random.Random(place).gauss(0, 0.01)
+        return scoring(record, 0.5 + 0.1 * lr + 0.07 * (record.config["augment"] != "none") + noise)
+
+    make_run(tmp_path, epochs=2, text=SEARCH, end=score)
+    importance = importance_of(gather(opened(tmp_path)))
+    assert importance
+    assert importance.explained > 0.6
+    found = {each.key: each for each in importance.settings}
+    variances = {"lr": 0.1**2 / 3, "augment": 0.07**2 * 2 / 9, "optimizer.weight_decay": 0.0}
+    for key, variance in variances.items():
+        assert found[key].low - 0.1 <= variance / sum(variances.values()) <= found[key].high + 0.1, key
+    assert found["optimizer.weight_decay"].low <= 0 < found["lr"].low, "an interval leaves out zero where it should"
+
+
+def test_importance_of_scores_that_no_setting_changes_says_that_it_says_little(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=2, text=SEARCH, end=lambda record, place: scoring(record, random.Random(place).random()))
+    importance = importance_of(gather(opened(tmp_path)))
+    assert importance
+    assert importance.says_little
+    assert "these numbers say little" in importance.sentences
+
+
+def test_each_numeric_setting_of_a_random_search_has_a_scatter_and_a_grid_has_none(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=2, text=SEARCH)
+    report = gather(opened(tmp_path))
+    charts = {chart.title: chart for chart in draw(report).scatter}
+    assert set(charts) == {"lr", "weight_decay"}
+    dots = charts["lr"].to_string().count('class="stop went-on"')
+    assert dots == sum(row.final_score is not None for row in report.rows) > 50
+    assert "on a log scale" in charts["lr"].description
+    make_run(tmp_path, "grid", epochs=2)
+    grid = gather(opened(tmp_path, "grid"))
+    assert draw(grid).scatter == []
+    assert importance_of(grid) is None

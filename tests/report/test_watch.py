@@ -73,10 +73,10 @@ def test_an_epoch_is_served_within_two_seconds_and_the_end_of_the_run_too(watch:
         write_newest(watch.folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:5], 4)})
         data = watch.wait_for(lambda data: data["state"] == "running", 2)
         (row,) = data["running"]
-        assert (row["id"], row["epoch"]) == (running.id, "5 of 12")
-        assert row["newest"].endswith(" %")
+        assert (row["id"], row["epoch"]) == (running.id, 5)
+        assert row["now"].endswith(" %")
         watch.wait_for(lambda data: data["report"] > 0, 30)  # made beside that
-        assert b"Learning curves" in watch.get("report")[2]
+        assert b"Trial by trial" in watch.get("")[2]
         remove_newest(watch.folder)
     watch.wait_for(lambda data: data["state"] == "not running" and not data["running"], 2)
 
@@ -89,7 +89,7 @@ def test_nothing_is_served_without_the_token_or_under_another_host_or_twice(watc
     assert watch.get("", method="POST")[0] == 501
     status, headers, body = watch.get("", Host="localhost:99")
     assert (status, headers["Cache-Control"]) == (200, "no-store")
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert watch.get("", method="HEAD")[2] == b""
     version = watch.data()["version"]
     assert watch.get(f"data.json?after={version}")[0] == 304

@@ -1,4 +1,4 @@
-"""A run exported to the real packages, where they are installed: whole, once, and after an export that was killed."""
+"""A run exported to the real packages, where they are installed: whole and once, whatever was exported before."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from run_folders import make_run, mixed
 from running import wait_for
 
 from raysweep.cli import main
+from raysweep.store import Record
 
 EPOCHS = 6
 
@@ -99,28 +99,38 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "runs/made")
 
 
-def export(run_folder: str, tool: str, **options: Any) -> subprocess.Popen[bytes]:
+def export(run_folder: str, tool: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-W", "ignore", "-m", "raysweep", "export", run_folder, "--to", tool]
-    return subprocess.Popen(words, env=dict(os.environ), start_new_session=True, **options)
+    return subprocess.Popen(words, env=dict(os.environ), start_new_session=True)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tool", READ)
-def test_an_export_that_is_killed_and_repeated_has_every_epoch_of_every_trial_once(
-    run_folder: str, tool: str, tmp_path: Path
-) -> None:
+def test_a_run_that_is_exported_again_and_again_is_there_once(run_folder: str, tool: str, tmp_path: Path) -> None:
+    """After an export that was killed, once more, and after the run went on and trained some epochs again."""
     pytest.importorskip(tool, reason=f"{tool} is not installed")
     killed = export(run_folder, tool)
-    wait_for(lambda: list(tmp_path.glob(BEGUN[tool])), 20)
+    wait_for(lambda: list(tmp_path.glob(BEGUN[tool])), 60)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     for _ in range(2):
-        assert export(run_folder, tool).wait(120) == 0
-    rows = Counter(READ[tool](tmp_path))
-    assert set(rows.values()) == {1}, rows.most_common(5)
-    by_run = Counter(run for run, what, _ in rows if what == "val_acc_ema")
-    assert sorted(by_run.values()) == [4, *[EPOCHS] * 9], by_run
+        assert main(["export", run_folder, "--to", tool]) == 0
+    assert epochs_of_runs(READ[tool](tmp_path)) == [4, *[EPOCHS] * 9]
+    make_run(tmp_path, epochs=EPOCHS, end=slower)
+    assert main(["export", os.path.relpath(run_folder), "--to", tool]) == 0
+    assert epochs_of_runs(READ[tool](tmp_path)) == [EPOCHS] * 12
+
+
+def slower(record: Record, place: int) -> Record:
+    """The same trial, whose epochs from the third on took longer."""
+    return record.with_(metrics=[{**row, "seconds": row["seconds"] + (row["epoch"] > 2)} for row in record.metrics])
+
+
+def epochs_of_runs(rows: list[tuple[str, str, int]]) -> list[int]:
+    """How many epochs each run has, the shortest first; nothing may be there twice."""
+    assert set(Counter(rows).values()) == {1}, Counter(rows).most_common(5)
+    return sorted(Counter(run for run, what, _ in rows if what == "val_acc_ema").values())
 
 
 def test_a_missing_package_is_one_line_that_says_how_to_install_it(

@@ -1,7 +1,10 @@
 """A run followed in the browser, from its run folder alone, while it goes on anywhere.
 
-* `follow`   what is known of the run: how far its trials are, looked up often; its report, made anew beside that
-* `server`   both of them for one browser on this machine, by watch.html, watch.css and watch.js
+* `progress`   how far its trials are, from three small files
+* `follow`     looks that up often, and makes the report anew beside that, on threads
+* `server`     both of them for one browser on this machine
+
+The page is that of the report, whose assets live.* and takeover.js ask for what is new.
 """
 
 from raysweep.report.live.follow import Follower

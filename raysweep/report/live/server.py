@@ -1,4 +1,4 @@
-"""Serves a followed run to a browser on this machine: the page, its report and what changed, and nothing else.
+"""Serves a followed run to a browser on this machine: its page and what is new, and nothing else.
 
 The address holds a random token, without which every path is unknown. Requests that name another host are refused, so
 that a page from elsewhere cannot reach the server through a name of its own (DNS rebinding).
@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import gzip
 import hmac
-import json
 import secrets
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from urllib.parse import parse_qs, urlsplit
 
 from raysweep.report.live.follow import Follower
 
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
-FILES = {
-    "": ("watch.html", "text/html"),
-    "watch.css": ("watch.css", "text/css"),
-    "watch.js": ("watch.js", "text/javascript"),
-}
-POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; frame-src 'self'; img-src data:"
-NOT_YET = b"<!DOCTYPE html><html lang=en><title>Report</title><p>The report is being made."
+POLICY = "frame-ancestors 'none'"
+"""Beside the page's own, which cannot say this."""
 COMPRESSED_FROM = 10_000
 """Bytes from which on an answer is compressed: the page may come through ssh."""
 
@@ -56,23 +49,18 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*others)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        """Answer with the page, one of its files, the report or the data; 404 for all else."""
+        """Answer with the page, or with what is new of the run; 404 for all else."""
         url = urlsplit(self.path)
         _, token, name, *_ = *url.path.split("/", 2), "", ""
         is_known = hmac.compare_digest(token.encode(), self._token.encode())
         if not is_known or self.headers.get("Host", "").partition(":")[0] not in HOSTS:
             self._answer(b"", "text/plain", HTTPStatus.NOT_FOUND)
-        elif name in FILES:
-            file, kind = FILES[name]
-            self._answer(resources.files(__package__).joinpath(file).read_bytes(), kind, policy=POLICY)
-        elif name == "report":
-            self._answer(self._follower.page or NOT_YET, "text/html")
+        elif not name:
+            self._answer(self._follower.page, "text/html", policy=POLICY)
         elif name == "data.json":
-            document = self._follower.document
-            if parse_qs(url.query).get("after") == [str(document["version"])]:
-                self._answer(b"", "application/json", HTTPStatus.NOT_MODIFIED)
-            else:
-                self._answer(json.dumps(document).encode(), "application/json")
+            after = parse_qs(url.query).get("after", ["0"])[0]
+            news = self._follower.answer(int(after) if after.isdecimal() else 0)
+            self._answer(news or b"", "application/json", HTTPStatus.OK if news else HTTPStatus.NOT_MODIFIED)
         else:
             self._answer(b"", "text/plain", HTTPStatus.NOT_FOUND)
 

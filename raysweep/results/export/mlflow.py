@@ -1,13 +1,14 @@
 """To MLflow: an experiment for each sweep, a parent run for each run folder, a child run for each trial.
 
-What MLflow holds already is the truth: runs are found again by a tag that is set as they are made, and epochs carry
-times that an export repeats to the millisecond, which MLflow stores once.
+What MLflow holds already is the truth: runs are found again by a tag that is set as they are made, and an epoch is
+there once the last of its metrics is. Of an epoch that was cut off, the rest is added: equal metrics, with equal times,
+MLflow stores once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ MOST_METRICS, MOST_PARAMS = 1000, 100
 LONGEST = 6000
 """Characters of a parameter's value that MLflow keeps."""
 FAILED = ("diverged", "failed")
+LAST_OF_AN_EPOCH, LAST_OF_ALL = "epoch", "final/score"
+"""The metrics that are written last: of each epoch, and of a trial that has ended."""
 
 
 def export(sweep: ExportedSweep) -> None:
@@ -44,8 +47,7 @@ def export(sweep: ExportedSweep) -> None:
             run = client.create_run(id, tags={KEY: trial.key, **tags})
         if run.data.tags.get(DIGEST) != trial.digest:
             _export_trial(client, run, trial)
-    if not sweep.is_driven:
-        client.update_run(parent.info.run_id, status="FINISHED")
+    client.update_run(parent.info.run_id, status="RUNNING" if sweep.is_driven else "FINISHED")
 
 
 def _make_database(uri: str) -> None:
@@ -75,14 +77,8 @@ def _export_trial(client: MlflowClient, run: Run, trial: ExportedTrial) -> None:
     params = [Param(key, str(value)[:LONGEST]) for key, value in trial.config.items() if key not in run.data.params]
     for start in range(0, len(params), MOST_PARAMS):
         client.log_batch(id, params=params[start : start + MOST_PARAMS])
-    rows = {**trial.curves}
-    if trial.has_ended and trial.final:
-        last = max(rows, default=0)
-        rows[last] = {**rows.get(last, {}), **{f"final/{tag}": value for tag, value in trial.final.items()}}
     metrics = [
-        Metric(tag, value, began + trial.ms.get(epoch, 0), epoch)
-        for epoch, row in rows.items()
-        for tag, value in row.items()
+        Metric(tag, value, began + trial.ms.get(epoch, 0), epoch) for epoch, tag, value in _missing(client, run, trial)
     ]
     for start in range(0, len(metrics), MOST_METRICS):
         client.log_batch(id, metrics=metrics[start : start + MOST_METRICS])
@@ -92,6 +88,25 @@ def _export_trial(client: MlflowClient, run: Run, trial: ExportedTrial) -> None:
             id, "FAILED" if trial.status in FAILED else "FINISHED", began + max(trial.ms.values(), default=0)
         )
     client.set_tag(id, DIGEST, trial.digest)
+
+
+def _missing(client: MlflowClient, run: Run, trial: ExportedTrial) -> Iterator[tuple[int, str, float]]:
+    """Yield what a run lacks, as (epoch, metric, value).
+
+    A trial that was killed trains its last epochs again, which then took another time: they are not told again.
+    """
+    there = _epochs(client, run, LAST_OF_AN_EPOCH)
+    for epoch, row in trial.curves.items():
+        if epoch not in there:
+            yield from ((epoch, tag, row[tag]) for tag in sorted(row, key=lambda tag: tag == LAST_OF_AN_EPOCH))
+    last = max(trial.curves, default=0)
+    if trial.has_ended and last not in _epochs(client, run, LAST_OF_ALL):
+        final = sorted(trial.final.items(), key=lambda each: f"final/{each[0]}" == LAST_OF_ALL)
+        yield from ((last, f"final/{tag}", value) for tag, value in final)
+
+
+def _epochs(client: MlflowClient, run: Run, metric: str) -> set[int]:
+    return {each.step for each in client.get_metric_history(run.info.run_id, metric)}
 
 
 def _tags(trial: ExportedTrial) -> Mapping[str, Any]:

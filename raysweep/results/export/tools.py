@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import importlib
+import os
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from raysweep.errors import StorageError, UserError
 from raysweep.results.export.exported import ExportedSweep, exported
@@ -44,10 +50,24 @@ def follow(folder: RunFolder, tools: Sequence[str], say: Callable[[str], None]) 
 
 
 def _export_to(folder: RunFolder, exporters: Sequence[Callable[[ExportedSweep], None]]) -> ExportedSweep:
-    sweep = exported(read_results(folder, live=True, lenient=True))
-    for exporter in exporters:
-        exporter(sweep)
+    with _alone(folder):
+        sweep = exported(read_results(folder, live=True, lenient=True))
+        for exporter in exporters:
+            exporter(sweep)
     return sweep
+
+
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Wait until no other process on this machine exports this run: two at once would each make its runs.
+
+    They meet where a killed run is gone on with at once, and when a run that exports itself is exported by hand.
+    """
+    name = hashlib.sha256(folder.path.encode()).hexdigest()[:20]
+    path = Path(tempfile.gettempdir(), f"raysweep-export-{os.getuid()}-{name}.lock")
+    with open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _exporter(tool: str) -> Callable[[ExportedSweep], None]:

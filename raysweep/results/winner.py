@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from raysweep.results.luck import Floats, Ints, Noise, Sample, draw_means, of_differences
 from raysweep.terminal import count_of
@@ -201,7 +201,7 @@ class _Evidence:
         limits = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
         limits = draws.mean() + WIDER * (limits - draws.mean())
         if self.noise.images is not None:
-            z = norm.ppf((1 + confidence) / 2)
+            z = ndtri((1 + confidence) / 2)
             limits = np.clip(limits + self.noise.skewness[config] * (1 + 2 * z**2) / 6, 0, 1)
         return float(draws.mean()), *limits.tolist()
 
@@ -227,8 +227,8 @@ class _Evidence:
             prior = np.maximum(1 / now - 1 / noise, 0)
             final = 1 / (1 / np.maximum(then, 1e-3 * noise) + prior)
             gained = np.sqrt(np.maximum(now - final, 1e-12 * now))
-            ahead = mean[:, None] - mean[None, :] - norm.isf((1 - confidence) * ERROR_SHARE) * np.sqrt(final)
-            clear = norm.cdf(ahead / gained)
+            ahead = mean[:, None] - mean[None, :] + ndtri((1 - confidence) * ERROR_SHARE) * np.sqrt(final)
+            clear = ndtr(ahead / gained)
         np.fill_diagonal(clear, 1)
         return float(clear[finalists].min(1).sum())
 

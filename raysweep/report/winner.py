@@ -60,7 +60,9 @@ def _short_labels(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
     records = [config.trials[0] for config in configs]
     keys = most_telling(records, [key for key in report.keys if len({setting_text(each, key) for each in records}) > 1])
     columns = [setting_texts(records, key) for key in keys]
-    return [", ".join(map(shortened, texts)) or config.name for config, *texts in zip(configs, *columns, strict=True)]
+    rank = {id(config): place for place, config in enumerate(report.result.configs, 1)}
+    named = ((config, ", ".join(map(shortened, texts))) for config, *texts in zip(configs, *columns, strict=True))
+    return [f"{rank[id(config)]}: {values or config.name}" for config, values in named]
 
 
 def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[str, Estimate, RankedConfig]) -> None:

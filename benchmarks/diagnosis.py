@@ -2,8 +2,8 @@
 
 The labels are in diagnosis_labels.csv: `yes`, `no`, or `?` where the reader could not tell, for each kind of finding;
 trials 81 on were labelled for dips alone. `row` is the trial's place in its source's file, `cut` the epoch after which
-it counts as stopped. Sources: `report_small` (report_small_curves.parquet, read back from docs/report_small.html, where
-losses above 10.58 were drawn at the edge), `witness` (witness_curves.parquet), and from the folder of shared data
+it counts as stopped. Sources: `report_small` (report_small_curves.parquet, of an earlier run, read back from its page,
+where losses above 10.58 were drawn at the edge), `witness` (witness_curves.parquet), and from the folder of shared data
 `alexnet` (opda-imagenet-alexnet.parquet) and `lenet` (tiny-imagenet-10class-lenet.parquet).
 """
 

@@ -86,9 +86,11 @@ def terminal(storage: Path, columns: int, out: Path) -> None:
         if DONE.search("\n".join(screen.display)):
             save_terminal(screen, f"raysweep {words[0]}", out / f"terminal-{columns}.svg")
             break
-    for name in ("plan", "status", "why", "compare"):
-        *_, screen = screens([*RAYSWEEP, name, *words], columns, 60)
-        save_terminal(screen, f"raysweep {name} {words[0]}", out / f"terminal-{name}-{columns}.svg")
+    best = open_run(str(storage / SWEEP.stem)).trials[0].id
+    for name, *more in (["plan"], ["status"], ["status", "--why", best]):
+        *_, screen = screens([*RAYSWEEP, name, *words, *more], columns, 70)
+        title = " ".join(["raysweep", name, words[0], *more])
+        save_terminal(screen, title, out / f"terminal-{name}{'-why' * bool(more)}-{columns}.svg")
 
 
 @contextmanager

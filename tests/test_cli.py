@@ -178,6 +178,17 @@ def test_help_and_plan_import_nothing_heavy_and_answer_at_once(words: list[str])
     assert float(seconds) < 5 * float(yardstick.stdout)  # 2.5 times on a machine that does nothing else
 
 
+def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart.yaml").write_text("name: a")
+    for words in (["quikstart.yaml"], ["plan", "quikstart.yaml"]):
+        assert main(words) == 2
+        said = "quikstart.yaml: cannot be read: No such file or directory (did you mean 'quickstart.yaml'?)\n"
+        assert capsys.readouterr().err == said
+
+
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     command = f"{sys.executable} -m raysweep plan {QUICKSTART} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

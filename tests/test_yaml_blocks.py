@@ -15,20 +15,30 @@ from raysweep.sweepfile.plan import plan_trials
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(ya?ml[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
-    pytest.param(block[1], block[2], id=f"{path.name}:{path.read_text()[: block.start()].count(chr(10)) + 1}")
+    pytest.param(
+        block[1],
+        block[2],
+        path.read_text()[: block.start()].rpartition("\n## ")[2],
+        id=f"{path.name}:{path.read_text()[: block.start()].count(chr(10)) + 1}",
+    )
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for block in BLOCK.finditer(path.read_text())
 ]
 
 
-@pytest.mark.parametrize(("info", "text"), BLOCKS)
-def test_every_yaml_block_is_planned(info: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("info", "text", "before"), BLOCKS)
+def test_every_yaml_block_is_planned(info: str, text: str, before: str, tmp_path: Path) -> None:
+    """With what a module registers that stands before it, below the same heading."""
     kind = info.removeprefix("yaml").strip()
     assert kind in ("", "fragment", "other"), "CONTRIBUTING.md says which kinds of blocks there are"
     if kind == "other":  # another tool's
         assert isinstance(YAML(typ="safe", pure=True).load(text), dict)
         return
+    for code in PYTHON.findall(before):
+        if "@register_" in code:
+            exec(code, {})
     file = tmp_path / "sweep.yaml"
     file.write_text(text if kind == "" else f"name: fragment\n{text}")
     assert plan_trials(load_sweep(file))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
-from raysweep.terminal import count_of, format_bytes, print_columns, say
+from raysweep.terminal import count_of, format_bytes, print_fitting, say, shortened
 
 if TYPE_CHECKING:
     from raysweep.halving.cost import Cohort, Cost
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         document = _document(sweep, trials, cost, timings)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
-    head, rows = _table(trials, cost)
-    print_columns(head, rows, right=("#", "seed", "epochs"))
+    columns, settings = _columns(trials, cost)
+    print_fitting(columns, ["rungs", *settings], right=("#", "seed", "epochs"))
     lines = [*_cohort_lines(cost), _epochs_line(trials, cost)]
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
@@ -117,18 +117,27 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequen
     return document
 
 
-def _table(trials: Sequence[Trial], cost: Cost) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the rows of the table of trials."""
+def _columns(trials: Sequence[Trial], cost: Cost) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the table of trials, cells by head, and the heads of settings, those of the fewest values first."""
+    from raysweep.results.settings import in_few_digits
     from raysweep.sweepfile.patch import short_labels
+    from raysweep.sweepfile.plan import short_id
 
     labels = short_labels(list(dict.fromkeys(key for trial in trials for key in trial.axes if key != "epochs")))
-    head = ["#", *labels.values(), "seed", "epochs", *(["rungs"] if cost.rungs else []), "trial"]
-    rows = []
-    for number, trial in enumerate(trials, 1):
-        rungs = [", ".join(map(str, cost.rung_epochs[trial.id]))] if cost.rungs else []
-        values = [_in_words(trial, key) for key in labels]
-        rows.append([str(number), *values, str(trial.seed), str(trial.config.epochs), *rungs, trial.id])
-    return head, rows
+    settings = {
+        label: list(map(shortened, in_few_digits([_in_words(trial, key) for trial in trials])))
+        for key, label in labels.items()
+    }
+    rungs = {"rungs": [", ".join(map(str, cost.rung_epochs[trial.id])) for trial in trials]} if cost.rungs else {}
+    columns = {
+        "#": [str(number) for number, _ in enumerate(trials, 1)],
+        **settings,
+        "seed": [str(trial.seed) for trial in trials],
+        "epochs": [str(trial.config.epochs) for trial in trials],
+        **rungs,
+        "trial": [short_id(trial.id) for trial in trials],
+    }
+    return columns, sorted(settings, key=lambda label: len(set(settings[label])))
 
 
 def _in_words(trial: Trial, key: str) -> str:

@@ -6,6 +6,7 @@ no log.
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -33,9 +34,12 @@ class _Exporter:
 def exporting(run_path: str, tools: Sequence[str], say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     """Start an exporter for each tool; yield what waits for their last pass, once the run folder is free again.
 
-    Ctrl-C ends that waiting, and the exporters.
+    Ctrl-C ends that waiting, and the exporters. A tool that is not installed is told of at once, and left out.
     """
-    exporters = [_started(run_path, tool) for tool in tools]
+    there = [tool for tool in tools if importlib.util.find_spec(tool)]
+    for tool in (each for each in tools if each not in there):
+        say(f"no export to {tool}, which is not installed: pip install 'raysweep[{tool}]'")
+    exporters = [_started(run_path, tool) for tool in there]
 
     def wait() -> None:
         for exporter in exporters:

@@ -1,15 +1,17 @@
 """The report of a run: `report.html`, `report.md` with pictures, `report.csv`, made from the run folder at any time.
 
-* `content`   all that it says, in words and numbers
-* `summary`   the sentences at its top
-* `effects`   what each setting does to the score, with intervals
-* `first`     the first screen: the leaders, their settings, the effects
-* `mistakes`  what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
-* `pictures`  curves, rungs and parallel coordinates, drawn with `svg`
-* `table`     the ranking, as cells and as CSV
-* `page`      the HTML file, from page.html, page.css and page.js
-* `markdown`  the same as Markdown
-* `write`     writes all of it into the run folder, or one of them to a file
+* `content`     all that it says, in words and numbers
+* `summary`     the sentences at its top
+* `effects`     what each setting does to the score, with intervals
+* `first`       the first screen: the leaders, their settings, the effects
+* `importance`  how much each setting of a random search matters, and `scatter`, the score against each
+* `mistakes`    what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
+* `pictures`    curves, rungs and parallel coordinates, drawn with `svg`
+* `table`       the ranking, as cells and as CSV
+* `data`        what the page's script draws from, as JSON
+* `page`        the HTML file, from `assets/`: its template, styles, scripts and uPlot
+* `markdown`    the same as Markdown
+* `write`       writes all of it into the run folder, or one of them to a file
 """
 
 from raysweep.report.write import write_report, write_report_to

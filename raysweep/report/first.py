@@ -64,8 +64,7 @@ def top_of(report: Report) -> Top:
     shown = ranked[:MOST_TOP]
     records = [row.record for row, _ in shown]
     differ = [key for key in report.keys if len({row.settings[key] for row, _ in shown}) > 1]
-    telling = most_telling(records, differ or report.keys)[:MOST_SETTINGS]
-    keys = [key for key in report.keys if key in telling]
+    keys = most_telling(records, differ or report.keys)[:MOST_SETTINGS]
     texts = [setting_texts(records, key) for key in keys]
     rows = [
         TopRow(

@@ -56,6 +56,7 @@ def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
         is_acc="acc" in report.result.objective.metric,
         columns=shown,
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
+        trials_of=_trials_of_configs(report),
         importance=pictures.importance[0].description if pictures.importance else "",
         config_columns=config_columns(report),
         stopped=sum(row.record.status == "stopped" for row in report.rows),
@@ -64,6 +65,13 @@ def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
         pair_columns=PAIR_COLUMNS,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _trials_of_configs(report: Report) -> dict[str, str]:
+    """Return the numbers of each config's trials, by the id of the row that stands for it."""
+    numbers = {row.record.id: row.number for row in report.rows}
+    configs = zip(report.best_rows, report.result.configs, strict=True)
+    return {row.record.id: " ".join(str(numbers[trial.id]) for trial in config.trials) for row, config in configs}
 
 
 def _script_safe(document: Mapping[str, Any]) -> Markup:

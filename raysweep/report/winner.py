@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from raysweep.report.content import Report
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
 from raysweep.results.ranking import RankedConfig, can_win
+from raysweep.results.settings import most_telling, setting_text, setting_texts
 from raysweep.results.tuning import tuning_curve
 from raysweep.results.verdict import chance_text
 from raysweep.results.winner import Estimate
+from raysweep.terminal import shortened
 
 MOST_RIVALS = 7
 """Configs in the picture of the winner."""
-WIDE, LABELS = 760, 230
+WIDE, LABELS = 820, 300
 """The width of that picture, and where the names of the configs end."""
+LONGEST = 36
+"""Letters of a config's name there."""
 FEWEST = 5
 """A random search of fewer configs says nothing of what more would reach."""
 
@@ -41,13 +46,23 @@ def draw_winner(report: Report) -> list[Chart]:
         chart.add("line", x1=x(value), x2=x(value), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")
         text = f"{100 * value:.4g} %" if "acc" in report.result.objective.metric else f"{value:.4g}"
         chart.add("text", text=text, x=f"{x(value):.0f}", y=f"{HEIGHT - BOTTOM + 16}", class_="tick middle")
-    for number, (each, config) in enumerate(shown):
-        y = TOP + 10 + row_height * (number + 0.5)
-        label = judgement.labels[each.place]
-        _draw_estimate(chart, report, x, y, (label, each, config))
+    for number, ((each, config), label) in enumerate(
+        zip(shown, _short_labels(report, [c for _, c in shown]), strict=True)
+    ):
+        _draw_estimate(chart, report, x, TOP + 10 + row_height * (number + 0.5), (label, each, config))
     key = "● expected, with its interval    ○ the score it was chosen by    | a seed"
     chart.add("text", text=key, x=f"{LABELS}", y=f"{HEIGHT - 6}", class_="tick")
     return [chart]
+
+
+def _short_labels(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
+    """Return what configs are called among each other: their values of the settings that tell these apart."""
+    records = [config.trials[0] for config in configs]
+    keys = most_telling(records, [key for key in report.keys if len({setting_text(each, key) for each in records}) > 1])
+    columns = [setting_texts(records, key) for key in keys]
+    rank = {id(config): place for place, config in enumerate(report.result.configs, 1)}
+    named = ((config, ", ".join(map(shortened, texts))) for config, *texts in zip(configs, *columns, strict=True))
+    return [f"{rank[id(config)]}: {values or config.name}" for config, values in named]
 
 
 def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[str, Estimate, RankedConfig]) -> None:
@@ -57,7 +72,7 @@ def _draw_estimate(chart: Chart, report: Report, x: Scale, y: float, row: tuple[
     assert report.judgement.verdict is not None
     verdict, sign = report.judgement.verdict, report.judgement.sign
     group = chart.add("g", class_="c0" if estimate.place == verdict.winner else "c7")
-    text = label if len(label) <= 30 else f"{label[:29]}…"
+    text = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
     strong = " strong" if estimate.place == verdict.winner else ""
     chart.add("text", group, text, x=f"{LABELS - 12}", y=f"{y:.1f}", class_=f"tick end{strong}")
     chance = f"the best: {chance_text(verdict.chances[estimate.place])}"

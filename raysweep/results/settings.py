@@ -36,15 +36,19 @@ def setting_text(record: Record, key: str) -> str:
 
 def setting_texts(records: Sequence[Record], key: str) -> list[str]:
     """Return the trials' values of a setting for people: numbers in as many digits as tell them apart."""
-    texts = [setting_text(record, key) for record in records]
+    return in_few_digits([setting_text(record, key) for record in records])
+
+
+def in_few_digits(texts: Sequence[str]) -> list[str]:
+    """Return values of a setting, numbers in as many digits as tell them apart; others as they are."""
     different = set(texts) - {"-"}
     if not are_numbers(different):
-        return texts
+        return list(texts)
     for digits in (3, 4):
         short = {text: f"{float(text):.{digits}g}" for text in different} | {"-": "-"}
         if len(set(short.values())) == len(short):
             return [short[text] for text in texts]
-    return texts
+    return list(texts)
 
 
 def in_order(values: Iterable[str]) -> list[str]:

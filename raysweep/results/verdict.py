@@ -35,6 +35,10 @@ class Judgement:
     sentences: list[str]
     brief: list[str]  # the first of them in a sentence or two
 
+    def __repr__(self) -> str:
+        winner = f"winner {self.labels[self.verdict.winner]}" if self.verdict else "winner unknown, one seed each"
+        return f"<Judgement of {count_of(len(self.configs), 'config')}: {winner}>"
+
     def as_json(self) -> dict[str, Any]:
         """Return the `winner` of `status --json`; scores and luck are the objective's own, be it a loss."""
         known = {"sentences": self.sentences, "confidence": self.confidence, "is_known": self.verdict is not None}
@@ -139,10 +143,13 @@ class _Words:
         if verdict is None:
             who = f"{self._labels[0]} has the best score, {self._score(self._configs[0].scores.mean)}."
             return [who, "One seed each: whether it is the best config cannot be known."]
-        others = len(verdict.rivals)
-        rivals = f"; {others} {'other' if others == 1 else 'others'} may be as good" if others else ""
-        sure = f"It is the best with a probability of {chance_text(verdict.chances[verdict.winner])}{rivals}."
-        return [self._who(verdict, self._configs[verdict.winner]), sure]
+        sure = f"It is the best with a probability of {chance_text(verdict.chances[verdict.winner])}"
+        others = len(verdict.rivals) - 1
+        if verdict.rivals:
+            sure += f"; the next has {chance_text(verdict.chances[verdict.rivals[0]])}"
+        if others > 0:
+            sure += f", and {others} more cannot be ruled out"
+        return [self._who(verdict, self._configs[verdict.winner]), f"{sure}."]
 
     def _unknown(self) -> str:
         score = self._score(self._configs[0].scores.mean)

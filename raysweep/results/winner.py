@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from raysweep.results.luck import Floats, Ints, Noise, Sample, draw_means, of_differences
+from raysweep.terminal import count_of
 
 __all__ = ["Estimate", "Sample", "Verdict", "judge", "still_racing"]
 
@@ -63,6 +64,10 @@ class Verdict:
     rivals: list[int]  # the configs that cannot be told from the winner, likeliest first
     estimates: list[Estimate]
     """Of the winner and of those with a chance of at least 0.1 %, at most 20, in order of `search`."""
+
+    def __repr__(self) -> str:
+        rivals = "clear" if self.is_clear else count_of(len(self.rivals), "rival")
+        return f"<Verdict: config {self.winner}, {rivals}, {self.score:.4g} ({self.low:.4g} to {self.high:.4g})>"
 
     @property
     def luck(self) -> float:
@@ -196,7 +201,7 @@ class _Evidence:
         limits = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
         limits = draws.mean() + WIDER * (limits - draws.mean())
         if self.noise.images is not None:
-            z = norm.ppf((1 + confidence) / 2)
+            z = ndtri((1 + confidence) / 2)
             limits = np.clip(limits + self.noise.skewness[config] * (1 + 2 * z**2) / 6, 0, 1)
         return float(draws.mean()), *limits.tolist()
 
@@ -222,8 +227,8 @@ class _Evidence:
             prior = np.maximum(1 / now - 1 / noise, 0)
             final = 1 / (1 / np.maximum(then, 1e-3 * noise) + prior)
             gained = np.sqrt(np.maximum(now - final, 1e-12 * now))
-            ahead = mean[:, None] - mean[None, :] - norm.isf((1 - confidence) * ERROR_SHARE) * np.sqrt(final)
-            clear = norm.cdf(ahead / gained)
+            ahead = mean[:, None] - mean[None, :] + ndtri((1 - confidence) * ERROR_SHARE) * np.sqrt(final)
+            clear = ndtr(ahead / gained)
         np.fill_diagonal(clear, 1)
         return float(clear[finalists].min(1).sum())
 

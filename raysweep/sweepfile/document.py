@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from raysweep.errors import SweepFileError
+from raysweep.errors import SweepFileError, did_you_mean
 
 Keys = tuple[str | int, ...]
 """The way to a value: the keys of mappings and indices of lists that lead there."""
@@ -82,7 +82,8 @@ def _text(path: str) -> str:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SweepFileError(f"{path}:1: cannot be read: {reason}") from error
+        near = _files_like(Path(path)) if isinstance(error, FileNotFoundError) else ""
+        raise SweepFileError(f"{path}: cannot be read: {reason}{near}") from error
     if len(data) > MAX_BYTES:
         raise SweepFileError(f"{path}:1: is {len(data):,} bytes long; a sweep file may have {MAX_BYTES:,}")
     try:
@@ -90,6 +91,10 @@ def _text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise SweepFileError(f"{path}:{line}: is not UTF-8 text ({error.reason})") from error
+
+
+def _files_like(path: Path) -> str:
+    return did_you_mean(path.name, (each.name for each in path.parent.glob("*.y*ml")))
 
 
 class _Reader:

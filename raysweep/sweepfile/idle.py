@@ -7,32 +7,50 @@ held to it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raysweep.sweepfile.document import Keys, Source
 from raysweep.sweepfile.patch import get
-from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import Trial, shadowed_values
 from raysweep.sweepfile.schema import Sweep
 
 
 def what_is_idle(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
-    """Return a problem for each value given twice, exclusion that matches nothing, and setting without effect."""
+    """Return a problem for each value given twice or replaced, idle exclusion, and setting without effect."""
     problems = list(_given_twice(sweep))
     if sweep.source.overridden:
         return problems
-    return [*problems, *_idle_exclusions(sweep), *_idle_settings(sweep, trials)]
+    return [*problems, *shadowed_values(sweep), *_idle_exclusions(sweep), *_idle_settings(sweep, trials)]
 
 
 def _given_twice(sweep: Sweep) -> Iterator[str]:
-    cases = ((("cases", name, "grid"), case.get("grid") or {}) for name, case in sweep.cases.items())
-    grids = [(("grid",), sweep.grid), *cases]
-    lists = [((*way, key), values) for way, grid in grids for key, values in grid.items()]
-    for way, values in [*lists, (("seeds",), sweep.seeds or [])]:
+    for way, values in _lists(sweep):
         first: dict[str, int] = {}
         for index, value in enumerate(values):
-            if first.setdefault(json.dumps(value, sort_keys=True, default=str), index) != index:
+            if first.setdefault(json.dumps(_with_whole_numbers(value), sort_keys=True, default=str), index) != index:
                 yield sweep.source.problem((*way, index), f"{value!r} is in the list twice; leave one out")
+
+
+def _lists(sweep: Sweep) -> Iterator[tuple[Keys, Sequence[Any]]]:
+    """Yield each list of values, and the way to it; of a zip its rows, at its first key."""
+    yield ("seeds",), sweep.seeds or []
+    whole: Mapping[str, Any] = {"grid": sweep.grid, "zip": sweep.zip}
+    for way, axes in [((), whole), *((("cases", name), case) for name, case in sweep.cases.items())]:
+        for key, values in (axes.get("grid") or {}).items():
+            yield (*way, "grid", key), values
+        if zipped := axes.get("zip"):
+            rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)]
+            yield (*way, "zip", next(iter(zipped))), rows
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Return a value whose equal numbers are written alike, 1.0 as 1."""
+    if isinstance(value, Mapping):
+        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _idle_exclusions(sweep: Sweep) -> Iterator[str]:

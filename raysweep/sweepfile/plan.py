@@ -159,7 +159,9 @@ def _configs(sweep: Sweep, rows: Sequence[_Row], problems: list[str]) -> Iterato
     base = [_Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
     for row in rows:
         for points in itertools.product(*row.axes):
-            config = _config(sweep, [*base, *row.settings, *itertools.chain.from_iterable(points)], problems)
+            # a section comes before the keys inside it, wherever the file has them
+            own = sorted([*row.settings, *itertools.chain.from_iterable(points)], key=lambda each: each.key.count("."))
+            config = _config(sweep, [*base, *own], problems)
             if config is not None:
                 yield config
 
@@ -217,6 +219,21 @@ def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
             if before != setting.way_of_key:
                 message = f"is set in {'.'.join(map(str, before[:-1]))} too; set it in one place"
                 problems.append(sweep.source.problem(setting.way_of_key, message))
+    return list(dict.fromkeys(problems))
+
+
+def shadowed_values(sweep: Sweep) -> list[str]:
+    """Return problems: values in a section of a case or an axis that a dotted key sets, too, and so always replaces."""
+    problems = []
+    for row in _rows(sweep):
+        settings = [*row.settings, *(setting for axis in row.axes for point in axis for setting in point)]
+        ways = {setting.key: setting.way_of_key for setting in settings if "." in setting.key}
+        for setting in settings:
+            for key, way in ways.items():
+                inner = key.removeprefix(f"{setting.key}.")
+                if inner != key and isinstance(setting.value, Mapping) and get(setting.value, inner) is not None:
+                    message = f"is set in {'.'.join(map(str, way[:-1]))} too, as {key}; set it in one place"
+                    problems.append(sweep.source.problem((*setting.way, *inner.split(".")), message))
     return list(dict.fromkeys(problems))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from raysweep.driver.exporters import exporting
 
 @pytest.fixture
 def run_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run, in the working directory, where exporters find modules before the real ones."""
+    """A run, in the working directory, where modules are found before the real ones."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     make_run(tmp_path, epochs=2)
     return str(tmp_path / "runs/made")
 
@@ -31,6 +33,15 @@ def test_an_exporter_that_fails_is_told_of_with_its_log_and_nothing_is_raised(ru
     log = Path(line.rpartition(" ")[2]).read_text()
     assert "export to trackio: broken on purpose; install it: pip install 'raysweep[trackio]'" in log
     assert "Traceback" not in log
+
+
+def test_a_tool_that_is_not_installed_is_told_of_at_once(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    said: list[str] = []
+    with exporting(run_path, ["trackio"], said.append) as wait:
+        assert said == ["no export to trackio, which is not installed: pip install 'raysweep[trackio]'"]
+        wait()
+    assert len(said) == 1
 
 
 def test_ctrl_c_ends_the_wait_for_an_exporter_that_hangs(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +70,9 @@ def test_a_run_exports_itself_whole_and_an_exporter_that_fails_does_not_harm_it(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.syspath_prepend(command.folder)
     (command.folder / "trackio.py").write_text("raise ImportError('broken on purpose')")  # found before the real one
-    sweep = command.sweep()
+    sweep = command.sweep("[0.1]")
     sweep.write_text(f"{sweep.read_text()}export: [trackio, mlflow]\n")
     _, err = command(sweep)
     assert "export to trackio failed, the run did not; its log: " in err

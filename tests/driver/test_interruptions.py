@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -157,18 +158,27 @@ def test_data_that_changed_since_the_run_began_is_refused_and_nothing_is_lost(co
     assert command.records("small") == before
 
 
-def test_status_counts_epochs_of_a_running_trial_that_are_not_committed_yet(command: Command) -> None:
+def test_status_counts_epochs_that_are_not_committed_yet_and_a_second_driver_is_told_who_holds_the_run(
+    command: Command,
+) -> None:
     sweep = command.sweep("[0.1]")
     process = command.start(sweep, "name=other", "epochs=100000")
-    wait_for((command.folder / "runs/other/results.parquet").exists)
-    (trial,) = json.loads(command("status", sweep, "name=other", "--json")[0])["trials"]
+    wait_for((command.folder / "runs/other/newest.json").exists)
+
+    def trial_now() -> Any:
+        return json.loads(command("status", sweep, "name=other", "--json")[0])["trials"][0]
+
+    wait_for(lambda: trial_now()["epoch"] > 0)
+    trial = trial_now()
     assert not command.records("other")
     assert trial["status"] == "running"
-    assert trial["epoch"] > 0
     assert 0 <= trial["val_acc"] <= 1
-    process.send_signal(signal.SIGINT)
+    _, err = command(sweep, "name=other", "epochs=100000", code=2)
+    assert f"process {process.pid} on" in err
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    (trial,) = json.loads(command("status", sweep, "name=other", "--json")[0])["trials"]
+    assert process.returncode == 130
+    trial = trial_now()
     assert trial["status"] == "interrupted"
     pulled = json.loads(command("pull", sweep, "name=other", "--json")[0])
     assert pulled["id"] == trial["id"]

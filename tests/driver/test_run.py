@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from run_folders import make_run
 from running import SMALL, Command, curves, wait_for
 from safetensors.torch import save as save_safetensors
 
 import raysweep
 from raysweep.halving.scores import better_of
-from raysweep.loops import loop
+from raysweep.loops import Epoch, loop
 from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import planned_record
@@ -164,7 +166,6 @@ def test_a_run_that_is_stopped_before_its_first_trial_says_so_and_begins_later(c
 
 def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(command: Command) -> None:
     sweep = command.sweep(lrs="[0.1, 0.05]")
-    command(sweep, "epochs=200", "--storage", command.folder / "whole")
     process = command.start(sweep, "epochs=200")
     wait_for(lambda: process.poll() is not None or "starts" in process.stderr.readline())  # type: ignore[union-attr]
     time.sleep(1.5)
@@ -173,12 +174,11 @@ def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(co
     assert process.returncode == 130
     assert "run the same command again" in err
     command(sweep, "epochs=200")
-    resumed = curves(command.records("small"))
-    whole = {
-        path.parent.name: json.loads(path.read_text())["record"]
-        for path in (command.folder / "whole/small/trials").glob("*/record.json")
+    undisturbed = {
+        trial.id: {"metrics": [{"epoch": epoch.number, **epoch.metrics} for epoch in epochs_of(trial)]}
+        for trial in plan_trials(load_sweep(sweep, ["epochs=200"]))
     }
-    assert resumed == curves(whole)
+    assert curves(command.records("small")) == curves(undisturbed)
 
 
 def test_a_trial_that_raises_is_retried_recorded_and_failed_while_the_others_go_on(command: Command) -> None:
@@ -215,12 +215,17 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
+def epochs_of(trial: Trial) -> Iterator[Epoch]:
+    """Train a trial in this process."""
+    data = loop().prepare(trial.config, Path())
+    return loop().train(trial.config, data, loop().conditions(trial.config, data), seed=trial.seed)
+
+
 def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
     """Train a trial for some epochs in this process, and commit each as a run does."""
-    data = loop().prepare(trial.config, Path())
-    conditions = {"workers": 1, **loop().conditions(trial.config, data)}
+    conditions = {"workers": 1, **loop().conditions(trial.config, loop().prepare(trial.config, Path()))}
     record = planned_record(trial).with_(status="running", conditions=conditions)
-    for epoch in itertools.islice(loop().train(trial.config, data, conditions, seed=trial.seed), epochs):
+    for epoch in itertools.islice(epochs_of(trial), epochs):
         record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
         best = better_of(record.best, record.metrics[-1], Objective())
         assert best
@@ -275,25 +280,30 @@ def test_trials_added_to_the_file_are_added_and_removed_ones_leave_the_ranking(c
 
 
 def test_fresh_moves_the_old_run_folder_aside(command: Command) -> None:
-    sweep = command.sweep("[0.1]")
-    command(sweep)
-    command(sweep, "--fresh")
+    make_run(command.folder, "small")
+    command(command.sweep("[0.1]"), "--fresh")
     folders = sorted(path.name for path in (command.folder / "runs").iterdir())
     assert len(folders) == 2
     assert folders[1].startswith("small.")
     assert (command.folder / "runs" / folders[1] / "resolved.yaml").exists()
+    assert len(command.records("small")) == 1
 
 
-def test_rays_own_asha_stops_trials_and_says_so(command: Command) -> None:
+def test_rays_own_asha_stops_trials_and_says_so_and_only_the_best_trial_keeps_its_weights(command: Command) -> None:
     out, _ = command(
         command.sweep("[0.1, 0.000001, 0.0000001, 0.00000001]"),
         "scheduler={name: ray_asha, grace_period: 1, eta: 2}",
         "epochs=8",
         "limits.max_concurrent=1",
+        "checkpoints.keep_best=1",
         "--json",
     )
-    statuses = {trial["status"] for trial in json.loads(out)["trials"]}
-    assert statuses == {"finished", "stopped"}
+    trials = json.loads(out)["trials"]
+    assert {trial["status"] for trial in trials} == {"finished", "stopped"}
+    kept = {path.parent.name for path in (command.folder / "runs/small/trials").glob("*/*.safetensors")}
+    assert kept == {trials[0]["id"]}
+    _, err = command("pull", command.folder / "small.yaml", "--rank", "2", code=2)
+    assert "no longer has weights" in err
 
 
 def test_more_gpus_than_any_node_has_is_said_before_anything_starts(command: Command) -> None:
@@ -338,26 +348,6 @@ def test_a_folder_that_is_not_a_run_folder_is_left_alone(command: Command) -> No
     assert [path.name for path in (command.folder / "runs/small").iterdir()] == ["thesis.txt"]
 
 
-def test_a_second_driver_is_refused_and_told_who_holds_the_run(command: Command) -> None:
-    sweep = command.sweep("[0.1]")
-    process = command.start(sweep, "epochs=2000")
-    wait_for((command.folder / "runs/small/.lease").exists)
-    wait_for(lambda: (command.folder / "runs/small/.lease").read_text() != "")
-    _, err = command(sweep, "epochs=2000", code=2)
-    assert f"process {process.pid} on" in err
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-
-
-def test_a_network_that_cannot_take_the_images_ends_with_exit_2_and_the_least_size(command: Command) -> None:
-    sweep = command.folder / "small.yaml"
-    sweep.write_text(SMALL.format(lrs="[0.1]", model="torchvision/alexnet").replace("model.width: [4], ", ""))
-    _, err = command(sweep, code=2)
-    assert "alexnet" in err
-    assert "the least that works" in err
-
-
 @pytest.mark.long
 def test_two_trials_on_20_classes_of_tiny_imagenet_train_and_finish(command: Command, shared: Path) -> None:
     sweep = command.folder / "tiny.yaml"
@@ -375,13 +365,3 @@ grid: {{lr: [0.1, 0.02]}}
     trials = json.loads(command(sweep, "--json")[0])["trials"]
     assert [trial["status"] for trial in trials] == ["finished", "finished"]
     assert max(trial["val_acc"] for trial in trials) > 1 / 20
-
-
-def test_only_the_best_trials_keep_their_weights(command: Command) -> None:
-    out, _ = command(command.sweep("[0.1, 0.05, 0.01]"), "checkpoints.keep_best=1", "--json")
-    best, *others = (trial["id"] for trial in json.loads(out)["trials"])
-    kept = {path.parent.name for path in (command.folder / "runs/small/trials").glob("*/*.safetensors")}
-    assert kept == {best}
-    assert len(others) == 2
-    _, err = command("pull", command.folder / "small.yaml", "--rank", "2", code=2)
-    assert "no longer has weights" in err

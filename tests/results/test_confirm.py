@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,8 @@ def test_a_clear_winner_is_called_one_and_equals_are_not(tmp_path: Path) -> None
     who, than, chosen_on = judgement.sentences
     assert who.startswith("Winner: lr 0.4, 89.")
     assert than == "It is clearly better than the 3 other configs."
+    assert repr(judgement) == "<Judgement of 4 configs: winner lr 0.4>"
+    assert re.fullmatch(r"<Verdict: config 0, clear, 0\.89\d+ \(0\.\d+ to 0\.\d+\)>", repr(judgement.verdict))
     assert chosen_on == (
         "Epochs, settings and winner were chosen on the same 1,000 validation images; there are no test images."
     )
@@ -166,6 +169,7 @@ def test_with_one_seed_each_it_is_said_that_it_cannot_be_known_and_how_to_find_o
     judgement = judgement_of(race.result(), "made.yaml")
     assert judgement
     assert judgement.verdict is None
+    assert repr(judgement).endswith(" configs: winner unknown, one seed each>")
     assert "cannot be known" in judgement.sentences[0]
     assert judgement.sentences[0].endswith("To find out: python -m raysweep confirm made.yaml")
 

@@ -40,6 +40,19 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
         ),
         ("base: {epochs: 3, lr_schedule: {warmup_epochs: 3}}", "the warm-up of 3 epochs takes all of the training's 3"),
         ("grid:\n  lr:\n  - 1\n  - 1", "s.yaml:5: grid.lr.1: 1 is in the list twice"),
+        ("grid: {lr: [1, 0.1, 1.0]}", "s.yaml:2: grid.lr.2: 1.0 is in the list twice"),
+        (
+            "zip:\n  lr: [1, 0.1, 1.0]\n  epochs: [3, 3, 3]",
+            "s.yaml:3: zip.lr.2: {'lr': 1.0, 'epochs': 3} is in the list twice",
+        ),
+        (
+            "cases: {a: {model: {width: 8}}}\ngrid: {model.width: [4, 16]}",
+            "s.yaml:2: cases.a.model.width: is set in grid too, as model.width; set it in one place",
+        ),
+        (
+            "grid:\n  model:\n  - resnet34\n  - {name: resnet18, width: 4}\n  model.width: [8, 16]",
+            "s.yaml:5: grid.model.1.width: is set in grid too, as model.width; set it in one place",
+        ),
         ("cases: {a: {grid: {model: [resnet18, resnet18]}}}", "s.yaml:2: cases.a.grid.model.1: 'resnet18' is in the"),
         ("seeds: [0, 1, 0]", "s.yaml:2: seeds.2: 0 is in the list twice"),
         ("storage: s3://", "s.yaml:2: storage: got 's3://', which names no bucket: s3://bucket/folder"),

@@ -98,6 +98,14 @@ def test_a_dotted_key_keeps_the_rest_of_its_section() -> None:
     assert (trial.config.data.name, trial.config.data.classes) == ("synthetic", 4)
 
 
+def test_a_section_keeps_the_keys_inside_it_that_vary_whichever_the_file_has_first() -> None:
+    grid = {"model": ["resnet18", "resnet34"], "model.width": [4, 8]}
+    turned = {key: grid[key] for key in reversed(grid)}
+    assert sorted(ids(grid=grid)) == sorted(ids(grid=turned))
+    cases = {"narrow": {"model.width": 4}, "wide": {"model.width": 8}}
+    assert sorted(ids(cases=cases, grid={"model": grid["model"]})) == sorted(ids(grid=grid))
+
+
 def test_a_mapping_without_name_keeps_the_rest_of_its_section() -> None:
     (trial,) = plan(base={"data": "synthetic"}, cases={"a": {"data": {"classes": 4}}})
     assert (trial.config.data.name, trial.config.data.classes) == ("synthetic", 4)

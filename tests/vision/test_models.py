@@ -12,6 +12,7 @@ from torch import nn
 
 from raysweep.cli import main
 from raysweep.errors import UserError
+from raysweep.loops import loop
 from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
 from raysweep.vision.data import open_data
 from raysweep.vision.loop import train
@@ -193,8 +194,6 @@ def test_contributings_own_network_can_be_listed_planned_and_trained(tmp_path, m
     assert last.metrics["val_acc"] > 1.5 / 10
 
 
-@pytest.mark.slow
-@pytest.mark.ray
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -203,11 +202,21 @@ def test_contributings_own_network_can_be_listed_planned_and_trained(tmp_path, m
         ("torchvision/vit_b_16", "Expected 224"),
     ],
 )
-def test_torchvisions_are_checked_when_a_run_starts_before_anything_is_trained(command, name, message):
+def test_a_torchvision_network_that_is_unknown_or_cannot_take_the_images_is_refused(name, message):
+    config = TrialConfig.model_validate({"data": {"name": "synthetic", "image_size": 8}, "epochs": 1, "model": name})
+    arrays = loop().prepare(config, Path())
+    with pytest.raises(UserError) as caught:
+        loop().check([config], arrays, "cpu")
+    assert message in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_networks_are_checked_when_a_run_starts_before_anything_is_trained(command):
     sweep = command.sweep("[0.1]")
     sweep.write_text(sweep.read_text().replace("model.width: [4], ", ""))
-    plan = json.loads(command("plan", sweep, f"model={name}", "--json")[0])
+    plan = json.loads(command("plan", sweep, "model=torchvision/alexnet", "--json")[0])
     assert len(plan["trials"]) == 1
-    _, err = command(sweep, f"model={name}", code=2)
-    assert message in err
+    _, err = command(sweep, "model=torchvision/alexnet", code=2)
+    assert "the least that works is 63" in err
     assert not command.records("small")

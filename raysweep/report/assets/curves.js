@@ -124,7 +124,7 @@ function curveChart(host, height, wanted, readout) {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     for (const line of lines) if (line.trial === choice.lit && lines.length > 1) stroke(u, line);
-    for (const line of lines) if (line.kind === "val" && now.picture.percent && (line.colour !== null || line.trial === choice.lit)) marks(u, line);
+    for (const line of lines) if (line.kind === now.kinds[0] && now.picture.percent && (line.colour !== null || line.trial === choice.lit)) marks(u, line);
     ctx.restore();
   }
 
@@ -147,6 +147,7 @@ function curveChart(host, height, wanted, readout) {
 
   function marks(u, line) {
     const { ctx } = u, size = 5 * devicePixelRatio;
+    ctx.setLineDash([]);
     ctx.lineWidth = 2 * devicePixelRatio;
     ctx.strokeStyle = ctx.fillStyle = line.colour ?? palette.text;
     for (const [kind, epoch] of data.marks[line.trial] ?? []) {

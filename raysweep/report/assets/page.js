@@ -28,8 +28,16 @@ one("#reset").addEventListener("click", () => {
   tell("lit");
 });
 
+// Returns a search that finds something in this sweep.
+function example() {
+  const axis = axes.find((each) => each.number && each.ticks.length && each.steps) ?? axes[0];
+  const texts = axis.key === "score" ? [] : column(axis.key).texts;
+  return texts.length ? `${axis.label}=${texts[0]}` : data.trials.id[0];
+}
+
 views.push({
   data() {
+    search.placeholder = example();
     const different = [...new Set(column("status").texts)];
     status.replaceChildren(make("option", { value: "", textContent: "any" }), ...different.map((text) => make("option", { value: text, textContent: text })));
     status.value = choice.status;
@@ -38,7 +46,10 @@ views.push({
     colour.value = choice.colour;
   },
   shown() {
-    one("#shown").textContent = `${shown.length} of ${count()} trials`;
+    const none = shown.length || !choice.words ? "" : `: a row has words or values such as ${example()}`;
+    one("#shown").textContent = `${shown.length} of ${count()} trials${none}`;
+    const isShown = new Set(shown.map(String));
+    for (const row of all("#configs tbody tr")) row.classList.toggle("gone", !row.dataset.trials.split(" ").some((trial) => isShown.has(trial)));
   },
 });
 

@@ -42,6 +42,7 @@ const followRun = (takeOver) => {
     const heads = [...(now.settings.length ? now.settings : ["trial"]), ...(now.is_repeated ? ["seed"] : []), "epoch", `${now.metric} now`, "best"];
     document.querySelector("#now thead").replaceChildren(line(heads, "th"));
     document.querySelector("#now tbody").replaceChildren(...rows.map((row) => line(cells(row, now.is_repeated))));
+    part("scroll").style.minHeight = `${part("scroll").offsetHeight}px`; // so that the report below does not jump
   }
 
   async function ask() {

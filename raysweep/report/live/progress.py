@@ -139,7 +139,7 @@ class Progress:
             "settings": self._labels,
             "is_repeated": len({record.seed for record in self._plan}) > 1,
             "running": [self._for_people(row) for row in rows if row["status"] == "running"],
-            "over": [self._for_people(row) for row in rows if row["status"] != "running" and self._is_just_over(row)],
+            "over": [self._for_people(row) for row in self._just_over(rows)],
             "best": self._best(rows),
         }
 
@@ -159,9 +159,11 @@ class Progress:
             row = {"status": tail.status, "epoch": last, "score": best(scores, default=None), "now": now}
         return {**row, "record": record}
 
-    def _is_just_over(self, row: Mapping[str, Any]) -> bool:
-        since = self._over_at.get(row["record"].id, 0.0)
-        return time.monotonic() - since < SHOWN_AFTER_S
+    def _just_over(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the trials that trained until some seconds ago, the last one first."""
+        since = time.monotonic() - SHOWN_AFTER_S
+        found = [row for row in rows if row["status"] != "running" and self._over_at.get(row["record"].id, 0.0) > since]
+        return sorted(found, key=lambda row: -self._over_at[row["record"].id])
 
     def _best(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         assert self.resolved

@@ -473,5 +473,7 @@ def test_a_followed_run_shows_epochs_soon_and_its_records_are_left_alone(
             time.sleep(1.5)  # in which the report is made anew
             of_others = [path for path in server.requests if "/trials/" in path and running.id not in path]
             assert of_others == []
-            assert len(server.requests) < 40
+            assert (
+                len(server.requests) < 60
+            )  # with a quarter of them the driver's, whose claim counts up twice a second
         wait_for(lambda now: now["state"] == "not running", 5)

@@ -20,8 +20,9 @@ from raysweep.sweepfile.named import Named
 LOOK_EVERY_S = 0.5
 LOOK_WHILE_STILL_EVERY_S = 2.0
 """How often to look at an object store while no driver is there: each look is a request that somebody pays."""
-REPORT_EVERY_S, REPORT_SHARE = 0.5, 0.25
-"""How often the report is made at most, and the share of a core that it may take."""
+REPORT_EVERY_S, REPORT_FROM_AFAR_EVERY_S, REPORT_SHARE = 0.5, 2.0, 0.25
+"""How often the report is made at most, from an object store, where that takes ten requests, less often; and the share
+of a core that it may take."""
 
 
 class Follower:
@@ -91,12 +92,13 @@ class Follower:
     # -- the report
 
     def _make_reports(self) -> None:
+        every_s = REPORT_EVERY_S if self._folder.files.local is not None else REPORT_FROM_AFAR_EVERY_S
         while self._news.wait() and not self._over.is_set():
             self._news.clear()
             began = time.thread_time()
             self._make_report()
             took = time.thread_time() - began
-            self._over.wait(max(REPORT_EVERY_S, took / REPORT_SHARE - took))
+            self._over.wait(max(every_s, took / REPORT_SHARE - took))
 
     def _make_report(self) -> None:
         changed = self._progress.take_changed()

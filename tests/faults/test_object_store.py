@@ -462,6 +462,10 @@ def test_a_followed_run_shows_epochs_soon_and_its_records_are_left_alone(
         wait_for(lambda now: now["state"] == "not running", 1)
         with folder.lease():
             wait_for(lambda now: now["state"] == "running" and follower.reports, 10)
+            before = -1
+            while before != len(of_trials := [path for path in server.requests if "/trials/" in path]):
+                before = len(of_trials)  # all records are read, and once more since there is a driver now
+                time.sleep(1)
             server.requests.clear()
             for epoch in (5, 6):
                 write_newest(folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:epoch], 1)})

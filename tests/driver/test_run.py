@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from raysweep.halving.scores import better_of
 from raysweep.loops import Epoch, loop
 from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
+from raysweep.store.newest import read_newest
 from raysweep.store.record import planned_record
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.sweepfile import load_sweep
@@ -166,17 +166,17 @@ def test_a_run_that_is_stopped_before_its_first_trial_says_so_and_begins_later(c
 
 def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(command: Command) -> None:
     sweep = command.sweep(lrs="[0.1, 0.05]")
-    process = command.start(sweep, "epochs=200")
-    wait_for(lambda: process.poll() is not None or "starts" in process.stderr.readline())  # type: ignore[union-attr]
-    time.sleep(1.5)
+    process = command.start(sweep, "epochs=100")
+    folder = RunFolder(str(command.folder / "runs"), "small")
+    wait_for(lambda: process.poll() is not None or any(tail.rows for tail in read_newest(folder).values()))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command again" in err
-    command(sweep, "epochs=200")
+    command(sweep, "epochs=100")
     undisturbed = {
         trial.id: {"metrics": [{"epoch": epoch.number, **epoch.metrics} for epoch in epochs_of(trial)]}
-        for trial in plan_trials(load_sweep(sweep, ["epochs=200"]))
+        for trial in plan_trials(load_sweep(sweep, ["epochs=100"]))
     }
     assert curves(command.records("small")) == curves(undisturbed)
 

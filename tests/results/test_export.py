@@ -84,7 +84,11 @@ READ: dict[str, Callable[[Path], list[tuple[str, str, int]]]] = {
     "wandb": wandb_rows,
     "trackio": trackio_rows,
 }
-BEGUN = {"mlflow": "mlflow.db", "wandb": "wandb/offline-run-*/files", "trackio": "trackio/made.db"}
+BEGUN = {
+    "mlflow": "mlflow.db",
+    "wandb": "wandb/raysweep-unfinished-*/wandb/offline-run-*/files",
+    "trackio": "trackio/made.db",
+}
 """What is there once an export has begun to write."""
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from raysweep.sweepfile.document import Keys, Source
 from raysweep.sweepfile.patch import get
-from raysweep.sweepfile.plan import Trial, shadowed_values
+from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.replaced import replaced_values
 from raysweep.sweepfile.schema import Sweep
 
 
@@ -21,7 +22,7 @@ def what_is_idle(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
     problems = list(_given_twice(sweep))
     if sweep.source.overridden:
         return problems
-    return [*problems, *shadowed_values(sweep), *_idle_exclusions(sweep), *_idle_settings(sweep, trials)]
+    return [*problems, *replaced_values(sweep), *_idle_exclusions(sweep), *_idle_settings(sweep, trials)]
 
 
 def _given_twice(sweep: Sweep) -> Iterator[str]:

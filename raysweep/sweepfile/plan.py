@@ -90,7 +90,7 @@ def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """A key, its value, and where the file sets it."""
 
     key: str
@@ -99,24 +99,24 @@ class _Setting:
 
     @property
     def way_of_key(self) -> Keys:
-        """The way to the key: on an axis, `way` is that of one value in its list."""
-        return self.way[:-1] if isinstance(self.way[-1], int) else self.way
+        """The way to the key: on an axis, `way` goes on to one value in its list."""
+        return self.way[: len(self.way) - self.way[::-1].index(self.key)]
 
 
-Axis = list[list[_Setting]]
+Axis = list[list[Setting]]
 """The points of an axis, each with the keys that it sets together."""
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A case, or the whole sweep if it has no cases: its own settings, and its axes."""
 
-    settings: list[_Setting]
+    settings: list[Setting]
     axes: list[Axis]
 
 
 def _expand(sweep: Sweep) -> list[Trial]:
-    rows = _rows(sweep)
+    rows = rows_of(sweep, _random_axis(sweep))
     if twice := _twice_set(sweep, rows):
         raise SweepFileError(*twice, *_exclude_problems(sweep))
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
@@ -149,14 +149,14 @@ def _expand(sweep: Sweep) -> list[Trial]:
     return list(trials.values())
 
 
-def _varied_keys(rows: Sequence[_Row]) -> list[str]:
+def _varied_keys(rows: Sequence[Row]) -> list[str]:
     axes = [axis for row in rows for axis in row.axes if len(axis) > 1]
     varied = {setting.key for axis in axes for point in axis for setting in point}
     return sorted(varied.union(setting.key for row in rows for setting in row.settings))
 
 
-def _configs(sweep: Sweep, rows: Sequence[_Row], problems: list[str]) -> Iterator[LoopConfig]:
-    base = [_Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
+def _configs(sweep: Sweep, rows: Sequence[Row], problems: list[str]) -> Iterator[LoopConfig]:
+    base = settings_of_base(sweep)
     for row in rows:
         for points in itertools.product(*row.axes):
             # a section comes before the keys inside it, wherever the file has them
@@ -166,17 +166,23 @@ def _configs(sweep: Sweep, rows: Sequence[_Row], problems: list[str]) -> Iterato
                 yield config
 
 
-def _rows(sweep: Sweep) -> list[_Row]:
-    shared = [*_axes(sweep.grid, sweep.zip, ()), *_random_axis(sweep)]
+def settings_of_base(sweep: Sweep) -> list[Setting]:
+    """Return what every trial starts from."""
+    return [Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
+
+
+def rows_of(sweep: Sweep, drawn: Sequence[Axis]) -> list[Row]:
+    """Return a sweep's rows, with `drawn` for the axes of `random`; raise SweepFileError if a case's axes are wrong."""
+    shared = [*_axes(sweep.grid, sweep.zip, ()), *drawn]
     if not sweep.cases:
-        return [_Row([], shared)]
+        return [Row([], shared)]
     rows, problems = [], []
     for name, case in sweep.cases.items():
         way = ("cases", name)
-        settings = [_Setting(key, value, (*way, key)) for key, value in case.items() if key not in ("grid", "zip")]
+        settings = [Setting(key, value, (*way, key)) for key, value in case.items() if key not in ("grid", "zip")]
         try:
             own = CaseAxes.model_validate({kind: case[kind] for kind in ("grid", "zip") if kind in case})
-            rows.append(_Row(settings, [*_axes(own.grid, own.zip, way), *shared]))
+            rows.append(Row(settings, [*_axes(own.grid, own.zip, way), *shared]))
         except ValidationError as error:
             faults = describe_errors(error, CaseAxes, case)
             problems += [sweep.source.problem((*way, *inside), message) for inside, message in faults]
@@ -193,7 +199,7 @@ def _axes(grid: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]], way: K
 
 def _axis(lists: Mapping[str, list[Any]], way: Keys) -> Axis:
     rows = enumerate(zip(*lists.values(), strict=True))
-    return [[_Setting(key, value, (*way, key, i)) for key, value in zip(lists, row, strict=True)] for i, row in rows]
+    return [[Setting(key, value, (*way, key, i)) for key, value in zip(lists, row, strict=True)] for i, row in rows]
 
 
 def _random_axis(sweep: Sweep) -> list[Axis]:
@@ -203,13 +209,13 @@ def _random_axis(sweep: Sweep) -> list[Axis]:
         message = f"is more than limits.trials, {sweep.limits.trials:,}"
         raise SweepFileError(sweep.source.problem(("random", "samples"), message))
     axis = [
-        [_Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
+        [Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
         for i in range(samples)
     ]
     return [axis] if axis else []
 
 
-def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
+def _twice_set(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     """Return problems: keys set by two axes of a row, or by a case and an axis, of which one would silently win."""
     problems = []
     for row in rows:
@@ -219,21 +225,6 @@ def _twice_set(sweep: Sweep, rows: Sequence[_Row]) -> list[str]:
             if before != setting.way_of_key:
                 message = f"is set in {'.'.join(map(str, before[:-1]))} too; set it in one place"
                 problems.append(sweep.source.problem(setting.way_of_key, message))
-    return list(dict.fromkeys(problems))
-
-
-def shadowed_values(sweep: Sweep) -> list[str]:
-    """Return problems: values in a section of a case or an axis that a dotted key sets, too, and so always replaces."""
-    problems = []
-    for row in _rows(sweep):
-        settings = [*row.settings, *(setting for axis in row.axes for point in axis for setting in point)]
-        ways = {setting.key: setting.way_of_key for setting in settings if "." in setting.key}
-        for setting in settings:
-            for key, way in ways.items():
-                inner = key.removeprefix(f"{setting.key}.")
-                if inner != key and isinstance(setting.value, Mapping) and get(setting.value, inner) is not None:
-                    message = f"is set in {'.'.join(map(str, way[:-1]))} too, as {key}; set it in one place"
-                    problems.append(sweep.source.problem((*setting.way, *inner.split(".")), message))
     return list(dict.fromkeys(problems))
 
 
@@ -269,7 +260,7 @@ def _draw(draw: Draw, seed: str) -> Any:
     return float(f"{generator.uniform(*draw.uniform):.6g}")
 
 
-def _config(sweep: Sweep, settings: Sequence[_Setting], problems: list[str]) -> LoopConfig | None:
+def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> LoopConfig | None:
     """Merge settings into a config; its faults go to `problems`, each with the place that set the value."""
     merged: dict[str, Any] = {}
     for setting in settings:
@@ -291,7 +282,7 @@ def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
 
 
-def _way_in_file(settings: Sequence[_Setting], way: Keys, message: str) -> Keys:
+def _way_in_file(settings: Sequence[Setting], way: Keys, message: str) -> Keys:
     """Find the last setting of a config's value, or of a mapping that holds it."""
     dotted = ".".join(map(str, way))
     for setting in reversed(settings):

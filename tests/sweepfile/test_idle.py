@@ -47,11 +47,29 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
         ),
         (
             "cases: {a: {model: {width: 8}}}\ngrid: {model.width: [4, 16]}",
-            "s.yaml:2: cases.a.model.width: is set in grid too, as model.width; set it in one place",
+            "s.yaml:2: cases.a.model.width: reaches no trial: it is replaced by grid.model.width; set it in one place",
         ),
         (
             "grid:\n  model:\n  - resnet34\n  - {name: resnet18, width: 4}\n  model.width: [8, 16]",
-            "s.yaml:5: grid.model.1.width: is set in grid too, as model.width; set it in one place",
+            "s.yaml:5: grid.model.1.width: reaches no trial: it is replaced by grid.model.width; set it in one place",
+        ),
+        (
+            "base: {optimizer.weight_decay: 0.01}\ngrid: {optimizer: [sgd, adamw]}",
+            "s.yaml:2: base.optimizer.weight_decay: reaches no trial: its whole section is replaced by grid.optimizer; "
+            "set it there, or write optimizer.name, which keeps it",
+        ),
+        (
+            "base:\n  model: {name: resnet18, width: 16}\ncases: {a: {model: resnet34}, b: {model: resnet50}}",
+            "s.yaml:3: base.model.width: reaches no trial: its whole section is replaced by cases.a.model, cases.b.model;",
+        ),
+        (
+            "base: {optimizer.momentum: 0.5, optimizer: sgd}",
+            "base.optimizer.momentum: reaches no trial: its whole section is replaced by base.optimizer",
+        ),
+        (
+            "random:\n  samples: 1\n  model.width: {int: [4, 8]}\n  model:\n    choice:\n    - resnet34\n"
+            "    - {name: resnet18, width: 4}",
+            "s.yaml:8: random.model.choice.1.width: reaches no trial: it is replaced by random.model.width",
         ),
         ("cases: {a: {grid: {model: [resnet18, resnet18]}}}", "s.yaml:2: cases.a.grid.model.1: 'resnet18' is in the"),
         ("seeds: [0, 1, 0]", "s.yaml:2: seeds.2: 0 is in the list twice"),
@@ -63,6 +81,23 @@ def test_what_would_change_nothing_is_an_error(text: str, message: str) -> None:
         load(text)
     (problem,) = caught.value.problems
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid: {optimizer: [sgd, {name: sgd, weight_decay: 0.01}]}\n"
+        "cases: {x: {optimizer.weight_decay: 0.5}, y: {lr: 0.3}}",
+        "base: {optimizer.weight_decay: 0.01}\ngrid: {optimizer.name: [sgd, adamw]}",
+        "base: {optimizer.weight_decay: 0.01}\ncases: {x: {optimizer: adamw}, y: {lr: 0.3}}",
+        "base: {model: {name: resnet18, width: 8}}\n"
+        "grid: {model: [{name: resnet18, width: 4}, {name: resnet34, width: 8}]}",
+        "base: {model: resnet18, augment: none, lr: 1}\ngrid: {model: [{width: 4}, {width: 8}], lr: [1, 2]}",
+        "base: {augment: none}\ngrid: {augment: [[{flip: {p: 0.5}}], none]}",
+    ],
+)
+def test_a_value_that_some_trial_gets_and_a_default_of_base_are_no_faults(text: str) -> None:
+    assert load(text)
 
 
 def test_a_quick_try_with_fewer_epochs_may_end_before_the_milestones() -> None:

@@ -25,10 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = Context.of(arguments).folder
     try:
-        if arguments.live:
-            sweep = follow(folder, [arguments.to], lambda line: say(line, stderr=True))
-        else:
-            sweep = export(folder, [arguments.to])
+        sweep = (follow if arguments.live else export)(folder, arguments.to, lambda line: say(line, stderr=True))
     except KeyboardInterrupt:
         say("stopped; the same command goes on", stderr=True)
         return Interrupted.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,19 +45,49 @@ def test_a_tool_that_is_not_installed_is_told_of_at_once(run_path: str, monkeypa
     assert len(said) == 1
 
 
-def test_ctrl_c_ends_the_wait_for_an_exporter_that_hangs(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+HANGS = "import time; time.sleep(600)"
+
+
+def test_ctrl_c_ends_the_wait_for_all_exporters_that_hang(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporters, "SAY_AFTER_S", 0.1)
-    Path("trackio.py").write_text("import time; time.sleep(600)")
+    for tool in ("trackio", "mlflow"):
+        Path(f"{tool}.py").write_text(HANGS)
     said: list[str] = []
 
     def say(line: str) -> None:
         said.append(line)
-        if line.startswith("waiting for the export to trackio"):
+        if line.startswith("waiting for the export to trackio and mlflow"):
             signal.raise_signal(signal.SIGINT)
 
-    with exporting(run_path, ["trackio"], say) as wait:
+    with exporting(run_path, ["trackio", "mlflow"], say) as wait:
         wait()
-    assert said[1:] == ["export to trackio ended before it was whole; `raysweep export` does the rest"]
+    assert said[1:] == ["export to trackio and mlflow ended before it was whole; `raysweep export` does the rest"]
+
+
+def test_exporters_that_hang_share_one_deadline(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters, "SAY_AFTER_S", 0.1)
+    monkeypatch.setattr(exporters, "WAIT_S", 2.0)
+    for tool in ("trackio", "mlflow"):
+        Path(f"{tool}.py").write_text(HANGS)
+    said: list[str] = []
+    with exporting(run_path, ["trackio", "mlflow"], said.append) as wait:
+        began = time.monotonic()
+        wait()
+        took = time.monotonic() - began
+    assert took < 3.5
+    assert said[0] == "waiting for the export to trackio and mlflow, 2 s at most; Ctrl-C ends it"
+    assert [line.partition(";")[0] for line in said[1:]] == [
+        "export to trackio took more than 2 s for its last pass and was ended",
+        "export to mlflow took more than 2 s for its last pass and was ended",
+    ]
+
+
+def test_a_folder_of_a_tools_name_is_not_the_tool(run_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
+    said: list[str] = []
+    with exporting(run_path, ["wandb"], said.append):
+        assert said == ["no export to wandb, which is not installed: pip install 'raysweep[wandb]'"]
 
 
 @pytest.mark.slow

@@ -7,16 +7,22 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 from run_folders import make_run, mixed
 from running import wait_for
 
 from raysweep.cli import main
-from raysweep.store import Record
+from raysweep.results.export import tools
+from raysweep.store import Record, RunFolder
 
 EPOCHS = 6
 
@@ -143,3 +149,55 @@ def test_a_missing_package_is_one_line_that_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "trackio", None)
     assert main(["export", run_folder, "--to", "trackio"]) == 2
     assert "pip install 'raysweep[trackio]'" in capsys.readouterr().err
+
+
+class Fake:
+    """Takes the place of a tool and of the module that exports to it; its first export hangs until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+        self.begun, self.may_go_on, self.count = Event(), Event(), 0
+        for name in (tool, f"raysweep.results.export.{tool}"):
+            monkeypatch.setitem(sys.modules, name, cast(ModuleType, SimpleNamespace(export=self.export)))
+
+    def export(self, sweep: object) -> None:
+        self.count += 1
+        self.begun.set()
+        assert self.may_go_on.wait(30)
+
+
+def test_an_export_that_hangs_holds_up_those_to_its_own_tool_alone_and_they_say_so(
+    run_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(str(tmp_path / "runs"), "made")
+    hangs, works = Fake(monkeypatch, "wandb"), Fake(monkeypatch, "mlflow")
+    works.may_go_on.set()
+    waits, said = Event(), []
+
+    def say(line: str) -> None:
+        said.append(line)
+        waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            first = pool.submit(tools.export, folder, "wandb", say)
+            assert hangs.begun.wait(30)
+            tools.export(folder, "mlflow", say)
+            assert (works.count, said) == (1, [])
+            second = pool.submit(tools.export, folder, "wandb", say)
+            assert waits.wait(30)
+            assert (said, hangs.count) == (["made: waiting for another process that exports it to wandb"], 1)
+        finally:
+            hangs.may_go_on.set()
+        assert first.result() == second.result()
+    assert hangs.count == 2
+
+
+def test_a_lock_that_cannot_be_opened_is_one_sentence(
+    run_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Fake(monkeypatch, "trackio")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "locks"))
+    (tmp_path / "locks").write_text("a file where a folder must be")
+    assert main(["export", run_folder, "--to", "trackio"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("export needs this file, for its lock: Not a directory; delete it, or set TMPDIR")

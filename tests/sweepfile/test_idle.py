@@ -60,7 +60,7 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
         ),
         (
             "base:\n  model: {name: resnet18, width: 16}\ncases: {a: {model: resnet34}, b: {model: resnet50}}",
-            "s.yaml:3: base.model.width: reaches no trial: its whole section is replaced by cases.a.model, cases.b.model;",
+            "base.model.width: reaches no trial: its whole section is replaced by cases.a.model, cases.b.model",
         ),
         (
             "base: {optimizer.momentum: 0.5, optimizer: sgd}",

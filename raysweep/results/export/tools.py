@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import importlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from raysweep.errors import StorageError, UserError
 from raysweep.results.export.exported import ExportedSweep, exported
@@ -22,26 +24,27 @@ TOOLS = ("mlflow", "wandb", "trackio")
 LOOK_EVERY_S = 5.0
 
 
-def export(folder: RunFolder, tools: Sequence[str]) -> ExportedSweep:
-    """Export a run as it is now; what is exported already stays as it is.
+def export(folder: RunFolder, tool: str, say: Callable[[str], None]) -> ExportedSweep:
+    """Export a run as it is now; what is exported already stays as it is. `say` that another export is waited for.
 
     Raises:
-        UserError: a tool's package is missing.
+        UserError: the tool's package is missing.
         StorageError: the folder is not a run folder.
     """
-    return _export_to(folder, [_exporter(tool) for tool in tools])
+    return _export_alone(folder, tool, _exporter(tool), say)
 
 
-def follow(folder: RunFolder, tools: Sequence[str], say: Callable[[str], None]) -> ExportedSweep:
+def follow(folder: RunFolder, tool: str, say: Callable[[str], None]) -> ExportedSweep:
     """Export a run until it ends, its last pass included; a fault of its storage is said and tried again.
 
     Raises:
-        UserError: a tool's package is missing.
+        UserError: the tool's package is missing.
     """
-    exporters = [_exporter(tool) for tool in tools]
+    exporter = _exporter(tool)
+    say_once = functools.cache(say)
     while True:
         try:
-            sweep = _export_to(folder, exporters)
+            sweep = _export_alone(folder, tool, exporter, say_once)
             if not sweep.is_driven:
                 return sweep
         except StorageError as error:
@@ -49,25 +52,38 @@ def follow(folder: RunFolder, tools: Sequence[str], say: Callable[[str], None]) 
         time.sleep(LOOK_EVERY_S)
 
 
-def _export_to(folder: RunFolder, exporters: Sequence[Callable[[ExportedSweep], None]]) -> ExportedSweep:
-    with _alone(folder):
+def _export_alone(
+    folder: RunFolder, tool: str, exporter: Callable[[ExportedSweep], None], say: Callable[[str], None]
+) -> ExportedSweep:
+    with _alone(folder, tool, say):
         sweep = exported(read_results(folder, live=True, lenient=True))
-        for exporter in exporters:
-            exporter(sweep)
+        exporter(sweep)
     return sweep
 
 
 @contextmanager
-def _alone(folder: RunFolder) -> Iterator[None]:
-    """Wait until no other process on this machine exports this run: two at once would each make its runs.
+def _alone(folder: RunFolder, tool: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process of this user here exports this run to this tool: two would each make its runs.
 
     They meet where a killed run is gone on with at once, and when a run that exports itself is exported by hand.
     """
     name = hashlib.sha256(folder.path.encode()).hexdigest()[:20]
-    path = Path(tempfile.gettempdir(), f"raysweep-export-{os.getuid()}-{name}.lock")
-    with open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    path = Path(tempfile.gettempdir(), f"raysweep-export-{os.getuid()}-{name}-{tool}.lock")
+    with _open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{folder.name}: waiting for another process that exports it to {tool}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600))
+    except OSError as error:
+        message = f"{path}: export needs this file, for its lock: {error.strerror}; delete it, or set TMPDIR"
+        raise UserError(message) from error
 
 
 def _exporter(tool: str) -> Callable[[ExportedSweep], None]:

@@ -6,7 +6,7 @@ What ends a command, and the exit code each ends with:
   + DataError              in the images or labels
   + StorageError           in the run folder or where it lies
   + ClusterError           the cluster cannot run the sweep
-    + TokenError           it asks for a token that we do not have
+    + TokenError           it does not take our token, or we have none
 * LimitReached (3)         a limit of the sweep file is spent; the state is safe
 * Interrupted (130)        Ctrl-C or SIGTERM; the state is safe
 * OutOfMemory (2)          a network does not fit the device; a trial is tried again after it
@@ -53,18 +53,19 @@ class ClusterError(UserError):
 
 
 class TokenError(ClusterError):
-    """The cluster at `address` lacks its token; `answer` is what Ray says of it, `place` where the token is kept."""
+    """The cluster at `address` does not take our token: `answer` is what Ray says, `place` where the token is kept."""
 
     def __init__(self, address: str, answer: str, place: str) -> None:
         mode = "" if place.startswith("$") else ", mode 600"
         super().__init__(
-            f"--address {address}: this needs the cluster's authentication token ({_first_sentence(answer)}); "
+            f"--address {address}: the cluster does not take our authentication token ({_first_sentence(answer)}); "
             f"{place} here must be the cluster's own{mode}, and RAY_AUTH_MODE=token exported"
         )
 
 
 def _first_sentence(text: str) -> str:
-    return text.strip().splitlines()[0].split(". ")[0].rstrip(".")
+    lines = text.strip().splitlines() or ["it does not say why"]
+    return lines[0].split(". ")[0].rstrip(".")
 
 
 class LimitReached(RaysweepError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def token_place() -> str:
     """Return in words where Ray looks for the token on this machine."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "$RAY_AUTH_TOKEN"
-    return str(token_file()).replace(str(Path.home()), "~", 1)
+    path, home = token_file(), Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def is_token_asked_for() -> bool:
@@ -39,30 +41,44 @@ def is_token_asked_for() -> bool:
 def knock(address: str) -> None:
     """Ask the cluster at HOST:PORT or `auto` whether it lets this process in, before Ray connects.
 
-    What else is wrong, or cannot be asked of this version of Ray, shows when it connects.
+    What else is wrong, or cannot be asked of this version of Ray, shows when it connects. A head that is slow to answer
+    is left to Ray, too, which waits longer for it.
 
     Raises:
         TokenError: it refuses what this process has for a token.
-        ClusterError: nothing answers there.
+        ClusterError: nothing listens there, or no such host is known.
     """
     import grpc
     from ray.exceptions import AuthenticationError
 
-    silence = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     try:
+        if address != "auto":
+            _find_host(address)
         _ask_for_its_id(_find_local() if address == "auto" else address)
     except AuthenticationError:
         raise TokenError(address, "there is none here", token_place()) from None
+    except socket.gaierror as error:
+        raise _nothing_at(address, f"unknown host: {error.strerror}") from None
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise TokenError(address, str(error.details()), token_place()) from None
-        if error.code() in silence:
-            raise ClusterError(
-                f"--address {address}: no Ray cluster answers there within {ANSWER_WITHIN_S:g} s; give the address "
-                "of its head, HOST:6379, and see `ray status` on that host"
-            ) from None
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            raise _nothing_at(address, str(error.details()).rpartition("last error: UNKNOWN: ")[2]) from None
     except Exception:
         logging.getLogger(__name__).debug("%s cannot be asked", address, exc_info=True)
+
+
+def _nothing_at(address: str, why: str) -> ClusterError:
+    return ClusterError(
+        f"--address {address}: no Ray cluster answers there ({why}); give the address of its head, HOST:6379, and see "
+        "`ray status` on that host"
+    )
+
+
+def _find_host(address: str) -> None:
+    """Raise socket.gaierror if an address's host is not known; gRPC would look for it until the time is over."""
+    host, _, port = address.rpartition(":")
+    socket.getaddrinfo((host or port).strip("[]"), None)
 
 
 def _find_local() -> str:
@@ -83,4 +99,4 @@ def _ask_for_its_id(address: str) -> None:
     messages: Any = gcs_service_pb2
     stub: Any = gcs_service_pb2_grpc.NodeInfoGcsServiceStub
     with closing(init_grpc_channel(address)) as channel:
-        stub(channel).GetClusterId(messages.GetClusterIdRequest(), timeout=ANSWER_WITHIN_S, wait_for_ready=True)
+        stub(channel).GetClusterId(messages.GetClusterIdRequest(), timeout=ANSWER_WITHIN_S)

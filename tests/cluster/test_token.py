@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_a_refused_token_is_one_sentence_that_says_where_the_right_one_goes(
     with pytest.raises(TokenError) as caught:
         connect(given)
     assert str(caught.value) == (
-        f"--address {given}: this needs the cluster's authentication token (InvalidAuthToken: missing or incorrect); "
+        f"--address {given}: the cluster does not take our authentication token (InvalidAuthToken: missing or incorrect); "
         "~/.ray/auth_token here must be the cluster's own, mode 600, and RAY_AUTH_MODE=token exported"
     )
     assert capfd.readouterr() == ("", "")
@@ -77,7 +78,9 @@ def test_a_token_that_is_not_there_is_said_in_one_sentence(command: list[str], t
     assert ended.returncode == 2
     said = [line for line in ended.stderr.splitlines() if not line.startswith("connecting to Ray")]
     assert len(said) == 1
-    assert said[0].startswith(f"--address {NOWHERE}: this needs the cluster's authentication token (there is none here")
+    assert said[0].startswith(
+        f"--address {NOWHERE}: the cluster does not take our authentication token (there is none here"
+    )
 
 
 @pytest.mark.parametrize("address", [False], indirect=True)
@@ -85,13 +88,28 @@ def test_a_cluster_that_answers_lets_in(address: str) -> None:
     knock(address)
 
 
-def test_an_address_where_nothing_answers_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [(NOWHERE, "ipv4:127.0.0.1:9: .*Connection refused"), ("misspelt.invalid:6379", "unknown host: .*")],
+)
+def test_an_address_where_nothing_answers_is_one_sentence_at_once(
+    address: str, why: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(token, "ANSWER_WITHIN_S", 0.5)
-    with pytest.raises(ClusterError, match=r"^--address 127.0.0.1:9: no Ray cluster answers there within 0.5 s; "):
-        connect(NOWHERE)
+    with pytest.raises(ClusterError, match=rf"^--address {address}: no Ray cluster answers there \({why}\); "):
+        connect(address)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_head_that_is_slow_to_answer_is_left_to_ray_which_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token, "ANSWER_WITHIN_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        knock(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_refusal_without_words_is_said_too() -> None:
+    assert "does not take our authentication token (it does not say why); ~/.ray/auth_token here must be" in str(
+        TokenError("host:6379", "", "~/.ray/auth_token")
+    )
 
 
 def test_a_ray_that_cannot_be_asked_is_left_to_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,5 +123,8 @@ def test_the_token_is_said_to_be_where_ray_looks_for_it(monkeypatch: pytest.Monk
     assert token_place() == "~/.ray/auth_token"
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     assert token_place() == str(tmp_path / "token")
+    outside = f"{tmp_path}{Path.home()}/token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", outside)
+    assert token_place() == outside
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert token_place() == "$RAY_AUTH_TOKEN"

@@ -195,7 +195,7 @@ def _housekeeping(run: Run, slot: Slot, nodes: Nodes, flag: Any) -> Iterator[Non
 
 @contextmanager
 def _telling_newest(run: Run, tolerant: Tolerant) -> Iterator[None]:
-    """Keep the file of the newest epochs up to date while the block lasts, instead of an earlier run's.
+    """Keep the file of the newest epochs up to date while the block lasts.
 
     It stays when the block ends: the exports that have all epochs are written only once the winner is evaluated, and
     `sum_up` removes it then. If it went earlier, readers would see trials go back.

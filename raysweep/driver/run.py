@@ -19,6 +19,7 @@ from raysweep.registry import import_modules
 from raysweep.results.rerun import keep_confirming
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import RunFolder
+from raysweep.store.newest import remove_newest
 from raysweep.sweepfile import Sweep, load_sweep, storage_of, sweep_of
 from raysweep.sweepfile.named import Named
 from raysweep.terminal import count_of, say
@@ -53,6 +54,7 @@ def run_sweep(
             say(f"the old run is now {aside}", stderr=True)
     with ExitStack() as afterwards:
         with folder.lease():  # which tells the exporters that the run goes on
+            remove_newest(folder)  # of a run that was killed: with the lease held, readers believe it
             uri = folder.parent.child(folder.name).uri
             wait = afterwards.enter_context(exporting(uri, sweep.export, lambda line: say(line, stderr=True)))
             run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))

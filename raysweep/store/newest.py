@@ -1,17 +1,20 @@
 """newest.json: the epochs that results.parquet does not have yet, so that a reader sees each a second after it ended.
 
-The driver replaces the file about twice a second while there is something new. At the end of the run, once
-results.parquet has all of it, it removes the file. The file holds a trial's epochs from the first one that is new since
-the results.parquet before the last, so a reader may find either of the two beside it.
+The driver replaces the file about twice a second while there is something new. It removes it at the end of the run,
+once results.parquet has all of it, and at the beginning, since a killed run has left its own. The file holds a trial's
+epochs from the first one that is new since the results.parquet before the last, so a reader may find either of the two
+beside it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from raysweep.errors import StorageError
 from raysweep.store.document import checked, seal, unseal
 from raysweep.store.runfolder import RunFolder
 
@@ -52,8 +55,12 @@ def write_newest(folder: RunFolder, tails: Mapping[str, Tail]) -> None:
 
 
 def remove_newest(folder: RunFolder) -> None:
-    """Remove the file: results.parquet and the records have all that there is."""
-    folder.files.delete(FILE)
+    """Remove the file: results.parquet and the records have all that there is.
+
+    If the storage fails, it stays. That harms nobody: without a driver it is not read, and the next one removes it.
+    """
+    with suppress(StorageError):
+        folder.files.delete(FILE)
 
 
 def read_newest(folder: RunFolder) -> dict[str, Tail]:

@@ -63,8 +63,8 @@ def test_a_refused_token_is_one_sentence_that_says_where_the_right_one_goes(
     with pytest.raises(TokenError) as caught:
         connect(given)
     assert str(caught.value) == (
-        f"--address {given}: the cluster does not take our authentication token (InvalidAuthToken: missing or incorrect); "
-        "~/.ray/auth_token here must be the cluster's own, mode 600, and RAY_AUTH_MODE=token exported"
+        f"--address {given}: the cluster does not take our authentication token (InvalidAuthToken: missing or "
+        "incorrect); ~/.ray/auth_token here must be the cluster's own, mode 600, and RAY_AUTH_MODE=token exported"
     )
     assert capfd.readouterr() == ("", "")
 

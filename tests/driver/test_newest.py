@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from run_folders import curve, make_run
 
+from raysweep.driver import run
 from raysweep.driver.board import Board
 from raysweep.driver.during import _telling_newest
+from raysweep.errors import Interrupted, StorageError
 from raysweep.results.ranking import standings
 from raysweep.results.run import SweepResult, read_results
 from raysweep.store import Record, RunFolder
 from raysweep.store.exports import write_results
 from raysweep.store.newest import FILE, MOST_EPOCHS, remove_newest, write_newest
+from raysweep.sweepfile import Sweep
+from raysweep.sweepfile.named import Named
 
 
 def running_after_three(record: Record, place: int) -> Record:
@@ -134,7 +138,30 @@ def test_five_thousand_trials_are_told_within_a_bound_the_newest_first(driver: D
 
 
 def test_the_last_epochs_stay_to_be_seen_while_the_winner_is_evaluated(driver: Driver) -> None:
-    run: Any = SimpleNamespace(board=driver.board, folder=driver.folder)
-    with _telling_newest(run, lambda action: action()):
+    told: Any = SimpleNamespace(board=driver.board, folder=driver.folder)
+    with _telling_newest(told, lambda action: action()):
         driver.train(4, 5)
     assert driver.seen().metrics == driver.curve[:5]
+
+
+def test_epochs_that_a_killed_run_told_are_gone_once_the_next_run_holds_the_folder(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.train(4, 5)
+    driver.tell()
+    assert driver.seen().epoch == 5
+
+    def look(sweep: Sweep, folder: RunFolder, confirm: bool) -> Sweep:
+        raise Interrupted(str([record.epoch for record in read_results(folder, live=True).trials]))
+
+    monkeypatch.setattr(run, "keep_confirming", look)  # the first that a run asks for
+    with pytest.raises(Interrupted, match=r"\b3\b") as seen:
+        run.run_sweep(Sweep(name="made"), driver.folder, Named("made.yaml"))
+    assert "5" not in str(seen.value)
+
+
+def test_a_file_that_cannot_be_removed_ends_nothing(driver: Driver, tmp_path: Path) -> None:
+    (tmp_path / "runs/made" / FILE).mkdir()
+    with pytest.raises(StorageError):
+        driver.folder.files.delete(FILE)
+    remove_newest(driver.folder)

@@ -182,11 +182,13 @@ def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("quickstart.yaml").write_text("name: a")
-    for words in (["quikstart.yaml"], ["plan", "quikstart.yaml"]):
-        assert main(words) == 2
-        said = "quikstart.yaml: cannot be read: No such file or directory (did you mean 'quickstart.yaml'?)\n"
-        assert capsys.readouterr().err == said
+    Path("sweeps").mkdir()
+    for folder in ("", "sweeps/"):
+        Path(f"{folder}quickstart.yaml").write_text("name: a")
+        for words in ([f"{folder}quikstart.yaml"], ["plan", f"{folder}quikstart.yaml"]):
+            assert main(words) == 2
+            said = f"cannot be read: No such file or directory (did you mean '{folder}quickstart.yaml'?)\n"
+            assert capsys.readouterr().err == f"{folder}quikstart.yaml: {said}"
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

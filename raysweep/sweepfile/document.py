@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import re
 import warnings
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from raysweep.errors import SweepFileError, did_you_mean
+from raysweep.errors import SweepFileError
 
 Keys = tuple[str | int, ...]
 """The way to a value: the keys of mappings and indices of lists that lead there."""
@@ -94,7 +95,8 @@ def _text(path: str) -> str:
 
 
 def _files_like(path: Path) -> str:
-    return did_you_mean(path.name, (each.name for each in path.parent.glob("*.y*ml")))
+    near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.y*ml")], n=1)
+    return f" (did you mean {str(path.with_name(near[0]))!r}?)" if near else ""
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from raysweep.report.content import Report, Row
-from raysweep.report.svg import Chart, Scale
+from raysweep.report.svg import Chart, Scale, is_log
 from raysweep.results.settings import are_numbers, in_order
 from raysweep.terminal import count_of
 
@@ -18,8 +18,6 @@ MOST_VALUES = 8
 """Names that can be told apart beside each other."""
 MOST_DOTS = 300
 """Trials in a picture; of more every so many in the order of the ranking."""
-LOG_FROM = 20
-"""An axis is logarithmic where the largest of its positive numbers is so many times the smallest."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 46, 10, 8, 24
 
 
@@ -79,7 +77,7 @@ def _axis(texts: Sequence[str]) -> tuple[Callable[[str, int], float], list[tuple
         # Trials of one value are spread by the golden ratio, so that neighbours in the ranking lie apart.
         return lambda text, trial: middle[text] + step * 0.6 * (trial * 0.618034 % 1 - 0.5), labels, ""
     numbers = list(map(float, texts))
-    log = min(numbers) > 0 and max(numbers) / min(numbers) > LOG_FROM
+    log = is_log(numbers)
     scale = Scale(min(numbers), max(numbers), start, end, log)
     labels = [(f"{value:.3g}", scale(value)) for value in scale.ticks(4)]
     return lambda text, _: scale(float(text)), labels, ", on a log scale" if log else ""

@@ -59,9 +59,9 @@ def _names_among(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
     """Return what configs are called among each other: their values of the settings that tell these apart."""
     records = [config.trials[0] for config in configs]
     keys = most_telling(records, [key for key in report.keys if len({setting_text(each, key) for each in records}) > 1])
-    columns = [setting_texts(records, key) for key in keys]
+    columns = [shortened(setting_texts(records, key)) for key in keys]
     rank = {id(config): place for place, config in enumerate(report.result.configs, 1)}
-    named = ((config, ", ".join(map(shortened, texts))) for config, *texts in zip(configs, *columns, strict=True))
+    named = ((config, ", ".join(texts)) for config, *texts in zip(configs, *columns, strict=True))
     return [f"{rank[id(config)]}: {values or config.name}" for config, values in named]
 
 

@@ -276,6 +276,34 @@ def test_colours_follow_the_chosen_setting(page: Any) -> None:
     assert len(by_value) == len({colour for _, colour in by_value}) == 2
 
 
+def test_colours_by_rank_are_those_of_the_page_as_it_came(page: Any) -> None:
+    dots = "[...document.querySelectorAll('main svg .trial')].map(dot => getComputedStyle(dot).color)"
+    before = page.evaluate(dots)
+    page.locator("#colour").select_option("score")
+    assert page.evaluate(dots) != before
+    page.locator("#colour").select_option("rank")
+    assert page.evaluate(dots) == before
+
+
+def test_a_whole_value_is_found_as_in_the_csv_and_by_its_whole_key(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path, text=SWEEP.replace("lr: [0.5, 0.1, 0.01]", "optimizer.weight_decay: [0.0123456, 0.5]"))
+    opened = open_page(browser, open_run(str(tmp_path / "runs/made")))
+    assert "0.0123" in opened.page.locator("#top").inner_text()
+    for words in ("weight_decay=0.0123", "optimizer.weight_decay=0.0123456"):
+        opened.page.locator("#search").fill(words)
+        assert opened.page.locator("#shown").inner_text() == "4 of 8 trials", words
+    opened.page.locator("#search").fill("weight_decay=7")
+    assert opened.page.locator("#shown").inner_text().startswith("0 of 8 trials: a row has words or values such as ")
+    opened.page.context.close()
+
+
+def test_an_address_that_was_cut_off_leaves_the_page_whole(browser: Any, opened: Opened) -> None:
+    page = browser.new_page()
+    page.goto(f"{opened.url}#100%")
+    assert page.evaluate("typeof raysweep.update") == "function"
+    page.close()
+
+
 def test_an_opened_trial_shows_its_curves(page: Any) -> None:
     page.locator("#top a.rank").first.click()
     part = page.locator("details.part[open]")

@@ -5,7 +5,7 @@ const parallel = (() => {
   const host = one("#parallel");
   if (!host) return {};
   const canvas = make("canvas", { ariaHidden: "true" });
-  const TOP = 34, BOTTOM = 16, GAP = 118, SIDE = 44, RIGHT = 84;
+  const TOP = 34, BOTTOM = 16, GAP = 118, SIDE = 60, RIGHT = 84;
   let width = 0, height = 0, of = [], keys = [];
 
   const x = (index) => SIDE + ((width - SIDE - RIGHT) * index) / Math.max(1, axes.length - 1);

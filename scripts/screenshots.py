@@ -116,7 +116,7 @@ def watch(storage: Path, chromium: Any, out: Path) -> None:
         address = next(word for line in watching.stdout for word in line.split() if word.startswith("http://127"))
         shown = chromium.new_page(viewport={"width": 1440, "height": 900})
         shown.goto(address)
-        shown.wait_for_timeout(25_000)
+        shown.wait_for_timeout(25_000)  # some epochs
         for name, (width, height, scheme) in SIZES.items():
             shown.set_viewport_size({"width": width, "height": height})
             shown.emulate_media(color_scheme=scheme)

@@ -69,7 +69,7 @@ def main() -> None:
     for trials in (25, 100) if arguments.quick else (25, 100, 5000):
         words = [sys.executable, __file__, "--measure", str(trials)]  # a process each, for its memory
         figures |= json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    emit("report", figures, {"page_mb_100": ("<=", 8.0)}, arguments)
+    emit("report", figures, {"page_mb_100": ("<=", 1.5)}, arguments)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,14 @@ def fitting(columns: Mapping[str, list[str]], droppable: Sequence[str], room: in
     return {head: columns[head] for head in widths}
 
 
-def shortened(text: str) -> str:
-    """Return a cell of settings cut to at most WIDEST characters."""
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+def shortened(texts: Sequence[str]) -> list[str]:
+    """Return a column of settings cut to at most WIDEST characters; whole where cutting would make two the same."""
+    half = (WIDEST - 1) // 2
+    for head, tail in ((WIDEST - 1, 0), (half, half)):
+        cut = [text if len(text) <= WIDEST else f"{text[:head]}…{text[len(text) - tail :]}" for text in texts]
+        if len(set(cut)) == len(set(texts)):
+            return cut
+    return list(texts)
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> Table:

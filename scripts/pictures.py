@@ -31,7 +31,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 SWEEP, PICTURES = ROOT / "sweeps/digits_random.yaml", ROOT / "docs/pictures"
 COLUMNS, LINES = 100, 14
-DONE = re.compile(r"█.*\b\d of 60 trials done", re.DOTALL)
+DONE = re.compile(r"█.*\b[1-9] of 60 trials done", re.DOTALL)
 """The live table is taken once a curve has come so far, and before all is done."""
 COLOURS = 64
 """Enough for a page of text and lines, in a quarter of the bytes."""

@@ -36,6 +36,7 @@ name: {name}
 base: {{data: synthetic, epochs: {epochs}}}
 random: {{samples: 5000, lr: {{log_uniform: [0.0001, 1]}}, model: {{choice: [baseline_block, resnet18, resnet34]}},
   optimizer.weight_decay: {{log_uniform: [1.0e-6, 0.01]}}}}
+limits: {{trials: 10000}}
 scheduler: {scheduler}
 """
 
@@ -45,13 +46,13 @@ def main(out: Path, runs: list[Path]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, browser() as chromium:
         storage = Path(folder) / "runs"
+        make_run(Path(folder), "five_thousand", epochs=20, text=MANY, end=scored)
         for columns in (80, 120):
             terminal(storage, columns, out)
         for _ in screens([*RAYSWEEP, str(SWEEP), "--storage", str(storage)]):  # to its end
             pass
         watch(Path(folder) / "watched", chromium, out)
         dashboard(Path(folder) / "dashboard", chromium, out)
-        make_run(Path(folder), "five_thousand", epochs=20, text=MANY, end=scored)
         for run in [*runs, storage / SWEEP.stem, storage / "five_thousand"]:
             report(run, chromium, out)
     pictures = sorted(out.glob("*.png")) + sorted(out.glob("*.svg"))
@@ -115,7 +116,7 @@ def watch(storage: Path, chromium: Any, out: Path) -> None:
         address = next(word for line in watching.stdout for word in line.split() if word.startswith("http://127"))
         shown = chromium.new_page(viewport={"width": 1440, "height": 900})
         shown.goto(address)
-        shown.wait_for_timeout(60_000)
+        shown.wait_for_timeout(25_000)  # some epochs
         for name, (width, height, scheme) in SIZES.items():
             shown.set_viewport_size({"width": width, "height": height})
             shown.emulate_media(color_scheme=scheme)

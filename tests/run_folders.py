@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from raysweep.halving.scores import best_epoch
 from raysweep.results.evidence import pack
@@ -21,7 +20,6 @@ from raysweep.store.resolved import planned_entry
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Objective
-from raysweep.vision.data.thumbnails import thumbnail
 
 HTML = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 METRICS = {
@@ -161,6 +159,10 @@ def add_mistakes(folder: RunFolder, names: list[str], per_class: int = 4, wants_
         answers.append(Answers(record.id, committed.weights[kind].sha256, labels == truth, labels, sureness))
     mistakes = Mistakes(truth, answers[0], answers[1], None, wants_images, {})
     if wants_images:
+        import torch  # the benchmark of the report measures memory without it
+
+        from raysweep.vision.data.thumbnails import thumbnail
+
         webp = thumbnail(torch.full((3, 8, 8), 99, dtype=torch.uint8))
         rows = [*most_confident(mistakes), *only_one_is_right(mistakes)[0], *only_one_is_right(mistakes)[1]]
         mistakes = replace(mistakes, thumbnails=dict.fromkeys(rows, webp))

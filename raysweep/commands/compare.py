@@ -76,8 +76,9 @@ def _print_common(comparison: Comparison) -> None:
     labels = list(short_labels(list(comparison.common[0].settings)).values()) or ["config"]
     right = [*letters, *(f"{letter} - A" for letter in letters[1:])]
     head = [*labels, *right, *(f"curves {letter} / A" for letter in letters[1:])]
-    cells = zip(*(_row(config, comparison.metric) for config in comparison.common), strict=True)
-    print_fitting(dict(zip(head, map(list, cells), strict=True)), labels[:0:-1], right)
+    cells = list(map(list, zip(*(_row(config, comparison.metric) for config in comparison.common), strict=True)))
+    cells[: len(labels)] = map(shortened, cells[: len(labels)])
+    print_fitting(dict(zip(head, cells, strict=True)), labels[:0:-1], right)
 
 
 def _run_cells(run: dict[str, Any], metric: str) -> list[str]:
@@ -92,7 +93,7 @@ def _row(config: Common, metric: str) -> list[str]:
     means = [scores.mean if scores else None for scores in config.scores]
     first = means[0]
     return [
-        *(shortened(text) for text in config.settings.values() or [config.name]),
+        *(config.settings.values() or [config.name]),
         *(_scores_text(scores, metric) for scores in config.scores),
         *(
             "-" if first is None or mean is None else format_difference(mean - first, metric, signed=True)

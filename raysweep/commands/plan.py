@@ -125,8 +125,7 @@ def _columns(trials: Sequence[Trial], cost: Cost) -> tuple[dict[str, list[str]],
 
     labels = short_labels(list(dict.fromkeys(key for trial in trials for key in trial.axes if key != "epochs")))
     settings = {
-        label: list(map(shortened, in_few_digits([_in_words(trial, key) for trial in trials])))
-        for key, label in labels.items()
+        label: shortened(in_few_digits([_in_words(trial, key) for trial in trials])) for key, label in labels.items()
     }
     rungs = {"rungs": [", ".join(map(str, cost.rung_epochs[trial.id])) for trial in trials]} if cost.rungs else {}
     columns = {
@@ -145,8 +144,10 @@ def _in_words(trial: Trial, key: str) -> str:
     if key not in trial.axes:
         return "-"
     value = trial.axes[key]
-    if not (isinstance(value, Mapping) and "name" in value):
+    if not isinstance(value, Mapping):
         return str(value)
+    if "name" not in value:
+        return " ".join(f"{part}={each}" for part, each in value.items())
     from raysweep.sweepfile.patch import get
 
     given = get(trial.config.model_dump(mode="json", exclude_defaults=True), key) or {}

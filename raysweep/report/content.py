@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
@@ -142,7 +143,7 @@ class Report:
         hours = self.hours
         saved = f"{count_of(hours.epochs_saved, 'epoch')} saved by stopping early" if hours.epochs_saved else ""
         gpu = f"{hours.gpu:.2f} GPU-hours" if hours.gpu else ""
-        said = [count_of(len(self.rows), "trial"), ", ".join(f"{count} {status}" for status, count in counts.items())]
+        said = [count_of(len(self.rows), "trial"), ", ".join(f"{count:,} {status}" for status, count in counts.items())]
         took = f"{count_of(hours.epochs, 'epoch')} in {format_hours(hours.trained)} of trials" if hours.epochs else ""
         return " · ".join(filter(None, [*said, took, gpu, saved]))
 
@@ -188,14 +189,22 @@ class Report:
         seed = [f"seed {row.record.seed}"] if self.is_repeated else []
         return ", ".join([*(f"{self.labels[key]} {row.short[key]}" for key in self.keys), *seed]) or row.record.id
 
+    def headline(self, row: Row) -> str:
+        """Return a trial's rank, settings, score and how it ended, if not at its end, in a line."""
+        record = row.record
+        rank = f"{row.place} " if row.place else ""
+        score = f": {self.score_text(record.best.score)}" if record.best else ""
+        ended = f", {record.status} after {record.epoch} of {record.epochs} epochs"
+        return f"{rank}{self.named(row)}{score}{ended if record.status != 'finished' else ''}"
+
     @property
-    def grouped_findings(self) -> list[tuple[str, list[tuple[Row, list[Finding]]]]]:
-        """What was found, by kind: a headline, and each trial that shows it with its findings of that kind."""
-        groups = []
+    def grouped_findings(self) -> list[tuple[str, str, list[tuple[Row, list[Finding]]]]]:
+        """What was found: its kind, a headline, and each trial that shows it with its findings of that kind."""
+        groups = list[Any]()
         for rule in RULES:
             found = [(row, list(row.diagnosis.of(rule.kind))) for row in self.rows if row.diagnosis.has(rule.kind)]
             verb = f"{rule.verb}{'s' if len(found) == 1 else ''}" if rule.verb else f"with a {rule.kind}"
-            groups += [(f"{count_of(len(found), 'trial')} {verb}", found)] if found else []
+            groups += [(rule.kind, f"{count_of(len(found), 'trial')} {verb}", found)] if found else []
         return groups
 
     def score_text(self, score: float | None) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysweep.diagnose.curves import Curves
+from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import COLOURS, Report, Row
+from raysweep.report.svg import is_log
 from raysweep.report.table import columns
 from raysweep.results.settings import are_numbers, most_telling
 
@@ -20,8 +22,6 @@ MOST_POINTS = 400
 """Points of a curve; of longer ones every so many epochs are in the page."""
 MOST_PARTS = 100
 """Trials that have a part in the page's HTML, the best; the script makes those of the others from the document."""
-LOG_FROM = 20
-"""An axis of positive numbers is logarithmic where the largest is so many times the smallest."""
 KINDS = {"train": "train_{}", "val": "val_{}", "averaged": "val_{}_ema"}
 """What the curves of one picture show, by how their metrics are called."""
 
@@ -46,7 +46,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "epochs": grid,
         "pictures": [_picture(name, metrics, curves, grid, metric) for name, metrics in _families(curves, metric)],
         "marks": {row.number: marks for row in rows[:MOST_CURVES] if (marks := _marks(row))},
-        "parts": _parts(rows[MOST_PARTS:]),
+        "parts": _parts(report, rows[MOST_PARTS:]),
     }
 
 
@@ -93,8 +93,7 @@ def _scale(texts: Sequence[str]) -> dict[str, bool]:
     known = set(texts) - {"-"}
     if not known or not are_numbers(known):
         return {"number": False, "log": False}
-    numbers = list(map(float, known))
-    return {"number": True, "log": min(numbers) > 0 and max(numbers) / min(numbers) > LOG_FROM}
+    return {"number": True, "log": is_log(map(float, known))}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -116,8 +115,8 @@ def _families(curves: Sequence[Curves], metric: str) -> list[tuple[str, dict[str
         kinds = {kind: pattern.format(base) for kind, pattern in KINDS.items() if pattern.format(base) in names}
         if name in kinds.values():
             families.setdefault(base, kinds)
-        else:
-            families[name] = {"val": name}
+        else:  # `acc` beside `val_acc` is another metric
+            families[name if base not in families or base != name else f"{name} itself"] = {"val": name}
     return list(families.items())
 
 
@@ -153,22 +152,28 @@ def _marks(row: Row) -> list[tuple[str, int]]:
 # The parts
 
 
-def _parts(rows: Sequence[Row]) -> dict[str, Any]:
+def _parts(report: Report, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what the parts of these trials say; lines of the config that all share are there once."""
     configs = [row.config_text.split("\n") for row in rows]
     shared = set(configs[0]).intersection(*configs[1:]) if configs else set()
     told = [
         {
+            "headline": headline,
             "error": row.error,
             "traceback": row.traceback,
-            "lines": [*row.findings, *row.standings],
+            "lines": [*_found(row), *((text, ()) for text in row.standings)],
             "config": [line for line in config if line not in shared],
             "pull": row.pull or "",
         }
-        for row, config in zip(rows, configs, strict=True)
+        for row, config, headline in zip(rows, configs, map(report.headline, rows), strict=True)
     ]
     return {
         "first": MOST_PARTS,
         "shared": [line for line in configs[0] if line in shared] if configs else [],
         "trials": [{key: value for key, value in each.items() if value} for each in told],
     }
+
+
+def _found(row: Row) -> list[tuple[str, list[str]]]:
+    """Return what was found in a trial's curve, with the evidence."""
+    return [(text, evidence_lines(each)) for each, text in zip(row.diagnosis.findings, row.findings, strict=True)]

@@ -18,6 +18,9 @@ from raysweep.store import Record
 from raysweep.sweepfile.plan import config_key
 
 CONFIDENCE = 0.95
+FAIR_FROM = 0.05
+"""Where fewer of the configs differ in a setting alone, they do not speak for all: in a large random search two may do
+so by chance."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def _effect(
         score = fmean(record.best.score for record in trials if record.best)
         families[others].append((values[trials[0].id], score))
     fair = [family for family in families.values() if len({value for value, _ in family}) > 1]
+    if sum(map(len, fair)) < FAIR_FROM * len(by_config):
+        fair = []
     compared = fair or [[member for family in families.values() for member in family]]
     differences = {value: list[float]() for value in in_order(values.values())}
     for family in compared:

@@ -1,11 +1,13 @@
-"""How much each setting of a random search matters, by a forest that predicts the score from the settings."""
+"""How much each setting of a random search matters, by trees that predict the score from the settings."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,12 @@ from raysweep.results.settings import are_numbers, in_order
 from raysweep.terminal import count_of
 
 FEWEST, MOST = 20, 500
-"""Trials that a forest is grown from: at least, and at most, of more evenly spread ones."""
+"""Configs that the trees are grown from: at least, and at most, of more evenly spread ones."""
 REPEATS, TREES, SHUFFLES = 30, 60, 5
 REACHED = 0.75
-"""The share of the trials that must have trained so far as the epoch at which they are compared."""
+"""The share of the trials that must have trained so far as the epoch at which configs are compared."""
 LITTLE = 0.1
-"""A forest that explains less of the variance says nothing of the settings."""
+"""Trees that explain less of the variance say nothing of the settings."""
 WIDTH, NAMES, ROW, HEAD, FOOT = 320, 142, 19, 6, 20
 """Pixels: the picture's width, that of its labels, the height of a setting, above and below them all."""
 
@@ -45,38 +47,38 @@ class Importance:
     """The settings, the most important first."""
 
     settings: list[SettingImportance]
-    explained: float  # share of the variance of unseen trials' scores that the forest explains, 1 at most
-    trials: int
+    explained: float  # share of the variance of unseen configs' scores that the trees explain, 1 at most
+    configs: int
     epoch: int  # the scores are the best until it, so that stopped trials can be compared with others
 
     @property
     def says_little(self) -> bool:
-        """Whether the forest cannot tell good trials from bad ones."""
+        """Whether the trees cannot tell good configs from bad ones."""
         return self.explained < LITTLE
 
     @property
     def sentences(self) -> str:
         """What was done, and how far it can be trusted."""
-        grown = f"{count_of(self.trials, 'trial')}, by their best score until epoch {self.epoch}"
+        grown = f"{count_of(self.configs, 'config')}, by their best score until epoch {self.epoch}"
         if self.says_little:
-            return f"A random forest of {grown} cannot tell good settings from bad ones: these numbers say little."
+            return f"Trees grown from {grown} cannot tell good settings from bad ones: these numbers say little."
         return (
-            "How much of the score's variance comes from each setting, alone or with others, by a random forest of "
-            f"{grown}. Lines hold 95 % of refits on resampled trials. The forest explains {100 * self.explained:.0f} % "
-            "of the variance of trials that it has not seen."
+            "How much of the score's variance comes from each setting, alone or with others, by randomized trees grown "
+            f"from {grown}. Lines hold 95 % of refits on resampled configs. The trees explain "
+            f"{100 * self.explained:.0f} % of the variance of configs that they have not seen."
         )
 
 
 def importance_of(report: Report) -> Importance | None:
-    """Return the permutation importance of each setting (Breiman 2001), or None of too few trials or another search.
+    """Return the permutation importance of each setting (Breiman 2001), or None of few configs or another search.
 
-    A forest of extremely randomized trees (Geurts, Ernst and Wehenkel 2006) is grown `REPEATS` times, from trials drawn
-    with replacement. On the trials that were not drawn, half of what the squared error grows by when a setting's values
-    are shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in Sobol's
-    words its total effect. The spread over the draws is that of other samples of trials. Against simulated truth these
-    trees come nearer than those of a random forest, which pass over small effects.
+    Extremely randomized trees (Geurts, Ernst and Wehenkel 2006) are grown `REPEATS` times, from configs drawn with
+    replacement. On the configs that were not drawn, half of what the squared error grows by when a setting's values are
+    shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in Sobol's words
+    its total effect. The spread over the draws is that of other samples of configs. Against simulated truth these trees
+    come nearer than those of a random forest, which pass over small effects.
     """
-    if not report.result.resolved.get("sweep", {}).get("random"):
+    if not report.keys or not report.result.resolved.get("sweep", {}).get("random"):
         return None
     epoch, scored = _comparable(report)
     if len(scored) < FEWEST:
@@ -97,18 +99,19 @@ def importance_of(report: Report) -> Importance | None:
 
 
 def _comparable(report: Report) -> tuple[int, list[tuple[Row, float]]]:
-    """Return the last epoch that enough trials trained, and those with their best score until then."""
+    """Return the last epoch that enough trials trained; of each config that did, a row and the mean of its scores."""
     rows = [row for row in report.rows if row.record.epoch and row.record.status not in ("failed", "diverged")]
     if not rows:
         return 0, []
     epochs = sorted((row.record.epoch for row in rows), reverse=True)
     epoch = epochs[math.ceil(REACHED * len(epochs)) - 1]
-    found = [
-        (row, best.score)
-        for row in rows
-        if row.record.epoch >= epoch and (best := best_epoch(row.record.metrics[:epoch], report.result.objective))
-    ]
-    return epoch, found
+    # Seeds of one config have the same settings: trees that saw one would know the others.
+    by_config = defaultdict[int, list[tuple[Row, float]]](list)
+    for row in rows:
+        best = best_epoch(row.record.metrics[:epoch], report.result.objective)
+        if row.record.epoch >= epoch and best:
+            by_config[id(row.config)].append((row, best.score))
+    return epoch, [(seeds[0][0], fmean(score for _, score in seeds)) for seeds in by_config.values()]
 
 
 def _column(texts: Sequence[str]) -> Array:

@@ -26,6 +26,7 @@ from raysweep.diagnose.words import describe, evidence_lines
 from raysweep.report.content import Report
 from raysweep.report.data import MOST_PARTS, page_data
 from raysweep.report.first import top_of
+from raysweep.report.importance import importance_of
 from raysweep.report.mistakes import PAIR_COLUMNS
 from raysweep.report.pictures import Pictures
 from raysweep.report.table import columns, config_columns
@@ -57,7 +58,7 @@ def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
         columns=shown,
         colours=in_order(row.settings[report.colour_key] for row in report.rows) if report.colour_key else [],
         trials_of=_trials_of_configs(report),
-        importance=pictures.importance[0].description if pictures.importance else "",
+        importance=importance.sentences if (importance := importance_of(report)) else "",
         config_columns=config_columns(report),
         stopped=sum(row.record.status == "stopped" for row in report.rows),
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.sweep.objective.metric),

@@ -17,7 +17,7 @@ from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
 from raysweep.report.importance import draw_importance, importance_of
 from raysweep.report.scatter import draw_scatter
-from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
+from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points
 from raysweep.report.winner import draw_tuning, draw_winner
 from raysweep.results.settings import are_numbers
 
@@ -243,7 +243,7 @@ def _labels(texts: Sequence[str]) -> dict[str, float]:
         return {name: AXIS_BOTTOM - step * place for place, name in enumerate(names)}
     numbers = {text: float(text) for text in texts}
     low, high = min(numbers.values()), max(numbers.values())
-    scale = Scale(low, high, AXIS_BOTTOM, AXIS_TOP, log=low > 0 and high / low > 20)
+    scale = Scale(low, high, AXIS_BOTTOM, AXIS_TOP, log=is_log((low, high)))
     return {text: scale(number) for text, number in numbers.items()}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from raysweep.report.content import Report, Row
-from raysweep.report.svg import Chart, Scale
+from raysweep.report.svg import Chart, Scale, is_log
 from raysweep.results.settings import are_numbers, in_order
 from raysweep.terminal import count_of
 
@@ -18,8 +18,6 @@ MOST_VALUES = 8
 """Names that can be told apart beside each other."""
 MOST_DOTS = 300
 """Trials in a picture; of more every so many in the order of the ranking."""
-LOG_FROM = 20
-"""An axis is logarithmic where the largest of its positive numbers is so many times the smallest."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 46, 10, 8, 24
 
 
@@ -57,18 +55,18 @@ def _scatter(report: Report, key: str, rows: Sequence[Row], number: int) -> Char
         chart.add("text", text=text, x=LEFT - 6.0, y=y(value) + 4, class_="tick end")
     for text, at in ticks:
         chart.add("text", text=text, x=at, y=HEIGHT - 7.0, class_="tick middle")
-    for row in reversed(rows):
+    for place, row in reversed(list(enumerate(rows))):
         assert row.record.best
         group = chart.add("g", class_=f"trial c{row.colour}", data_trial=row.number)
         chart.add("title", group, f"{report.named(row)}: {report.score_text(row.record.best.score)}")
         state = "went-on" if row.final_score is not None else "out"
         down = y(min(max(row.record.best.score, y.low), y.high))
-        chart.add("circle", group, class_=f"stop {state}", cx=x(row.short[key], row.number), cy=down, r=3.0)
+        chart.add("circle", group, class_=f"stop {state}", cx=x(row.short[key], place), cy=down, r=3.0)
     return chart
 
 
 def _axis(texts: Sequence[str]) -> tuple[Callable[[str, int], float], list[tuple[str, float]], str]:
-    """Return where a trial's value lies, the axis's labels with their places, and what kind of axis it is."""
+    """Return where a trial lies by its value and its place, the labels with theirs, and what kind of axis it is."""
     start, end = LEFT + 6, WIDTH - RIGHT - 4
     if not _has_axis(set(texts)):
         values = in_order(texts)
@@ -77,9 +75,9 @@ def _axis(texts: Sequence[str]) -> tuple[Callable[[str, int], float], list[tuple
         longest = max(3, int(step / 6.5))
         labels = [(value if len(value) <= longest else f"{value[: longest - 1]}…", at) for value, at in middle.items()]
         # Trials of one value are spread by the golden ratio, so that neighbours in the ranking lie apart.
-        return lambda text, trial: middle[text] + step * 0.6 * (trial * 0.618034 % 1 - 0.5), labels, ""
+        return lambda text, place: middle[text] + step * 0.6 * (place * 0.618034 % 1 - 0.5), labels, ""
     numbers = list(map(float, texts))
-    log = min(numbers) > 0 and max(numbers) / min(numbers) > LOG_FROM
+    log = is_log(numbers)
     scale = Scale(min(numbers), max(numbers), start, end, log)
     labels = [(f"{value:.3g}", scale(value)) for value in scale.ticks(4)]
     return lambda text, _: scale(float(text)), labels, ", on a log scale" if log else ""

@@ -13,8 +13,15 @@ from xml.etree import ElementTree as ET
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+LOG_FROM = 20
 INVISIBLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF))
 """Control characters that XML does not allow."""
+
+
+def is_log(values: Iterable[float]) -> bool:
+    """Whether numbers want a logarithmic axis: all are positive, the largest over LOG_FROM times the smallest."""
+    known = list(values)
+    return min(known) > 0 and max(known) / min(known) > LOG_FROM
 
 
 @dataclass

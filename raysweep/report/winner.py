@@ -47,7 +47,7 @@ def draw_winner(report: Report) -> list[Chart]:
         text = f"{100 * value:.4g} %" if "acc" in report.result.objective.metric else f"{value:.4g}"
         chart.add("text", text=text, x=f"{x(value):.0f}", y=f"{HEIGHT - BOTTOM + 16}", class_="tick middle")
     for number, ((each, config), label) in enumerate(
-        zip(shown, _short_labels(report, [c for _, c in shown]), strict=True)
+        zip(shown, _names_among(report, [c for _, c in shown]), strict=True)
     ):
         _draw_estimate(chart, report, x, TOP + 10 + row_height * (number + 0.5), (label, each, config))
     key = "● expected, with its interval    ○ the score it was chosen by    | a seed"
@@ -55,13 +55,13 @@ def draw_winner(report: Report) -> list[Chart]:
     return [chart]
 
 
-def _short_labels(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
+def _names_among(report: Report, configs: Sequence[RankedConfig]) -> list[str]:
     """Return what configs are called among each other: their values of the settings that tell these apart."""
     records = [config.trials[0] for config in configs]
     keys = most_telling(records, [key for key in report.keys if len({setting_text(each, key) for each in records}) > 1])
-    columns = [setting_texts(records, key) for key in keys]
+    columns = [shortened(setting_texts(records, key)) for key in keys]
     rank = {id(config): place for place, config in enumerate(report.result.configs, 1)}
-    named = ((config, ", ".join(map(shortened, texts))) for config, *texts in zip(configs, *columns, strict=True))
+    named = ((config, ", ".join(texts)) for config, *texts in zip(configs, *columns, strict=True))
     return [f"{rank[id(config)]}: {values or config.name}" for config, values in named]
 
 

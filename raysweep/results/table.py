@@ -71,13 +71,13 @@ def _setting_columns(configs: Sequence[RankedConfig]) -> dict[str, list[str]]:
     """Return the columns of the settings that vary; of configs that do not differ, their name."""
     firsts = [config.trials[0] for config in configs]
     labels = short_labels(varied_settings(firsts))
-    texts = {label: setting_texts(firsts, key) for key, label in labels.items()}
+    texts = {label: shortened(setting_texts(firsts, key)) for key, label in labels.items()}
     repeated = any(len(config.trials) > 1 for config in configs)
     # Beside the seeds of a config, whose settings are the same, the cells are empty.
     below = [[""] * len(config.trials) if repeated else [] for config in configs]
     return {
-        label: [cell for text, empty in zip(column, below, strict=True) for cell in (shortened(text), *empty)]
-        for label, column in (texts or {"config": [config.name for config in configs]}).items()
+        label: [cell for text, empty in zip(column, below, strict=True) for cell in (text, *empty)]
+        for label, column in (texts or {"config": shortened([config.name for config in configs])}).items()
     }
 
 

@@ -55,17 +55,36 @@ def contains(config: Any, partial: Any) -> bool:
     return bool(config == partial)
 
 
+COLUMNS = {
+    "rank",
+    "trial",
+    "status",
+    "seed",
+    "epoch",
+    "epochs",
+    "rungs",
+    "weights",
+    "hours",
+    "findings",
+    "curve",
+    "best",
+}
+"""What tables of trials call columns that are no settings."""
+
+
 def short_labels(keys: Sequence[str]) -> dict[str, str]:
     """Return for each dotted key the shortest end that no other of the keys has: `width` for `model.width`.
 
-    The name of a section goes by its section: `model` for `model.name`.
+    The name of a section goes by its section: `model` for `model.name`. No setting goes by what tables call a column of
+    their own: it is `data.seed`, not `seed`.
     """
     parts = {key: key.removesuffix(".name").split(".") for key in keys}
     labels = {}
     for key, words in parts.items():
         ends = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
         others = [other for other in parts if other != key]
-        unique = (end for end in ends if not any(_ends_with(parts[other], end) for other in others))
+        free = (end for end in ends if end not in COLUMNS)
+        unique = (end for end in free if not any(_ends_with(parts[other], end) for other in others))
         labels[key] = next(unique, key)
     return labels
 

@@ -507,3 +507,21 @@ def test_each_setting_of_a_random_search_has_a_scatter_and_a_grid_has_none(tmp_p
     grid = gather(opened(tmp_path, "grid"))
     assert draw(grid).scatter == []
     assert importance_of(grid) is None
+
+
+def test_importance_of_configs_with_seeds_does_not_know_a_config_by_its_other_seeds(tmp_path: Path) -> None:
+    def by_config(record: Record, place: int) -> Record:
+        return scoring(record, random.Random(record.config["lr"]).random())
+
+    text = SEARCH.replace("samples: 60", "samples: 25") + "seeds: [0, 1, 2, 3]\n"
+    make_run(tmp_path, epochs=2, text=text, end=by_config)
+    importance = importance_of(gather(opened(tmp_path)))
+    assert importance
+    assert importance.configs == 25
+    assert importance.says_little, "a config's score says nothing of another's"
+
+
+def test_a_random_search_of_one_config_and_many_seeds_has_a_report(tmp_path: Path) -> None:
+    text = SEARCH.replace("samples: 60", "samples: 1") + f"seeds: {list(range(21))}\n"
+    make_run(tmp_path, epochs=2, text=text)
+    assert draw(gather(opened(tmp_path))).importance == []

@@ -276,6 +276,34 @@ def test_colours_follow_the_chosen_setting(page: Any) -> None:
     assert len(by_value) == len({colour for _, colour in by_value}) == 2
 
 
+def test_colours_by_rank_are_those_of_the_page_as_it_came(page: Any) -> None:
+    dots = "[...document.querySelectorAll('main svg .trial')].map(dot => getComputedStyle(dot).color)"
+    before = page.evaluate(dots)
+    page.locator("#colour").select_option("score")
+    assert page.evaluate(dots) != before
+    page.locator("#colour").select_option("rank")
+    assert page.evaluate(dots) == before
+
+
+def test_a_whole_value_is_found_as_in_the_csv_and_by_its_whole_key(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path, text=SWEEP.replace("lr: [0.5, 0.1, 0.01]", "optimizer.weight_decay: [0.0123456, 0.5]"))
+    opened = open_page(browser, open_run(str(tmp_path / "runs/made")))
+    assert "0.0123" in opened.page.locator("#top").inner_text()
+    for words in ("weight_decay=0.0123", "optimizer.weight_decay=0.0123456"):
+        opened.page.locator("#search").fill(words)
+        assert opened.page.locator("#shown").inner_text() == "4 of 8 trials", words
+    opened.page.locator("#search").fill("weight_decay=7")
+    assert opened.page.locator("#shown").inner_text().startswith("0 of 8 trials: a row has words or values such as ")
+    opened.page.context.close()
+
+
+def test_an_address_that_was_cut_off_leaves_the_page_whole(browser: Any, opened: Opened) -> None:
+    page = browser.new_page()
+    page.goto(f"{opened.url}#100%")
+    assert page.evaluate("typeof raysweep.update") == "function"
+    page.close()
+
+
 def test_an_opened_trial_shows_its_curves(page: Any) -> None:
     page.locator("#top a.rank").first.click()
     part = page.locator("details.part[open]")
@@ -336,13 +364,15 @@ def test_five_thousand_trials_open_and_filter(browser: Any, result: SweepResult)
     opened = open_page(browser, many)
     page = opened.page
     assert opened.said == []
-    assert "3800 of the shown trials have no curve here" not in page.locator("main").inner_text()
+    left_out = "4800 of the shown trials have no curve here: it draws the best 200 that have this metric."
+    assert page.locator("#left-out").inner_text() == left_out
     assert page.locator("#trials tbody tr").count() < 300, "the rows in sight"
     took = page.evaluate(
         """async () => {
             const search = document.querySelector('#search'), begun = performance.now();
             search.value = 'trial4321';
             search.dispatchEvent(new Event('input'));
+            await new Promise(requestAnimationFrame); // comes before it is painted, the next after
             await new Promise(requestAnimationFrame);
             return performance.now() - begun;
         }"""

@@ -93,6 +93,10 @@ def test_epochs_appear_without_a_reload_and_what_the_reader_chose_stays(watched:
         assert page.locator("#search").input_value() == "lr=0.5"
         assert page.evaluate("document.activeElement.id") == "search"
         assert page.locator("#trials tbody tr").count() == 4
+        page.get_by_label("lr: least").focus()
+        write_newest(watched.folder, {running.id: Tail.of("running", curve(12, 0.5, 0)[:6], 4)})
+        watched.wait_for(f"{LONGEST} === 6", 5)
+        assert page.evaluate("document.activeElement.ariaLabel") == "lr: least", "the keyboard keeps its place"
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
     watched.wait_for("document.querySelector('#now .state').textContent === 'Not running'", 3)

@@ -204,6 +204,7 @@ function curveChart(host, height, wanted, readout) {
     dragged = false;
   });
   host.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const keys = { "+": () => zoomBy(0.5), "-": () => zoomBy(2), 0: reset, Escape: () => light(choice.kept) };
     const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -1e9], End: [0, 1e9] }[event.key];
     if (!keys[event.key] && !step) return;

@@ -55,6 +55,7 @@ views.push({
 
 // ---- what pictures and lists say of trials
 
+const drawnLegend = [...(one("#scatter-colours")?.childNodes ?? [])];
 let marked = new Map(); // a trial to its elements, all but the rows of the table
 
 views.push({
@@ -71,10 +72,11 @@ views.push({
     for (const [trial, elements] of marked) for (const element of elements) element.classList.toggle("gone", !isShown.has(trial));
   },
   colours() {
-    if (choice.colour === "rank") return;
+    const isDrawn = choice.colour === "rank"; // as Python drew them: by the setting that the legend names
     const { of, legend } = colours();
     for (const [trial, elements] of marked)
-      for (const element of elements) if (element instanceof SVGElement) element.style.color = of[trial] ?? palette.grey;
+      for (const element of elements) if (element instanceof SVGElement) element.style.color = isDrawn ? "" : of[trial] ?? palette.grey;
+    if (isDrawn) return one("#scatter-colours")?.replaceChildren(...drawnLegend);
     const entries = legend.map(([shade, text]) => {
       const swatch = make("span", { className: "swatch" });
       swatch.style.background = shade;
@@ -96,14 +98,18 @@ function makePart(trial) {
   const part = one("#part").content.cloneNode(true).firstElementChild;
   part.id = `trial=${data.trials.id[trial]}`;
   part.dataset.part = trial;
-  one("summary", part).textContent = `${column("rank").texts[trial]} ${data.trials.name[trial]}: ${scoreText(trial)}`;
+  one("summary", part).textContent = known.headline;
+  one(".copy", part).hidden = false;
   one(".id", part).textContent = data.trials.id[trial];
   for (const [name, text] of [["error", known.error], ["traceback", known.traceback], ["config", [...(known.config ?? []), ...shared].join("\n")], ["pull", known.pull]]) {
     const place = one(`[data-text="${name}"]`, part);
     if (text) place.textContent = text;
     else place.closest("[data-of]").remove();
   }
-  one("ul", part).replaceChildren(...(known.lines ?? []).map((text) => make("li", { textContent: text })));
+  const items = (texts) => texts.map((text) => make("li", { textContent: text }));
+  one("ul", part).replaceChildren(...known.lines.map(([text, evidence]) => make("li", {}, text, ...(evidence.length ? [make("ul", {}, ...items(evidence))] : []))));
+  const settings = [...data.axes.map(({ key }) => key), "seed"].map((key) => [key, column(key).texts[trial]]);
+  one("dl", part).replaceChildren(...settings.map(([key, text]) => make("div", {}, make("dt", { textContent: key }), make("dd", { textContent: text }))));
   one("#parts").append(part);
   return part;
 }
@@ -116,7 +122,10 @@ function partOf(id) {
 }
 
 function open() {
-  const hash = decodeURIComponent(location.hash.slice(1));
+  let hash = "";
+  try {
+    hash = decodeURIComponent(location.hash.slice(1));
+  } catch {} // an address that somebody cut off
   if (!hash.startsWith("trial=")) return;
   const part = partOf(hash.slice("trial=".length));
   if (!part) return;
@@ -143,7 +152,7 @@ function drawPart(part) {
 
 one("#parts").addEventListener("toggle", (event) => {
   const part = event.target;
-  if (part.matches?.("details.part") && part.open && !one(".part-curves", part).childElementCount) drawPart(part);
+  if (part.matches?.("details.part") && part.open && !folded.includes(part) && !one(".part-curves", part).childElementCount) drawPart(part);
 }, true);
 one("#parts").addEventListener("click", async (event) => {
   if (!event.target.matches(".copy")) return;
@@ -155,13 +164,14 @@ addEventListener("hashchange", open);
 
 // ---- on paper nothing can be unfolded, so everything is before printing
 
-let folded = [];
+let folded = []; // those of trials get no curves: they would come too late, and a hundred of them would stay
 addEventListener("beforeprint", () => {
   folded = all("details:not([open])");
   for (const details of folded) details.open = true;
 });
 addEventListener("afterprint", () => {
   for (const details of folded) details.open = false;
+  setTimeout(() => (folded = [])); // after the toggles
 });
 
 // ---- begin, and begin again with a newer document: what the reader chose stays
@@ -185,5 +195,5 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 for (const box of all("#kinds input")) box.checked = box.value === data.kind;
 one("#log") && (one("#log").checked = data.pictures[0]?.log ?? false);
 update(data);
-open();
 window.raysweep = { update, curves: curves.chart };
+open();

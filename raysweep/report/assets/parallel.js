@@ -5,8 +5,8 @@ const parallel = (() => {
   const host = one("#parallel");
   if (!host) return {};
   const canvas = make("canvas", { ariaHidden: "true" });
-  const TOP = 34, BOTTOM = 16, GAP = 118, SIDE = 44, RIGHT = 84;
-  let width = 0, height = 0, of = [];
+  const TOP = 34, BOTTOM = 16, GAP = 118, SIDE = 60, RIGHT = 84;
+  let width = 0, height = 0, of = [], keys = [];
 
   const x = (index) => SIDE + ((width - SIDE - RIGHT) * index) / Math.max(1, axes.length - 1);
   const y = (place) => TOP + (1 - place) * (height - TOP - BOTTOM);
@@ -17,6 +17,7 @@ const parallel = (() => {
     height = 300;
     host.style.width = `${width}px`;
     host.replaceChildren(canvas, ...axes.map(element));
+    keys = axes.map((axis) => axis.key);
     const scale = devicePixelRatio || 1;
     canvas.width = width * scale;
     canvas.height = height * scale;
@@ -160,6 +161,12 @@ const parallel = (() => {
     say("", event);
   });
 
+  // Returns the axis and the end of the slider that has the keyboard's focus.
+  function focus() {
+    const place = all(".brush", host).findIndex((found) => found.contains(document.activeElement));
+    return place < 0 ? [] : [keys[place], document.activeElement.className];
+  }
+
   const repaint = () => {
     // By rank most lines would be grey; the score says more here.
     of = colours(choice.colour === "rank" ? "score" : choice.colour).of;
@@ -172,7 +179,9 @@ const parallel = (() => {
   }).observe(host.parentElement);
   return {
     data() {
+      const [axis, end] = focus();
       build();
+      one(`input.${end}`, all(".brush", host)[axes.findIndex((each) => each.key === axis)])?.focus({ preventScroll: true });
       repaint();
     },
     shown() {

@@ -90,7 +90,10 @@ function short(value) {
 
 function readTexts() {
   sought = data.trials.id.map((id, trial) =>
-    [id, ...data.columns.flatMap((each) => [each.texts[trial], `${each.label}=${each.texts[trial]}`]), ""].join(" ").toLowerCase());
+    [id, ...data.columns.flatMap((each) => {
+      const values = [...new Set([each.texts[trial], each.values?.[trial] ?? each.texts[trial]])]; // as shown, and as in the CSV
+      return values.flatMap((value) => [value, `${each.label}=${value}`, `${each.name}=${value}`]);
+    }), ""].join(" ").toLowerCase());
 }
 
 function select() {

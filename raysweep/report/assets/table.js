@@ -61,7 +61,7 @@ const table = (() => {
   function draw() {
     const [from, to] = window_();
     first = from;
-    const focused = document.activeElement?.closest?.("#trials tr")?.dataset.trial;
+    const active = document.activeElement, focused = active?.closest?.("#trials tr")?.dataset.trial;
     body.replaceChildren(...order.slice(from, to).map((trial, index) => row(trial, from + index)));
     element.setAttribute("aria-rowcount", order.length + 1);
     if (order.length > MOST_ROWS) {
@@ -69,7 +69,7 @@ const table = (() => {
       body.prepend(spacer(from));
       body.append(spacer(order.length - to));
     }
-    if (focused !== undefined) one(`tr[data-trial="${focused}"] button`, body)?.focus({ preventScroll: true });
+    if (focused !== undefined) one(`tr[data-trial="${focused}"] ${active.matches("a") ? "a" : "button"}`, body)?.focus({ preventScroll: true });
   }
 
   scroll.addEventListener("scroll", () => {

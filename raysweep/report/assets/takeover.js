@@ -12,6 +12,7 @@ function take(now, newer) {
   if (now.nodeName !== newer.nodeName || now.id !== newer.id) return now.replaceWith(document.importNode(newer, true));
   if (now.nodeType !== Node.ELEMENT_NODE) return (now.data = newer.data);
   if (now.matches(OWN)) return;
+  for (const { name } of [...now.attributes]) if (!newer.hasAttribute(name) && !["open", "hidden"].includes(name)) now.removeAttribute(name);
   for (const { name, value } of newer.attributes) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
   [...newer.childNodes].forEach((child, index) => {
     const same = child.id && document.getElementById(child.id); // a trial's part, at another place
@@ -31,8 +32,14 @@ function redrawPart(part, before) {
   drawPart(part);
 }
 
+let pressed = false; // a brush or a zoom is being drawn
+addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => (pressed = false), true);
+const released = () => new Promise((done) => (pressed ? setTimeout(() => done(released()), 100) : done()));
+
 followRun(async () => {
   const newer = new DOMParser().parseFromString(await (await fetch("")).text(), "text/html");
+  await released();
   if (layout(newer) !== begunWith) return location.reload();
   const before = data, opened = all("#parts > details[open]").map((part) => part.id.slice("trial=".length));
   take(one("main"), one("main", newer));

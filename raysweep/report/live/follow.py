@@ -23,6 +23,8 @@ LOOK_WHILE_STILL_EVERY_S = 2.0
 REPORT_EVERY_S, REPORT_FROM_AFAR_EVERY_S, REPORT_SHARE = 0.5, 2.0, 0.25
 """How often the report is made at most, from an object store, where that takes ten requests, less often; and the share
 of a core that it may take."""
+TRY_AGAIN_S = 5.0
+"""How long after a fault the report is tried again."""
 
 
 class Follower:
@@ -70,16 +72,18 @@ class Follower:
         return LOOK_EVERY_S if is_cheap else LOOK_WHILE_STILL_EVERY_S
 
     def _look(self) -> None:
-        """Look once; a fault of the storage is shown, and tried again."""
+        """Look once; a fault, of the storage or of a file that cannot be read, is shown, and tried again."""
         fault = ""
         try:
             is_new = self._progress.look()
             if is_new:
                 self._news.set()
-            if is_new or self.reports != self._now.get("report"):
+            if is_new or self._progress.is_fading or self.reports != self._now.get("report"):
                 self._words = self._progress.in_words()
         except StorageError as error:
             fault = str(error)
+        except Exception as error:  # a file of a newer raysweep, say; this thread must go on
+            fault = f"what trains now cannot be told: {type(error).__name__}: {error}"
         self._tell(fault)
 
     def _tell(self, fault: str) -> None:
@@ -99,6 +103,9 @@ class Follower:
             self._make_report()
             took = time.thread_time() - began
             self._over.wait(max(every_s, took / REPORT_SHARE - took))
+            if self._fault:
+                self._over.wait(TRY_AGAIN_S)
+                self._news.set()
 
     def _make_report(self) -> None:
         changed = self._progress.take_changed()
@@ -108,7 +115,7 @@ class Follower:
                 report = gather(result, self._named)
                 self.page = as_html(report, draw(report), live=self.reports + 1).encode()
                 self.reports, self._fault = self.reports + 1, ""
-        except Exception as error:  # it can be made again, and the rest of the page is right without it
+        except Exception as error:  # it is made again soon, and the rest of the page is right without it
             self._progress.note_changed(changed)
             self._fault = f"no report: {type(error).__name__}: {error}"
 

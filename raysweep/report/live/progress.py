@@ -23,6 +23,8 @@ SETTLED_S = 2.5
 """An object store tells times in seconds: a file found changed so recently may have changed again since."""
 SHOWN_AFTER_S = 10.0
 """How long a trial that trains no more is shown among those that do, so that its last epoch is seen."""
+FADES_FOR_S = 5.0
+"""How long after that it is made sure that it went."""
 UNKNOWN = {"status": "planned", "epoch": 0, "score": None}
 ENDED = ("finished", "stopped", "diverged", "failed")
 
@@ -38,6 +40,7 @@ class Progress:
         self._folder, self._pulse = folder, Pulse(folder.files)
         self._stamps: dict[str, float] = {}
         self._changed_at = dict.fromkeys(FILES, 0.0)
+        self._unsettled: set[str] = set()
         self._plan: list[Record] = []
         self._settings: dict[str, list[str]] = {}
         self._labels: list[str] = []
@@ -57,17 +60,19 @@ class Progress:
         stamps = {name: time for name, time in self._folder.files.list_times("").items() if name in FILES}
         changed = {name for name in FILES if stamps.get(name) != self._stamps.get(name)}
         self._changed_at |= dict.fromkeys(changed, time.monotonic())
+        settled = {name for name in self._unsettled if time.monotonic() - self._changed_at[name] >= SETTLED_S}
+        self._unsettled = (self._unsettled | changed) - settled
         is_driven = self._pulse.is_felt()
         news = bool(changed) or is_driven != self.is_driven
         if resolved.FILE in changed and resolved.FILE in stamps:
             self._take_plan(resolved.read_resolved(self._folder, lenient=True))
         if is_driven != self.is_driven:
             self.note_changed(None)  # what the driver told beyond the records counts from now on, or no longer
-        if exports.FILE in changed:
+        if exports.FILE in changed | (settled if self._folder.files.local is None else set()):
             self._take_exported(exports.read_exported(self._folder))
         if not is_driven or newest.FILE not in stamps:
             self.tails = {}
-        elif time.monotonic() - self._changed_at[newest.FILE] < SETTLED_S or not self.is_driven:
+        elif newest.FILE in self._unsettled or not self.is_driven:
             news |= self._take_tails(newest.read_newest(self._folder))
         self._stamps, self.is_driven = stamps, is_driven
         return news
@@ -146,7 +151,9 @@ class Progress:
     def _row(self, record: Record) -> dict[str, Any]:
         """How far a trial is, by the exports and the newest epochs."""
         assert self.resolved
-        row = dict(self.exported.rows.get(record.id) or self._read.get(record.id) or UNKNOWN)
+        # A driver that was killed may have committed what it did not export any more.
+        told, read = self.exported.rows.get(record.id), self._read.get(record.id)
+        row = dict((told or read if self.is_driven else read or told) or UNKNOWN)
         if row["status"] == "running" and not self.is_driven:
             row["status"] = "interrupted"
         if tail := self.tails.get(record.id):
@@ -158,6 +165,12 @@ class Progress:
             last = tail.first + len(rows) - 1
             row = {"status": tail.status, "epoch": last, "score": best(scores, default=None), "now": now}
         return {**row, "record": record}
+
+    @property
+    def is_fading(self) -> bool:
+        """Whether trials that train no more are still shown, or were until now."""
+        since = time.monotonic() - SHOWN_AFTER_S - FADES_FOR_S
+        return any(at > since for at in self._over_at.values())
 
     def _just_over(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the trials that trained until some seconds ago, the last one first."""

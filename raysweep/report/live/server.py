@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(self._follower.page, "text/html", policy=POLICY)
         elif name == "data.json":
             after = parse_qs(url.query).get("after", ["0"])[0]
-            news = self._follower.answer(int(after) if after.isdecimal() else 0)
+            news = self._follower.answer(int(after) if after.isdecimal() and len(after) < 20 else 0)
             self._answer(news or b"", "application/json", HTTPStatus.OK if news else HTTPStatus.NOT_MODIFIED)
         else:
             self._answer(b"", "text/plain", HTTPStatus.NOT_FOUND)

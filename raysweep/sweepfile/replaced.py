@@ -112,5 +112,5 @@ def _message(replaced_by: Sequence[Setting]) -> str:
     first = replaced_by[0]
     if "." in first.key:
         return f"reaches no trial: it is replaced by {by}; set it in one place"
-    instead = f", or write {first.key}.name, which keeps it" if isinstance(first.value, str) else ""
+    instead = f", or write {first.key}.name, which keeps it where it fits" if isinstance(first.value, str) else ""
     return f"reaches no trial: its whole section is replaced by {by}; set it there{instead}"

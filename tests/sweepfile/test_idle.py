@@ -56,7 +56,7 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
         (
             "base: {optimizer.weight_decay: 0.01}\ngrid: {optimizer: [sgd, adamw]}",
             "s.yaml:2: base.optimizer.weight_decay: reaches no trial: its whole section is replaced by grid.optimizer; "
-            "set it there, or write optimizer.name, which keeps it",
+            "set it there, or write optimizer.name, which keeps it where it fits",
         ),
         (
             "base:\n  model: {name: resnet18, width: 16}\ncases: {a: {model: resnet34}, b: {model: resnet50}}",

@@ -7,7 +7,7 @@
 * `hints`        what an unknown key was meant to be
 * `messages`     pydantic's errors in our words
 * `plan`         a sweep to its trials
-* `idle`         what a file says in vain
+* `idle`         what a file says in vain; `replaced`, which values reach no trial
 * `load`         all of it together
 * `named`        how the user named a sweep
 * `json_schema`  for editors; `reference` for people

@@ -149,7 +149,7 @@ def dashboard(storage: Path, chromium: Any, out: Path) -> None:
     assert head.stdin
     assert head.stdout
     told = json.loads(head.stdout.readline())
-    words = ["sweeps/quickstart.yaml", "epochs=60", "--storage", str(storage), "--address", told["address"]]
+    words = ["sweeps/quickstart.yaml", "epochs=300", "--storage", str(storage), "--address", told["address"]]
     try:
         with running(words, **guarded):
             shown = chromium.new_page(viewport={"width": 1440, "height": 900})
@@ -157,7 +157,7 @@ def dashboard(storage: Path, chromium: Any, out: Path) -> None:
             shown.context.add_cookies([{"name": "ray-authentication-token", "value": token, "url": told["dashboard"]}])
             shown.goto(f"{told['dashboard']}/#/actors")
             shown.get_by_text("raysweep quickstart").first.wait_for(timeout=60_000)
-            shown.wait_for_timeout(10_000)
+            shown.wait_for_timeout(3_000)
             shown.screenshot(path=out / "dashboard-actors.png")
             shown.goto(f"{told['dashboard']}/#/jobs")
             shown.locator("a[href^='#/jobs/']").first.click()

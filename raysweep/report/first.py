@@ -73,7 +73,7 @@ def top_of(report: Report) -> Top:
         for place, (row, config) in enumerate(shown, 1)
     ]
     rest = (
-        [f"{len(report.result.configs) - len(shown)} more configs"] if len(report.result.configs) > len(shown) else []
+        [f"{len(report.result.configs) - len(shown):,} more configs"] if len(report.result.configs) > len(shown) else []
     )
     same = [key for key in report.keys if key not in keys]
     rest += [f"{count_of(len(same), 'setting')} more ({', '.join(report.labels[key] for key in same)})"] if same else []

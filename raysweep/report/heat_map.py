@@ -43,7 +43,7 @@ def heat_map(mistakes: WhatItGetsWrong) -> Chart:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the cells lie, in pixels from the left as from the top."""
+    """The cells begin at so many pixels from the left, and from the top."""
 
     start: float  # where the first begins, after the classes' names
     cell: float  # height and width of each

@@ -85,7 +85,7 @@ class Chart:
         self.add("desc", text=self.description, id=f"{self.name}-desc")
 
     def add(self, tag: str, parent: ET.Element | None = None, text: str = "", **attributes: str | float) -> ET.Element:
-        """Add an element; `class_` and `data_x` become class and data-x, floats are rounded."""
+        """Add an element; `class_` and `data_trial` become class and data-trial, floats are rounded."""
         element = ET.SubElement(self.root if parent is None else parent, tag)
         element.text = text.translate(INVISIBLE)
         for key, value in attributes.items():
@@ -94,10 +94,7 @@ class Chart:
         return element
 
     def axes(self, x: Scale, y: Scale, x_label: str, y_label: str, percent: bool = False) -> None:
-        """Draw grid, labels and names of both axes, and note the scales for the page's script."""
-        self.root.set("data-x", f"{x.low} {x.high} {x.start} {x.end}")
-        self.root.set("data-y", f"{y.low} {y.high} {y.start} {y.end} {'log' if y.log else 'linear'}")
-        self.root.set("data-unit", "%" if percent else "")
+        """Draw grid, labels and names of both axes."""
         group = self.add("g", class_="axes", aria_hidden="true")
         for value in y.ticks():
             self.add("line", group, x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid")

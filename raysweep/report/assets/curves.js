@@ -28,7 +28,7 @@ function ends(lines, isLog, isPercent) {
   return [low - spare, high + spare];
 }
 
-// A chart in `host`; `wanted` returns what it shows: {picture, trials, kinds, log, smoothing, of, legendless}.
+// A chart in `host`; `wanted` returns what it shows: {picture, trials, kinds, log, smoothing, of}.
 function curveChart(host, height, wanted, readout) {
   let chart = null, lines = [], now = null, zoom = null, dragged = false, place = { line: 0, epoch: 0 };
 

@@ -82,7 +82,6 @@ const table = (() => {
   });
 
   return {
-    data: () => {},
     shown() {
       sort();
       draw();

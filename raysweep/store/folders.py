@@ -30,6 +30,7 @@ def pack(folder: Path, beside: Mapping[str, bytes] | None = None, only: Collecti
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(_entry(".", 0, tarfile.DIRTYPE))  # an empty tar could not be told from other files
         for name, path in sorted(_walk(folder)):
             if only is not None and name not in only:
                 continue
@@ -46,7 +47,7 @@ def pack(folder: Path, beside: Mapping[str, bytes] | None = None, only: Collecti
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield a folder's files and its empty folders, at any depth, with their names below it."""
     for place, folders, files in os.walk(folder, followlinks=True):
-        found = map(Path(place).joinpath, files if files or folders else ["."])
+        found = map(Path(place).joinpath, files if files or folders else [""])
         yield from ((path.relative_to(folder).as_posix(), path) for path in found if path != folder)
 
 
@@ -54,6 +55,11 @@ def _entry(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarIn
     entry = tarfile.TarInfo(name)
     entry.size, entry.type, entry.mode = size, kind, 0o755 if kind == tarfile.DIRTYPE else 0o644
     return entry
+
+
+def is_folder(data: bytes) -> bool:
+    """Whether these are the bytes of a packed folder, by the mark that POSIX gives to a tar."""
+    return data[257:262] == b"ustar"
 
 
 def unpack(data: bytes, folder: Path) -> None:

@@ -11,6 +11,7 @@ On several ranks a report is a barrier, as with Ray: all wait for the first one'
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import logging
 import math
@@ -30,22 +31,19 @@ import torch.distributed as dist
 from ray.train import Checkpoint
 
 from raysweep.errors import Interrupted, UserError
-from raysweep.loops import Epoch, TrialContext
+from raysweep.loops import Epoch, TrialContext, seed_generators
 from raysweep.store.folders import files_in, pack, unpack
-from raysweep.worker.seeding import generator_states, restore_generators, seed_generators
+from raysweep.worker.generators import generator_states, restore_generators
 
-try:
-    from ray.train.v2._internal.execution.train_fn_utils import (
-        LocalTrainFnUtils,
-        get_train_fn_utils,
-        set_train_fn_utils,
-    )
-    from ray.tune.trainable import trainable_fn_utils
-except ImportError:
-    LocalTrainFnUtils = object
-    IS_AS_KNOWN = False
-else:
-    IS_AS_KNOWN = True
+_rays: Any = None
+"""Ray's module that keeps the object in question."""
+_tunes: Any = None
+"""Ray's module that knows whether this is a Tune session."""
+_Base: Any = object
+with contextlib.suppress(ImportError, AttributeError):
+    _tunes = importlib.import_module("ray.tune.trainable.trainable_fn_utils")
+    _rays = importlib.import_module("ray.train.v2._internal.execution.train_fn_utils")
+    _Base = _rays.LocalTrainFnUtils
 
 WAIT_AT_MOST = timedelta(days=1)
 """How long a rank may wait for the others at a report: the first may have to wait for its storage."""
@@ -71,7 +69,7 @@ def host(
     Args:
         function: takes the config, or nothing.
         config: what it is given.
-        trial: `epoch`, `checkpoint` and `state` are those to go on from.
+        trial: `epoch`, `checkpoint` and `saved` are those to go on from.
         take: is given each epoch, on the first rank alone. What it raises ends the function, even where that catches
             all exceptions, and is raised here; the other ranks then end without an exception.
         name: what `get_experiment_name` returns. Lightning's callback deletes a folder of that name in the temporary
@@ -114,11 +112,12 @@ def _check_ray() -> None:
     Raises:
         UserError: it is not.
     """
-    known = IS_AS_KNOWN and hasattr(trainable_fn_utils, "_in_tune_session")
     asked = ("report", "get_checkpoint", "get_context", "get_dataset_shard", "barrier", "broadcast_from_rank_zero")
-    missing = [name for name in asked if not hasattr(LocalTrainFnUtils, name)]
-    if not known or missing:
-        raise _other_ray(f"no {', '.join(missing)}" if missing else "no place for it")
+    missing = [f"LocalTrainFnUtils.{name}" for name in asked if not hasattr(_Base, name)]
+    missing += [name for name in ("get_train_fn_utils", "set_train_fn_utils") if not hasattr(_rays, name)]
+    missing += [name for name in ("_in_tune_session",) if not hasattr(_tunes, name)]
+    if missing:
+        raise _other_ray(f"it has no {', '.join(missing)}")
 
 
 def _other_ray(why: str) -> UserError:
@@ -135,16 +134,16 @@ def _in_place_of_rays(utils: _Utils) -> Iterator[None]:
     Raises:
         UserError: they do not find it.
     """
-    rays, in_tune_session = get_train_fn_utils(), trainable_fn_utils._in_tune_session
-    set_train_fn_utils(utils)
-    trainable_fn_utils._in_tune_session = lambda: False
+    before, in_tune_session = _rays.get_train_fn_utils(), _tunes._in_tune_session
+    _rays.set_train_fn_utils(utils)
+    _tunes._in_tune_session = lambda: False
     try:
         if _context_found() is not utils.get_context():
-            raise _other_ray("its context is not found")
+            raise _other_ray("ray.train.get_context() looks elsewhere")
         yield
     finally:
-        trainable_fn_utils._in_tune_session = in_tune_session
-        set_train_fn_utils(rays)
+        _tunes._in_tune_session = in_tune_session
+        _rays.set_train_fn_utils(before)
 
 
 def _context_found() -> Any:
@@ -165,15 +164,16 @@ def _working_directory() -> Iterator[None]:
             os.chdir(before)
 
 
-class _Utils(LocalTrainFnUtils):  # type: ignore[misc]
+class _Utils(_Base):  # type: ignore[misc]
     """What Ray Train's functions ask, answered for a trial."""
 
     def __init__(self, hosted: _Hosted) -> None:
         trial = hosted.trial
         super().__init__(experiment_name=hosted.name, world_size=trial.world_size, world_rank=trial.rank)
         # raysweep shows each rank its own GPUs, as the only rank of its node.
-        self.hosted, self._context.node_rank = hosted, trial.rank
-        self._context.get_storage = _no_storage
+        context: Any = self._context
+        context.node_rank, context.get_storage = trial.rank, _no_storage
+        self.hosted = hosted
 
     def report(
         self,
@@ -224,7 +224,7 @@ def _no_storage() -> Any:
     )
 
 
-def _delete(checkpoint: Checkpoint) -> None:
+def _delete(checkpoint: Any) -> None:
     with contextlib.suppress(FileNotFoundError):
         checkpoint.filesystem.delete_dir(checkpoint.path)
 
@@ -265,7 +265,7 @@ class _Hosted:
                 )
             return self.reported
         self.done, folder = self.trial.epoch, self.trial.checkpoint
-        states = (self.trial.state or {}).get("generators")
+        states = (self.trial.saved or {}).get("generators")
         if states:
             restore_generators(states[min(self.trial.rank, len(states) - 1)])
         return folder

@@ -1,6 +1,6 @@
 """The generators that a loop draws from unasked: torch's, on each device, NumPy's and Python's.
 
-`seed_generators` seeds them, `generator_states` notes where they are, and `restore_generators` puts them back there.
+`loops.seed_generators` seeds them; `generator_states` notes where they are, `restore_generators` puts them back there.
 """
 
 from __future__ import annotations
@@ -13,19 +13,11 @@ import numpy as np
 import torch
 
 
-def seed_generators(seed: int, epochs: int) -> None:
-    """Seed all generators by a trial's seed and how many epochs are done."""
-    for_torch, for_numpy, for_python = np.random.SeedSequence([seed, epochs]).generate_state(3, np.uint32)
-    torch.manual_seed(int(for_torch))
-    np.random.seed(int(for_numpy))
-    random.seed(int(for_python))
-
-
 def generator_states() -> dict[str, Any]:
     """Return the states of all generators, for torch.save and a torch.load of weights only."""
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, words, normal = random.getstate()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "torch": torch.get_rng_state(),
         "cuda": on_gpus,

@@ -37,6 +37,8 @@ class DrawOf:
 class Distribution(Config):
     """A parameter of a W&B sweep."""
 
+    distribution: str
+
     def in_grid(self) -> list[Any] | None:
         """Return the values over which W&B's grid search goes; None if it has no such parameter in a grid."""
         return None
@@ -207,10 +209,10 @@ class QUniform(Uniform):
             return DrawOf({"int": [first, last]}, HALF_AS_OFTEN)
         if last - first < QUANTILES:
             return DrawOf({"choice": [_multiple(each, self.q) for each in range(first, last + 1)]}, HALF_AS_OFTEN)
-        return _by_quantiles(lambda share: self.min + share * (self.max - self.min), self.q)
+        return quantiles(lambda share: self.min + share * (self.max - self.min), self.q)
 
 
-HALF_AS_OFTEN = "all values are equally likely; W&B, which rounds, draws the first and the last half as often"
+HALF_AS_OFTEN = "here all values are equally likely; W&B, which rounds, draws the first and the last half as often"
 
 
 class QLogUniform(LogUniform):
@@ -248,7 +250,7 @@ class Normal(Distribution):
 
     def drawn(self) -> DrawOf:
         """Return quantiles."""
-        return _by_quantiles(self.quantile)
+        return quantiles(self.quantile)
 
 
 class QNormal(Normal):
@@ -259,7 +261,7 @@ class QNormal(Normal):
 
     def drawn(self) -> DrawOf:
         """Return quantiles."""
-        return _by_quantiles(self.quantile, self.q)
+        return quantiles(self.quantile, self.q)
 
 
 class LogNormal(Normal):
@@ -280,7 +282,7 @@ class QLogNormal(LogNormal):
 
     def drawn(self) -> DrawOf:
         """Return quantiles."""
-        return _by_quantiles(self.quantile, self.q)
+        return quantiles(self.quantile, self.q)
 
 
 class Beta(Distribution):
@@ -298,7 +300,7 @@ class Beta(Distribution):
 
     def drawn(self) -> DrawOf:
         """Return quantiles."""
-        return _by_quantiles(self.quantile)
+        return quantiles(self.quantile)
 
 
 class QBeta(Beta):
@@ -309,7 +311,7 @@ class QBeta(Beta):
 
     def drawn(self) -> DrawOf:
         """Return quantiles."""
-        return _by_quantiles(self.quantile, self.q)
+        return quantiles(self.quantile, self.q)
 
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
@@ -372,16 +374,24 @@ def _not_too_many(numbers: range) -> list[Any]:
 
 
 def _log_quantiles(low: float, high: float, q: float) -> DrawOf:
-    return _by_quantiles(lambda share: math.exp(low + share * (high - low)), q)
+    return quantiles(lambda share: math.exp(low + share * (high - low)), q)
 
 
-def _by_quantiles(quantile: Callable[[float], float], q: float | None = None) -> DrawOf:
+def steps(low: float, step: float, count: int) -> DrawOf:
+    """Return a choice of `low`, `low + step` and so on; of quantiles where they are many."""
+    if count <= QUANTILES:
+        return DrawOf({"choice": [_whole_if(step, low + each * step) for each in range(count)]})
+    drawn = quantiles(lambda share: share * count - 0.5, 1)
+    return DrawOf({"choice": [_whole_if(step, low + each * step) for each in drawn.draw["choice"]]}, drawn.differs)
+
+
+def quantiles(quantile: Callable[[float], float], q: float | None = None) -> DrawOf:
     """Return a choice of the middles of equally likely parts, rounded to a multiple of q as W&B rounds."""
     middles = [quantile((part + 0.5) / QUANTILES) for part in range(QUANTILES)]
     values = [_short(each) if q is None else _multiple(round(each / q), q) for each in middles]
     return DrawOf(
         {"choice": values if len(set(values)) > 1 else values[:1]},
-        f"`random` does not draw from it; it draws one of {QUANTILES} quantiles, which are equally likely",
+        f"has no counterpart: one of its {QUANTILES} equally likely quantiles is drawn",
     )
 
 

@@ -29,18 +29,19 @@ class EarlyTerminate(Config):
         return self
 
 
-def asha_of(early: EarlyTerminate, epochs: int) -> tuple[dict[str, Any], list[str]]:
+def asha_of(early: EarlyTerminate, epochs: int, how: str = "") -> tuple[dict[str, Any], list[str]]:
     """Return the scheduler for trials of so many epochs, none if no band lies inside; and what it does otherwise.
 
-    The bands are those of W&B's `hyperband_stopping.py` (github.com/wandb/sweeps).
+    `how` says, in words, whence the epochs are known. The bands are those of W&B's own code, `hyperband_stopping.py` in
+    github.com/wandb/sweeps.
     """
     bands = sorted({band for band in _bands(early, epochs) if band < epochs})
     if not bands:
-        return {}, [f"its first band comes after the last of {epochs} epochs, so no trial is stopped early"]
+        return {}, [f"its first band comes after the end of {epochs} epochs{how}, so no trial is stopped early"]
     eta = max(2, round(early.eta))
     differs = [
-        f"its bands (epochs {', '.join(map(str, bands))}) are rungs of trials of {epochs} epochs: W&B counts the times "
-        "that a run logs its metric, raysweep fractions of a trial's epochs",
+        f"its bands, {', '.join(map(str, bands))}, are rungs of {epochs} epochs{how}: W&B counts how often a run logs "
+        "its metric, raysweep takes fractions of each trial's own epochs",
         "W&B compares a run with those that have logged so far, raysweep with the whole sweep, whoever comes first; "
         "at least min_survivors (4) go on",
     ]
@@ -53,14 +54,14 @@ def asha_of(early: EarlyTerminate, epochs: int) -> tuple[dict[str, Any], list[st
 
 def _bands(early: EarlyTerminate, epochs: int) -> Iterator[int]:
     if early.max_iter is not None and early.s is not None:
-        band: float = early.max_iter
+        band = float(early.max_iter)
         for _ in range(early.s):
             band /= early.eta
             if band < 1:
                 return
             yield int(band)
         return
-    band = early.min_iter or 1
+    band = float(early.min_iter or 1)
     while band < epochs:
         yield int(band)
         band *= early.eta

@@ -90,12 +90,14 @@ def read_optuna(source: Source, samples: int | None = None) -> Space:
     checker = Checker(source)
     for key, value in source.values.items():
         named = checker.checked(_Named, value, (key,))
-        found = checker.checked(KINDS[named.name], named.attributes, (key, "attributes")) if named else None
-        if found is not None:
+        if named and (found := checker.checked(KINDS[named.name], named.attributes, (key, "attributes"))):
             drawn = found.drawn()
             if drawn.differs:
-                space.note((key,), f"{named.name}: {drawn.differs}" if named else "")
-            space.take((key,), key, None, drawn.draw)
+                space.note((key,), f"{named.name}: {drawn.differs}")
+            try:
+                space.take((key,), key, None, drawn.draw)
+            except ValueError as error:
+                checker.problem((key,), str(error))
     if samples is None:
         checker.problem((), "an Optuna space does not say how many configs to draw; say so with --samples N")
     if checker.problems:

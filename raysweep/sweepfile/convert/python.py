@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import raysweep
-{section}
+
 
 """
-SECTION = "from raysweep.config import Config as Section  # the base of settings inside settings\n"
 LOOP = """
 
 
@@ -38,10 +37,9 @@ def loop_module(space: Space) -> str:
             inner = inner.setdefault(section, {})
         inner[last] = values
     classes = _classes("Config", "raysweep.Config", settings)
-    section = SECTION if len(classes) > 1 else ""
     # what its metrics are called nobody knows where the file does not say: these are to be replaced
     metrics = f"{{{_text(space.metric or 'val_loss')}: {_text(space.mode)}}}"
-    return HEAD.format(section=section) + "\n\n\n".join(classes) + LOOP.format(loop=_text(space.loop), metrics=metrics)
+    return HEAD + "\n\n\n".join(classes) + LOOP.format(loop=_text(space.loop), metrics=metrics)
 
 
 def _classes(name: str, base: str, settings: Mapping[str, Any]) -> list[str]:
@@ -50,9 +48,9 @@ def _classes(name: str, base: str, settings: Mapping[str, Any]) -> list[str]:
     for key, values in settings.items():
         if isinstance(values, Mapping):
             section = f"{'' if name == 'Config' else name}{key.title().replace('_', '')}"
-            before += _classes(section, "Section", values)
+            before += _classes(section, "raysweep.Section", values)
             lines.append(f"    {key}: {section}")
-        elif key != "epochs" or base == "Section":
+        elif key != "epochs" or base == "raysweep.Section":
             lines.append(f"    {key}: {_annotation(values)}")
         elif len(values) == 1:
             lines.append(f"    epochs: int = {values[0]!r}")

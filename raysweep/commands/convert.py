@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from raysweep.commands.context import BRINGS
 from raysweep.errors import UserError
 from raysweep.terminal import count_of, say
 
@@ -14,6 +15,7 @@ SUMMARY = "make a sweep file of a W&B sweep file, or of an Optuna space as JSON"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument("file", metavar="wandb.yaml", help="the W&B sweep file, or the Optuna space")
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=BRINGS)
     parser.add_argument("--output", metavar="FILE", help="the sweep file to write; default: print it")
     parser.add_argument(
         "--samples", type=int, metavar="N", help="how many configs a random search draws; default: W&B's run_cap"

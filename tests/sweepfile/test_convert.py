@@ -137,6 +137,57 @@ parameters:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Loops of the user's own
+
+NESTED = """\
+program: train_net.py
+method: random
+run_cap: 20
+metric: {name: val/f1, goal: maximize}
+parameters:
+  n_epochs: {value: 7}
+  lambda: {values: [1, 2.5]}
+  opt:
+    parameters:
+      name: {values: [adam, sgd, null]}
+      inner:
+        parameters:
+          weight-decay: {distribution: inv_log_uniform_values, min: 0.001, max: 0.1}
+"""
+
+
+def test_other_parameters_are_for_a_loop_whose_settings_are_written_out() -> None:
+    made = converted(NESTED)
+    exec(made.module, {})
+    sweep = planned(made)
+    assert (sweep.loop, sweep.objective.metric, sweep.objective.maximize) == ("train_net", "val/f1", True)
+    for trial in plan_trials(sweep):
+        config = trial.config.model_dump()
+        assert config["epochs"] == 7
+        assert config["lambda_"] in (1, 2.5)
+        assert config["opt"]["name"] in ("adam", "sgd", None)
+        assert 0.001 <= config["opt"]["inner"]["weight_decay"] <= 0.1
+    assert all(f"# {line}".rstrip() in made.text.splitlines() for line in made.module.splitlines())
+
+
+def test_renamed_parameters_are_said_with_their_lines() -> None:
+    said = {note.split(": ")[0]: note for note in converted(NESTED).notes}
+    assert "'epochs'" in said["wandb.yaml:6"]
+    assert "'lambda_'" in said["wandb.yaml:7"]
+    assert "'opt.inner.weight_decay'" in said["wandb.yaml:13"]
+    twice = NESTED.replace("lambda:", "epochs: {value: 3}\n  lambda:")
+    assert [problem.split(": ")[:2] for problem in problems(twice)] == [["wandb.yaml:7", "parameters.epochs"]]
+
+
+def test_a_loop_that_is_asked_for_is_named_and_not_written_where_it_is_registered() -> None:
+    assert converted(GRID, loop="mine").module.count('register_loop("mine"')
+    exec(converted(NESTED, loop="mine").module, {})
+    made = converted(NESTED, loop="mine")
+    assert made.module == ""
+    assert planned(made).loop == "mine"
+
+
+# ---------------------------------------------------------------------------------------------------------
 # What is drawn
 
 EXPONENTS = st.floats(-9, 5).map(lambda each: round(each, 3))

@@ -19,7 +19,7 @@ import raysweep
 LOOP = """
 
 
-@raysweep.register_loop({loop}, config=Config, metrics={metrics})
+{comment}@raysweep.register_loop({loop}, config=Config, metrics={metrics})
 def train(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
     ...  # train as before, from `trial.state` on; after each epoch yield raysweep.Epoch(metrics={{...}}, state=...)
 """
@@ -37,9 +37,9 @@ def loop_module(space: Space) -> str:
             inner = inner.setdefault(section, {})
         inner[last] = values
     classes = _classes("Config", "raysweep.Config", settings)
-    # what its metrics are called nobody knows where the file does not say: these are to be replaced
+    comment = "" if space.metric else "# the metrics that it reports, by which trials may be ranked; the first does\n"
     metrics = f"{{{_text(space.metric or 'val_loss')}: {_text(space.mode)}}}"
-    return HEAD + "\n\n\n".join(classes) + LOOP.format(loop=_text(space.loop), metrics=metrics)
+    return HEAD + "\n\n\n".join(classes) + LOOP.format(comment=comment, loop=_text(space.loop), metrics=metrics)
 
 
 def _classes(name: str, base: str, settings: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,8 @@ class Space:
         if renamed in self.axes:
             raise ValueError(f"becomes {renamed!r}, which is there already; rename one of them")
         if renamed != key:
-            self.note(way, f"is {renamed!r} now" + (", raysweep's name for it" if key in EPOCHS else ""))
+            why = "raysweep's name for it" if key in EPOCHS else "since a setting cannot have its name"
+            self.note(way, f"is {renamed!r} now, {why}")
         if draw is not None:
             self.random[renamed] = draw
         elif values and len(values) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from raysweep.sweepfile.schema import Draw, Sweep
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
 
@@ -41,6 +43,13 @@ def problems(text: str, samples: int | None = None) -> tuple[str, ...]:
     with pytest.raises(SweepFileError) as caught:
         converted(text, samples)
     return caught.value.problems
+
+
+def register(made: Converted) -> None:
+    """Import the module of the loop that is to be written."""
+    Path("made_loop.py").write_text(made.module)
+    importlib.invalidate_caches()
+    importlib.import_module("made_loop")
 
 
 GRID = """\
@@ -158,7 +167,7 @@ parameters:
 
 def test_other_parameters_are_for_a_loop_whose_settings_are_written_out() -> None:
     made = converted(NESTED)
-    exec(made.module, {})
+    register(made)
     sweep = planned(made)
     assert (sweep.loop, sweep.objective.metric, sweep.objective.maximize) == ("train_net", "val/f1", True)
     for trial in plan_trials(sweep):
@@ -181,7 +190,7 @@ def test_renamed_parameters_are_said_with_their_lines() -> None:
 
 def test_a_loop_that_is_asked_for_is_named_and_not_written_where_it_is_registered() -> None:
     assert converted(GRID, loop="mine").module.count('register_loop("mine"')
-    exec(converted(NESTED, loop="mine").module, {})
+    register(converted(NESTED, loop="mine"))
     made = converted(NESTED, loop="mine")
     assert made.module == ""
     assert planned(made).loop == "mine"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from raysweep.config import Config, classes_of
@@ -44,7 +44,8 @@ def _in_words(detail: ErrorDetails, model: type[Config], way: Keys) -> str:
     if detail["type"] != "extra_forbidden":
         return in_words(detail, way)
     *sections, key = detail["loc"]
+    inner: type[BaseModel] = model
     for section in sections:
-        model = classes_of(model.model_fields[str(section)].annotation)[0]
-    known = list(model.model_fields)
+        inner = classes_of(inner.model_fields[str(section)].annotation)[0]
+    known = list(inner.model_fields)
     return f"unknown key{did_you_mean(str(key), known)}; allowed: {', '.join(known)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raysweep.vision.data import DataSet
     from raysweep.vision.inference import Classifier
     from raysweep.vision.loop import Epoch
+    from raysweep.vision.models.pretrained import Pretrained
 
 
 class Classify:
@@ -36,30 +37,45 @@ class Classify:
         """Return the files that the data's source finds."""
         from raysweep.vision.data.prepare import data_root, find_raw
 
-        return find_raw(config.data, data_root(config.data, sweep_folder)).files
+        raw = find_raw(config.data, data_root(config.data, sweep_folder))
+        if config.model.weights is None:
+            return raw.files
+        from raysweep.vision.models.pretrained import find_weights
+
+        return [*raw.files, *find_weights(config.model, sweep_folder)]
 
     def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
         """Prepare the images, or open them where they are prepared already."""
         from raysweep.vision.data import open_data
 
-        return open_data(config.data, sweep_folder=sweep_folder).to_arrays()
+        arrays = open_data(config.data, sweep_folder=sweep_folder).to_arrays()
+        if config.model.weights is None:
+            return arrays
+        from raysweep.vision.models.pretrained import read_weights
+
+        pretrained = read_weights(config.model, sweep_folder)
+        return {**arrays, **(pretrained.to_arrays() if pretrained else {})}
 
     def check(self, configs: Sequence[TrialConfig], arrays: dict[str, Any], device: str = "auto") -> None:
         """Check that each network can be built for the images."""
         from raysweep.vision.data import DataSet
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(arrays)
-        for config in {(each.model.model_dump_json(), each.sync_batch_norm): each for each in configs}.values():
-            check_model(config, data, device)
+        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
+        keys = {"model", "sync_batch_norm", "freeze", "lr_factors"}
+        for config in {each.model_dump_json(include=keys): each for each in configs}.values():
+            check_model(config, data, device, pretrained)
 
     def conditions(self, config: TrialConfig, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
         from raysweep.vision.data import DataSet, mean_std
         from raysweep.vision.loop import resolve_device, resolve_precision
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(arrays)
-        mean, std = mean_std(config.normalize, data)
+        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
+        mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
         return {
+            **({"weights": pretrained.sha256} if pretrained else {}),
             "precision": resolve_precision(config, resolve_device(device)),
             "data": data.fingerprint,
             "classes": list(data.classes),
@@ -83,14 +99,26 @@ class Classify:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
         from raysweep.vision.loop import check_precision, resolve_device, train
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(arrays)
+        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
+        if pretrained is not None and pretrained.sha256 != conditions["weights"]:
+            raise UserError(
+                f"model.weights: {pretrained.source} changed while the run went on: start it anew with --fresh"
+            )
         if data.fingerprint != conditions["data"]:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
         check_precision(config, conditions["precision"], resolve_device(device))
         config = config.model_copy(update={"precision": conditions["precision"]})
         return train(
-            config, data, seed=seed, device=device, state=state, should_stop=should_stop, should_save=should_save
+            config,
+            data,
+            seed=seed,
+            device=device,
+            state=state,
+            should_stop=should_stop,
+            should_save=should_save,
+            pretrained=pretrained,
         )
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
@@ -157,11 +185,12 @@ def _trained(
     return data, Classifier(network, mean, std, precision, data.image_size, device)
 
 
-def check_model(config: TrialConfig, data: DataSet, device: str = "auto") -> None:
-    """Check before anything is trained that a trial's network can be built, and takes the images."""
+def check_model(config: TrialConfig, data: DataSet, device: str = "auto", pretrained: Pretrained | None = None) -> None:
+    """Check before anything is trained that a trial's network can be built, takes its weights, and takes the images."""
     from raysweep.vision.loop import check_sync_batch_norm, resolve_device
-    from raysweep.vision.models.build import build_model, check_image_size
+    from raysweep.vision.models.build import check_image_size
+    from raysweep.vision.models.pretrained import begin
 
     check_sync_batch_norm(config, resolve_device(device))
-    model = build_model(config.model, data.num_classes)
+    model = begin(config, data.num_classes, pretrained)
     check_image_size(model, config.model.name, data.image_size, batch_size=2)

@@ -7,6 +7,7 @@ the sweep around the trials is in `sweepfile.schema`. Each default lives here an
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -74,9 +75,37 @@ class ModelConfig(Config):
     """Channels of the first stage, the later ones in proportion; default: the network's own."""
     options: Annotated[dict[str, Any], AfterValidator(_json)] = {}
     """Further keyword arguments of a network of your own."""
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """Weights to begin with: torchvision's by name (IMAGENET1K_V2), from torch's cache; or a file (.pt, .pth,
+    .safetensors) or pulled folder, relative to the sweep file. The head is fresh if its number of classes differs.
+    Default: random ones."""
+
+    @property
+    def weights_of_torchvision(self) -> bool:
+        """Whether `weights` is a name in torchvision's tables, not a path."""
+        return self.weights is not None and re.fullmatch(r"[A-Z][A-Z0-9_]*", self.weights) is not None
+
+    @model_validator(mode="after")
+    def _only_torchvision_has_weights_by_name(self) -> ModelConfig:
+        if self.weights_of_torchvision and not self.name.startswith("torchvision/"):
+            raise ValueError(
+                f"weights: {self.weights} is a name of torchvision's, which has none for {self.name}; "
+                f"choose model torchvision/..., or give a file (./{self.weights})"
+            )
+        return self
 
 
-class SgdConfig(Config):
+Betas = Pair[Annotated[float, Field(ge=0, lt=1)]]
+
+
+class Optimizer(Config):
+    """Base of torch's own optimizers."""
+
+    decay_norm_and_bias: bool = True
+    """Whether biases and the weights of normalisations decay, too; false: only what has two dimensions or more."""
+
+
+class SgdConfig(Optimizer):
     """Stochastic gradient descent (torch.optim.SGD)."""
 
     name: Literal["sgd"] = "sgd"
@@ -94,16 +123,51 @@ class SgdConfig(Config):
         return self
 
 
-class AdamWConfig(Config):
+class AdamConfig(Optimizer):
+    """Adam (torch.optim.Adam)."""
+
+    name: Literal["adam"]
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty on all weights."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator, so that it is never zero."""
+
+
+class AdamWConfig(Optimizer):
     """Adam with decoupled weight decay (torch.optim.AdamW)."""
 
     name: Literal["adamw"]
-    betas: Pair[Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     weight_decay: NonNegativeFloat = 0.01
     """Weights shrink by this times the learning rate, each step."""
     eps: PositiveFloat = 1e-8
     """Added to the denominator, so that it is never zero."""
+
+
+class MuonConfig(Optimizer):
+    """Muon (torch.optim.Muon) for weights of two dimensions or more, a convolution's filters as rows of a matrix; AdamW
+    for all others.
+    """
+
+    name: Literal["muon"]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """The share of the last steps' gradients in the next step of Muon."""
+    nesterov: bool = True
+    """Nesterov's momentum, in Muon."""
+    ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
+    """Steps of the Newton-Schulz iteration."""
+    adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+    """How Muon's learning rate follows from `lr`, by a matrix's size; by default such that AdamW's learning rates fit
+    both."""
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square, in AdamW."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Weights shrink by this times the learning rate, each step, in both."""
+    eps: PositiveFloat = 1e-8
+    """Added to AdamW's denominator, so that it is never zero."""
 
 
 class LrSchedule(Config):
@@ -139,7 +203,9 @@ class CosineConfig(LrSchedule):
     """The learning rate at the end."""
 
 
-OptimizerConfig = Annotated[SgdConfig | AdamWConfig, section("sgd"), Field(discriminator="name")]
+OptimizerConfig = Annotated[
+    SgdConfig | AdamConfig | AdamWConfig | MuonConfig, section("sgd"), Field(discriminator="name")
+]
 LrScheduleConfig = Annotated[ConstantConfig | StepConfig | CosineConfig, section("cosine"), Field(discriminator="name")]
 
 
@@ -177,10 +243,17 @@ class TrialConfig(LoopConfig):
     """Peak learning rate."""
     lr_schedule: LrScheduleConfig = CosineConfig()
     """How the learning rate changes over the epochs."""
+    lr_factors: dict[str, PositiveFloat] = {}
+    """Factors of the learning rate for parts of the network, as {layer1: 0.1}; of several names that a parameter is at
+    or below, the longest counts. Names are those of torch's parameters, and may have `*` and `?`."""
+    freeze: list[Annotated[str, Field(min_length=1)]] = []
+    """Parts of the network that are not trained, as [conv1, bn1, layer1]; a frozen batch norm keeps its statistics,
+    and normalises by them."""
     augment: Augment = "none"
     """A preset, or a list of operations."""
-    normalize: Literal["half", "imagenet", "dataset"] | MeanStd = "half"
-    """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, or given."""
+    normalize: Literal["half", "imagenet", "dataset", "weights"] | MeanStd = "half"
+    """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, those that `model.weights` were
+    trained with, or given."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The probability that is spread over all classes in the labels."""
     clip_grad_norm: PositiveFloat | None = None
@@ -207,9 +280,21 @@ class TrialConfig(LoopConfig):
             parts.append(self.augment)
         return "-".join(parts)
 
+    @model_validator(mode="after")
+    def _weights_say_how_to_normalize(self) -> TrialConfig:
+        if self.normalize == "weights" and self.model.weights is None:
+            raise ValueError(
+                "normalize: weights needs model.weights; without them: half, imagenet, dataset, or numbers"
+            )
+        return self
+
     def data_key(self) -> str:
-        """Return the data section as JSON."""
-        return self.data.model_dump_json()
+        """Return the data section as JSON, with the weights to begin with, which travel with the images."""
+        weights = self.model.weights
+        if weights is None:
+            return self.data.model_dump_json()
+        of_torchvision = self.model.weights_of_torchvision
+        return json.dumps([self.data.model_dump(), weights, self.model.name if of_torchvision else None])
 
     def data_name(self) -> str:
         """Return the data source's name."""
@@ -220,7 +305,15 @@ class TrialConfig(LoopConfig):
         return "ema: false" if self.ema is False and metric.endswith("_ema") else None
 
     def idle_settings(self) -> dict[str, str]:
-        """Return a warm-up as long as the training, and milestones after its end."""
+        """Return what has no effect: say, a warm-up as long as the training, and milestones after its end."""
+        return self._idle_decay() | self._idle_schedule()
+
+    def _idle_decay(self) -> dict[str, str]:
+        if self.optimizer.decay_norm_and_bias or self.optimizer.weight_decay:
+            return {}
+        return {"optimizer.decay_norm_and_bias": "nothing decays with optimizer.weight_decay: 0"}
+
+    def _idle_schedule(self) -> dict[str, str]:
         schedule, left = self.lr_schedule, self.epochs - self.lr_schedule.warmup_epochs
         if left <= 0:
             why = f"the warm-up of {schedule.warmup_epochs} epochs takes all of the training's {self.epochs}"
@@ -233,5 +326,6 @@ class TrialConfig(LoopConfig):
         return {"lr_schedule.milestones": why}
 
     def paths(self) -> dict[str, str]:
-        """Return `data.path`, where it is set."""
-        return {"data.path": self.data.path} if self.data.path else {}
+        """Return `data.path` and the file of `model.weights`, where they are set."""
+        file = None if self.model.weights_of_torchvision else self.model.weights
+        return {key: path for key, path in (("data.path", self.data.path), ("model.weights", file)) if path}

@@ -35,12 +35,15 @@ from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted, UserError
 from raysweep.vision.augment.batch import Normalize, build_augment
-from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
+from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.memory import FEWER, Batches, telling
-from raysweep.vision.models.build import build_model, check_image_size
+from raysweep.vision.models.build import check_image_size
+from raysweep.vision.models.parts import frozen_norms
+from raysweep.vision.models.pretrained import Pretrained, begin
+from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at
 
@@ -103,13 +106,14 @@ def train(
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
+    pretrained: Pretrained | None = None,
 ) -> Generator[Epoch, None, None]:
     """Train a network and yield after each epoch, and before each step where `should_save()` is true.
 
     `seed` decides the initial weights, the order of images, augmentation and dropout. `device` is torch's name of one,
     or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` and `should_save`
     are asked before every step, and must be cheap; where both are true, it saves and then stops. Among several ranks,
-    rank 0's `state` and answers count.
+    rank 0's `state` and answers count. `pretrained` are the weights to begin with, where `config.model` names any.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
@@ -118,7 +122,7 @@ def train(
     """
     with (
         Group() as group,
-        closing(_Training(config, data, seed, resolve_device(device), group)) as training,
+        closing(_Training(config, data, seed, resolve_device(device), group, pretrained)) as training,
         deterministic(config.deterministic),
         group.aborted_by_errors(),
     ):
@@ -202,7 +206,15 @@ class _Training:
     """All that one trial holds on its device, and how it advances."""
 
     @telling("set-up")
-    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: DataSet,
+        seed: int,
+        device: torch.device,
+        group: Group,
+        pretrained: Pretrained | None,
+    ) -> None:
         check_sync_batch_norm(config, device)
         self.config, self.seed, self.device, self.group = config, seed, device, group
         self.epochs_done = 0
@@ -210,7 +222,8 @@ class _Training:
         self.correct: dict[bool, torch.Tensor] = {}
         """Of each validation image, 1 or 0: whether the plain (False) or the EMA weights (True) got it right last."""
         self._saved_at = self.place  # its state is the caller's, or nothing
-        self.normalize = Normalize(*mean_std(config.normalize, data), device)
+        mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
+        self.normalize = Normalize(mean, std, device)
         self.augment = build_augment(config.augment, data.image_size)
         self.train_split = data.train.to(device)
         self.val_images, self.val_share = len(data.val), group.share(len(data.val))
@@ -218,7 +231,7 @@ class _Training:
         at_once = -(-config.batch_size // group.size)
         self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
-        model, used = self._new_model(data, min(group.smallest_part(len(batch)) for batch in batches))
+        model, used = self._new_model(data, pretrained, min(group.smallest_part(len(batch)) for batch in batches))
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average: AveragedWeights | None = None
         if config.ema is not False:
@@ -228,20 +241,30 @@ class _Training:
         self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self._compiled(model, data) if config.compile else model
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
+        self.frozen_norms = frozen_norms(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = build_optimizer(config, self.parameters)
+        self.optimizer, self.factors = build_optimizer(config, model)
 
-    def _new_model(self, data: DataSet, smallest_batch: int) -> tuple[nn.Module, list[bool] | None]:
+    def _new_model(
+        self, data: DataSet, pretrained: Pretrained | None, smallest_batch: int
+    ) -> tuple[nn.Module, list[bool] | None]:
         """Return the network, and which of its parameters are used (see `used_parameters`)."""
         with seeded(self.device, "weights", self.seed):
-            model = build_model(self.config.model, data.num_classes)
+            model = begin(self.config, data.num_classes, pretrained)
         check_image_size(model, self.config.model.name, data.image_size, smallest_batch)
         return model, used_parameters(model, data.image_size) if self.group.size > 1 else None
 
     def _compiled(self, model: nn.Module, data: DataSet) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the network compiled, by the graphs of the trial before if it computed the same."""
         config = self.config
-        computed = (config.model.model_dump_json(), data.num_classes, data.image_size, config.batch_size, self.bf16)
+        computed = (
+            config.model.model_dump_json(),
+            *config.freeze,
+            data.num_classes,
+            data.image_size,
+            config.batch_size,
+            self.bf16,
+        )
         return compile_network(model, (*computed, config.deterministic, self.group.size, str(self.device)))
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -293,7 +316,7 @@ class _Training:
     def close(self) -> None:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
-        del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
+        del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
         del self.train_split, self.val_split, self.correct
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
@@ -308,8 +331,8 @@ class _Training:
         start = time.perf_counter() - self.begun.seconds
         self.correct = {}
         lr = lr_at(self.config.lr_schedule, self.epochs_done, self.config.epochs, self.config.lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = lr * factor
         # No rank drops what another does; the key of rank 0 is that of a trial of one.
         key = ("dropout", self.seed, self.epochs_done, *((self.group.rank,) if self.group.rank else ()))
         with seeded(self.device, *key, states=self.begun.generators):
@@ -339,6 +362,8 @@ class _Training:
         The device is asked for numbers only at the end, so it never waits.
         """
         self.model.train()
+        for frozen in self.frozen_norms:
+            frozen.eval()
         epoch, begun = self.epochs_done, self.begun
         order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
         batches = split_batches(order.to(self.device), self.config.batch_size)
@@ -479,16 +504,6 @@ def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer of `config`, with one fused kernel for all parameters where the device has it."""
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    match config.optimizer:
-        case SgdConfig(momentum=momentum, weight_decay=weight_decay, nesterov=nesterov):
-            return torch.optim.SGD(parameters, config.lr, momentum, 0, weight_decay, nesterov, fused=fused)
-        case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
-            return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
 
 
 def _copies(state: Mapping[str, Any]) -> Any:

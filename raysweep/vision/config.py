@@ -237,6 +237,9 @@ class TrialConfig(LoopConfig):
     """The network to train."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Images a step, over all workers of the trial."""
+    accumulate: PositiveInt = 1
+    """Parts in which a worker computes its images of a step, one after the other, which takes less memory. The step is
+    the same but for rounding, except that batch norms see a part at a time."""
     optimizer: OptimizerConfig = SgdConfig()
     """What makes steps of gradients."""
     lr: PositiveFloat = 0.1
@@ -306,7 +309,13 @@ class TrialConfig(LoopConfig):
 
     def idle_settings(self) -> dict[str, str]:
         """Return what has no effect: say, a warm-up as long as the training, and milestones after its end."""
-        return self._idle_decay() | self._idle_schedule()
+        return self._idle_accumulation() | self._idle_decay() | self._idle_schedule()
+
+    def _idle_accumulation(self) -> dict[str, str]:
+        most = max(1, self.batch_size // 2)
+        if self.accumulate <= most:
+            return {}
+        return {"accumulate": f"a batch of {self.batch_size} has at most {most} parts, since none has a single image"}
 
     def _idle_decay(self) -> dict[str, str]:
         if self.optimizer.decay_norm_and_bias or self.optimizer.weight_decay:

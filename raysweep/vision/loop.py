@@ -3,7 +3,8 @@ The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no R
 
 * train              config and data in, one `Epoch` after another out
   + _Training        network, optimizer, EMA weights and data of one trial, on its device
-    x train_epoch -> _step       augment, forward, backward, clip, update
+    x train_epoch -> _step       forward and backward, clip, update
+      + _pass                    augment, forward, backward, on a part of a batch
     x evaluate                   plain or EMA weights on the validation images
   + Epoch            metrics, and on request the state to resume from and the weights for inference
 
@@ -18,6 +19,7 @@ each epoch the ranks wait for rank 0, whose caller closes the generator if there
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import platform
 import time
@@ -47,7 +49,7 @@ from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at
 
-SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
+SMALLER = f"accumulate computes a step in parts; a smaller batch_size or network is another trial; {FEWER}"
 
 
 @dataclass(frozen=True)
@@ -228,10 +230,11 @@ class _Training:
         self.train_split = data.train.to(device)
         self.val_images, self.val_share = len(data.val), group.share(len(data.val))
         self.val_split = data.val[self.val_share].to(device)
-        at_once = -(-config.batch_size // group.size)
+        at_once = -(-config.batch_size // group.size // config.accumulate)
         self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
-        model, used = self._new_model(data, pretrained, min(group.smallest_part(len(batch)) for batch in batches))
+        smallest = min(group.smallest_part(len(batch)) for batch in batches)
+        model, used = self._new_model(data, pretrained, smallest if config.accumulate == 1 else min(smallest, 2))
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average: AveragedWeights | None = None
         if config.ema is not False:
@@ -263,6 +266,7 @@ class _Training:
             data.num_classes,
             data.image_size,
             config.batch_size,
+            config.accumulate,
             self.bf16,
         )
         return compile_network(model, (*computed, config.deterministic, self.group.size, str(self.device)))
@@ -415,27 +419,38 @@ class _Training:
 
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
-        rows = self.group.part(len(indices))
-        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
-        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
-        labels = self.train_split.labels[indices[rows]]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.sharded(self.normalize(images)).float()
-            loss = self._loss(logits, labels, len(indices))
-        # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
-        (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        *others, last = parts_of(self.group.part(len(indices)), self.config.accumulate)
+        shares = [self._pass(epoch, step, indices, rows, is_last=False) for rows in others]
+        loss, hits = self._pass(epoch, step, indices, last, is_last=True)
+        for loss_of_part, hits_of_part in shares:
+            loss, hits = loss + loss_of_part, hits + hits_of_part
         norm = self._clip()
         self.optimizer.step()
         # The gradients' memory is given back at once rather than filled with zeros.
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm
+        return loss, hits, norm
+
+    def _pass(
+        self, epoch: int, step: int, indices: torch.Tensor, rows: slice, is_last: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the gradients of some rows of a batch; return their share of its mean loss and of its correct answers."""
+        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
+        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
+        labels = self.train_split.labels[indices[rows]]
+        with self.group.gradients_meet(self.sharded, now=is_last):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.sharded(self.normalize(images)).float()
+                loss = self._loss(logits, labels, len(indices))
+            # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
+            (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
         """Return what these logits add to the mean loss of a batch of `count` images."""
         smoothing = self.config.label_smoothing
-        if self.group.size == 1:
+        if self.group.size == 1 and len(labels) == count:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
 
@@ -493,6 +508,14 @@ def compile_network(model: nn.Module, computes: Hashable) -> Callable[[torch.Ten
         torch.compiler.reset()
         _graphs_compute = computes
     return torch.compile(model)
+
+
+def parts_of(rows: slice, count: int) -> list[slice]:
+    """Cut rows, which have both bounds, into `count` parts; into fewer where one would have a single image."""
+    total = rows.stop - rows.start
+    count = min(count, max(1, total // 2))
+    bounds = [rows.start + part * total // count for part in range(count + 1)]
+    return [slice(first, end) for first, end in itertools.pairwise(bounds)]
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

@@ -139,6 +139,33 @@ def test_one_epoch_equals_a_plain_loop_written_out():
     epochs.close()
 
 
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_a_step_in_parts_is_that_of_the_whole_batch_where_no_layer_looks_across_images(accumulate):
+    MODELS.register("linear")(lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes)))
+    same = {"model": "linear", "precision": "fp32", "augment": "v1augs", "label_smoothing": 0.1, "clip_grad_norm": 0.5}
+    rows, weights, _ = train_saving_before(None, config(**same), data())
+    in_parts, others, _ = train_saving_before(None, config(**same, accumulate=accumulate), data())
+    for row, other in zip(rows, in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
+    for name, value in weights["plain"].items():
+        torch.testing.assert_close(others["plain"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_sees_a_part_at_a_time_and_none_is_a_single_image():
+    sizes = []
+
+    @MODELS.register("watches_sizes")
+    def watches_sizes(num_classes):
+        network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, num_classes))
+        network.register_forward_pre_hook(
+            lambda module, images: sizes.append(len(images[0])) if module.training else None
+        )
+        return network
+
+    list(train(config(model="watches_sizes", epochs=1, accumulate=5, ema=False), data(), seed=0))
+    assert sizes[1:] == [3, 3, 3, 3, 4] * 3 + [2]  # the first is the check of the smallest batch
+
+
 def test_images_are_only_read():
     images = data()
     before = images.train.images.clone()
@@ -211,7 +238,8 @@ def train_saving_before(step, settings, images, **arguments):
     [
         {"augment": "v1augs", "clip_grad_norm": 0.1},
         {"optimizer": {"name": "adamw"}, "precision": "bf16"},
-        {"model": "with_dropout", "ema": False},
+        {"model": "with_dropout", "ema": False, "accumulate": 3},
+        {"optimizer": {"name": "muon", "decay_norm_and_bias": False}, "freeze": ["conv1", "bn1"], "accumulate": 2},
     ],
     ids=str,
 )

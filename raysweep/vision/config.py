@@ -171,10 +171,12 @@ class MuonConfig(Optimizer):
 
 
 class LrSchedule(Config):
-    """Base of the learning rate's schedules; all step once an epoch, as torch's own do."""
+    """Base of the learning rate's schedules."""
 
     warmup_epochs: NonNegativeInt = 0
     """Epochs over which the learning rate rises linearly to its peak before the schedule begins."""
+    per: Literal["epoch", "step"] = "epoch"
+    """How often the learning rate changes."""
 
 
 class ConstantConfig(LrSchedule):
@@ -324,6 +326,9 @@ class TrialConfig(LoopConfig):
 
     def _idle_schedule(self) -> dict[str, str]:
         schedule, left = self.lr_schedule, self.epochs - self.lr_schedule.warmup_epochs
+        if schedule.per == "step" and not schedule.warmup_epochs and isinstance(schedule, ConstantConfig | StepConfig):
+            why = f"without a warm-up, `{schedule.name}` changes the learning rate between two epochs at most"
+            return {"lr_schedule.per": why}
         if left <= 0:
             why = f"the warm-up of {schedule.warmup_epochs} epochs takes all of the training's {self.epochs}"
             return {"lr_schedule.warmup_epochs": why}

@@ -47,7 +47,7 @@ from raysweep.vision.models.parts import frozen_norms
 from raysweep.vision.models.pretrained import Pretrained, begin
 from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
-from raysweep.vision.schedules import lr_at
+from raysweep.vision.schedules import lr_at, mean_lr
 
 SMALLER = f"accumulate computes a step in parts; a smaller batch_size or network is another trial; {FEWER}"
 
@@ -60,9 +60,9 @@ class Epoch:
     """Counted from 1; inside an epoch, that of the last whole one."""
     metrics: dict[str, float]
     """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
-    the augmented batches; val_loss and val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and
-    grad_norm_max, the mean and the largest over the steps, before clipping; images_per_s of the training alone;
-    seconds of the whole epoch, without the time that the caller took inside it."""
+    the augmented batches; val_loss and val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr, the mean over
+    the steps; grad_norm and grad_norm_max, the mean and the largest over the steps, before clipping; images_per_s of
+    the training alone; seconds of the whole epoch, without the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
     _place: tuple[int, int] = field(repr=False, compare=False)
 
@@ -334,9 +334,6 @@ class _Training:
         """
         start = time.perf_counter() - self.begun.seconds
         self.correct = {}
-        lr = lr_at(self.config.lr_schedule, self.epochs_done, self.config.epochs, self.config.lr)
-        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
-            group["lr"] = lr * factor
         # No rank drops what another does; the key of rank 0 is that of a trial of one.
         key = ("dropout", self.seed, self.epochs_done, *((self.group.rank,) if self.group.rank else ()))
         with seeded(self.device, *key, states=self.begun.generators):
@@ -352,6 +349,8 @@ class _Training:
             module = self.average.module
             self.group.average_buffers(module)
             metrics["val_loss_ema"], metrics["val_acc_ema"], self.correct[True] = self.evaluate(module, module)
+        config, steps = self.config, self.begun.steps
+        lr = mean_lr(config.lr_schedule, self.epochs_done, config.epochs, config.lr, steps)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
         self.group.wait_for_all()
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
@@ -379,6 +378,7 @@ class _Training:
                     return False
                 case Order.STOP:
                     raise Interrupted(f"stopped in epoch {epoch + 1}, before step {begun.steps + 1} of {len(batches)}")
+            self._set_lr(len(batches))
             with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
                 loss, hits, norm = self._step(epoch, begun.steps, indices)
             loss_sum += loss * len(indices)
@@ -387,6 +387,13 @@ class _Training:
             torch.maximum(norm_max, norm, out=norm_max)
             begun.steps += 1
         return True
+
+    def _set_lr(self, steps: int) -> None:
+        """Set the learning rates of the next step, in an epoch of so many."""
+        config = self.config
+        lr = lr_at(config.lr_schedule, self.epochs_done, config.epochs, config.lr, self.begun.steps, steps)
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = lr * factor
 
     def _ask(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> int:
         """Return rank 0's order before a step; nobody is asked to save the place that was saved last."""

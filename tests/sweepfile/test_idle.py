@@ -39,6 +39,10 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
             "s.yaml:6: grid.lr_schedule.1.milestones: milestone 60 is never reached: training ends after epoch 40",
         ),
         ("base: {epochs: 3, lr_schedule: {warmup_epochs: 3}}", "the warm-up of 3 epochs takes all of the training's 3"),
+        (
+            "base: {lr_schedule: {name: step, milestones: [5], per: step}}",
+            "s.yaml:2: base.lr_schedule.per: without a warm-up, `step` changes the learning rate between two epochs",
+        ),
         ("base: {batch_size: 8, accumulate: 5}", "s.yaml:2: base.accumulate: a batch of 8 has at most 4 parts"),
         (
             "base: {optimizer: {weight_decay: 0, decay_norm_and_bias: false}}",

@@ -95,6 +95,12 @@ def test_every_epoch_has_the_metrics_by_name():
     assert [epoch.metrics["lr"] for epoch in epochs] == pytest.approx([0.05, 0.0375, 0.0125])
 
 
+def test_the_learning_rate_of_an_epoch_is_the_mean_of_its_steps():
+    epochs = list(train(config(epochs=2, lr=1.0, lr_schedule={"per": "step"}), data(), seed=0))
+    of_steps = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert [epoch.metrics["lr"] for epoch in epochs] == pytest.approx([sum(of_steps[:4]) / 4, sum(of_steps[4:]) / 4])
+
+
 def test_without_ema_there_are_no_averaged_metrics_nor_weights():
     epochs = train(config(ema=False), data(), seed=0)
     epoch = next(epochs)
@@ -238,7 +244,7 @@ def train_saving_before(step, settings, images, **arguments):
     [
         {"augment": "v1augs", "clip_grad_norm": 0.1},
         {"optimizer": {"name": "adamw"}, "precision": "bf16"},
-        {"model": "with_dropout", "ema": False, "accumulate": 3},
+        {"model": "with_dropout", "ema": False, "accumulate": 3, "lr_schedule": {"per": "step"}},
         {"optimizer": {"name": "muon", "decay_norm_and_bias": False}, "freeze": ["conv1", "bn1"], "accumulate": 2},
     ],
     ids=str,

@@ -218,6 +218,23 @@ class EmaConfig(Config):
     """Steps over which the average looks back, in epochs: decay = min((1 + t) / (10 + t), 1 - 1 / steps)."""
 
 
+class MixConfig(Config):
+    """Images and labels mixed with those of another image of the batch (torchvision's MixUp and CutMix)."""
+
+    mixup: PositiveFloat | None = None
+    """The alpha of MixUp, which blends images: a batch's weight is drawn from Beta(alpha, alpha)."""
+    cutmix: PositiveFloat | None = None
+    """The alpha of CutMix, which cuts a box out of the other image. With both, each batch draws one of the two."""
+    p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The share of batches that are mixed."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> MixConfig:
+        if self.mixup is None and self.cutmix is None:
+            raise ValueError("must have mixup or cutmix, or both, each with its alpha: {mixup: 0.2, cutmix: 1}")
+        return self
+
+
 class MeanStd(Config):
     """Normalisation by given numbers, on the scale 0..1."""
 
@@ -256,6 +273,8 @@ class TrialConfig(LoopConfig):
     and normalises by them."""
     augment: Augment = "none"
     """A preset, or a list of operations."""
+    mix: MixConfig | Literal[False] = False
+    """Mixed images and labels; false: none are."""
     normalize: Literal["half", "imagenet", "dataset", "weights"] | MeanStd = "half"
     """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, those that `model.weights` were
     trained with, or given."""

@@ -42,6 +42,7 @@ from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.memory import FEWER, Batches, telling
+from raysweep.vision.mix import draw_mix
 from raysweep.vision.models.build import check_image_size
 from raysweep.vision.models.parts import frozen_norms
 from raysweep.vision.models.pretrained import Pretrained, begin
@@ -60,9 +61,10 @@ class Epoch:
     """Counted from 1; inside an epoch, that of the last whole one."""
     metrics: dict[str, float]
     """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
-    the augmented batches; val_loss and val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr, the mean over
-    the steps; grad_norm and grad_norm_max, the mean and the largest over the steps, before clipping; images_per_s of
-    the training alone; seconds of the whole epoch, without the time that the caller took inside it."""
+    the augmented batches, where the answer to a mixed image counts by its share; val_loss and val_acc, val_loss_ema
+    and val_acc_ema (where `ema` is on); lr, the mean over the steps; grad_norm and grad_norm_max, the mean and the
+    largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole epoch, without
+    the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
     _place: tuple[int, int] = field(repr=False, compare=False)
 
@@ -227,7 +229,7 @@ class _Training:
         mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
         self.normalize = Normalize(mean, std, device)
         self.augment = build_augment(config.augment, data.image_size)
-        self.train_split = data.train.to(device)
+        self.num_classes, self.train_split = data.num_classes, data.train.to(device)
         self.val_images, self.val_share = len(data.val), group.share(len(data.val))
         self.val_split = data.val[self.val_share].to(device)
         at_once = -(-config.batch_size // group.size // config.accumulate)
@@ -443,16 +445,36 @@ class _Training:
         self, epoch: int, step: int, indices: torch.Tensor, rows: slice, is_last: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of some rows of a batch; return their share of its mean loss and of its correct answers."""
-        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
-        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
-        labels = self.train_split.labels[indices[rows]]
+        images, labels = self._examples(epoch, step, indices, rows)
         with self.group.gradients_meet(self.sharded, now=is_last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = self.sharded(self.normalize(images)).float()
                 loss = self._loss(logits, labels, len(indices))
             # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
             (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), _hits(logits.detach().argmax(1), labels)
+
+    def _examples(self, epoch: int, step: int, indices: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some rows of a batch: images as the network gets them but for normalisation, and their labels.
+
+        Labels are int64, N, or where they are mixed the probability of each class, N x classes.
+        """
+        images, labels = self._augmented(epoch, step, indices, rows)
+        config = self.config.mix
+        mix = draw_mix(config, images.shape[-1], self.seed, epoch, step) if config else None
+        if mix is None or len(labels) == 0:
+            return images, labels
+        last = (rows.start or len(indices)) - 1  # of the row before the first, which may lie in another's part
+        image, label = self._augmented(epoch, step, indices, slice(last, last + 1))
+        mixed = mix.images(images, torch.cat([image, images[:-1]]))
+        return mixed, mix.labels(labels, torch.cat([label, labels[:-1]]), self.num_classes)
+
+    def _augmented(
+        self, epoch: int, step: int, indices: torch.Tensor, rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
+        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
+        return images, self.train_split.labels[indices[rows]]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
         """Return what these logits add to the mean loss of a batch of `count` images."""
@@ -515,6 +537,13 @@ def compile_network(model: nn.Module, computes: Hashable) -> Callable[[torch.Ten
         torch.compiler.reset()
         _graphs_compute = computes
     return torch.compile(model)
+
+
+def _hits(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return how many answers are right; of labels that are mixed, the sum of the answers' shares."""
+    if labels.is_floating_point():
+        return labels.gather(1, answers.unsqueeze(1)).sum()
+    return (answers == labels).sum()
 
 
 def parts_of(rows: slice, count: int) -> list[slice]:

@@ -157,6 +157,16 @@ def test_a_step_in_parts_is_that_of_the_whole_batch_where_no_layer_looks_across_
         torch.testing.assert_close(others["plain"][name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_mixed_batches_in_parts_have_the_labels_and_partners_of_the_whole_batch():
+    MODELS.register("linear")(lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes)))
+    same = {"model": "linear", "precision": "fp32", "augment": "flip_shift", "mix": {"mixup": 0.4, "cutmix": 1.0}}
+    rows, _, _ = train_saving_before(None, config(**same), data())
+    in_parts, _, _ = train_saving_before(None, config(**same, accumulate=3), data())
+    for row, other in zip(rows, in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
+    assert rows != train_saving_before(None, config(**{**same, "mix": False}), data())[0]
+
+
 def test_batch_norm_sees_a_part_at_a_time_and_none_is_a_single_image():
     sizes = []
 
@@ -245,6 +255,7 @@ def train_saving_before(step, settings, images, **arguments):
         {"augment": "v1augs", "clip_grad_norm": 0.1},
         {"optimizer": {"name": "adamw"}, "precision": "bf16"},
         {"model": "with_dropout", "ema": False, "accumulate": 3, "lr_schedule": {"per": "step"}},
+        {"mix": {"mixup": 0.2, "cutmix": 1.0, "p": 0.8}, "augment": [{"rand_augment": {}}, {"resized_crop": {}}]},
         {"optimizer": {"name": "muon", "decay_norm_and_bias": False}, "freeze": ["conv1", "bn1"], "accumulate": 2},
     ],
     ids=str,

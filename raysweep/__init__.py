@@ -2,7 +2,7 @@
 
 From Python: `run(sweep)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder;
 `load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings networks, data
-sources and augmentations of your own through `register_model`, `register_data` and `register_augmentation`.
+sources, augmentations, losses, metrics, optimizers and schedules of your own through `register_model` and so on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from raysweep.registry import register_augmentation, register_data, register_model
+from raysweep.registry import (
+    register_augmentation,
+    register_data,
+    register_loss,
+    register_metric,
+    register_model,
+    register_optimizer,
+    register_schedule,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +29,18 @@ if TYPE_CHECKING:
 
     from raysweep.results.run import SweepResult
 
-__all__ = ["load_model", "open", "register_augmentation", "register_data", "register_model", "run"]
+__all__ = [
+    "load_model",
+    "open",
+    "register_augmentation",
+    "register_data",
+    "register_loss",
+    "register_metric",
+    "register_model",
+    "register_optimizer",
+    "register_schedule",
+    "run",
+]
 __version__ = version("raysweep")
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from raysweep.errors import StorageError, UserError
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
-from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, MODELS
+from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,9 +29,10 @@ class Classify:
     config = TrialConfig
 
     def names(self) -> Mapping[str, Sequence[str]]:
-        """Return the names of networks, data sources and augmentations."""
+        """Return the names of networks, data sources, augmentations, losses and so on."""
+        tables = (MODELS, DATA_SOURCES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES)
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
-        return {"model": MODELS.names(), "data": DATA_SOURCES.names(), "augment": augmentations}
+        return {table.section: table.names() for table in tables} | {"augment": augmentations}
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""

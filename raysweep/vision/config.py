@@ -10,12 +10,22 @@ import json
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic.functional_validators import AfterValidator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
+from raysweep.registry import Registry
 from raysweep.vision.augment.operations import Augment
-from raysweep.vision.names import DATA_SOURCES, MODELS
+from raysweep.vision.names import CROSS_ENTROPY, DATA_SOURCES, LOSSES, METRICS, MODELS, OF_TORCH, OPTIMIZERS, SCHEDULES
 
 
 def _source(name: str) -> str:
@@ -28,6 +38,42 @@ def _network(name: str) -> str:
     if name not in MODELS and not name.startswith("torchvision/"):
         raise ValueError(MODELS.problem(name) + ", torchvision/<name>")
     return name
+
+
+def _loss(name: str) -> str:
+    if name not in LOSSES:
+        raise ValueError(LOSSES.problem(name))
+    return name
+
+
+def _metric(name: str) -> str:
+    if name in ("acc", "loss") or name.endswith("_ema"):
+        raise ValueError(f"got {name!r}, must be another name: val_{name} is one of raysweep's own metrics")
+    if name not in METRICS:
+        raise ValueError(METRICS.problem(name))
+    return name
+
+
+def _own(registry: Registry) -> Any:
+    """Return the type of a name that the user has registered."""
+
+    def check(name: str) -> str:
+        if name in registry.builtin or name not in registry:
+            raise ValueError(registry.problem(name))
+        return name
+
+    builtin = list(OF_TORCH[registry])
+    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "not": {"enum": builtin}})]
+
+
+def _kinds(registry: Registry) -> Discriminator:
+    """Choose a section's kind by its name; any name that is not built in is of the user's own kind."""
+
+    def tag(section: Any) -> str:
+        name = section.get("name") if isinstance(section, dict) else getattr(section, "name", None)
+        return name if isinstance(name, str) and name in OF_TORCH[registry] else "own"
+
+    return Discriminator(tag)
 
 
 class DataConfig(Config):
@@ -66,6 +112,9 @@ def _json(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+Options = Annotated[dict[str, Any], AfterValidator(_json)]
+
+
 class ModelConfig(Config):
     """The network to train."""
 
@@ -73,7 +122,7 @@ class ModelConfig(Config):
     """The network's name; `raysweep models` lists them."""
     width: PositiveInt | None = None
     """Channels of the first stage, the later ones in proportion; default: the network's own."""
-    options: Annotated[dict[str, Any], AfterValidator(_json)] = {}
+    options: Options = {}
     """Further keyword arguments of a network of your own."""
     weights: Annotated[str, Field(min_length=1)] | None = None
     """Weights to begin with: torchvision's by name (IMAGENET1K_V2), from torch's cache; or a file (.pt, .pth,
@@ -170,6 +219,15 @@ class MuonConfig(Optimizer):
     """Added to AdamW's denominator, so that it is never zero."""
 
 
+class OwnOptimizer(Optimizer):
+    """An optimizer of your own, by the name under which `register_optimizer` made it known."""
+
+    name: _own(OPTIMIZERS)  # type: ignore[valid-type]  # a function makes it
+    """Its name."""
+    options: Options = {}
+    """Keyword arguments of what is registered."""
+
+
 class LrSchedule(Config):
     """Base of the learning rate's schedules."""
 
@@ -205,10 +263,41 @@ class CosineConfig(LrSchedule):
     """The learning rate at the end."""
 
 
+class OwnSchedule(LrSchedule):
+    """A schedule of your own, by the name under which `register_schedule` made it known."""
+
+    name: _own(SCHEDULES)  # type: ignore[valid-type]  # a function makes it
+    """Its name."""
+    options: Options = {}
+    """Keyword arguments of what is registered."""
+
+
 OptimizerConfig = Annotated[
-    SgdConfig | AdamConfig | AdamWConfig | MuonConfig, section("sgd"), Field(discriminator="name")
+    Annotated[SgdConfig, Tag("sgd")]
+    | Annotated[AdamConfig, Tag("adam")]
+    | Annotated[AdamWConfig, Tag("adamw")]
+    | Annotated[MuonConfig, Tag("muon")]
+    | Annotated[OwnOptimizer, Tag("own")],
+    _kinds(OPTIMIZERS),
+    section("sgd"),
 ]
-LrScheduleConfig = Annotated[ConstantConfig | StepConfig | CosineConfig, section("cosine"), Field(discriminator="name")]
+LrScheduleConfig = Annotated[
+    Annotated[ConstantConfig, Tag("constant")]
+    | Annotated[StepConfig, Tag("step")]
+    | Annotated[CosineConfig, Tag("cosine")]
+    | Annotated[OwnSchedule, Tag("own")],
+    _kinds(SCHEDULES),
+    section("cosine"),
+]
+
+
+class LossConfig(Config):
+    """What training makes smaller, and `val_loss` measures."""
+
+    name: Annotated[str, AfterValidator(_loss)] = CROSS_ENTROPY
+    """`cross_entropy`, or the name under which `register_loss` made one of your own known."""
+    options: Options = {}
+    """Keyword arguments of a loss of your own."""
 
 
 class EmaConfig(Config):
@@ -278,6 +367,10 @@ class TrialConfig(LoopConfig):
     normalize: Literal["half", "imagenet", "dataset", "weights"] | MeanStd = "half"
     """Mean and std of the input: 0.5 each, ImageNet's, the training images' own, those that `model.weights` were
     trained with, or given."""
+    loss: Annotated[LossConfig, section(CROSS_ENTROPY)] = LossConfig()
+    """What training makes smaller, and `val_loss` measures."""
+    metrics: list[Annotated[str, AfterValidator(_metric)]] = []
+    """Names under which `register_metric` made metrics of your own known, each measured as val_NAME."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The probability that is spread over all classes in the labels."""
     clip_grad_norm: PositiveFloat | None = None
@@ -325,12 +418,16 @@ class TrialConfig(LoopConfig):
         return self.data.name
 
     def why_without(self, metric: str) -> str | None:
-        """Return `ema: false` where a metric of the averaged weights is asked for."""
-        return "ema: false" if self.ema is False and metric.endswith("_ema") else None
+        """Return `ema: false` where a metric of the averaged weights is asked for, or that no metric has its name."""
+        if self.ema is False and metric.endswith("_ema"):
+            return "ema: false"
+        own = metric.removeprefix("val_").removesuffix("_ema")
+        is_measured = not metric.startswith("val_") or own in ("acc", "loss", *self.metrics)
+        return None if is_measured else f"metrics: [{', '.join(self.metrics)}]"
 
     def idle_settings(self) -> dict[str, str]:
         """Return what has no effect: say, a warm-up as long as the training, and milestones after its end."""
-        return self._idle_accumulation() | self._idle_decay() | self._idle_schedule()
+        return self._idle_accumulation() | self._idle_decay() | self._idle_loss() | self._idle_schedule()
 
     def _idle_accumulation(self) -> dict[str, str]:
         most = max(1, self.batch_size // 2)
@@ -338,8 +435,17 @@ class TrialConfig(LoopConfig):
             return {}
         return {"accumulate": f"a batch of {self.batch_size} has at most {most} parts, since none has a single image"}
 
+    def _idle_loss(self) -> dict[str, str]:
+        if self.loss.name == CROSS_ENTROPY:
+            return {"loss.options": "cross_entropy takes none"} if self.loss.options else {}
+        return {"label_smoothing": f"{self.loss.name} does not know of it"} if self.label_smoothing else {}
+
     def _idle_decay(self) -> dict[str, str]:
-        if self.optimizer.decay_norm_and_bias or self.optimizer.weight_decay:
+        if (
+            isinstance(self.optimizer, OwnOptimizer)
+            or self.optimizer.decay_norm_and_bias
+            or self.optimizer.weight_decay
+        ):
             return {}
         return {"optimizer.decay_norm_and_bias": "nothing decays with optimizer.weight_decay: 0"}
 

@@ -32,7 +32,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted, UserError
@@ -41,11 +40,13 @@ from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.losses import Loss
 from raysweep.vision.memory import FEWER, Batches, telling
 from raysweep.vision.mix import draw_mix
 from raysweep.vision.models.build import check_image_size
 from raysweep.vision.models.parts import frozen_norms
 from raysweep.vision.models.pretrained import Pretrained, begin
+from raysweep.vision.names import METRICS
 from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
@@ -61,10 +62,10 @@ class Epoch:
     """Counted from 1; inside an epoch, that of the last whole one."""
     metrics: dict[str, float]
     """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
-    the augmented batches, where the answer to a mixed image counts by its share; val_loss and val_acc, val_loss_ema
-    and val_acc_ema (where `ema` is on); lr, the mean over the steps; grad_norm and grad_norm_max, the mean and the
-    largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole epoch, without
-    the time that the caller took inside it."""
+    the augmented batches, where the answer to a mixed image counts by its share; val_loss, val_acc and the user's
+    metrics, all with `_ema` once more where `ema` is on; lr, the mean over the steps; grad_norm and grad_norm_max, the
+    mean and the largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole
+    epoch, without the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
     _place: tuple[int, int] = field(repr=False, compare=False)
 
@@ -232,6 +233,8 @@ class _Training:
         self.num_classes, self.train_split = data.num_classes, data.train.to(device)
         self.val_images, self.val_share = len(data.val), group.share(len(data.val))
         self.val_split = data.val[self.val_share].to(device)
+        self.val_labels = data.val.labels.to(device)
+        self.loss = Loss(config)
         at_once = -(-config.batch_size // group.size // config.accumulate)
         self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
@@ -346,11 +349,13 @@ class _Training:
         metrics = self._training_metrics()
         metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
         self.group.average_buffers(self.model)
-        metrics["val_loss"], metrics["val_acc"], self.correct[False] = self.evaluate(self.forward, self.model)
+        measured, self.correct[False] = self.evaluate(self.forward, self.model)
+        metrics |= {f"val_{name}": value for name, value in measured.items()}
         if self.average is not None:
             module = self.average.module
             self.group.average_buffers(module)
-            metrics["val_loss_ema"], metrics["val_acc_ema"], self.correct[True] = self.evaluate(module, module)
+            measured, self.correct[True] = self.evaluate(module, module)
+            metrics |= {f"val_{name}_ema": value for name, value in measured.items()}
         config, steps = self.config, self.begun.steps
         lr = mean_lr(config.lr_schedule, self.epochs_done, config.epochs, config.lr, steps)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
@@ -478,10 +483,9 @@ class _Training:
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
         """Return what these logits add to the mean loss of a batch of `count` images."""
-        smoothing = self.config.label_smoothing
         if self.group.size == 1 and len(labels) == count:
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
+            return self.loss.mean(logits, labels)
+        return self.loss.sum(logits, labels) / count
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradients down to `clip_grad_norm`, if any; return their norm before."""
@@ -493,8 +497,8 @@ class _Training:
     @torch.inference_mode()
     def evaluate(
         self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module
-    ) -> tuple[float, float, torch.Tensor]:
-        """Return mean cross-entropy and accuracy (0..1) on the validation images, and of each whether it is right (1).
+    ) -> tuple[dict[str, float], torch.Tensor]:
+        """Return mean loss, accuracy (0..1) and the user's metrics on the validation images, and which are right (1).
 
         `forward` computes `model`.
         """
@@ -502,24 +506,37 @@ class _Training:
         # One sum over the ranks does for the loss and for each image, which is 0 on all ranks but one.
         sums = torch.zeros(1 + self.val_images, device=self.device)
         loss_sum, hits = sums[0], sums[1:][self.val_share]
-        start = 0
-        for loss, of_batch in self.val_batches.over(len(self.val_split), partial(self._loss_and_hits, forward)):
+        start, kept = 0, []
+        for loss, logits in self.val_batches.over(len(self.val_split), partial(self._loss_and_logits, forward)):
             loss_sum += loss
-            hits[start : start + len(of_batch)] = of_batch
-            start += len(of_batch)
+            rows = slice(start, start + len(logits))
+            hits[rows] = logits.argmax(1) == self.val_split.labels[rows]
+            kept += [logits] if self.config.metrics else []
+            start = rows.stop
         correct = self.group.sum_(sums)[1:]
         loss, right = torch.stack([loss_sum, correct.sum()]).tolist()
-        return loss / self.val_images, right / self.val_images, correct
+        measured = {"loss": loss / self.val_images, "acc": right / self.val_images}
+        return measured | self._own_metrics(kept), correct
 
-    def _loss_and_hits(
+    def _own_metrics(self, logits: list[torch.Tensor]) -> dict[str, float]:
+        """Return the user's metrics of the logits of all ranks, of which this one has a part."""
+        if not self.config.metrics:
+            return {}
+        of_all = torch.zeros(self.val_images, self.num_classes, device=self.device)
+        if logits:
+            of_all[self.val_share] = torch.cat(logits)
+        self.group.sum_(of_all)
+        return {name: float(METRICS.get(name)(of_all, self.val_labels)) for name in self.config.metrics}
+
+    def _loss_and_logits(
         self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the cross-entropies of some validation images, and which answers are right."""
+        """Return the sum of the losses of some validation images, and their logits."""
         labels = self.val_split.labels[rows]
         images = self.normalize(self.val_split.images[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
-        return F.cross_entropy(logits, labels, reduction="sum"), logits.argmax(1) == labels
+        return self.loss.sum(logits, labels, smoothed=False), logits
 
 
 _graphs_compute: Hashable = None

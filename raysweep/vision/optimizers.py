@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from raysweep.vision.config import AdamConfig, AdamWConfig, MuonConfig, SgdConfig, TrialConfig
+from raysweep.vision.config import AdamConfig, AdamWConfig, MuonConfig, OwnOptimizer, SgdConfig, TrialConfig
 from raysweep.vision.models.parts import factor_of
+from raysweep.vision.names import OPTIMIZERS
 
 FACTOR = "factor"
 
@@ -77,6 +78,9 @@ def _optimizer(config: TrialConfig, groups: list[dict[str, Any]], fused: bool) -
             return torch.optim.AdamW(groups, lr, betas, eps, weight_decay, fused=fused)
         case MuonConfig():
             return MuonAndAdamW(config.optimizer, groups, lr, fused)
+        case OwnOptimizer(name=name, options=options):
+            own: Optimizer = OPTIMIZERS.get(name)(groups, lr, **options)
+            return own
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from raysweep.vision.config import ConstantConfig, CosineConfig, LrScheduleConfig, StepConfig
+from raysweep.vision.config import ConstantConfig, CosineConfig, LrScheduleConfig, OwnSchedule, StepConfig
+from raysweep.vision.names import SCHEDULES
 
 
 def lr_at(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float, step: int = 0, steps: int = 1) -> float:
@@ -42,3 +43,5 @@ def _after_warmup(schedule: LrScheduleConfig, place: int, places: int, lr: float
         case CosineConfig(min_lr=min_lr, t_max=t_max):
             share = place / (t_max * scale if t_max else max(1, places))
             return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
+        case OwnSchedule(name=name, options=options):
+            return lr * float(SCHEDULES.get(name)(place / scale, places / scale, **options))

@@ -12,7 +12,7 @@ import importlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from raysweep.errors import UserError, did_you_mean
 
@@ -126,6 +126,27 @@ register_model = MODELS.register
 register_data = DATA_SOURCES.register
 register_augmentation = AUGMENTATIONS.register
 register_loss = LOSSES.register
-register_metric = METRICS.register
 register_optimizer = OPTIMIZERS.register
 register_schedule = SCHEDULES.register
+
+Mode = Literal["max", "min"]
+
+_modes: dict[str, Mode] = {}
+"""What of each registered metric is better."""
+
+
+def register_metric(name: str, mode: Mode = "max") -> Callable[[F], F]:
+    """Decorate a metric of validation images, to make it known as `name`; `mode` says what of it is better."""
+    register = METRICS.register(name)
+
+    def decorate(metric: F) -> F:
+        _modes[name] = mode
+        return register(metric)
+
+    return decorate
+
+
+def metric_modes() -> dict[str, Mode]:
+    """Return what of each metric is better, of those that are accepted for now as well; a sweep knows that of its own."""
+    accepted: dict[str, Mode] = {name: "max" for section, name in _accepted if section == METRICS.section}
+    return accepted | _modes

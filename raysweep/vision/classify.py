@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
+from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
+from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
@@ -17,22 +22,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from raysweep.vision import loop as vision_loop
     from raysweep.vision.data import DataSet
     from raysweep.vision.inference import Classifier
-    from raysweep.vision.loop import Epoch
     from raysweep.vision.models.pretrained import Pretrained
 
 
-class Classify:
+class Classify(EvaluatingLoop):
     """Trains image classifiers; see `loops.Loop` for what each method promises."""
 
+    name = CLASSIFY
     config = TrialConfig
+
+    @property
+    def metrics(self) -> Mapping[str, Mode]:
+        """Return the validation metrics, those of the averaged weights, and the user's own."""
+        own = {f"val_{name}": mode for name, mode in metric_modes().items()}
+        averaged = {f"{name}_ema": mode for name, mode in own.items()}
+        return {"val_acc": "max", "val_loss": "min", "val_acc_ema": "max", **own, **averaged}
 
     def names(self) -> Mapping[str, Sequence[str]]:
         """Return the names of networks, data sources, augmentations, losses and so on."""
         tables = (MODELS, DATA_SOURCES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES)
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
         return {table.section: table.names() for table in tables} | {"augment": augmentations}
+
+    def data_key(self, config: TrialConfig) -> str:
+        """Return the data section as JSON, with the weights to begin with, which travel with the images."""
+        weights, network = config.model.weights, config.model.name if config.model.weights_of_torchvision else None
+        return json.dumps([config.data.model_dump(), *([] if weights is None else [weights, network])])
+
+    def data_name(self, config: TrialConfig) -> str:
+        """Return the data source's name."""
+        return config.data.name
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
@@ -86,41 +108,32 @@ class Classify:
             "std": list(std),
         }
 
-    def train(
-        self,
-        config: TrialConfig,
-        arrays: dict[str, Any],
-        conditions: Mapping[str, Any],
-        seed: int,
-        state: dict[str, Any] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        should_save: Callable[[], bool] = lambda: False,
-        device: str = "auto",
-    ) -> Generator[Epoch, None, None]:
+    def train(self, config: TrialConfig, trial: TrialContext) -> Iterator[Epoch]:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
         from raysweep.vision.loop import check_precision, resolve_device, train
         from raysweep.vision.models.pretrained import Pretrained
 
-        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
-        if pretrained is not None and pretrained.sha256 != conditions["weights"]:
+        data, pretrained = DataSet.from_arrays(dict(trial.data)), Pretrained.from_arrays(trial.data)
+        if pretrained is not None and pretrained.sha256 != trial.conditions["weights"]:
             raise UserError(
                 f"model.weights: {pretrained.source} changed while the run went on: start it anew with --fresh"
             )
-        if data.fingerprint != conditions["data"]:
+        if data.fingerprint != trial.conditions["data"]:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
-        check_precision(config, conditions["precision"], resolve_device(device))
-        config = config.model_copy(update={"precision": conditions["precision"]})
-        return train(
+        check_precision(config, trial.conditions["precision"], resolve_device(trial.device))
+        config = config.model_copy(update={"precision": trial.conditions["precision"]})
+        epochs = train(
             config,
             data,
-            seed=seed,
-            device=device,
-            state=state,
-            should_stop=should_stop,
-            should_save=should_save,
+            seed=trial.seed,
+            device=trial.device,
+            state=trial.saved,
+            should_stop=trial.should_stop,
+            should_save=trial.should_save,
             pretrained=pretrained,
         )
+        return _for_the_record(epochs)
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""
@@ -170,6 +183,20 @@ class Classify:
 
         images = DataSet.from_arrays(arrays).val.images
         return [thumbnail(images[row]) for row in rows]
+
+
+def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterator[Epoch]:
+    """Yield epochs as raysweep takes them."""
+    with closing(epochs):
+        for epoch in epochs:
+            yield Epoch(
+                epoch.metrics,
+                epoch.state,
+                weights=partial(epoch.weights, False),
+                ema_weights=partial(epoch.weights, True),
+                correct=partial(epoch.correct, False),
+                ema_correct=partial(epoch.correct, True),
+            )
 
 
 def _trained(

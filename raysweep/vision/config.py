@@ -11,6 +11,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -336,6 +337,8 @@ class MeanStd(Config):
 class TrialConfig(LoopConfig):
     """All that decides what one trial computes."""
 
+    model_config = ConfigDict(strict=True)
+
     not_in_id: ClassVar[tuple[str, ...]] = ("precision", "compile", "data.path")
     """What these resolve to is recorded in the trial's conditions, and compared on a rerun."""
 
@@ -404,18 +407,6 @@ class TrialConfig(LoopConfig):
                 "normalize: weights needs model.weights; without them: half, imagenet, dataset, or numbers"
             )
         return self
-
-    def data_key(self) -> str:
-        """Return the data section as JSON, with the weights to begin with, which travel with the images."""
-        weights = self.model.weights
-        if weights is None:
-            return self.data.model_dump_json()
-        of_torchvision = self.model.weights_of_torchvision
-        return json.dumps([self.data.model_dump(), weights, self.model.name if of_torchvision else None])
-
-    def data_name(self) -> str:
-        """Return the data source's name."""
-        return self.data.name
 
     def why_without(self, metric: str) -> str | None:
         """Return `ema: false` where a metric of the averaged weights is asked for, or that no metric has its name."""

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from raysweep.errors import DataError, UserError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, TrialContext, loop_named
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.models.build import build_model
 from raysweep.vision.models.pretrained import Pretrained, begin, find_weights, load_weights, read_weights
 from raysweep.vision.optimizers import build_optimizer
 
+LOOP = loop_named(CLASSIFY)
 TINY: dict[str, Any] = {"name": "resnet18", "width": 4}
 
 
@@ -62,12 +63,12 @@ def test_a_trial_begins_with_the_weights_of_a_file(place: str, folder: Path) -> 
     else:
         torch.save({"state_dict": tensors, "epoch": 7} if place.startswith("in") else tensors, folder / place)
     settings = config(model={**TINY, "weights": place}, lr=1e-30, optimizer={"name": "sgd", "weight_decay": 0})
-    arrays = loop().prepare(settings, folder)
+    arrays = LOOP.prepare(settings, folder)
     model = begin(settings, 4, Pretrained.from_arrays(arrays))
     assert all(torch.equal(value, tensors[name]) for name, value in model.state_dict().items())
     file = folder / place / "model.safetensors" if place == "pulled" else folder / place
-    assert loop().conditions(settings, arrays)["weights"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert file in loop().data_files(settings, folder)
+    assert LOOP.conditions(settings, arrays)["weights"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file in LOOP.data_files(settings, folder)
 
 
 def test_weights_of_torchvision_come_from_torchs_cache_with_their_normalisation(folder: Path) -> None:
@@ -86,8 +87,8 @@ def test_weights_of_torchvision_come_from_torchs_cache_with_their_normalisation(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(entry, "_value_", entry_url)
         file.rename(file.with_name(made_name))
-        arrays = loop().prepare(settings, folder)
-    assert loop().conditions(settings, arrays)["mean"] == [0.485, 0.456, 0.406]
+        arrays = LOOP.prepare(settings, folder)
+    assert LOOP.conditions(settings, arrays)["mean"] == [0.485, 0.456, 0.406]
     model = begin(settings, 4, Pretrained.from_arrays(arrays))
     assert torch.equal(model.conv1.weight, made.conv1.weight)
     assert model.fc.out_features == 4
@@ -164,12 +165,10 @@ def test_torchvisions_files_load_whatever_they_call_their_layers(name: str) -> N
 # -------------------------------------------------------------------------- frozen, and slower
 
 
-def trained(settings: TrialConfig, folder: Path, **arguments: Any) -> list[Any]:
-    arrays = loop().prepare(settings, folder)
-    rows = []
-    for epoch in loop().train(settings, arrays, loop().conditions(settings, arrays), seed=1, **arguments):
-        rows.append((epoch.state(), epoch.weights(False), epoch.weights(True)))
-    return rows
+def trained(settings: TrialConfig, folder: Path, state: Any = None) -> list[Any]:
+    arrays = LOOP.prepare(settings, folder)
+    context = TrialContext(1, saved=state, data=arrays, conditions=LOOP.conditions(settings, arrays))
+    return [(epoch.state(), epoch.weights(), epoch.ema_weights()) for epoch in LOOP.train(settings, context)]
 
 
 def test_what_is_frozen_stays_to_the_bit_with_its_batch_norms_statistics_and_resumes(folder: Path) -> None:
@@ -201,7 +200,7 @@ def test_parts_that_the_network_does_not_have_are_an_error_before_anything_is_tr
 ) -> None:
     settings = config(**changes)
     with pytest.raises(UserError, match=message.replace("*", r"\*")):
-        loop().check([settings], loop().prepare(settings, folder))
+        LOOP.check([settings], LOOP.prepare(settings, folder))
 
 
 def test_the_learning_rate_of_a_part_has_the_factor_of_the_longest_name() -> None:
@@ -221,10 +220,10 @@ def test_the_learning_rate_of_a_part_has_the_factor_of_the_longest_name() -> Non
 def test_changed_weights_are_refused_while_a_run_goes_on(folder: Path) -> None:
     settings = config(model={**TINY, "weights": "w.pt"})
     torch.save(network().state_dict(), folder / "w.pt")
-    conditions = loop().conditions(settings, loop().prepare(settings, folder))
+    conditions = LOOP.conditions(settings, LOOP.prepare(settings, folder))
     torch.save(network().state_dict(), folder / "w.pt")
     with pytest.raises(UserError, match=r"model\.weights: .*w\.pt changed while the run went on"):
-        loop().train(settings, loop().prepare(settings, folder), conditions, seed=0)
+        LOOP.train(settings, TrialContext(data=LOOP.prepare(settings, folder), conditions=conditions))
 
 
 @pytest.mark.parametrize(
@@ -243,4 +242,4 @@ def test_a_file_that_does_not_say_how_its_input_was_normalised_cannot_be_asked_f
     torch.save(network().state_dict(), folder / "w.pt")
     settings = config(model={**TINY, "weights": "w.pt"}, normalize="weights")
     with pytest.raises(UserError, match="does not say by what mean and std"):
-        loop().conditions(settings, loop().prepare(settings, folder))
+        LOOP.conditions(settings, LOOP.prepare(settings, folder))

@@ -33,7 +33,7 @@ from raysweep.sweepfile.document import Source
 class Objective(Config):
     """What trials are ranked by; `objective: val_loss` alone names the metric."""
 
-    metric: Literal["val_acc", "val_loss", "val_acc_ema"] = "val_acc"
+    metric: str = "val_acc"
     """The validation metric; `val_acc_ema` is that of the averaged weights."""
     mode: Literal["max", "min"] | None = None
     """Default: max for accuracies, min for losses."""

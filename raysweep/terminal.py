@@ -236,7 +236,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def words_of(metric: str) -> list[str]:
-    """Return the words of a metric's name, in small letters: `valAcc`, `val/acc@1` and `val_acc` all have val and acc."""
+    """Return the words of a metric's name, in small letters: val and acc of `valAcc`, `val/acc@1`, `val_acc`."""
     return [word.lower() for word in _WORD.findall(metric)]
 
 

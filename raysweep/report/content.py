@@ -123,6 +123,12 @@ class Report:
         return short_labels(self.keys)
 
     @property
+    def score_name(self) -> str:
+        """The column of the scores: the objective's metric, unless a setting is called that."""
+        metric = self.result.metric.name
+        return f"best {metric}" if metric in self.keys else metric
+
+    @property
     def verdict(self) -> list[str]:
         """The report in a sentence or two."""
         if self.judgement:
@@ -209,7 +215,7 @@ class Report:
 
     def score_text(self, score: float | None) -> str:
         """Return a score as it is shown."""
-        return format_score(score, self.result.objective.metric)
+        return format_score(score, self.result.metric)
 
 
 def gather(result: SweepResult, named: Named | None = None, is_over: bool = False) -> Report:

@@ -24,7 +24,7 @@ def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours, judgeme
     if result.best is None:
         sentences.append("No trial has a score yet.")
     elif judgement is None:
-        score = format_mean(result.configs[0].ranked_by, result.objective.metric)
+        score = format_mean(result.configs[0].ranked_by, result.metric)
         so_far = "" if all(map(has_ended, result.trials)) else " so far"
         sentences.append(f"Best{so_far}: {result.best.id}, {result.objective.metric} {score}.")
         if (evaluation := result.evaluation) and evaluation.test_acc is not None:

@@ -77,6 +77,11 @@ class SweepResult:
         return Metric.of(self.objective.metric, (record.best.score for record in self.trials if record.best))
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether the built-in loop trained, which classifies images."""
+        return bool(self.resolved.get("sweep", {}).get("loop", "classify") == "classify")
+
+    @property
     def best(self) -> Record | None:
         """The best seed of the best config, or None if no trial has a score."""
         return self.configs[0].best if self.configs else None

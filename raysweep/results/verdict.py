@@ -127,6 +127,8 @@ class _Words:
     ) -> None:
         self._result, self._configs, self._labels, self._named = result, configs, labels, named
         self._goes_on, self._seeds = goes_on, seeds
+        # What the built-in loop validates on is known; of another loop, at most which examples were right.
+        self._examples = "images" if result.is_built_in else "examples"
         self._metric, self._sign = result.metric, 1 if result.objective.maximize else -1
 
     def sentences(self, verdict: Verdict | None, confidence: float) -> list[str]:
@@ -166,7 +168,7 @@ class _Words:
 
     def _expected(self, verdict: Verdict, confidence: float) -> str:
         low, high = sorted((self._sign * verdict.low, self._sign * verdict.high))
-        new = "a new seed on new images" if verdict.images else "a new seed"
+        new = f"a new seed on new {self._examples}" if verdict.images else "a new seed"
         interval = f"{self._score(low).removesuffix(' %')} to {self._score(high)}"
         score = self._score(self._sign * verdict.score)
         return f"Expect {score} from {new} ({100 * confidence:g} % interval: {interval})."
@@ -216,6 +218,9 @@ class _Words:
     def _chosen_on(self, images: int | None) -> str:
         """Say what was chosen on which images, and how often the test images were looked at."""
         what = "Epochs, settings and winner were chosen on"
+        if self._examples != "images":
+            same = f"the same {images:,} examples" if images else f"the {self._metric.name} that ranks them"
+            return f"{what if images else what.removesuffix('on') + 'by'} {same}; on other data it may be worse."
         if len({config.trials[0].conditions.get("data") for config in self._configs}) > 1:
             return f"{what} validation images that differ between configs, so their scores need not compare."
         text = f"{what} the same {images:,} validation images" if images else f"{what} the same validation images"

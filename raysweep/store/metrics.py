@@ -124,8 +124,8 @@ def _parsed(name: str) -> tuple[str, str, bool]:
 
 def _families(base: str, metrics: Mapping[tuple[str, bool], str]) -> Iterator[Family]:
     """Yield the family of what has the same base, and one by itself of each metric that has no place in it."""
-    val = next((split for split in ("val", "test", "") if (split, False) in metrics), None)
-    train = "" if val and ("train", False) not in metrics else "train"
+    val = next((split for split in ("val", "test", "") if (split, False) in metrics), "none")
+    train = "" if val in ("val", "test") and ("train", False) not in metrics else "train"
     places = {"val": (val, False), "train": (train, False), "averaged": (val, True)}
     taken = {kind: metrics[place] for kind, place in places.items() if place in metrics}
     if taken:

@@ -37,6 +37,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "metric": metric.name,
         "percent": metric.percent,  # whether its values are written in percent
         "best": "high" if report.result.objective.maximize else "low",
+        "log": _is_log(report),  # whether the axis of scores is logarithmic
         "score": report.score_name,  # the column that has them
         "leaders": leaders,
         "kind": _kind(report, pictures, leaders),  # what the winner is ranked by
@@ -52,6 +53,11 @@ def page_data(report: Report) -> dict[str, Any]:
         "marks": {row.number: marks for row in rows[:MOST_CURVES] if (marks := _marks(row))},
         "parts": _parts(report, rows[MOST_PARTS:]),
     }
+
+
+def _is_log(report: Report) -> bool:
+    scores = [row.record.best.score for row in report.rows if row.place and row.record.best]
+    return bool(scores) and not report.result.metric.percent and is_log(scores)
 
 
 def _kind(report: Report, pictures: Sequence[CurvePicture], leaders: Sequence[int]) -> str:

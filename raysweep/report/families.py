@@ -73,7 +73,8 @@ def _pictures(
 
 def _finite(curves: Sequence[Curves], metrics: Sequence[str]) -> Array:
     values = np.concatenate([np.empty(0), *(each[name] for each in curves for name in metrics)])
-    return values[np.isfinite(values)]
+    finite: Array = values[np.isfinite(values)]
+    return finite
 
 
 def of_objective(picture: CurvePicture, objective: str, averaged: bool) -> Kind:

@@ -106,8 +106,8 @@ def draw_tuning(report: Report) -> list[Chart]:
     low, median, high = ([sign * value for value in line] for line in (curve.low, curve.median, curve.high))
     finite = [value for value in (*low, *median, *high) if math.isfinite(value)]
     description = (
-        f"The best {metric.name} of so many random configs is as likely better as worse than the line; the dotted lines are "
-        f"a 95 % band for all at once. Of {len(scores)} configs it is {report.score_text(median[-1])}."
+        f"The best {metric.name} of so many random configs is as likely better as worse than the line; the dotted "
+        f"lines are a 95 % band for all at once. Of {len(scores)} configs it is {report.score_text(median[-1])}."
     )
     chart = Chart("The best of so many random configs", description, "tuning")
     x, low_y, high_y = Scale(1, len(scores), LEFT, WIDTH - RIGHT), min(finite), max(finite)

@@ -80,7 +80,12 @@ def make_run(
         if record.status != "planned":
             run.commit(record.with_(best=best_epoch(record.metrics, sweep.objective)), {})
     versions = {"raysweep": "0.1.0", "python": "3.11", "torch": "2.14.1", "ray": "2.60.0"}
-    document: dict[str, Any] = {"sweep": sweep.model_dump(mode="json"), "versions": versions, "data": ["0123abcd"], "trials": plan}
+    document: dict[str, Any] = {
+        "sweep": sweep.model_dump(mode="json"),
+        "versions": versions,
+        "data": ["0123abcd"],
+        "trials": plan,
+    }
     document["sweep"] |= {"loop": loop.__name__} if loop else {}
     run.files.write("resolved.yaml", json.dumps(document).encode())
     run.files.write("sweep.yaml", path.read_bytes())

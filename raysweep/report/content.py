@@ -150,7 +150,8 @@ class Report:
         saved = f"{count_of(hours.epochs_saved, 'epoch')} saved by stopping early" if hours.epochs_saved else ""
         gpu = f"{hours.gpu:.2f} GPU-hours" if hours.gpu else ""
         said = [count_of(len(self.rows), "trial"), ", ".join(f"{count:,} {status}" for status, count in counts.items())]
-        took = f"{count_of(hours.epochs, 'epoch')} in {format_hours(hours.trained)} of trials" if hours.epochs else ""
+        time = f" in {format_hours(hours.trained)} of trials" if hours.trained else ""
+        took = f"{count_of(hours.epochs, 'epoch')}{time}" if hours.epochs else ""
         return " · ".join(filter(None, [*said, took, gpu, saved]))
 
     @property

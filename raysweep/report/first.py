@@ -99,16 +99,16 @@ def draw_leaders(report: Report) -> list[Chart]:
     if not len(values):
         return []
     metric, maximize = report.result.metric, report.result.objective.maximize
-    title = f"{metric.name} by epoch"
+    grey = [_curve(report, row) for row in others]
+    low, high = _range(values, [each[1] for each in grey], maximize)
+    y = Scale(low, high, HEIGHT - BOTTOM, TOP, is_log((low, high)) and not metric.percent)
+    title = f"{metric.name} by epoch{', on a log scale' if y.log else ''}"
     best = "; ".join(f"{place}: {report.named(row)}" for place, row in enumerate(leaders, 1))
     chart = Chart(
         title, f"{title} of the best configs, by their rank ({best}); the rest in grey.", "leaders", WIDTH, HEIGHT
     )
-    grey = [_curve(report, row) for row in others]
     x = Scale(1, max(2, *(int(each[0][-1]) for each in (*curves, *grey) if len(each[0]))), LEFT, WIDTH - RIGHT)
-    low, high = _range(values, [each[1] for each in grey], maximize)
-    y = Scale(low, high, HEIGHT - BOTTOM, TOP, is_log((low, high)) and not metric.percent)
-    chart.axes(x, y, "epoch", "log scale" if y.log else "", metric.tick)
+    chart.axes(x, y, "epoch", "", metric.tick)
     for epochs, scores in reversed(grey):
         for stretch in points(epochs, scores, x, y):
             chart.add("polyline", points=stretch, class_="rest")

@@ -39,6 +39,7 @@ class Column:
 def columns(report: Report) -> list[Column]:
     """Return the table's columns; a setting that has the name of one of ours takes its place."""
     confirmed = any(row.is_fresh for row in report.rows)
+    averages = report.result.is_built_in or any(row.record.best and row.record.best.averaged for row in report.rows)
     own = [
         Column("rank", lambda row: row.place, True),
         Column("trial", lambda row: row.record.id, shown=short_id),
@@ -49,7 +50,7 @@ def columns(report: Report) -> list[Column]:
         Column("seed", lambda row: row.record.seed, True),
         *([Column("fresh", lambda row: "yes" if row.is_fresh else "no")] if confirmed else []),
         Column("best epoch", _best(lambda best: best.epoch), True),
-        Column("weights", _best(lambda best: "averaged" if best.averaged else "plain")),
+        *([Column("weights", _best(lambda best: "averaged" if best.averaged else "plain"))] if averages else []),
         Column("epoch", lambda row: row.record.epoch, True),
         Column("epochs", lambda row: row.record.epochs, True),
         Column(

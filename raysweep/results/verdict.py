@@ -219,8 +219,8 @@ class _Words:
         """Say what was chosen on which images, and how often the test images were looked at."""
         what = "Epochs, settings and winner were chosen on"
         if self._examples != "images":
-            same = f"the same {images:,} examples" if images else f"the {self._metric.name} that ranks them"
-            return f"{what if images else what.removesuffix('on') + 'by'} {same}; on other data it may be worse."
+            same = f"on the same {images:,} examples" if images else f"by the same {self._metric.name}"
+            return f"Epochs, settings and winner were chosen {same}; on other data it may be worse."
         if len({config.trials[0].conditions.get("data") for config in self._configs}) > 1:
             return f"{what} validation images that differ between configs, so their scores need not compare."
         text = f"{what} the same {images:,} validation images" if images else f"{what} the same validation images"

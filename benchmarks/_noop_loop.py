@@ -1,45 +1,29 @@
-"""A loop that trains nothing; importing this puts it in the place of `raysweep.vision.loop.train`."""
+"""The loop `noop`, which trains nothing."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
-from raysweep.loops import loop
+import raysweep
 
 
-@dataclass
-class NoEpoch:
-    number: int
-    metrics: dict[str, float]
-
-    def state(self) -> dict[str, Any]:
-        return {"epoch": self.number}
-
-    def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
-        return {"weight": torch.zeros(1)}
-
-    def correct(self, averaged: bool) -> None:
-        return None
+class Config(raysweep.Config):
+    lr: float = 0.1
 
 
-def train(
-    config: Any,
-    data: Any,
-    conditions: Any,
-    *,
-    seed: int,
-    state: Mapping[str, Any] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    device: str = "auto",
-) -> Iterator[NoEpoch]:
-    for epoch in range((state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):
-        acc = random.Random(f"{config.lr}/{seed}/{epoch}").random()
-        yield NoEpoch(epoch, {"train_loss": 1.0, "val_loss": 1.0, "val_acc": acc, "val_acc_ema": acc, "seconds": 0.0})
+def metrics_of(config: Config, seed: int, epoch: int) -> dict[str, float]:
+    acc = random.Random(f"{config.lr}/{seed}/{epoch}").random()
+    return {"train_loss": 1.0, "val_loss": 1.0, "val_acc": acc, "val_acc_ema": acc, "seconds": 0.0}
 
 
-loop().train = train  # type: ignore[method-assign]
+def weights() -> dict[str, torch.Tensor]:
+    return {"weight": torch.zeros(1)}
+
+
+@raysweep.register_loop("noop", config=Config, metrics={"val_acc": "max"})
+def train(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    for epoch in range(trial.epoch + 1, config.epochs + 1):
+        yield raysweep.Epoch(metrics_of(config, trial.seed, epoch), state=dict, weights=weights)

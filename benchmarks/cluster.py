@@ -26,11 +26,8 @@ SLOTS_A_HOST = 2
 EPOCHS = 10
 SWEEP = """
 name: sleeping
-base:
-  data: {{name: synthetic, image_size: 8, classes: 2, per_class: 16}}
-  model: {{name: baseline_block, width: 2}}
-  epochs: {epochs}
-  lr_schedule: constant
+loop: sleeping
+base: {{epochs: {epochs}}}
 seeds: {seeds}
 resources: {{cpus: 1, gpus: 0}}
 """

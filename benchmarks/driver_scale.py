@@ -27,11 +27,8 @@ from _report import emit, parse_arguments
 
 SWEEP = """
 name: scale
-base:
-  data: {{name: synthetic, image_size: 8, classes: 2, per_class: 16}}
-  model: {{name: baseline_block, width: 2}}
-  epochs: 3
-  lr_schedule: constant
+loop: noop
+base: {{epochs: 3}}
 random: {{samples: {trials}, lr: {{log_uniform: [0.0001, 1]}}}}
 scheduler: {scheduler}
 limits: {{trials: 100000}}

@@ -1,8 +1,10 @@
-"""raysweep: one sweep file and one command train a grid of image classifiers.
+"""raysweep: one sweep file and one command train a grid of experiments.
 
 From Python: `run(sweep)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder;
-`load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings networks, data
-sources and augmentations of your own through `register_model`, `register_data` and `register_augmentation`.
+`load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings what is your
+own: a training loop through `register_loop` (docs/loops.md); or, for the built-in loop, which trains image
+classifiers: networks, data sources and augmentations through `register_model`, `register_data` and
+`register_augmentation`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from raysweep.config import LoopConfig as Config
+from raysweep.config import Section
+from raysweep.errors import Diverged, Interrupted
+from raysweep.loops import Epoch, TrialContext, register_loop
 from raysweep.registry import register_augmentation, register_data, register_model
 
 if TYPE_CHECKING:
@@ -21,7 +27,21 @@ if TYPE_CHECKING:
 
     from raysweep.results.run import SweepResult
 
-__all__ = ["load_model", "open", "register_augmentation", "register_data", "register_model", "run"]
+__all__ = [
+    "Config",
+    "Diverged",
+    "Epoch",
+    "Interrupted",
+    "Section",
+    "TrialContext",
+    "load_model",
+    "open",
+    "register_augmentation",
+    "register_data",
+    "register_loop",
+    "register_model",
+    "run",
+]
 __version__ = version("raysweep")
 
 

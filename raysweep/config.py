@@ -25,7 +25,13 @@ class Config(BaseModel):
     )
 
 
-class LoopConfig(Config):
+class Section(Config):
+    """Base of the sections inside a loop's settings; it takes whatever pydantic can read as the field's type."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class LoopConfig(Section):
     """The base of a training loop's settings of one trial: what the rest of raysweep asks of them."""
 
     not_in_id: ClassVar[tuple[str, ...]] = ()
@@ -35,16 +41,14 @@ class LoopConfig(Config):
     """How many epochs a trial trains."""
 
     def label(self) -> str:
-        """Return a short readable name, made from these settings alone; ids begin with it."""
-        return "trial"
+        """Return a short readable name, made from these settings alone; ids begin with it.
 
-    def data_key(self) -> str:
-        """Return a text that is equal for the trials which share one prepared data set."""
-        return ""
-
-    def data_name(self) -> str:
-        """Return what people call that data set."""
-        return "the data"
+        It has the numbers, words and switches that are not as by default.
+        """
+        given = ((name, getattr(self, name), field.default) for name, field in type(self).model_fields.items())
+        told = [(name, value) for name, value, default in given if name != "epochs" and value != default]
+        parts = [f"{name}{_short(value)}" for name, value in told if isinstance(value, (int, float, str))]
+        return "-".join(parts) or "trial"
 
     def why_without(self, metric: str) -> str | None:
         """Return the setting because of which a trial has no such metric to be ranked by; None if it has it."""
@@ -57,6 +61,10 @@ class LoopConfig(Config):
     def paths(self) -> dict[str, str]:
         """Return the places in the file system that these settings name, by dotted key."""
         return {}
+
+
+def _short(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def section(default_name: str, key: str = "name") -> BeforeValidator:
@@ -91,20 +99,20 @@ Triple = Annotated[tuple[T, T, T], Field(strict=False)]
 Fraction01 = Annotated[float, Field(gt=0, lt=1)]
 
 
-def classes_of(annotation: Any) -> list[type[Config]]:
+def classes_of(annotation: Any) -> list[type[BaseModel]]:
     """The section classes inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in classes_of(inner)]
 
 
-def kinds_of(model: type[Config], section: str) -> list[type[Config]]:
+def kinds_of(model: type[BaseModel], section: str) -> list[type[BaseModel]]:
     """Return the classes that a section may have, such as one for each optimizer."""
     field = model.model_fields.get(section)
     return classes_of(field.annotation) if field else []
 
 
-def names_of(model: type[Config]) -> tuple[Any, ...]:
+def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
     """Return the values of `name` that choose this class; none if its section has one class only."""
     field = model.model_fields.get("name")
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()

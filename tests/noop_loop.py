@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
-from raysweep.errors import Diverged, Interrupted
-from raysweep.loops import loop
+import raysweep
 
 MORTALITY = 0.2
+
+
+class Config(raysweep.Config):
+    """The settings of a trial."""
+
+    lr: float = 0.1
 
 
 def curve(lr: float, seed: int, epochs: int) -> list[float]:
@@ -31,54 +34,25 @@ def death_of(lr: float, epochs: int) -> int | None:
     return fate.randint(1, epochs) if fate.random() < MORTALITY else None
 
 
-@dataclass
-class NoEpoch:
-    """Stands for `raysweep.vision.loop.Epoch`."""
-
-    number: int
-    metrics: dict[str, float]
-
-    def state(self) -> dict[str, Any]:
-        return {"epoch": self.number}
-
-    def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
-        return {"weight": torch.zeros(1)}
-
-    def correct(self, averaged: bool) -> None:
-        return None
-
-
-def train(
-    config: Any,
-    data: Any,
-    conditions: Any,
-    *,
-    seed: int,
-    state: Mapping[str, Any] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    should_save: Callable[[], bool] = lambda: False,
-    device: str = "auto",
-) -> Iterator[NoEpoch]:
+@raysweep.register_loop("noop", config=Config, metrics={"val_acc": "max"})
+def train(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
     """Yield the epochs of a trial, in random intervals, so that trials arrive in another order each time."""
-    accuracies, death = curve(config.lr, seed, config.epochs), death_of(config.lr, config.epochs)
-    for epoch in range((state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):
-        time.sleep(0.02 * random.random())
-        if should_stop():
-            if should_save():
-                yield NoEpoch(epoch - 1, {})
-            raise Interrupted("told to stop")
+    accuracies, death = curve(config.lr, trial.seed, config.epochs), death_of(config.lr, config.epochs)
+    pause = random.Random()  # of its own: raysweep seeds the global generator for each epoch
+    for epoch in range((trial.state or {"epoch": 0})["epoch"] + 1, config.epochs + 1):
+        time.sleep(0.02 * pause.random())
+        if trial.should_stop():
+            if trial.should_save():
+                yield raysweep.Epoch(state=lambda done=epoch - 1: {"epoch": done})  # type: ignore[misc]
+            raise raysweep.Interrupted("told to stop")
         acc = accuracies[epoch - 1]
-        metrics = {
-            "train_loss": 1 - acc,
-            "val_loss": 1 - acc,
-            "val_acc": 0.0,
-            "val_acc_ema": acc,
-            "val_loss_ema": 1 - acc,
-        }
+        metrics = {"train_loss": 1 - acc, "val_loss": 1 - acc, "val_acc": 0.0}
+        metrics |= {"val_acc_ema": acc, "val_loss_ema": 1 - acc}
         metrics |= {"lr": config.lr, "grad_norm": 1.0, "images_per_s": 1.0, "seconds": 0.01}
         if epoch == death:
-            raise Diverged(epoch, {**metrics, "train_loss": float("nan")})
-        yield NoEpoch(epoch, metrics)
-
-
-loop().train = train  # type: ignore[method-assign]
+            raise raysweep.Diverged(epoch, {**metrics, "train_loss": float("nan")})
+        yield raysweep.Epoch(
+            metrics,
+            state=lambda done=epoch: {"epoch": done},  # type: ignore[misc]
+            weights=lambda: {"weight": torch.zeros(1)},
+        )

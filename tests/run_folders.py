@@ -98,7 +98,7 @@ def regression(rows: History) -> History:
 
 
 def wandb_style(rows: History) -> History:
-    """Report training and validation as `train/loss` and `val/loss`, accuracies as 0..100, the loss only now and then."""
+    """Report training and validation as `train/loss` and `val/loss`, accuracies of 0..100, and some losses."""
     kept = {"train_loss": "train/loss", "val_loss": "val/loss", "train_acc": "train/acc", "val_acc": "val/acc"}
     named = [{new: row[old] * (100 if "acc" in old else 1) for old, new in kept.items()} for row in rows]
     for place, row in enumerate(named):

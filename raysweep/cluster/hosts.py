@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysweep.cluster.autoscaler import HEAD, alive_nodes
 from raysweep.config import LoopConfig
 from raysweep.errors import DataError, StorageError
+from raysweep.loops import loop_named
 from raysweep.store.filesystem import TEMPORARY, Storage
 from raysweep.worker.tasks import DataFiles, TaskSetting, look_for_data
 
@@ -219,5 +220,6 @@ def find_data(hosts: Sequence[Host], setting: TaskSetting, config: LoopConfig, *
         raise DataError(*(f"{listed(without)}: {problem}" for problem, without in lacking.items()))
     if len(kinds) > 1:
         found = "; ".join(f"{files.in_words()} on {listed(there)}" for files, there in kinds.items())
-        raise DataError(f"{config.data_name()}: not the same files on all nodes: {found}; copy one of them to all")
+        name = loop_named(setting.loop).data_name(config)
+        raise DataError(f"{name}: not the same files on all nodes: {found}; copy one of them to all")
     return lacking

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from raysweep.sweepfile.plan import Trial
 
 
+BRINGS = "a module that registers loops, networks, data or augmentations of your own"
+"""What `--import` names."""
 DATA_LIES_BESIDE_IT = "paths to data are relative to that file"
 """Why a command that reads images needs the sweep file itself."""
 
@@ -51,7 +53,7 @@ def add_common_flags(parser: argparse.ArgumentParser, storage: bool = True) -> N
         action="append",
         default=[],
         metavar="MODULE",
-        help="a module that registers networks, data or augmentations of your own",
+        help=BRINGS,
     )
     if storage:
         parser.add_argument("--storage", metavar="PATH|URI", help="where run folders lie, instead of the sweep file's")

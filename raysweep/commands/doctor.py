@@ -55,6 +55,7 @@ def _from_here(
     from raysweep.cluster.doctor.examine import examine
     from raysweep.cluster.places import is_relative
     from raysweep.cluster.slots import connect
+    from raysweep.loops import CLASSIFY
     from raysweep.worker.tasks import TaskSetting
 
     connect(address)
@@ -62,7 +63,8 @@ def _from_here(
         given = context.named.path if context and context.is_run_folder else storage
         place, sweep = (context.place[0], context.sweep) if context else (storage, None)
         folder = context.file.absolute().parent if context else Path.cwd()
-        setting = TaskSetting(str(folder), tuple(imports), threads=1, device="cpu")
+        loop = sweep.loop if sweep else CLASSIFY
+        setting = TaskSetting(str(folder), tuple(imports), threads=1, device="cpu", loop=loop)
         facts, findings = examine(place, sweep, setting, given is not None and is_relative(given))
     finally:
         ray.shutdown()

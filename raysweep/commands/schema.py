@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
+from raysweep.commands.context import BRINGS
+
 SUMMARY = "print the JSON Schema of sweep files, for editors"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flag."""
+    """Add the command's flags."""
+    parser.add_argument("--loop", default="classify", metavar="NAME", help="the loop whose settings it has")
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=BRINGS)
     parser.add_argument("--markdown", action="store_true", help="print the reference instead, as docs/sweep_file.md")
 
 
@@ -22,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from raysweep.sweepfile.json_schema import sweep_schema
 
-    print(json.dumps(sweep_schema(), indent=2))
+    print(json.dumps(sweep_schema(arguments.loop), indent=2))
     return 0

@@ -69,10 +69,18 @@ class Curves:
         gaps = {role: self.gaps[name] for role, name in roles.items() if name in self.gaps}
         return Curves(self.epochs, {**self.metrics, **named}, {**self.gaps, **gaps})
 
-    def not_finite(self, name: str) -> Epochs:
-        """Return the epochs in which a metric was reported and is no finite number, where others are finite."""
-        wrong = ~np.isfinite(self[name]) & self.has(name)
-        return self.epochs[wrong & ~self.gaps[name]] if name in self.gaps else self.epochs[wrong]
+    def lost(self, name: str) -> Epochs:
+        """Return the last epochs, where a metric was reported and is no finite number any more, though it was before.
+
+        A loop that measures now and then reports NaN between: so they are more than ever came between finite values.
+        """
+        reported = ~self.gaps[name] if name in self.gaps else np.ones(len(self), bool)
+        finite = np.flatnonzero(np.isfinite(self[name][reported]))
+        if not len(finite):
+            return self.epochs[:0]
+        longest = int(np.diff(finite, prepend=-1).max()) - 1
+        last = self.epochs[reported][finite[-1] + 1 :]
+        return last if len(last) > longest else last[:0]
 
     def finite(self, *names: str) -> tuple[npt.NDArray[Any], ...]:
         """Return the epochs in which these metrics all are finite, and the values of each."""

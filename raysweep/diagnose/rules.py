@@ -68,7 +68,7 @@ class Rule:
 def _find_divergence(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a loss that is not finite, progress that is lost for good, or a loss that ends above that of guessing."""
     curves = trial.curves
-    broken = curves.not_finite("train_loss")
+    broken = curves.lost("train_loss")
     if trial.status == "diverged" or len(broken):
         epoch = int(broken[0]) if len(broken) else int(curves.epochs.max(initial=0)) + 1
         return [Finding("divergence", epoch, epoch, {"train_loss": math.inf})]

@@ -43,6 +43,7 @@ from raysweep.driver.limits import Meter
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
+from raysweep.loops import loop_named
 from raysweep.results.confirm import Race, fresh_of_last_run, plan_race, without_rungs
 from raysweep.results.ranking import rank
 from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of
@@ -69,6 +70,7 @@ class Run:
 
     def __init__(self, sweep: Sweep, named: Named, folder: RunFolder, imports: tuple[str, ...]) -> None:
         self.sweep, self.named, self.folder, self.imports = sweep, named, folder, imports
+        self.loop = loop_named(sweep.loop)
         self.sweep_path = Path(named.path)  # paths in the sweep are relative to its folder
         self.trials = trials_of(sweep, folder)
         self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
@@ -174,7 +176,7 @@ class TrainedOn:
     """What the trials that are left train on."""
 
     data: dict[str, Any] = field(default_factory=dict)
-    """The object reference of each data set's arrays, by `LoopConfig.data_key`."""
+    """The object reference of each data set's arrays, by `Loop.data_key`."""
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each trial's numbers depend on beside its config, by its id."""
 
@@ -211,7 +213,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
         without = nodes_without(run, slot, alike[0])
-        what = f"preparing {alike[0].data_name()}"
+        what = f"preparing {run.loop.data_name(alike[0])}"
         prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=without)
         if prepared is None:
             return found
@@ -253,7 +255,7 @@ def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
     able = [host for host in hosts if slot.fits(host.resources)]
     if len(hosts) == 1 or not able:
         return []
-    with run.view.step(f"looking for {config.data_name()} on {count_of(len(able), 'node')}"):
+    with run.view.step(f"looking for {run.loop.data_name(config)} on {count_of(len(able), 'node')}"):
         lacking = find_data(able, _setting(run, slot), config, is_stopped=lambda: run.stop.requested)
     for problem, without in lacking.items():
         run.view.say(f"{listed(without)}: {problem}; prepared on another node that has the files")
@@ -265,7 +267,7 @@ def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopCo
     ids, sharing = {record.id for record in left}, dict[str, dict[str, LoopConfig]]()
     for trial in (*run.trials, *run.fresh):
         if trial.id in ids:
-            sharing.setdefault(trial.config.data_key(), {})[trial.id] = trial.config
+            sharing.setdefault(run.loop.data_key(trial.config), {})[trial.id] = trial.config
     return sharing
 
 
@@ -275,7 +277,7 @@ def _share(run: Run, slot: Slot, config: LoopConfig, node: str, without: Sequenc
     That takes no slot: the trials that wait for it hold theirs, and there may be no other.
     """
     task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
-    name = name_of(run.sweep.name, f"loading {config.data_name()}")
+    name = name_of(run.sweep.name, f"loading {run.loop.data_name(config)}")
     return task.options(name=name, **where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
 
 
@@ -321,6 +323,7 @@ def _setting(run: Run, slot: Slot) -> TaskSetting:
         run.imports,
         slot.threads,
         slot.device,
+        run.sweep.loop,
         several_hosts=len(alive_hosts()) > 1,
     )
 

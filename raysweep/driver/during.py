@@ -32,7 +32,7 @@ from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
 from raysweep.halving.scores import score_again
-from raysweep.loops import loop
+from raysweep.loops import EvaluatingLoop
 from raysweep.results import mistakes
 from raysweep.results.evaluation import (
     Accuracies,
@@ -142,6 +142,7 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         may_be_stopped=isinstance(scheduler, RayAshaConfig),
         workers=slot.workers,
         imports=run.imports,
+        loop=sweep.loop,
     )
 
 
@@ -289,8 +290,8 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     asked = _questions(run)
     if asked is None:
         return
-    config = loop().config.model_validate(asked.winner.config)
-    arrays = data.get(config.data_key())
+    config = run.loop.config.model_validate(asked.winner.config)
+    arrays = data.get(run.loop.data_key(config))
     try:
         without = nodes_without(run, slot, config) if arrays is None else []
         answer = run_task(run, slot, f"evaluating {asked.winner.id}", evaluate, asked, arrays, without=without)
@@ -304,7 +305,9 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
 
 
 def _questions(run: Run) -> Questions | None:
-    """Return what the run folder does not know of the winner yet; None if that is nothing."""
+    """Return what the run folder does not know of the winner yet; None if that is nothing, or the loop cannot tell."""
+    if not isinstance(run.loop, EvaluatingLoop):
+        return None
     folder, sweep, result = run.folder, run.sweep, read_results(run.folder)
     winner, rival, images = result.best, rival_of(folder, result.configs), sweep.report.images
     lacks_accuracies = is_wanted(folder, winner, sweep.evaluate.tta)

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from raysweep.errors import StorageError, UserError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, evaluating_loop, loop_of
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import trial_as_json
 from raysweep.store import Record, RunFolder
@@ -61,7 +61,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     except (YAMLError, ValueError, KeyError, TypeError, OSError) as error:
         raise StorageError(f"{folder}: not as pull wrote it: {error}; pull it again to another folder") from error
     try:
-        model = loop().network(content["config"], len(content["classes"]))
+        model = evaluating_loop(CLASSIFY).network(content["config"], len(content["classes"]))
     except UserError as error:
         raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
     _load_weights(model, weights, str(folder))
@@ -92,7 +92,7 @@ def load_model(folder: str | Path) -> nn.Module:
 
 def build_from_record(folder: RunFolder, record: Record) -> nn.Module:
     """Build a trial's network with its best weights, in evaluation mode; StorageError if these are not whole."""
-    model = loop().network(record.config, len(record.conditions["classes"]))
+    model = evaluating_loop(loop_of(record.conditions)).network(record.config, len(record.conditions["classes"]))
     _load_weights(model, _best_weights(folder, record), f"{folder.path}/trials/{record.id}")
     return model
 

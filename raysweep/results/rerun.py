@@ -16,7 +16,7 @@ from raysweep.errors import StorageError
 from raysweep.halving.replay import is_done, replay
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
-from raysweep.loops import loop
+from raysweep.loops import loop_named
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
@@ -95,7 +95,7 @@ def _known(trial: Trial, record: Record | None, sweep: Sweep, folder: RunFolder)
 
 def _check_that_it_is_the_trials(trial: Trial, record: Record, folder: RunFolder) -> None:
     try:
-        config = loop().config.model_validate(record.config)
+        config = loop_named(trial.loop).config.model_validate(record.config)
     except ValidationError:  # of a raysweep whose settings were others
         return
     unlike = difference(trial, config, record.seed)

@@ -14,6 +14,7 @@ from raysweep.errors import StorageError
 from raysweep.halving.replay import replay
 from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
+from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
@@ -79,7 +80,7 @@ class SweepResult:
     @property
     def is_built_in(self) -> bool:
         """Whether the built-in loop trained, which classifies images."""
-        return bool(self.resolved.get("sweep", {}).get("loop", "classify") == "classify")
+        return bool(self.resolved.get("sweep", {}).get("loop", CLASSIFY) == CLASSIFY)
 
     @property
     def best(self) -> Record | None:

@@ -259,7 +259,8 @@ class RunFolder:
     def resume_point(self, trial_id: str) -> tuple[Record, bytes | None] | None:
         """The newest commit of a trial whose weights are whole, as (record, bytes of `last`).
 
-        It falls back to the commit before, with the history cut to that epoch, or else to the trial's beginning. The
+        The history is cut to the epoch of `last`, which is an earlier one where a loop gave no state at the end. It
+        falls back to the commit before, or else to the trial's beginning. The
         record still names the files that are not whole, so that the next commits delete them.
         """
         record = self.record(trial_id)
@@ -268,7 +269,8 @@ class RunFolder:
         for commit in (record, record.with_(weights=record.previous, previous=record.weights)):
             data = self.read_weights(commit, "last")
             if data is not None and ("best" not in commit.weights or self.read_weights(commit, "best") is not None):
-                return commit if commit is record else commit.cut(commit.weights["last"].epoch), data
+                epoch = commit.weights["last"].epoch
+                return commit if commit is record and epoch == record.epoch else commit.cut(epoch), data
         return record.cut(0), None
 
     def tidy(self, trial_id: str) -> None:

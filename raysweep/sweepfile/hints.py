@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raysweep.config import Config, kinds_of, names_of
+from pydantic import BaseModel
+
+from raysweep.config import kinds_of, names_of
 from raysweep.errors import did_you_mean
-from raysweep.loops import loop
 from raysweep.sweepfile.schema import Sweep
 
 SLIPS = {
@@ -49,33 +50,36 @@ SLIPS = {
 """Names that other tools have for a key, or that come to mind first, and the key."""
 
 
-def hint(model: type[Config], way: tuple[str | int, ...], known: Iterable[str]) -> str:
+def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, ...], known: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` for an unknown key, or nothing.
 
     Args:
         model: what was validated: a trial's config, the whole sweep, or a part of it.
+        trial: the class of a trial's config.
         way: the way to the key, inside what was validated.
         known: the keys that are allowed beside it.
     """
     key, known = str(way[-1]), list(known)
-    if others := _kinds_with(str(way[-2]) if len(way) > 1 else "", key):
+    if others := _kinds_with(trial, str(way[-2]) if len(way) > 1 else "", key):
         return f" ({key} is a key of {' and '.join(others)})"
-    meant = SLIPS.get(key) or _find(loop().config, key) or _find(Sweep, key)
+    slip = SLIPS.get(key, "")
+    has_it = slip.partition(".")[0] in (trial.model_fields | Sweep.model_fields)
+    meant = (slip if has_it else None) or _find(trial, key) or _find(Sweep, key)
     if meant is None:
         return did_you_mean(key, known)
-    if meant.partition(".")[0] not in loop().config.model_fields:
+    if meant.partition(".")[0] not in trial.model_fields:
         return f" (did you mean {meant!r}{'' if model is Sweep else ', at the top of the file'}?)"
     other = f", or {key!r}, at the top of the file" if key in Sweep.model_fields else ""
     return f" (did you mean '{'base.' if model is Sweep else ''}{meant}'{other}?)"
 
 
-def _kinds_with(section: str, key: str) -> list[str]:
+def _kinds_with(trial: type[BaseModel], section: str, key: str) -> list[str]:
     """Return the names of the section's kinds that have such a key."""
-    found = [kind for root in (loop().config, Sweep) for kind in kinds_of(root, section) if key in kind.model_fields]
+    found = [kind for root in (trial, Sweep) for kind in kinds_of(root, section) if key in kind.model_fields]
     return [str(name) for kind in found for name in names_of(kind)]
 
 
-def _find(root: type[Config], key: str) -> str | None:
+def _find(root: type[BaseModel], key: str) -> str | None:
     """Return where the root has such a key: at its top, or in a section."""
     if key in root.model_fields:
         return key

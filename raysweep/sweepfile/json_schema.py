@@ -7,43 +7,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysweep.config import classes_of, kinds_of, names_of
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, LOOPS, Loop, loop_named
 from raysweep.sweepfile.reference import EXAMPLES
-from raysweep.sweepfile.schema import Draw, Objective, Sweep
+from raysweep.sweepfile.schema import Draw, Sweep
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 
 
-def sweep_schema() -> dict[str, Any]:
-    """Return the schema (JSON Schema 2020-12): `base`, axes and cases take a trial's keys, plain or dotted.
+def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
+    """Return the schema (JSON Schema 2020-12) of sweep files for the loop of that name.
+
+    `base`, axes and cases take a trial's keys, plain or dotted.
 
     Known names are listed, for editors to complete; where users register their own, any other text is fine, too.
     """
+    loop = loop_named(loop_name)
     schema = Sweep.model_json_schema()
-    trial = loop().config.model_json_schema()
+    trial = loop.config.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["$defs"] = {**trial["$defs"], **schema["$defs"], "Draw": Draw.model_json_schema()}
+    schema["$defs"] = {**trial.get("$defs", {}), **schema["$defs"], "Draw": Draw.model_json_schema()}
     for properties in (trial["properties"], schema["properties"]):
-        for name in properties.keys() & {*NAMED_SECTIONS, "augment"}:
+        for name in properties.keys() & {*NAMED_SECTIONS, *loop.names(), "loop"}:
             description = {"description": properties[name].pop("description", "")}
-            properties[name] = {**description, "anyOf": [*_names(name), properties[name]]}
-    _name_kinds(schema["$defs"])
+            properties[name] = {**description, "anyOf": [*_names(loop, name), properties[name]]}
+    _name_kinds(loop, schema["$defs"])
     for definition in schema["$defs"].values():
         definition.pop("required", None)  # a section without a name has its default one
-    keys = {**trial["properties"], **_dotted_keys()}
+    keys = {**trial["properties"], **_dotted_keys(loop)}
     axes = {name: {"type": "array", "items": value, "minItems": 1} | _said_of(value) for name, value in keys.items()}
     draws = {name: {"$ref": "#/$defs/Draw"} | _said_of(value) for name, value in keys.items()}
     samples = {"type": "integer", "minimum": 1, "description": "How many draws."}
-    axis_table = _table(axes, {"type": "array"})
+    axis_table = _table(loop, axes, {"type": "array"})
     own_axes = {name: {**_said_of(schema["properties"][name]), **axis_table} for name in ("grid", "zip")}
-    case = _table({**keys, **own_axes}, {})
+    case = _table(loop, {**keys, **own_axes}, {})
     tables = {
-        "base": _table(keys, {}),
+        "base": _table(loop, keys, {}),
         "grid": axis_table,
         "zip": axis_table,
-        "random": _table({"samples": samples, **draws}, {"$ref": "#/$defs/Draw"}),
+        "random": _table(loop, {"samples": samples, **draws}, {"$ref": "#/$defs/Draw"}),
         "cases": {"type": "object", "additionalProperties": case},
-        "exclude": {"type": "array", "items": _table(keys, {})},
+        "exclude": {"type": "array", "items": _table(loop, keys, {})},
     }
     schema["properties"] |= {name: {**_said_of(schema["properties"][name]), **table} for name, table in tables.items()}
     for name, property in schema["properties"].items():
@@ -56,33 +59,35 @@ def _said_of(property: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": property["description"]} if "description" in property else {}
 
 
-def _names(section: str) -> list[dict[str, Any]]:
+def _names(loop: Loop, section: str) -> list[dict[str, Any]]:
     """Return the schemas of a section given by its name: the known ones, and any text where users register theirs."""
-    if section in loop().names():
-        return [{"enum": list(loop().names()[section])}, {"type": "string"}]
+    if section in loop.names():
+        return [{"enum": list(loop.names()[section])}, {"type": "string"}]
+    if section == "loop":
+        return [{"enum": LOOPS.names()}]
     if section == "objective":
-        return [Objective.model_json_schema()["properties"]["metric"]]
-    kinds = [*kinds_of(loop().config, section), *kinds_of(Sweep, section)]
+        return [{"enum": list(loop.metrics)}, {"type": "string"}] if loop.metrics else [{"type": "string"}]
+    kinds = [*kinds_of(loop.config, section), *kinds_of(Sweep, section)]
     return [{"enum": [name for kind in kinds for name in names_of(kind)]}]
 
 
-def _name_kinds(definitions: dict[str, Any]) -> None:
+def _name_kinds(loop: Loop, definitions: dict[str, Any]) -> None:
     """List the registered names in the sections whose `name` is any text."""
-    for section in loop().names():
-        for kind in kinds_of(loop().config, section):
+    for section in loop.names():
+        for kind in kinds_of(loop.config, section):
             name = definitions.get(kind.__name__, {}).get("properties", {}).get("name")
             if name and name.get("type") == "string":
-                name["anyOf"] = _names(section)
+                name["anyOf"] = _names(loop, section)
                 del name["type"]
 
 
-def _dotted_keys() -> dict[str, Any]:
+def _dotted_keys(loop: Loop) -> dict[str, Any]:
     """Return the keys inside a trial's sections, such as `model.width`; of several kinds, what any of them takes."""
     found: dict[str, Any] = {}
-    for section, field in loop().config.model_fields.items():
+    for section, field in loop.config.model_fields.items():
         for kind in classes_of(field.annotation) if section != "augment" else []:
             for key, property in kind.model_json_schema()["properties"].items():
-                value = {"anyOf": _names(section)} if key == "name" else property
+                value = {"anyOf": _names(loop, section)} if key == "name" else property
                 before = found.get(f"{section}.{key}")
                 found[f"{section}.{key}"] = (
                     value if before in (None, value) else {**_said_of(value), **_either(before, value)}
@@ -94,15 +99,15 @@ def _either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*one.get("anyOf", [one]), other]}
 
 
-def _table(properties: dict[str, Any], free: dict[str, Any]) -> dict[str, Any]:
+def _table(loop: Loop, properties: dict[str, Any], free: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a mapping with these properties, and what a key inside a free mapping may have."""
-    patterns = {rf"^{re.escape(key)}(\.\w+)+$": free for key in _free_mappings()}
+    patterns = {rf"^{re.escape(key)}(\.\w+)+$": free for key in _free_mappings(loop)}
     return {"type": "object", "properties": properties, "patternProperties": patterns, "additionalProperties": False}
 
 
-def _free_mappings() -> list[str]:
+def _free_mappings(loop: Loop) -> list[str]:
     """Return the dotted keys of a trial's config that hold any mapping, such as `model.options`."""
-    sections = loop().config.model_fields.items()
+    sections = loop.config.model_fields.items()
     inner = [(name, kind.model_fields) for name, field in sections for kind in classes_of(field.annotation)]
     return [
         f"{name}.{key}" for name, keys in inner for key, field in keys.items() if field.annotation == dict[str, Any]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from raysweep.config import LoopConfig
 from raysweep.errors import SweepFileError
+from raysweep.loops import CLASSIFY, LOOPS, loop_named
 from raysweep.sweepfile.document import Keys, Source, document_of, read_document
 from raysweep.sweepfile.idle import what_is_idle
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import Trial, plan_trials
-from raysweep.sweepfile.schema import AXES, Sweep, check_storage, known_key
+from raysweep.sweepfile.schema import AXES, AshaConfig, Sweep, check_storage, known_key, known_metric
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -48,11 +50,11 @@ def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sw
         SweepFileError: `name` or `storage` is wrong, the file is not YAML, or an override sets an unknown key.
     """
     source = read_document(str(path))
-    problems = apply_overrides(source, overrides)
-    for way in source.overridden:
-        if way[0] == "base" and len(way) > 1:
+    problems, trial = apply_overrides(source, overrides), _kind_of_trial(source)
+    for way in source.overridden if trial else ():
+        if trial and way[0] == "base" and len(way) > 1:
             try:
-                known_key(str(way[1]))
+                known_key(str(way[1]), trial)
             except ValueError as error:
                 problems.append(source.problem(way, str(error)))
     source.values = {key: source.values[key] for key in ("name", "storage") if key in source.values}
@@ -94,6 +96,7 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = (), to_run: bool =
     empty = [axis for axis in AXES if source.values.get(axis) == {}]
     problems = [*wrong_overrides, *wrong_sections]
     problems += [source.problem((axis,), "is empty; it must have at least one key with a list") for axis in empty]
+    problems += _wrong_for_the_loop(sweep) if sweep is not None else []
     try:
         if sweep is not None:
             trials = plan_trials(sweep)
@@ -105,6 +108,19 @@ def _checked(source: Source, wrong_overrides: Sequence[str] = (), to_run: bool =
     if problems or sweep is None:
         raise SweepFileError(*problems)
     return sweep
+
+
+def _wrong_for_the_loop(sweep: Sweep) -> Iterator[str]:
+    """Yield a problem for an objective that the loop does not measure, and each key of `group_by` that no trial has."""
+    try:
+        known_metric(sweep.objective, sweep.loop)
+    except ValueError as error:
+        yield sweep.source.problem(("objective", "metric"), str(error))
+    for index, key in enumerate(sweep.scheduler.group_by if isinstance(sweep.scheduler, AshaConfig) else ()):
+        try:
+            known_key(key, loop_named(sweep.loop).config)
+        except ValueError as error:
+            yield sweep.source.problem(("scheduler", "group_by", index), str(error))
 
 
 def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
@@ -127,15 +143,23 @@ def _validate(source: Source) -> tuple[Sweep | None, list[str]]:
     """Validate the sections; if some are wrong, return the sweep without them, so that its plan is checked as well."""
     found: list[tuple[Keys, str]] = []
     sweep: Sweep | None = None
+    trial = _kind_of_trial(source)
     try:
         sweep = Sweep.model_validate(source.values)
     except ValidationError as error:
-        found = describe_errors(error, Sweep, source.values)
-        with suppress(ValidationError):
-            sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
+        found = describe_errors(error, Sweep, source.values, trial)
+        if trial is not None:  # without the loop nothing can be said of the trials
+            with suppress(ValidationError):
+                sweep = Sweep.model_validate({"name": "unnamed", **_without(source.values, [way for way, _ in found])})
     if sweep is not None:
         sweep._source = source
     return sweep, [source.problem(way, message) for way, message in found]
+
+
+def _kind_of_trial(source: Source) -> type[LoopConfig] | None:
+    """Return the class of a trial's config; None if the file names a loop that is not known."""
+    name = source.values.get("loop", CLASSIFY)
+    return loop_named(name).config if name in LOOPS.names() else None
 
 
 def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysweep.config import Config, kinds_of, names_of
+from raysweep.config import kinds_of, names_of
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.hints import hint
@@ -16,14 +16,19 @@ from raysweep.sweepfile.hints import hint
 IS_MISSING = "is missing"
 
 
-def describe_errors(error: ValidationError, model: type[Config], values: Any) -> list[tuple[Keys, str]]:
-    """Turn the error of validating `values` as `model` into (way to the value, message) pairs."""
+def describe_errors(
+    error: ValidationError, model: type[BaseModel], values: Any, trial: type[BaseModel] | None = None
+) -> list[tuple[Keys, str]]:
+    """Turn the error of validating `values` as `model` into (way to the value, message) pairs.
+
+    `trial` is the class of a trial's config, for hints; default: `model`.
+    """
     problems = []
     for detail in error.errors(include_url=False):
         way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             known = _known_keys(model, values, way[:-1])
-            problems.append((way, f"unknown key{hint(model, way, known)}; allowed: {', '.join(known)}"))
+            problems.append((way, f"unknown key{hint(model, trial or model, way, known)}; allowed: {', '.join(known)}"))
         else:
             problems.append((way, _in_words(detail, way)))
     return _one_a_value(problems)
@@ -99,7 +104,7 @@ def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
     return list(joined.items())
 
 
-def _known_keys(model: type[Config], values: Any, way: Keys) -> list[str]:
+def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
     """Return the keys allowed in the section at `way`."""
     for part in way:
         values = values.get(part) if isinstance(values, Mapping) else values[int(part)]

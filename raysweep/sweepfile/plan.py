@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from raysweep.config import LoopConfig, kinds_of, names_of
 from raysweep.errors import SweepFileError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
@@ -41,6 +41,7 @@ class Trial:
     axes: dict[str, Any] = field(default_factory=dict)  # the keys that this sweep varies, with this trial's values
     hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
+    loop: str = CLASSIFY  # the loop that trains it
 
     def __repr__(self) -> str:
         return f"<Trial {self.id}: {self.config.epochs} epochs>"
@@ -67,7 +68,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 
 def with_seed(trial: Trial, seed: int) -> Trial:
     """Return the trial of the same config with another seed."""
-    return _trial(trial.config, seed, trial.axes)
+    return _trial(trial.config, seed, trial.axes, trial.loop)
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -135,7 +136,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
-            trial = _trial(config, seed, axes)
+            trial = _trial(config, seed, axes, sweep.loop)
             first = trials.setdefault(trial.id, trial)
             if trial.hashed != first.hashed:
                 unlike = difference(first, config, seed)
@@ -184,7 +185,7 @@ def rows_of(sweep: Sweep, drawn: Sequence[Axis]) -> list[Row]:
             own = CaseAxes.model_validate({kind: case[kind] for kind in ("grid", "zip") if kind in case})
             rows.append(Row(settings, [*_axes(own.grid, own.zip, way), *shared]))
         except ValidationError as error:
-            faults = describe_errors(error, CaseAxes, case)
+            faults = describe_errors(error, CaseAxes, case, loop_named(sweep.loop).config)
             problems += [sweep.source.problem((*way, *inside), message) for inside, message in faults]
     if problems:
         raise SweepFileError(*problems)
@@ -230,16 +231,16 @@ def _twice_set(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 
 def _exclude_problems(sweep: Sweep) -> list[str]:
     """Return problems: values that no config can have, since a misspelt exclusion would silently exclude nothing."""
-    problems = []
+    problems, kind_of_trial = [], loop_named(sweep.loop).config
     for index, partial in enumerate(sweep.exclude):
         merged: dict[str, Any] = {}
         for key, value in partial.items():
             patch(merged, key, value)
         try:
-            loop().config.model_validate(merged)
+            kind_of_trial.model_validate(merged)
         except ValidationError as error:
-            for way, message in describe_errors(error, loop().config, merged):
-                kinds = kinds_of(loop().config, str(way[0]))
+            for way, message in describe_errors(error, kind_of_trial, merged):
+                kinds = kinds_of(kind_of_trial, str(way[0]))
                 of_another_kind = len(way) > 1 and any(way[1] in kind.model_fields for kind in kinds)
                 if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
                     problems.append(sweep.source.problem(("exclude", index, *way), message))
@@ -263,21 +264,22 @@ def _draw(draw: Draw, seed: str) -> Any:
 def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> LoopConfig | None:
     """Merge settings into a config; its faults go to `problems`, each with the place that set the value."""
     merged: dict[str, Any] = {}
+    kind = loop_named(sweep.loop).config
     for setting in settings:
         patch(merged, setting.key, setting.value)
         if setting.key.endswith(".name"):
-            _forget_other_kinds(merged, setting.key.removesuffix(".name"))
+            _forget_other_kinds(kind, merged, setting.key.removesuffix(".name"))
     try:
-        return loop().config.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
-        for way, message in describe_errors(error, loop().config, merged):
+        for way, message in describe_errors(error, kind, merged):
             problems.append(sweep.source.problem(_way_in_file(settings, way, message), message))
         return None
 
 
-def _forget_other_kinds(merged: dict[str, Any], section: str) -> None:
+def _forget_other_kinds(trial: type[LoopConfig], merged: dict[str, Any], section: str) -> None:
     """Drop the keys that a section's new kind does not have, such as sgd's momentum after `optimizer.name: adamw`."""
-    kind = next((each for each in kinds_of(loop().config, section) if merged[section]["name"] in names_of(each)), None)
+    kind = next((each for each in kinds_of(trial, section) if merged[section]["name"] in names_of(each)), None)
     if kind is not None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
 
@@ -297,13 +299,13 @@ def _way_in_file(settings: Sequence[Setting], way: Keys, message: str) -> Keys:
 # Ids
 
 
-def _trial(config: LoopConfig, seed: int, axes: dict[str, Any]) -> Trial:
+def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str) -> Trial:
     """Name a trial after its config and seed alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
-    hashed = _hashed(config, seed, axes)
+    hashed = _hashed(config, seed, axes, loop)
     digest = hashlib.sha256(hashed.encode()).hexdigest()
-    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}")
+    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop)
 
 
 def short_id(id: str) -> str:
@@ -322,7 +324,7 @@ def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
 
 def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
     """Return how a config and seed of the same id differ from a trial's, in words; nothing if they are the trial's."""
-    if _hashed(config, seed, trial.axes) == trial.hashed:
+    if _hashed(config, seed, trial.axes, trial.loop) == trial.hashed:
         return ""
     one, other = (
         dict(flatten({**each.model_dump(mode="json"), "seed": own}))
@@ -334,10 +336,10 @@ def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
 
 def is_same_but_for_axes(trial: Trial, config: LoopConfig, seed: int) -> bool:
     """Whether they differ only in settings that are in an id where the sweep varies them."""
-    return _hashed(config, seed, {}) == _hashed(trial.config, trial.seed, {})
+    return _hashed(config, seed, {}, trial.loop) == _hashed(trial.config, trial.seed, {}, trial.loop)
 
 
-def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
+def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str) -> str:
     """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
@@ -347,4 +349,4 @@ def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any]) -> str:
             inner.pop(last, None)
             if section and not inner:
                 del content[section]
-    return json.dumps([content, seed], sort_keys=True)
+    return json.dumps([content, seed] if loop == CLASSIFY else [content, seed, loop], sort_keys=True)

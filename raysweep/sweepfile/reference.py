@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from raysweep.config import Config, classes_of, names_of
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.schema import Draw, Sweep
 
 HEAD = """# The sweep file
@@ -67,17 +69,18 @@ EXAMPLES = {
 
 def reference() -> str:
     """Return the reference, as Markdown."""
+    trial = loop_named(CLASSIFY).config
     parts = [HEAD, "## The keys of the file\n", _table(Sweep)]
     parts += _sections(Sweep)
     parts += ["## The keys of a trial\n", "They stand under `base`, in a case, and, plain or dotted, on every axis.\n"]
-    parts += [_table(loop().config), *_sections(loop().config)]
+    parts += [_table(trial), *_sections(trial)]
     return "\n".join(parts)
 
 
-def _sections(root: type[Config]) -> Iterator[str]:
+def _sections(root: type[BaseModel]) -> Iterator[str]:
     """Yield a heading, an example and the tables of each key that has any of them."""
     for key, field in root.model_fields.items():
-        kinds: list[type[Config]] = (
+        kinds: list[type[BaseModel]] = (
             [Draw] if key == "random" else [each for each in classes_of(field.annotation) if each.model_fields]
         )
         if key not in EXAMPLES:
@@ -95,14 +98,14 @@ def _sections(root: type[Config]) -> Iterator[str]:
 
 def _names(section: str) -> str:
     """Return the registered names of a section, such as the networks."""
-    return ", ".join(f"`{name}`" for name in loop().names().get(section, ()))
+    return ", ".join(f"`{name}`" for name in loop_named(CLASSIFY).names().get(section, ()))
 
 
-def _summary(kinds: list[type[Config]]) -> str:
+def _summary(kinds: list[type[BaseModel]]) -> str:
     return " ".join((kinds[0].__doc__ or "").split()) if kinds else ""
 
 
-def _table(model: type[Config]) -> str:
+def _table(model: type[BaseModel]) -> str:
     schema = model.model_json_schema()
     rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
     for key, property in schema["properties"].items():
@@ -115,7 +118,7 @@ def _table(model: type[Config]) -> str:
     return "\n".join(rows) + "\n" if len(rows) > 2 else ""
 
 
-def _default(model: type[Config], key: str) -> str:
+def _default(model: type[BaseModel], key: str) -> str:
     field = model.model_fields[key]
     if field.is_required():
         return "must be given"

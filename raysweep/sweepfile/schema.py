@@ -1,6 +1,6 @@
 """The sections of a sweep file, as frozen pydantic models. In: plain values. Out: `Sweep`, the whole file, checked.
 
-The keys of a trial's config are the training loop's (`loops.loop`); all other keys, with their defaults, are here.
+The keys of a trial's config are those of its training loop (`loops`); all other keys, with their defaults, are here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Discriminator,
     Field,
@@ -20,23 +21,24 @@ from pydantic import (
     PositiveInt,
     PrivateAttr,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 
 from raysweep.config import Config, Fraction01, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, LOOPS, loop_named
 from raysweep.sweepfile.document import Source
 
 
 class Objective(Config):
     """What trials are ranked by; `objective: val_loss` alone names the metric."""
 
-    metric: str = "val_acc"
-    """The validation metric; `val_acc_ema` is that of the averaged weights."""
+    metric: Annotated[str, Field(min_length=1)] = "val_acc"
+    """A metric of the loop's; where its name ends in `_ema`, it is that of the averaged weights."""
     mode: Literal["max", "min"] | None = None
-    """Default: max for accuracies, min for losses."""
+    """Default: what the loop says of the metric; of `classify`, max for accuracies and min for losses."""
 
     @property
     def maximize(self) -> bool:
@@ -84,9 +86,38 @@ def _ascending(rungs: list[Fraction]) -> list[Fraction]:
 RankBy = Literal["trend", "ema", "best", "last"]
 
 
-def known_key(key: str) -> str:
-    """Return a dotted key of a trial's config; raise ValueError if no trial can have it."""
-    annotation: Any = loop().config
+def _objective_of_the_loop(value: Any, info: ValidationInfo) -> Any:
+    """Take the objective's default and its mode from the loop."""
+    metrics = loop_named(info.data["loop"]).metrics if "loop" in info.data else {}
+    given = {"metric": value} if isinstance(value, str) else value
+    if not isinstance(given, dict) or not metrics:
+        return given
+    metric = given.get("metric", next(iter(metrics)))
+    return {**given, "metric": metric, "mode": given.get("mode") or metrics.get(str(metric))}
+
+
+def known_metric(objective: Objective, loop: str) -> None:
+    """Raise ValueError if the loop does not know the objective's metric, and nothing says what of it is better."""
+    metrics = loop_named(loop).metrics
+    if objective.metric in metrics or (objective.mode and loop != CLASSIFY):
+        return
+    known = [f"got {objective.metric!r}{did_you_mean(objective.metric, metrics)}"]
+    known += [f"allowed: {', '.join(metrics)}"] if metrics else []
+    other = (
+        "" if loop == CLASSIFY else f"; {'or ' if metrics else ''}any other with its mode: {{metric: NAME, mode: max}}"
+    )
+    raise ValueError(f"{'; '.join(known)}{other}")
+
+
+def _known_loop(name: str) -> str:
+    if name not in LOOPS.names():
+        raise ValueError(f"{LOOPS.problem(name)}; one of your own needs --import MODULE")
+    return name
+
+
+def known_key(key: str, config: type[BaseModel]) -> str:
+    """Return a dotted key of a trial's config of that class; raise ValueError if no trial can have it."""
+    annotation: Any = config
     for part in key.split("."):
         if annotation == dict[str, Any]:  # whatever a network of the user's own takes
             break
@@ -108,7 +139,7 @@ class AshaConfig(Config):
     """One in eta goes on at each rung."""
     rungs: Annotated[list[Share], Field(min_length=1), AfterValidator(_ascending)] = [Fraction(1, 9), Fraction(2, 9)]
     """The rungs, where trials are compared: fractions of each trial's own epochs, rounded up."""
-    group_by: list[Annotated[str, AfterValidator(known_key)]] = []
+    group_by: list[str] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
     min_survivors: PositiveInt = 4
     """At least this many configs of each group go on at every rung."""
@@ -301,6 +332,8 @@ class Sweep(Config):
     """The run folder's name."""
     description: str = ""
     """What the sweep is to find out; the report quotes it."""
+    loop: Annotated[str, AfterValidator(_known_loop)] = CLASSIFY
+    """The loop that trains: the built-in `classify`, or one that a module of your own registers (docs/loops.md)."""
     base: dict[str, Any] = {}
     """What every trial starts from: keys of a trial's config."""
     grid: dict[str, Axis] = {}
@@ -317,8 +350,8 @@ class Sweep(Config):
     """Each config is trained with each of these seeds; default: once, with `seed`."""
     seed: Seed = 0
     """The seed of the random draws, and of the trials if `seeds` is not given."""
-    objective: Annotated[Objective, section("val_acc", key="metric")] = Objective()
-    """What trials are ranked by; a metric's name stands for the section."""
+    objective: Annotated[Objective, BeforeValidator(_objective_of_the_loop)] = Field({}, validate_default=True)
+    """What trials are ranked by; a metric's name stands for the section. Default: the loop's first metric."""
     scheduler: SchedulerConfig = NoneConfig()
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()

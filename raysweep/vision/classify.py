@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
+from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, MODELS
@@ -17,20 +20,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from raysweep.vision import loop as vision_loop
     from raysweep.vision.data import DataSet
     from raysweep.vision.inference import Classifier
-    from raysweep.vision.loop import Epoch
 
 
-class Classify:
+class Classify(EvaluatingLoop):
     """Trains image classifiers; see `loops.Loop` for what each method promises."""
 
+    name = CLASSIFY
     config = TrialConfig
+
+    @property
+    def metrics(self) -> Mapping[str, Mode]:
+        """Return the validation metrics; `val_acc_ema` is that of the averaged weights."""
+        return {"val_acc": "max", "val_loss": "min", "val_acc_ema": "max"}
 
     def names(self) -> Mapping[str, Sequence[str]]:
         """Return the names of networks, data sources and augmentations."""
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
         return {"model": MODELS.names(), "data": DATA_SOURCES.names(), "augment": augmentations}
+
+    def data_key(self, config: TrialConfig) -> str:
+        """Return the data section as JSON."""
+        return config.data.model_dump_json()
+
+    def data_name(self, config: TrialConfig) -> str:
+        """Return the data source's name."""
+        return config.data.name
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
@@ -69,29 +86,26 @@ class Classify:
             "std": list(std),
         }
 
-    def train(
-        self,
-        config: TrialConfig,
-        arrays: dict[str, Any],
-        conditions: Mapping[str, Any],
-        seed: int,
-        state: dict[str, Any] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        should_save: Callable[[], bool] = lambda: False,
-        device: str = "auto",
-    ) -> Generator[Epoch, None, None]:
+    def train(self, config: TrialConfig, trial: TrialContext) -> Iterator[Epoch]:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
         from raysweep.vision.loop import check_precision, resolve_device, train
 
-        data = DataSet.from_arrays(arrays)
-        if data.fingerprint != conditions["data"]:
+        data = DataSet.from_arrays(dict(trial.data))
+        if data.fingerprint != trial.conditions["data"]:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
-        check_precision(config, conditions["precision"], resolve_device(device))
-        config = config.model_copy(update={"precision": conditions["precision"]})
-        return train(
-            config, data, seed=seed, device=device, state=state, should_stop=should_stop, should_save=should_save
+        check_precision(config, trial.conditions["precision"], resolve_device(trial.device))
+        config = config.model_copy(update={"precision": trial.conditions["precision"]})
+        epochs = train(
+            config,
+            data,
+            seed=trial.seed,
+            device=trial.device,
+            state=trial.saved,
+            should_stop=trial.should_stop,
+            should_save=trial.should_save,
         )
+        return _for_the_record(epochs)
 
     def network(self, config: Mapping[str, Any], num_classes: int) -> nn.Module:
         """Build the network of a trial's config; its data source and augmentation need not be known here."""
@@ -141,6 +155,20 @@ class Classify:
 
         images = DataSet.from_arrays(arrays).val.images
         return [thumbnail(images[row]) for row in rows]
+
+
+def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterator[Epoch]:
+    """Yield epochs as raysweep takes them."""
+    with closing(epochs):
+        for epoch in epochs:
+            yield Epoch(
+                epoch.metrics,
+                epoch.state,
+                weights=partial(epoch.weights, False),
+                ema_weights=partial(epoch.weights, True),
+                correct=partial(epoch.correct, False),
+                ema_correct=partial(epoch.correct, True),
+            )
 
 
 def _trained(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.functional_validators import AfterValidator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
@@ -162,6 +162,8 @@ class MeanStd(Config):
 class TrialConfig(LoopConfig):
     """All that decides what one trial computes."""
 
+    model_config = ConfigDict(strict=True)
+
     not_in_id: ClassVar[tuple[str, ...]] = ("precision", "compile", "data.path")
     """What these resolve to is recorded in the trial's conditions, and compared on a rerun."""
 
@@ -206,14 +208,6 @@ class TrialConfig(LoopConfig):
         if isinstance(self.augment, str) and self.augment != "none":
             parts.append(self.augment)
         return "-".join(parts)
-
-    def data_key(self) -> str:
-        """Return the data section as JSON."""
-        return self.data.model_dump_json()
-
-    def data_name(self) -> str:
-        """Return the data source's name."""
-        return self.data.name
 
     def why_without(self, metric: str) -> str | None:
         """Return `ema: false` where a metric of the averaged weights is asked for."""

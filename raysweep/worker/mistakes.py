@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from raysweep.errors import StorageError
-from raysweep.loops import loop
+from raysweep.loops import EvaluatingLoop, evaluating_loop, loop_of
 from raysweep.results.checkpoint import build_from_record
 from raysweep.results.evidence import read_correct
 from raysweep.results.mistakes import Answers, Mistakes, most_confident, only_one_is_right
@@ -33,25 +33,28 @@ def find_mistakes(
     Raises:
         StorageError: the images or labels are others than those that the winner was trained on.
     """
-    found = loop().answers(winner.conditions, network, arrays, "val", device)
+    loop = evaluating_loop(loop_of(winner.conditions))
+    found = loop.answers(winner.conditions, network, arrays, "val", device)
     assert found is not None  # every data set has validation images
     truth, labels, probabilities = found
-    test = loop().answers(winner.conditions, network, arrays, "test", device)
+    test = loop.answers(winner.conditions, network, arrays, "test", device)
     mistakes = Mistakes(
         truth=_small(truth),
         winner=_answers(winner, "best", truth, labels, probabilities),
-        rival=None if rival is None else _rivals(folder, rival, arrays, device),
+        rival=None if rival is None else _rivals(loop, folder, rival, arrays, device),
         test_correct=None if test is None else test[0] == test[1],
         wants_images=images,
         thumbnails={},
     )
-    return replace(mistakes, thumbnails=_thumbnails(mistakes, arrays)) if images else mistakes
+    return replace(mistakes, thumbnails=_thumbnails(loop, mistakes, arrays)) if images else mistakes
 
 
-def _rivals(folder: RunFolder, rival: Record, arrays: dict[str, Any], device: str) -> Answers | None:
+def _rivals(
+    loop: EvaluatingLoop, folder: RunFolder, rival: Record, arrays: dict[str, Any], device: str
+) -> Answers | None:
     """Return what the runner-up answers; only which images it gets right where its weights are no longer whole."""
     try:
-        found = loop().answers(rival.conditions, build_from_record(folder, rival), arrays, "val", device)
+        found = loop.answers(rival.conditions, build_from_record(folder, rival), arrays, "val", device)
     except StorageError:
         correct = read_correct(folder, rival)
         made_from = rival.weights["correct"].sha256
@@ -70,10 +73,10 @@ def _small(labels: Any) -> Any:
     return labels.astype(np.min_scalar_type(labels.max(initial=0)))
 
 
-def _thumbnails(mistakes: Mistakes, arrays: dict[str, Any]) -> dict[int, bytes]:
+def _thumbnails(loop: EvaluatingLoop, mistakes: Mistakes, arrays: dict[str, Any]) -> dict[int, bytes]:
     """Return the pictures of what is shown, as many as may be, the most confident mistakes first."""
     winners, rivals = only_one_is_right(mistakes)
     rows = list(dict.fromkeys([*most_confident(mistakes), *rivals, *winners]))
-    pictures = loop().thumbnails(arrays, rows)
+    pictures = loop.thumbnails(arrays, rows)
     ends = np.cumsum([len(picture) for picture in pictures])
     return {row: picture for row, picture, end in zip(rows, pictures, ends, strict=True) if end <= MOST_BYTES}

@@ -20,7 +20,7 @@ from typing import Any
 
 from raysweep.config import LoopConfig
 from raysweep.errors import DataError, UserError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, evaluating_loop, loop_named, loop_of
 from raysweep.results.evaluation import Accuracies
 from raysweep.results.mistakes import Mistakes
 from raysweep.store import Record, RunFolder
@@ -56,6 +56,8 @@ class Assignment:
     """The ranks that train the trial together."""
     imports: tuple[str, ...] = ()
     """The user's modules, from `--import`."""
+    loop: str = CLASSIFY
+    """The name of the loop that trains."""
     deaths: int = 0
     """How often the trial's process has died in this run by the trial's own fault."""
     past_error: Mapping[str, Any] | None = None
@@ -100,6 +102,8 @@ class TaskSetting:
     """The user's modules, from `--import`."""
     threads: int
     device: str
+    loop: str = CLASSIFY
+    """The name of the loop whose data it is."""
     several_hosts: bool = False
     """Whether messages about data have to name the host."""
     variables: dict[str, str] = field(
@@ -142,7 +146,9 @@ def look_for_data(setting: TaskSetting, config: LoopConfig) -> DataFiles | str:
     """Return what this node has of a data set's files, or what is wrong with them, in words."""
     setting.set_up_process()
     try:
-        paths = [os.path.abspath(path) for path in loop().data_files(config, Path(setting.sweep_folder))]
+        paths = [
+            os.path.abspath(path) for path in loop_named(setting.loop).data_files(config, Path(setting.sweep_folder))
+        ]
         sizes = [os.stat(path).st_size for path in paths]
     except (UserError, OSError) as error:
         return str(error)
@@ -171,11 +177,13 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Pr
     import ray
 
     with setting.on_this_host():
-        arrays = loop().prepare(configs[0], Path(setting.sweep_folder))
-    loop().check(configs, arrays, setting.device)
+        loop = loop_named(setting.loop)
+        arrays = loop.prepare(configs[0], Path(setting.sweep_folder))
+    loop.check(configs, arrays, setting.device)
+    named = {} if setting.loop == CLASSIFY else {"loop": setting.loop}
     versions = {"raysweep": version("raysweep"), "torch": version("torch").split("+")[0]}
     conditions = [
-        {"workers": workers, **loop().conditions(each, arrays, setting.device), "versions": versions}
+        {"workers": workers, **loop.conditions(each, arrays, setting.device), **named, "versions": versions}
         for each in configs
     ]
     return Prepared(ray.get_runtime_context().get_node_id(), conditions)
@@ -188,7 +196,7 @@ def load(setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:
         DataError: the data set cannot be read as asked.
     """
     with setting.on_this_host():
-        return loop().prepare(config, Path(setting.sweep_folder))
+        return loop_named(setting.loop).prepare(config, Path(setting.sweep_folder))
 
 
 def result_of(reference: Any, timeout_s: float | None = None) -> Any:
@@ -236,11 +244,11 @@ def evaluate(
 
     setting.set_up_process()
     folder, winner = RunFolder(asked.storage, asked.run_name), asked.winner
-    network = build_from_record(folder, winner)
+    network, loop = build_from_record(folder, winner), evaluating_loop(loop_of(winner.conditions))
     if arrays is None:
         with setting.on_this_host():
-            arrays = loop().prepare(loop().config.model_validate(winner.config), Path(setting.sweep_folder))
-    measured = loop().accuracies(winner.conditions, network, arrays, asked.tta, setting.device)
+            arrays = loop.prepare(loop.config.model_validate(winner.config), Path(setting.sweep_folder))
+    measured = loop.accuracies(winner.conditions, network, arrays, asked.tta, setting.device)
     accuracies = [Accuracies(views, val, test) for views, (val, test) in zip(asked.tta, measured, strict=True)]
     if not asked.mistakes:
         return accuracies, None

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import io
 import os
+import pickle
 import socket
 import time
 import traceback
@@ -31,15 +32,17 @@ from safetensors.torch import save as save_safetensors
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
-from raysweep.loops import Epoch, loop
+from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
+from raysweep.terminal import count_of
 from raysweep.worker import notices
 from raysweep.worker.frames import place_of
+from raysweep.worker.looping import check_objective, numbers_of, run_loop
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.tasks import Assignment, result_of
@@ -80,14 +83,37 @@ def check_node(assignment: Assignment) -> None:
         )
 
 
-def train_as_peer(assignment: Assignment, arrays: Any) -> None:
+def train_as_peer(assignment: Assignment, arrays: Any, epoch: int, state: bytes | None) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
-    seed, device = assignment.record.seed, assignment.device
     notices.watch((ray.get_runtime_context().get_node_id(),))
+    trial = _context(assignment, result_of(arrays), epoch, state)
     with contextlib.suppress(Diverged, Interrupted):
-        for _ in loop().train(settings, result_of(arrays), assignment.conditions, seed=seed, device=device):
-            pass
+        run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None)
+
+
+def _context(
+    assignment: Assignment,
+    arrays: Mapping[str, Any],
+    epoch: int,
+    state: bytes | None,
+    should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
+) -> TrialContext:
+    """Return what the loop of this process is told: after which epoch it goes on, and from which state."""
+    on_gpu = assignment.device != "cpu" and torch.cuda.is_available()
+    return TrialContext(
+        seed=assignment.record.seed,
+        epoch=epoch,
+        saved=None if state is None else torch.load(io.BytesIO(state), weights_only=True),
+        device="cuda" if on_gpu else "cpu",
+        data=arrays,
+        conditions=assignment.conditions,
+        rank=int(os.environ["RANK"]) if assignment.workers > 1 else 0,
+        world_size=assignment.workers,
+        should_stop=should_stop,
+        should_save=should_save,
+    )
 
 
 def _get_ready(assignment: Assignment) -> LoopConfig:
@@ -97,7 +123,7 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
         UserError: the settings are not valid here.
     """
     set_up_process(assignment.imports, assignment.threads, assignment.device)
-    kind, values = loop().config, assignment.record.config
+    kind, values = loop_named(assignment.loop).config, assignment.record.config
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -111,13 +137,52 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
 class _Best:
     """What a best epoch leaves."""
 
-    weights: dict[str, torch.Tensor]
-    correct: torch.Tensor | None  # which validation images they got right
+    weights: dict[str, torch.Tensor] | None
+    correct: torch.Tensor | None  # which validation examples they got right
+
+    @classmethod
+    def of(cls, epoch: Epoch, averaged: bool) -> _Best:
+        """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
+        given = (averaged and epoch.ema_weights) or epoch.weights
+        correct = (averaged and epoch.ema_correct) or epoch.correct
+        weights = (
+            {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
+        )
+        return cls(weights, correct().cpu().bool() if correct else None)
 
     def files(self) -> dict[str, bytes]:
         """Return it as files of a commit."""
-        correct = {} if self.correct is None else {"correct": pack(self.correct.numpy())}
-        return {"best": save_safetensors(self.weights), **correct}
+        weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
+        return weights if self.correct is None else {**weights, "correct": pack(self.correct.numpy())}
+
+
+class _Done(SystemExit):
+    """Ends a loop after the trial's last epoch, as Tune's SystemExit does where it stops a trial."""
+
+
+def _state_of(epoch: Epoch, loop: Loop) -> dict[str, bytes]:
+    """Return what a trial can go on from after an epoch, as a file of a commit; nothing if the loop gives none.
+
+    Raises:
+        UserError: it could be saved, but not loaded.
+    """
+    if epoch.state is None:
+        return {}
+    buffer = io.BytesIO()
+    torch.save(epoch.state(), buffer)
+    if isinstance(loop, GeneratorLoop):
+        _check_state(buffer.getvalue(), loop.name)
+    return {"last": buffer.getvalue()}
+
+
+def _check_state(data: bytes, loop: str) -> None:
+    try:
+        torch.load(io.BytesIO(data), weights_only=True, map_location="meta")
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"loop {loop!r}: Epoch.state: can hold tensors, numbers, texts, lists and dicts, and nothing else: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 @dataclass
@@ -128,9 +193,11 @@ class _Run:
     references: Mapping[str, Any]
     """Those of the prepared arrays."""
     should_stop: Callable[[], bool]
+    loop: Loop = field(init=False)
     config: LoopConfig = field(init=False)
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
+    committed_epoch: int = field(init=False, default=0)
     pending_best: _Best | None = field(init=False, default=None)
     """That of a best epoch which is not committed yet."""
     remark: str = field(init=False, default="")
@@ -172,9 +239,10 @@ class _Run:
             self.record = committed
             return self._report(is_new=False)
         self.config = _get_ready(self.assignment)
-        reference = self.references[self.config.data_key()]
-        peers_loop = functools.partial(train_as_peer, self.assignment, reference)
+        self.loop = loop_named(self.assignment.loop)
+        reference = self.references[self.loop.data_key(self.config)]
         state = self._go_back_to_last_commit(attempt)
+        peers_loop = functools.partial(train_as_peer, self.assignment, reference, self.record.epoch, state)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
         arrays = self._wait_for_data(reference)
@@ -199,28 +267,17 @@ class _Run:
         arrays: dict[str, Any] = result_of(reference)
         return arrays
 
-    def _train(self, arrays: dict[str, Any], state: dict[str, Any] | None) -> None:
-        assignment = self.assignment
-        epochs = loop().train(
-            self.config,
-            arrays,
-            assignment.conditions,
-            seed=assignment.record.seed,
-            state=state,
-            should_stop=self.should_stop,
-            should_save=lambda: self._is_commit_due() or self.should_stop(),
-            device=assignment.device,
-        )
+    def _train(self, arrays: dict[str, Any], state: bytes | None) -> None:
+        epoch, should_save = self.record.epoch, lambda: self._is_commit_due() or self.should_stop()
+        trial = _context(self.assignment, arrays, epoch, state, self.should_stop, should_save)
         try:
-            for epoch in epochs:
-                if not epoch.metrics:  # inside of an epoch
-                    self._commit("running", epoch.state())
-                    continue
-                self._note(epoch)
-                self._commit_if_due(epoch)
-                self._report()
-                if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
-                    self.record = self.record.with_(status="running")
+            run_loop(self.loop, self.config, trial, self._take)
+            raise UserError(
+                f"loop {self.assignment.loop!r} ended after {count_of(self.record.epoch, 'epoch')} of the trial's "
+                f"{self.config.epochs}; it must go on as long as the config's `epochs` says"
+            )
+        except _Done:
+            pass
         except Interrupted:
             pass  # all is committed
         except Diverged as diverged:
@@ -232,17 +289,39 @@ class _Run:
                 self._commit("stopped", None)
             raise
         finally:
-            epochs.close()
             self.record = self.uploads.finish(self.record)
+
+    def _take(self, epoch: Epoch) -> None:
+        """Add an epoch to the trial, commit and report it; or commit a place inside one.
+
+        Raises:
+            _Done: it was the last one.
+            Interrupted: the run is to stop, and the loop did not ask.
+            SystemExit: Tune stops or pauses the trial.
+        """
+        if not epoch.metrics:
+            return self._commit("running", epoch)
+        self._note(epoch)
+        self._commit_if_due(epoch)
+        self._report()
+        if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
+            self.record = self.record.with_(status="running")
+        if self.record.is_final:
+            raise _Done
+        if self.should_stop():
+            if self.committed_epoch < self.record.epoch:
+                self._commit("running", epoch)
+            raise Interrupted("stopped between two epochs")
+        return None
 
     def _commit_if_due(self, epoch: Epoch) -> None:
         """Commit at the end, at a rung, or after some time without a commit."""
         if self.record.epoch == self.config.epochs:
             self._commit("finished", None)
         elif self._is_at_rung():
-            self._commit("paused", epoch.state())
+            self._commit("paused", epoch)
         elif self._is_commit_due():
-            self._commit("running", epoch.state())
+            self._commit("running", epoch)
 
     def _is_commit_due(self) -> bool:
         """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
@@ -251,7 +330,7 @@ class _Run:
             every_s = min(every_s, COMMIT_UNDER_NOTICE_EVERY_S) if self.committed_at >= noticed_at else 0
         return time.monotonic() - self.committed_at >= every_s
 
-    def _go_back_to_last_commit(self, attempt: int) -> dict[str, Any] | None:
+    def _go_back_to_last_commit(self, attempt: int) -> bytes | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
         planned, objective = self.assignment.record, self.assignment.objective
         self.folder.damaged.clear()
@@ -271,37 +350,43 @@ class _Run:
             best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
             former_metrics=[history for history in record.former_metrics if rungs and len(history) >= rungs[0]],
         )
-        return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
+        self.committed_epoch = self.record.epoch
+        return data
 
     def _note(self, epoch: Epoch) -> None:
-        """Add an epoch to the history; keep a copy of its weights if it is the best so far."""
-        metrics = {"epoch": epoch.number, **epoch.metrics}
+        """Add an epoch to the history; keep a copy of its weights if it is the best so far.
+
+        Raises:
+            UserError: a metric is no number, or the objective is not among the first epoch's.
+        """
+        number, objective = self.record.epoch + 1, self.assignment.objective
+        metrics = {"epoch": number, **numbers_of(epoch.metrics, self.assignment.loop)}
+        if number == 1:
+            check_objective(metrics, objective)
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
-        best = better_of(self.record.best, metrics, self.assignment.objective)
+        best = better_of(self.record.best, metrics, objective)
         if best and best != self.record.best:
             self.record = self.record.with_(best=best)
-            self.pending_best = _Best(epoch.weights(best.averaged), epoch.correct(best.averaged))
+            self.pending_best = _Best.of(epoch, best.averaged)
 
-    def _commit(self, status: str, state: dict[str, Any] | None) -> None:
-        """Commit the record with a status, its weights, and the state if there is one to go on from.
+    def _commit(self, status: str, epoch: Epoch | None) -> None:
+        """Commit the record with a status, its weights, and the state of an epoch if the trial is to go on from there.
 
-        While the trial is "running" no decision waits for it, so an upload to an object store goes on beside training.
+        Without a state of that epoch, the trial would go on from the last one that there is. So this keeps its best
+        weights, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
+        beside training.
         """
-        weights = {}
-        if state is not None:
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            weights["last"] = buffer.getvalue()
-        if self.pending_best is not None:
+        weights = _state_of(epoch, self.loop) if epoch is not None else {}
+        if self.pending_best is not None and (weights or epoch is None):
             weights |= self.pending_best.files()
+            self.pending_best = None
         record = self.record.with_(status=status)
         if status == "running" and self.folder.files.local is None:
             self.uploads.begin(record, weights)
         else:
             keep: Collection[str] = OF_THE_BEST if status not in ("running", "paused") else SUFFIX
             self.record = self.folder.commit(self.uploads.finish(record), weights, keep)
-        self.pending_best = None
-        self.committed_at = time.monotonic()
+        self.committed_at, self.committed_epoch = time.monotonic(), self.record.epoch
 
     def _is_at_rung(self) -> bool:
         return self.record.epoch in self.assignment.rungs

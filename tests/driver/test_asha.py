@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 SWEEP = """
 name: noop
-base: {data: {name: synthetic, image_size: 8, classes: 2, per_class: 8}, model: {name: baseline_block, width: 2}}
+loop: noop
 random: {samples: 60, lr: {log_uniform: [0.001, 1]}, epochs: {choice: [9, 18]}}
 scheduler: {name: asha, eta: 3, rungs: [1/9, 1/3], min_survivors: 2, rank_by: ema}
 resources: {gpus: 0}
@@ -99,15 +99,14 @@ def test_an_edited_plan_trains_all_that_a_fresh_run_of_it_would(noop: Command) -
 DRIFTING = """
 import noop_loop
 from pathlib import Path
-from raysweep.loops import loop
+import raysweep
 
-def train(*given, **named):
-    for epoch in noop_loop.train(*given, **named):
+@raysweep.register_loop("noop", config=noop_loop.Config, metrics={{"val_acc": "max"}})
+def train(config, trial):
+    for epoch in noop_loop.train(config, trial):
         if Path({switch!r}).exists():
             epoch.metrics["val_acc_ema"] += 1
         yield epoch
-
-loop().train = train
 """
 
 

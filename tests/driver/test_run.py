@@ -21,7 +21,7 @@ from safetensors.torch import save as save_safetensors
 
 import raysweep
 from raysweep.halving.scores import better_of
-from raysweep.loops import Epoch, loop
+from raysweep.loops import CLASSIFY, Epoch, TrialContext, evaluating_loop
 from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
 from raysweep.store.newest import read_newest
@@ -31,6 +31,8 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.schema import Objective
 from raysweep.vision.data import open_data
+
+LOOP = evaluating_loop(CLASSIFY)
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -217,26 +219,30 @@ def flip_a_bit(path: Path) -> None:
 
 def epochs_of(trial: Trial) -> Iterator[Epoch]:
     """Train a trial in this process."""
-    data = loop().prepare(trial.config, Path())
-    return loop().train(trial.config, data, loop().conditions(trial.config, data), seed=trial.seed)
+    data = LOOP.prepare(trial.config, Path())
+    conditions = LOOP.conditions(trial.config, data)
+    return LOOP.train(trial.config, TrialContext(trial.seed, data=data, conditions=conditions))
 
 
 def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
     """Train a trial for some epochs in this process, and commit each as a run does."""
-    conditions = {"workers": 1, **loop().conditions(trial.config, loop().prepare(trial.config, Path()))}
+    conditions = {"workers": 1, **LOOP.conditions(trial.config, LOOP.prepare(trial.config, Path()))}
     record = planned_record(trial).with_(status="running", conditions=conditions)
-    for epoch in itertools.islice(epochs_of(trial), epochs):
-        record = record.with_(metrics=[*record.metrics, {"epoch": epoch.number, **epoch.metrics}])
+    for number, epoch in enumerate(itertools.islice(epochs_of(trial), epochs), 1):
+        record = record.with_(metrics=[*record.metrics, {"epoch": number, **epoch.metrics}])
         best = better_of(record.best, record.metrics[-1], Objective())
         assert best
         weights = {}
         if best != record.best:
-            correct = epoch.correct(best.averaged)
-            assert correct is not None
-            weights = {"best": save_safetensors(epoch.weights(best.averaged)), "correct": pack(correct.numpy())}
-        ends = epoch.number == trial.config.epochs
+            kept = epoch.ema_weights if best.averaged else epoch.weights
+            correct = epoch.ema_correct if best.averaged else epoch.correct
+            assert kept
+            assert correct
+            weights = {"best": save_safetensors(dict(kept())), "correct": pack(correct().numpy())}
+        ends = number == trial.config.epochs
         if not ends:
             buffer = io.BytesIO()
+            assert epoch.state
             torch.save(epoch.state(), buffer)
             weights["last"] = buffer.getvalue()
         record = record.with_(best=best, status="finished" if ends else "running")

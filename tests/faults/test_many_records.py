@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import noop_loop  # noqa: F401 (registers a loop)
 import pytest
 from moto.s3.models import s3_backends
 from run_folders import CONDITIONS, curve, make_run
@@ -39,7 +40,7 @@ from raysweep.sweepfile.plan import plan_trials
 
 MANY = """
 name: many
-base: {{data: {{name: synthetic, image_size: 8, classes: 2, per_class: 16}}, model: {{name: baseline_block, width: 2}}}}
+loop: noop
 random: {{samples: {trials}, lr: {{log_uniform: [0.0001, 1]}}}}
 limits: {{trials: 100000}}
 resources: {{cpus: 1, gpus: 0}}

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save as save_safetensors
 
 from raysweep.errors import StorageError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, TrialContext, evaluating_loop
 from raysweep.results.checkpoint import build_from_record
 from raysweep.results.evidence import pack, read_correct
 from raysweep.results.mistakes import (
@@ -32,6 +32,8 @@ from raysweep.store import Record, RunFolder, Score
 from raysweep.sweepfile.schema import Objective
 from raysweep.worker.mistakes import find_mistakes
 
+LOOP = evaluating_loop(CLASSIFY)
+
 CONFIG: dict[str, Any] = {
     "data": {"name": "synthetic", "image_size": 8, "classes": 3, "per_class": 60},
     "model": {"name": "baseline_block", "width": 4},
@@ -48,16 +50,16 @@ def folder(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> dict[str, Any]:
-    return loop().prepare(loop().config.model_validate(CONFIG), tmp_path)
+    return LOOP.prepare(LOOP.config.model_validate(CONFIG), tmp_path)
 
 
 def trained(folder: RunFolder, arrays: dict[str, Any], lr: float, seed: int = 0) -> Record:
     config = {**CONFIG, "lr": lr}
-    settings = loop().config.model_validate(config)
-    conditions = loop().conditions(settings, arrays)
+    settings = LOOP.config.model_validate(config)
+    conditions = LOOP.conditions(settings, arrays)
     (epoch,) = (
-        ({"epoch": 1, **epoch.metrics}, epoch.weights(False), epoch.correct(False))
-        for epoch in loop().train(settings, arrays, conditions, seed=seed)
+        ({"epoch": 1, **epoch.metrics}, dict(epoch.weights()), epoch.correct())
+        for epoch in LOOP.train(settings, TrialContext(seed, data=arrays, conditions=conditions))
     )
     metrics, weights, correct = epoch
     assert correct is not None

@@ -18,6 +18,7 @@ from raysweep.sweepfile.hints import SLIPS
 from raysweep.sweepfile.load import restore_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import AshaConfig, known_key
+from raysweep.vision.config import TrialConfig
 
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
@@ -227,7 +228,7 @@ def test_every_name_of_another_tool_leads_to_a_key_that_exists() -> None:
     for meant in SLIPS.values():
         head, _, rest = meant.partition(".")
         if head not in Sweep.model_fields:
-            known_key(meant)
+            known_key(meant, TrialConfig)
         elif head != "random":
             assert not rest or any(rest in kind.model_fields for kind in kinds_of(Sweep, head))
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from raysweep.errors import UserError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, TrialContext, evaluating_loop
 from raysweep.vision.config import TrialConfig
+
+LOOP = evaluating_loop(CLASSIFY)
 
 
 @pytest.fixture
 def arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path))
-    return loop().prepare(config(), tmp_path)
+    return LOOP.prepare(config(), tmp_path)
 
 
 def config(**changes: Any) -> TrialConfig:
@@ -29,7 +31,7 @@ def computes_bf16(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
 
 
 def loss(config: TrialConfig, arrays: dict[str, Any], conditions: dict[str, Any]) -> float:
-    (epoch,) = loop().train(config, arrays, conditions, seed=0)
+    (epoch,) = LOOP.train(config, TrialContext(data=arrays, conditions=conditions))
     return epoch.metrics["train_loss"]
 
 
@@ -37,7 +39,7 @@ def test_a_run_that_began_in_fp32_stays_in_fp32_on_a_device_that_computes_bf16(
     arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computes_bf16(monkeypatch, False)
-    conditions = loop().conditions(config(), arrays)
+    conditions = LOOP.conditions(config(), arrays)
     assert conditions["precision"] == "fp32"
     computes_bf16(monkeypatch, True)
     in_fp32, in_bf16 = (
@@ -51,13 +53,13 @@ def test_a_run_that_began_in_bf16_is_refused_on_a_device_that_cannot_in_one_sent
     arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computes_bf16(monkeypatch, True)
-    conditions = loop().conditions(config(), arrays)
+    conditions = LOOP.conditions(config(), arrays)
     assert conditions["precision"] == "bf16"
     computes_bf16(monkeypatch, False)
     with pytest.raises(
         UserError, match=r"^precision: auto became bf16 when the run began, which the CPU of .* does not"
     ):
-        loop().train(config(), arrays, conditions, seed=0)
+        LOOP.train(config(), TrialContext(data=arrays, conditions=conditions))
 
 
 def test_bf16_that_the_sweep_file_asks_for_is_computed_anywhere(
@@ -65,10 +67,10 @@ def test_bf16_that_the_sweep_file_asks_for_is_computed_anywhere(
 ) -> None:
     computes_bf16(monkeypatch, False)
     asked = config(precision="bf16")
-    assert loss(asked, arrays, loop().conditions(asked, arrays)) > 0
+    assert loss(asked, arrays, LOOP.conditions(asked, arrays)) > 0
 
 
 def test_images_that_changed_before_they_were_loaded_anew_are_refused(arrays: dict[str, Any]) -> None:
-    conditions = {**loop().conditions(config(), arrays), "data": "the old ones"}
+    conditions = {**LOOP.conditions(config(), arrays), "data": "the old ones"}
     with pytest.raises(UserError, match="images or labels changed"):
-        loop().train(config(), arrays, conditions, seed=0)
+        LOOP.train(config(), TrialContext(data=arrays, conditions=conditions))

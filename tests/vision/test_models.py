@@ -12,7 +12,7 @@ from torch import nn
 
 from raysweep.cli import main
 from raysweep.errors import UserError
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, evaluating_loop
 from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
 from raysweep.vision.data import open_data
 from raysweep.vision.loop import train
@@ -20,6 +20,8 @@ from raysweep.vision.models.build import build_model, check_image_size
 from raysweep.vision.models.resnets import BottleneckWith3x3
 from raysweep.vision.names import MODELS
 from raysweep.vision.randomness import seeded
+
+LOOP = evaluating_loop(CLASSIFY)
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 NETWORKS = list(MODELS.builtin)
@@ -204,9 +206,9 @@ def test_contributings_own_network_can_be_listed_planned_and_trained(tmp_path, m
 )
 def test_a_torchvision_network_that_is_unknown_or_cannot_take_the_images_is_refused(name, message):
     config = TrialConfig.model_validate({"data": {"name": "synthetic", "image_size": 8}, "epochs": 1, "model": name})
-    arrays = loop().prepare(config, Path())
+    arrays = LOOP.prepare(config, Path())
     with pytest.raises(UserError) as caught:
-        loop().check([config], arrays, "cpu")
+        LOOP.check([config], arrays, "cpu")
     assert message in str(caught.value)
 
 

@@ -17,12 +17,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings
 from raysweep.driver.failures import Failure
-from raysweep.loops import loop
+from raysweep.loops import CLASSIFY, loop_named
 from raysweep.results.evidence import read_correct
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.sweepfile.schema import Objective
-from raysweep.vision.loop import Epoch
 from raysweep.worker import trial
 from raysweep.worker.tasks import Assignment
 
@@ -59,9 +58,11 @@ class Trial:
 
     def __init__(self, folder: Path, commit_every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = RunFolder(str(folder), "run")
-        self.config = loop().config.model_validate(CONFIG)
-        self.data = loop().prepare(self.config, folder)
-        conditions = loop().conditions(self.config, self.data)
+        loop = loop_named(CLASSIFY)
+        self.config = loop.config.model_validate(CONFIG)
+        self.data = loop.prepare(self.config, folder)
+        self.data_key = loop.data_key(self.config)
+        conditions = loop.conditions(self.config, self.data)
         planned = Record(TRIAL, "net", 0, {}, CONFIG, CONFIG["epochs"])
         self.assignment = Assignment(planned, str(folder), "run", Objective(), 0, commit_every_s, 1, conditions)
         self.steps, self.committed_before = 0, list[int]()
@@ -85,7 +86,7 @@ class Trial:
     def begin(self, is_to_stop: Callable[[int], bool] = lambda step: False) -> trial._Run:
         """Make what a process that begins the trial makes."""
         self._patch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: float(self.steps)))
-        run = trial._Run(self.assignment, {self.config.data_key(): self.data}, lambda: is_to_stop(self.steps))
+        run = trial._Run(self.assignment, {self.data_key: self.data}, lambda: is_to_stop(self.steps))
         run.committed_at = self.steps
         return run
 
@@ -186,16 +187,6 @@ def test_a_trial_goes_on_though_its_evidence_is_damaged_and_loses_no_training(ma
     before = stopped.steps
     assert numbers(stopped.run()) == expected
     assert stopped.steps == 2 * before - 2, "what was committed was trained again"
-
-
-def test_a_loop_that_does_not_tell_which_images_are_right_leaves_no_evidence(
-    make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Epoch, "correct", lambda epoch, averaged: None)
-    trial = make_trial("silent")
-    record = trial.run()
-    assert set(record.weights) == {"best"}
-    assert read_correct(trial.folder, record) is None
 
 
 def test_a_trial_told_to_stop_commits_where_it_is(make_trial: Callable[..., Trial]) -> None:

@@ -24,6 +24,7 @@ from raysweep.cluster.hosts import (
     no_answer,
 )
 from raysweep.errors import ClusterError, DataError
+from raysweep.loops import loop_named
 from raysweep.store.filesystem import Storage
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import plan_trials
@@ -143,7 +144,8 @@ def _check_data(sweep: Sweep, setting: TaskSetting, autoscaler: Autoscaler, host
     """Check that the data's files are there, and the same, on every node where trials may run."""
     slot = slots.resolve_slot(sweep.resources, slots.node_resources(), autoscaler)
     able = [host for host in hosts if slot.fits(host.resources)]
-    sets = {trial.config.data_key(): trial.config for trial in plan_trials(sweep)}
+    loop = loop_named(sweep.loop)
+    sets = {loop.data_key(trial.config): trial.config for trial in plan_trials(sweep)}
     for config in sets.values() if able else ():
         try:
             lacking = find_data(able, setting, config)
@@ -154,7 +156,7 @@ def _check_data(sweep: Sweep, setting: TaskSetting, autoscaler: Autoscaler, host
             (f"{listed(without)}: {problem}; other nodes have the files", SAME_DATA)
             for problem, without in lacking.items()
         ]
-        well = f"{config.data_name()}: the same files on {count_of(len(able), 'node')} where trials may run"
+        well = f"{loop.data_name(config)}: the same files on {count_of(len(able), 'node')} where trials may run"
         yield from findings("data", "warning", faults, well)
 
 

@@ -1,0 +1,53 @@
+"""Runs a loop, of whatever kind, and hands each of its epochs on; and what is asked of the metrics of one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raysweep.errors import UserError, did_you_mean
+from raysweep.loops import Epoch, Loop, TrialContext
+from raysweep.sweepfile.schema import Objective
+
+
+def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch], None]) -> None:
+    """Train a trial by a loop, and call `take` after each epoch; it ends the loop by raising."""
+    epochs = loop.train(config, trial)
+    try:
+        for epoch in epochs:
+            take(epoch)
+    finally:
+        if inspect.isgenerator(epochs):
+            epochs.close()
+
+
+def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
+    """Return metrics as floats, but for `epoch`, which raysweep counts itself.
+
+    Raises:
+        UserError: one is no number.
+    """
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a tensor with several elements
+            raise UserError(f"loop {loop!r}: metric {name!r}: got {value!r:.60}, must be a number") from error
+    numbers.pop("epoch", None)
+    return numbers
+
+
+def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
+    """Refuse an objective that a trial's first epoch does not measure.
+
+    Raises:
+        UserError: it is not among the metrics.
+    """
+    name = objective.metric
+    if name not in metrics and f"{name}_ema" not in metrics:
+        known = [each for each in metrics if each != "epoch"]
+        raise UserError(
+            f"objective {name!r} is not among the metrics of the first epoch{did_you_mean(name, known)}; "
+            f"there are {', '.join(known)} (a loop that does not measure it every epoch gives NaN for the others)"
+        )

@@ -455,8 +455,9 @@ def _device_memory_bytes(device: str) -> int:
 
 
 def _divergence(diverged: Diverged) -> dict[str, Any]:
-    numbers = {"epoch": diverged.epoch, "lr": diverged.lr, "grad_norm": diverged.grad_norm, "loss": diverged.loss}
-    return {"type": "Diverged", "message": str(diverged), **{key: str(value) for key, value in numbers.items()}}
+    """Return the error of the record, with what may tell the cause: as text, since JSON has no infinity."""
+    known = {name: str(value) for name, value in diverged.numbers.items() if name in ("lr", "grad_norm")}
+    return {"type": "Diverged", "message": str(diverged), "epoch": str(diverged.epoch)} | known
 
 
 def _watch(stop: Any) -> Callable[[], bool]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from pydantic import ValidationError
+from run_folders import write_pulled
 from safetensors.torch import save_file
 from torch import nn
 
@@ -45,12 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # -------------------------------------------------------------------------- found and read
-
-
-def write_pulled(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.yaml").write_text("input: {mean: [0.1, 0.2, 0.3], std: [1, 2, 3]}\n")
 
 
 @pytest.mark.parametrize("place", ["w.pt", "w.pth", "in_a_section.pt", "w.safetensors", "pulled"])

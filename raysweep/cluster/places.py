@@ -8,7 +8,6 @@ from pathlib import Path
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import plan_trials
 
-
 OR_FOR = {"data.path": ", or leave it out and set RAYSWEEP_DATA where Ray is started (cluster.yaml)"}
 """What else helps where a path is relative, by key."""
 

@@ -46,7 +46,7 @@ class Registry:
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
         known = self.names()
-        listed = ", ".join(known) or "none (--import names a module that registers one)"
+        listed = ", ".join(known) or "none; --import names a module that registers it"
         return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; known: {listed}"
 
     def get(self, name: str) -> Callable[..., Any]:
@@ -147,6 +147,6 @@ def register_metric(name: str, mode: Mode = "max") -> Callable[[F], F]:
 
 
 def metric_modes() -> dict[str, Mode]:
-    """Return what of each metric is better, accepted ones included, of which a run folder says what is better."""
+    """Return what of each metric is better, of those that are accepted for now as well."""
     accepted: dict[str, Mode] = {name: "max" for section, name in _accepted if section == METRICS.section}
     return accepted | _modes

@@ -51,7 +51,7 @@ from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
 
-SMALLER = f"accumulate computes a step in parts; a smaller batch_size or network is another trial; {FEWER}"
+SMALLER = f"a smaller batch_size or network, or accumulate, is another trial; {FEWER}"
 
 
 @dataclass(frozen=True)

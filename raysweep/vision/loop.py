@@ -326,7 +326,7 @@ class _Training:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
-        del self.train_split, self.val_split, self.correct
+        del self.train_split, self.val_split, self.val_labels, self.correct
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
         if self.device.type == "cuda":

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from raysweep.errors import SweepFileError, UserError
-from raysweep.registry import LOSSES, OPTIMIZERS
+from raysweep.registry import LOSSES, OPTIMIZERS, accepting_names_of
 from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.load import restore_sweep
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.loop import train
@@ -136,6 +137,15 @@ def test_what_is_wrong_with_them_is_told_with_its_line(text: str, message: str, 
 def test_a_metric_of_ones_own_can_be_the_objective(tmp_path: Path) -> None:
     objective = plan(tmp_path, "base: {metrics: own_metric}\nobjective: val_own_metric").objective
     assert (objective.metric, objective.maximize) == ("val_own_metric", False)
+
+
+def test_a_run_folder_that_names_them_is_read_where_nobody_has_registered_them() -> None:
+    config = {"loss": {"name": "lost"}, "metrics": ["lost"], "optimizer": {"name": "lost"}, "lr_schedule": "lost"}
+    sweep = {"name": "a", "base": config, "objective": {"metric": "val_lost", "mode": "min"}}
+    with pytest.raises(SweepFileError, match="unknown loss 'lost'"):
+        restore_sweep(sweep, "a")
+    with accepting_names_of([config]):
+        assert not restore_sweep(sweep, "a").objective.maximize
 
 
 def test_another_kinds_settings_are_dropped_on_an_axis_of_names(tmp_path: Path) -> None:

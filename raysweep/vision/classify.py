@@ -46,7 +46,7 @@ class Classify(EvaluatingLoop):
         """Return the names of networks, data sources, augmentations, losses and so on."""
         tables = (MODELS, DATA_SOURCES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES)
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
-        return {table.section: table.names() for table in tables} | {"augment": augmentations}
+        return {table.section: table.names() for table in tables if table.names()} | {"augment": augmentations}
 
     def data_key(self, config: TrialConfig) -> str:
         """Return the data section as JSON, with the weights to begin with, which travel with the images."""

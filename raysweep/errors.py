@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RaysweepError(Exception):
@@ -81,18 +81,21 @@ class Interrupted(RaysweepError):
 
 
 class Diverged(Exception):
-    """A trial's loss is not finite; `metrics` has those of its last epoch's numbers that are."""
+    """A trial's loss, or what else tells that it is lost, is not finite.
 
-    def __init__(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.epoch = epoch
-        self.lr = metrics["lr"]
-        self.grad_norm = metrics["grad_norm"]
-        self.loss = metrics["train_loss"]
+    `numbers` has what was measured of that epoch, `metrics` those of them that are finite.
+    """
+
+    def __init__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.epoch, self.numbers = epoch, dict(metrics)
         self.metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        super().__init__(
-            f"the loss of epoch {epoch} is not finite (training {self.loss}, validation {metrics['val_loss']}; "
-            f"lr {self.lr:g}, gradient norm {self.grad_norm:g})"
+        wrong = [name for name in metrics if name not in self.metrics]
+        what = "the loss" if any("loss" in name for name in wrong) else ", ".join(wrong)
+        told = dict.fromkeys(
+            [*wrong, *(name for name in ("train_loss", "val_loss", "lr", "grad_norm") if name in metrics)]
         )
+        numbers = ", ".join(f"{name} {metrics[name]:.4g}" for name in told)
+        super().__init__(f"{what} of epoch {epoch} is not finite ({numbers})")
 
 
 class OutOfMemory(RaysweepError):

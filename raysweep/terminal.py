@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -221,24 +223,67 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
-def format_score(score: float | None, metric: str) -> str:
-    """Return a score: an accuracy in percent, a loss as it is."""
+def significant(value: float) -> str:
+    """Return a number with four significant digits, or all those before the point; `significant` of state.js agrees."""
+    rounded = float(f"{value:.4g}")
+    if 1e4 <= abs(rounded) < 1e7:
+        return f"{value:,.0f}"
+    return _PADDED_EXPONENT.sub(r"e\1", f"{value:.4g}")
+
+
+_PADDED_EXPONENT = re.compile(r"e(-?)\+?0*(?=\d)")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def words_of(metric: str) -> list[str]:
+    """Return the words of a metric's name, in small letters: val and acc of `valAcc`, `val/acc@1`, `val_acc`."""
+    return [word.lower() for word in _WORD.findall(metric)]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How the values of a metric are written."""
+
+    name: str
+    percent: bool  # whether they are accuracies of 0..1, which people read in percent
+
+    @classmethod
+    def of(cls, name: str, values: Iterable[float | None]) -> Metric:
+        """Return how a metric with these values is written: in percent if it is called an accuracy and all are 0..1.
+
+        Values that are not finite, or None, say nothing.
+        """
+        words = words_of(name)
+        is_accuracy = bool({"acc", "accuracy"}.intersection(words)) and "loss" not in words
+        return cls(
+            name, is_accuracy and all(0 <= value <= 1 for value in values if value is not None and math.isfinite(value))
+        )
+
+    def tick(self, value: float) -> str:
+        """Return a round value, as axes have it."""
+        return f"{100 * value:.4g} %" if self.percent else significant(value)
+
+
+def format_score(score: float | None, metric: Metric) -> str:
+    """Return a value of a metric: an accuracy in percent, another with four significant digits."""
     if score is None or not math.isfinite(score):
         return "-"
-    return format_acc(score) if "acc" in metric else f"{score:.4g}"
+    return format_acc(score) if metric.percent else significant(score)
 
 
-def format_score_and_error(score: float | None, error: float | None, metric: str) -> str:
+def format_score_and_error(score: float | None, error: float | None, metric: Metric) -> str:
     """Return a score with its standard error, if there is one: 22.10 ± 0.60 %."""
     if score is None or error is None:
         return format_score(score, metric)
-    return f"{100 * score:.2f} ± {100 * error:.2f} %" if "acc" in metric else f"{score:.4g} ± {error:.2g}"
+    return f"{100 * score:.2f} ± {100 * error:.2f} %" if metric.percent else f"{significant(score)} ± {error:.2g}"
 
 
-def format_difference(difference: float, metric: str, signed: bool = False) -> str:
-    """Return a difference of scores: of accuracies in points; `signed` puts a + before gains."""
+def format_difference(difference: float, metric: Metric, signed: bool = False) -> str:
+    """Return a difference of scores: of accuracies in points; `signed` puts a + before what is larger."""
     sign = "+" if signed else ""
-    return f"{100 * difference:{sign}.2f} points" if "acc" in metric else f"{difference:{sign}.4g}"
+    if metric.percent:
+        return f"{100 * difference:{sign}.2f} points"
+    return f"{'+' if signed and difference > 0 else ''}{significant(difference)}"
 
 
 def format_hours(hours: float) -> str:

@@ -38,6 +38,9 @@ scheduler: {scheduler}
 """
 
 
+History = list[dict[str, float]]
+
+
 def make_run(
     folder: Path,
     name: str = "made",
@@ -46,6 +49,7 @@ def make_run(
     text: str = SWEEP,
     end: Callable[[Record, int], Record] = lambda record, place: record,
     former_ids: bool = False,
+    loop: Callable[[History], History] | None = None,
 ) -> Path:
     """Write a sweep file and its run folder `runs/<name>`; return the path of the sweep file.
 
@@ -57,6 +61,7 @@ def make_run(
         text: of the sweep file; `{name}`, `{epochs}` and `{scheduler}` are filled in.
         end: what becomes of a trial: takes its finished record and its place in the plan.
         former_ids: name the trials as an older raysweep did.
+        loop: the metrics of another loop than the built-in one, made from that one's; see `OTHER_LOOPS`.
     """
     path = folder / f"{name}.yaml"
     path.write_text(text.format(name=name, epochs=epochs, scheduler=scheduler))
@@ -67,16 +72,49 @@ def make_run(
     for place, trial in enumerate(trials):
         planned = planned_record(trial)
         metrics = curve(planned.epochs, float(planned.config["lr"]), place)
-        finished = planned.with_(status="finished", metrics=metrics, conditions=CONDITIONS)
+        metrics = loop(metrics) if loop else metrics
+        conditions = {"workers": 1} if loop else CONDITIONS
+        finished = planned.with_(status="finished", metrics=metrics, conditions=conditions)
         record = end(finished.with_(best=best_epoch(metrics, sweep.objective)), place)
         plan.append(planned_entry(planned if record.status == "planned" else record))
         if record.status != "planned":
             run.commit(record.with_(best=best_epoch(record.metrics, sweep.objective)), {})
     versions = {"raysweep": "0.1.0", "python": "3.11", "torch": "2.14.1", "ray": "2.60.0"}
-    document = {"sweep": sweep.model_dump(mode="json"), "versions": versions, "data": ["0123abcd"], "trials": plan}
+    document: dict[str, Any] = {
+        "sweep": sweep.model_dump(mode="json"),
+        "versions": versions,
+        "data": ["0123abcd"],
+        "trials": plan,
+    }
+    document["sweep"] |= {"loop": loop.__name__} if loop else {}
     run.files.write("resolved.yaml", json.dumps(document).encode())
     run.files.write("sweep.yaml", path.read_bytes())
     return path
+
+
+def regression(rows: History) -> History:
+    """Report one error and nothing else, from 200 down."""
+    return [{"epoch": row["epoch"], "val_mse": 1000 * (0.7 - row["val_acc"]) ** 3} for row in rows]
+
+
+def wandb_style(rows: History) -> History:
+    """Report training and validation as `train/loss` and `val/loss`, accuracies of 0..100, and some losses."""
+    kept = {"train_loss": "train/loss", "val_loss": "val/loss", "train_acc": "train/acc", "val_acc": "val/acc"}
+    named = [{new: row[old] * (100 if "acc" in old else 1) for old, new in kept.items()} for row in rows]
+    for place, row in enumerate(named):
+        if place % 3 == 1:
+            del row["train/loss"]
+    return [{"epoch": row["epoch"], **each} for row, each in zip(rows, named, strict=True)]
+
+
+def hugging_face(rows: History) -> History:
+    """Report what Hugging Face's Trainer does of a language model."""
+    kept = {"train_loss": "loss", "val_loss": "eval_loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
+    return [{"epoch": row["epoch"], **{new: row[old] for old, new in kept.items()}} for row in rows]
+
+
+OTHER_LOOPS = {regression: ("val_mse", "min"), wandb_style: ("val/acc", "max"), hugging_face: ("eval_loss", "min")}
+"""Loops that report other metrics than the built-in one, and what their trials are ranked by."""
 
 
 def mixed(record: Record, place: int) -> Record:

@@ -16,7 +16,6 @@ from raysweep.terminal import (
     count_of,
     format_difference,
     format_score_and_error,
-    points,
     print_fitting,
     say,
     shortened,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from raysweep.results.comparison import Common, Comparison, CurveDifference, Scores
+    from raysweep.terminal import Metric
 
 SUMMARY = "compare runs: settings, scores, curves"
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     comparison = compare([Context(run, storage=arguments.storage).results(live=True) for run in arguments.runs])
     if arguments.json:
-        print(json.dumps(asdict(comparison)))
+        print(json.dumps({**asdict(comparison), "metric": comparison.metric.name}))
         return 0
     console = table_console()
     for table in _tables(comparison):
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
     letters, metric = [_letter(place) for place in range(len(comparison.runs))], comparison.metric
-    head = ["run", "name", "trials", "finished", "epochs", f"best {metric}", "best trial"]
+    head = ["run", "name", "trials", "finished", "epochs", f"best {metric.name}", "best trial"]
     runs = [_run_cells(run, metric) for run in comparison.runs]
     yield table_of(head, [[letter, *run] for letter, run in zip(letters, runs, strict=True)], head[2:5])
     if comparison.settings:
@@ -81,7 +81,7 @@ def _print_common(comparison: Comparison) -> None:
     print_fitting(dict(zip(head, cells, strict=True)), labels[:0:-1], right)
 
 
-def _run_cells(run: dict[str, Any], metric: str) -> list[str]:
+def _run_cells(run: dict[str, Any], metric: Metric) -> list[str]:
     """Return a run's cells: its best config's mean, with its standard error where that is known."""
     scores = format_score_and_error(run["score"], run["standard_error"], metric)
     seeds = f" ({run['seeds']} seeds)" if run["standard_error"] is not None else ""
@@ -89,7 +89,7 @@ def _run_cells(run: dict[str, Any], metric: str) -> list[str]:
     return [*(str(run[name]) for name in ("name", "trials", "finished", "epochs")), scores + seeds, best]
 
 
-def _row(config: Common, metric: str) -> list[str]:
+def _row(config: Common, metric: Metric) -> list[str]:
     means = [scores.mean if scores else None for scores in config.scores]
     first = means[0]
     return [
@@ -99,11 +99,11 @@ def _row(config: Common, metric: str) -> list[str]:
             "-" if first is None or mean is None else format_difference(mean - first, metric, signed=True)
             for mean in means[1:]
         ),
-        *(_curves_text(curves) for curves in config.curves[1:]),
+        *(_curves_text(curves, metric) for curves in config.curves[1:]),
     ]
 
 
-def _scores_text(scores: Scores | None, metric: str) -> str:
+def _scores_text(scores: Scores | None, metric: Metric) -> str:
     if scores is None:
         return "-"
     if scores.mean is None:
@@ -113,16 +113,16 @@ def _scores_text(scores: Scores | None, metric: str) -> str:
     return text + (f" ({', '.join(unfinished)})" if unfinished else "")
 
 
-def _curves_text(curves: Sequence[CurveDifference]) -> str:
+def _curves_text(curves: Sequence[CurveDifference], metric: Metric) -> str:
     if not curves:
         return "-"
     if all(curve.identical for curve in curves):
         return f"identical, {count_of(min(curve.epochs for curve in curves), 'epoch')}"
     worst = max(curves, key=lambda curve: curve.largest)
-    return f"up to {points(worst.largest)}, epoch {worst.at}"
+    return f"up to {format_difference(worst.largest, metric)}, epoch {worst.at}"
 
 
-def _sentence(pair: dict[str, Any], metric: str) -> str:
+def _sentence(pair: dict[str, Any], metric: Metric) -> str:
     letter, configs = _letter(pair["run"]), pair["configs"]
     if not configs:
         return f"{letter} and A have no scored config in common."
@@ -130,7 +130,7 @@ def _sentence(pair: dict[str, Any], metric: str) -> str:
     known = "" if error is None else f" (standard error {format_difference(error, metric)})"
     mean = format_difference(pair["mean_difference"], metric, signed=True)
     return (
-        f"{letter} against A, over {count_of(configs, 'config')} in common: {metric} {mean} on average{known}, "
+        f"{letter} against A, over {count_of(configs, 'config')} in common: {metric.name} {mean} on average{known}, "
         f"ahead in {pair['ahead']} of {configs}."
     )
 

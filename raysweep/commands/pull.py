@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
-from raysweep.terminal import count_of, format_bytes, step
+from raysweep.terminal import count_of, format_bytes, format_score, step
 
 SUMMARY = "copy the best checkpoint into a folder"
 
@@ -38,11 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     size = record.weights["best"].bytes if "best" in record.weights else 0
     with step(f"pulling {record.id}, {format_bytes(size)}"):
         write_checkpoint(target, result.folder, record, result.evaluation)
-    val_acc = record.best.val_acc if record.best else None
+    best, metric = record.best, result.metric
+    val_acc = best.val_acc if best else None
     in_words = f"{target}: {record.id}" + (f", val_acc {val_acc:.4f}" if val_acc is not None else "")
+    if best and val_acc is None:
+        in_words += f", {metric.name} {format_score(best.score, metric)}"
     if (seeds := sum(map(can_win, config.trials))) > 1:
-        mean = format_mean(config.ranked_by, result.objective.metric)
+        mean = format_mean(config.ranked_by, metric)
         in_words += f", the best of {seeds} seeds; the config reaches {mean} on average"
-    document = {"id": record.id, "val_acc": val_acc, "path": str(target.absolute()), **config.ranked_by.as_json()}
+    known = {"id": record.id, "metric": metric.name, "val_acc": val_acc, "path": str(target.absolute())}
+    document = {**known, **config.ranked_by.as_json()}
     print(json.dumps(document) if arguments.json else in_words)
     return 0

@@ -48,7 +48,7 @@ def _print(result: SweepResult, named: str) -> None:
     from raysweep.results.failed import failure_lines
     from raysweep.results.table import print_evaluation, print_ranking
 
-    print_ranking(result.configs, result.objective.metric)
+    print_ranking(result.configs, result.metric)
     print_evaluation(result.evaluation)
     for line in failure_lines(result.trials, named):
         say(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,18 @@ class Curves:
 
     epochs: Epochs
     metrics: Mapping[str, Array]
+    gaps: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Of metrics that not every epoch reported: which did not. What it reported, but is no finite number, is no gap."""
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> Curves:
         """Gather recorded rows, one an epoch; rows without `epoch` are numbered from 1."""
         names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
         epochs = np.array([int(row.get("epoch") or place) for place, row in enumerate(rows, 1)], np.int64)
-        return cls(epochs, {name: np.array([as_number(row.get(name)) for row in rows]) for name in names})
+        gaps = {
+            name: np.array([name not in row for row in rows]) for name in names if any(name not in row for row in rows)
+        }
+        return cls(epochs, {name: np.array([as_number(row.get(name)) for row in rows]) for name in names}, gaps)
 
     def __getitem__(self, name: str) -> Array:
         return self.metrics.get(name, np.full(len(self.epochs), np.nan))
@@ -52,7 +57,30 @@ class Curves:
 
     def until(self, count: int) -> Curves:
         """Return the curves of the first `count` epochs."""
-        return Curves(self.epochs[:count], {name: values[:count] for name, values in self.metrics.items()})
+        gaps = {name: each[:count] for name, each in self.gaps.items()}
+        return Curves(self.epochs[:count], {name: values[:count] for name, values in self.metrics.items()}, gaps)
+
+    def known_as(self, roles: Mapping[str, str]) -> Curves:
+        """Return the curves with those of the named metrics under these names as well; accuracies of 0..100 as 0..1."""
+        named = {role: self[name] for role, name in roles.items()}
+        accuracies = np.concatenate([[0.0], *(values for role, values in named.items() if "acc" in role)])
+        scale = 0.01 if np.nanmax(accuracies) > 1 else 1.0
+        named = {role: values * scale if "acc" in role else values for role, values in named.items()}
+        gaps = {role: self.gaps[name] for role, name in roles.items() if name in self.gaps}
+        return Curves(self.epochs, {**self.metrics, **named}, {**self.gaps, **gaps})
+
+    def lost(self, name: str) -> Epochs:
+        """Return the last epochs, where a metric was reported and is no finite number any more, though it was before.
+
+        A loop that measures now and then reports NaN between: so they are more than ever came between finite values.
+        """
+        reported = ~self.gaps[name] if name in self.gaps else np.ones(len(self), bool)
+        finite = np.flatnonzero(np.isfinite(self[name][reported]))
+        if not len(finite):
+            return self.epochs[:0]
+        longest = int(np.diff(finite, prepend=-1).max()) - 1
+        last = self.epochs[reported][finite[-1] + 1 :]
+        return last if len(last) > longest else last[:0]
 
     def finite(self, *names: str) -> tuple[npt.NDArray[Any], ...]:
         """Return the epochs in which these metrics all are finite, and the values of each."""

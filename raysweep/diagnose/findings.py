@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raysweep.diagnose.curves import Curves, ending
@@ -36,6 +36,7 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()
     recovered: bool | None = None  # whether validation came back after a dip; None for other findings
     so_far: bool = False  # whether its trial has not trained to its end
+    names: Mapping[str, str] = field(default_factory=dict)  # what a loop calls `train_loss` or `val_loss` if not a loss
 
     @property
     def causes(self) -> tuple[Cause, ...]:
@@ -68,11 +69,17 @@ class Diagnosis:
 class Trial:
     """What the rules look at."""
 
-    curves: Curves
+    curves: Curves  # metrics under the names that the built-in loop gives them, whatever the trial's loop calls them
     epochs: int  # epochs that it was to train
     status: str
     error: Mapping[str, Any]  # the record's error; for a diverged trial it has the numbers of the epoch that was lost
     classes: int | None
+    names: Mapping[str, str] = field(default_factory=dict)  # see `Finding.names`
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether its loop reports an accuracy."""
+        return any(self.curves.has(name) for name in ("train_acc", "val_acc", "val_acc_ema"))
 
     @property
     def is_whole(self) -> bool:

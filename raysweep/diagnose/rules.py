@@ -27,8 +27,10 @@ from raysweep.diagnose.curves import (
 )
 from raysweep.diagnose.findings import Diagnosis, Finding, Kind, Trial
 from raysweep.diagnose.thresholds import Thresholds
+from raysweep.store.metrics import roles_of
 from raysweep.store.record import Record
-from raysweep.terminal import count_of, percent, points
+from raysweep.sweepfile.schema import Objective
+from raysweep.terminal import count_of, percent, points, words_of
 
 TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
@@ -66,7 +68,7 @@ class Rule:
 def _find_divergence(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a loss that is not finite, progress that is lost for good, or a loss that ends above that of guessing."""
     curves = trial.curves
-    broken = curves.epochs[~np.isfinite(curves["train_loss"]) & curves.has("train_loss")]
+    broken = curves.lost("train_loss")
     if trial.status == "diverged" or len(broken):
         epoch = int(broken[0]) if len(broken) else int(curves.epochs.max(initial=0)) + 1
         return [Finding("divergence", epoch, epoch, {"train_loss": math.inf})]
@@ -114,13 +116,19 @@ def _stays_above_guessing(trial: Trial, losses: Array, limits: Thresholds) -> bo
 def _describe_divergence(finding: Finding) -> str:
     n = finding.numbers
     if math.isinf(n["train_loss"]):
-        return f"diverged: the loss of epoch {finding.first} is not finite"
+        return f"diverged: {_called(finding, 'train_loss', 'the loss')} of epoch {finding.first} is not finite"
     if n["train_loss"] > n["guessing"]:
         way = f"above the {n['guessing']:.3g} of guessing"
     else:
         way = f"after {n['first']:.3g} at first and {n['lowest']:.3g} at best"
     ends = "stands" if finding.so_far else "ends"
-    return f"diverged from epoch {finding.first} on: training loss {ends} at {n['train_loss']:.3g}, {way}"
+    loss = _called(finding, "train_loss", "training loss")
+    return f"diverged from epoch {finding.first} on: {loss} {ends} at {n['train_loss']:.3g}, {way}"
+
+
+def _called(finding: Finding, loss: str, usual: str) -> str:
+    """Return what `train_loss` or `val_loss` is called in words: as its loop calls it, unless that is a loss."""
+    return finding.names.get(loss, usual)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -211,7 +219,8 @@ def _training_suffers(trial: Trial, first: int, last: int, otherwise: bool, limi
 def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a gap between training and validation that is very large, or confirmed by validation getting worse.
 
-    Overfitting begins where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
+    Without an accuracy no gap tells: the loss must rise, by more than is asked for beside a gap. Overfitting begins
+    where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
     """
     if found.has("divergence"):
         return []
@@ -219,12 +228,19 @@ def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> lis
     ends = range(count, count - lasting, -max(1, lasting // MOST_LOOKS))
     if not all(end > 0 and _gap(trial.until(end), limits) for end in ends):
         return []
-    epochs, val, train = trial.curves.finite("val_acc", "train_acc")
-    numbers = dict(_gap(trial, limits))
-    narrow = np.flatnonzero(smoothed(train) - smoothed(val) < limits.overfit_gap)
-    numbers["gap_since"] = float(epochs[min(narrow[-1] + 1, len(epochs) - 1) if len(narrow) else 0])
-    first = numbers.get("lowest_loss", numbers.get("peak", numbers["gap_since"]))
+    numbers = {**_gap(trial, limits), **_gap_since(trial, limits)}
+    first = next(numbers[name] for name in ("lowest_loss", "peak", "gap_since") if name in numbers)
+    epochs, *_ = trial.curves.finite(*(("val_acc", "train_acc") if trial.has_accuracy else ("val_loss",)))
     return [Finding("overfitting", int(first), int(epochs[-1]), numbers)]
+
+
+def _gap_since(trial: Trial, limits: Thresholds) -> dict[str, float]:
+    """Return since which epoch training accuracy is far above that of validation, where there are both."""
+    epochs, val, train = trial.curves.finite("val_acc", "train_acc")
+    if not len(epochs):
+        return {}
+    narrow = np.flatnonzero(smoothed(train) - smoothed(val) < limits.overfit_gap)
+    return {"gap_since": float(epochs[min(narrow[-1] + 1, len(epochs) - 1) if len(narrow) else 0])}
 
 
 def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
@@ -233,10 +249,13 @@ def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
     A gap by itself can close as long as the learning rate falls, so that it counts only if the trial is whole.
     """
     epochs, val, train = trial.curves.finite("val_acc", "train_acc")
+    if not trial.has_accuracy:
+        alone = _loss_rise(trial, limits, limits.noise_factor)
+        return alone if "loss_rise" in alone else {}
     if len(val) < 4:
         return {}
     gap = ending(train) - ending(val)
-    worse = _fall_from_peak(epochs, val, train, limits) | _loss_rise(trial, limits)
+    worse = _fall_from_peak(epochs, val, train, limits) | _loss_rise(trial, limits, limits.noise_factor / 2)
     gets_worse = "peak" in worse or "loss_rise" in worse
     if not (gap >= limits.overfit_gap and gets_worse) and not (gap >= limits.memorised_gap and trial.is_whole):
         return {}
@@ -245,13 +264,16 @@ def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
 
 def _describe_overfitting(finding: Finding) -> str:
     n = finding.numbers
-    parts = [f"training accuracy {'is so far' if finding.so_far else 'ends'} {points(n['gap'])} above validation"]
+    ends = "is so far" if finding.so_far else "ends"
+    parts = [f"training accuracy {ends} {points(n['gap'])} above validation"] if "gap" in n else []
     if "peak" in n:
         peak = f"{percent(n['peak_val_acc'])} at epoch {n['peak']:.0f}"
         parts.append(f"validation accuracy fell {points(n['fall'])} from {peak}")
     if "loss_rise" in n:
         lowest = f"its lowest at epoch {n['lowest_loss']:.0f}"
-        parts.append(f"validation loss rose {100 * n['loss_rise']:.0f} % from {lowest}")
+        val, train = _called(finding, "val_loss", "validation loss"), _called(finding, "train_loss", "training loss")
+        while_training = "" if "gap" in n else f", while {train} fell"
+        parts.append(f"{val} rose {100 * n['loss_rise']:.0f} % from {lowest}{while_training}")
     return f"overfits from epoch {finding.first}: {', '.join(parts)}"
 
 
@@ -266,8 +288,11 @@ def _fall_from_peak(epochs: Epochs, val: Array, train: Array, limits: Thresholds
     return {"fall": fall, "peak": float(epochs[peak]), "peak_val_acc": float(val[peak])}
 
 
-def _loss_rise(trial: Trial, limits: Thresholds) -> dict[str, float]:
-    """Return how far the validation loss ends above its lowest, as a share, if training loss fell; and that epoch."""
+def _loss_rise(trial: Trial, limits: Thresholds, noises: float) -> dict[str, float]:
+    """Return how far the validation loss ends above its lowest, as a share, if training loss fell; and that epoch.
+
+    It must be by so many standard deviations of its noise.
+    """
     epochs, losses = trial.curves.finite("val_loss")
     if len(losses) < 4:
         return {}
@@ -275,7 +300,7 @@ def _loss_rise(trial: Trial, limits: Thresholds) -> dict[str, float]:
     place = int(smooth.argmin())
     lowest, at_lowest = float(smooth[place]), train[trial.curves.epochs == epochs[place]][0]
     rise, noise = ending(losses) - lowest, float(noise_level(losses)[-1])
-    needed = max(limits.noise_factor / 2 * noise, limits.overfit_loss_rise * lowest)
+    needed = max(noises * noise, limits.overfit_loss_rise * lowest)
     if rise <= needed or lowest <= 0 or not ending(train) < at_lowest:
         return {}
     return {"loss_rise": rise / lowest, "lowest_loss": float(epochs[place])}
@@ -418,10 +443,12 @@ RULES = (
 """The rules in the order in which they look at a trial."""
 
 
-def diagnose_record(record: Record, thresholds: Thresholds | None = None) -> Diagnosis:
+def diagnose_record(
+    record: Record, thresholds: Thresholds | None = None, objective: Objective | None = None
+) -> Diagnosis:
     """Diagnose a trial's record."""
     classes = len(record.conditions.get("classes") or ()) or None
-    return diagnose(record.metrics, record.epochs, record.status, record.error, classes, thresholds)
+    return diagnose(record.metrics, record.epochs, record.status, record.error, classes, thresholds, objective)
 
 
 def diagnose(
@@ -431,6 +458,7 @@ def diagnose(
     error: Mapping[str, Any] | None = None,
     classes: int | None = None,
     thresholds: Thresholds | None = None,
+    objective: Objective | None = None,
 ) -> Diagnosis:
     """Say what a trial's epochs show.
 
@@ -441,13 +469,17 @@ def diagnose(
         error: the record's; for a diverged trial it has the last epoch's numbers.
         classes: how many the data has, which tells what guessing would cost.
         thresholds: what counts as a finding.
+        objective: what the trial is ranked by: the loss, where no metric is called one and less of it is better.
     """
-    curves, limits = Curves.of(metrics), thresholds or Thresholds()
-    trial = Trial(curves, epochs or len(curves), status, error or {}, classes)
+    curves, limits, ranked = Curves.of(metrics), thresholds or Thresholds(), objective or Objective()
+    roles = roles_of(tuple(curves.metrics), ranked.metric, ranked.maximize)
+    names = {role: name for role, name in roles.items() if role.endswith("loss") and "loss" not in words_of(name)}
+    trial = Trial(curves.known_as(roles), epochs or len(curves), status, error or {}, classes, names)
     found: list[Finding] = []
     for rule in RULES:
         findings = [
-            replace(one, so_far=not trial.is_whole) for one in rule.find(trial, Diagnosis(tuple(found)), limits)
+            replace(one, so_far=not trial.is_whole, names=names)
+            for one in rule.find(trial, Diagnosis(tuple(found)), limits)
         ]
         found += [with_causes(finding, trial, limits) for finding in findings] if rule.has_causes else findings
     return Diagnosis(tuple(sorted(found, key=lambda finding: (finding.first, finding.kind))))

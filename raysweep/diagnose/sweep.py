@@ -19,6 +19,7 @@ from raysweep.results.settings import setting, setting_text, varied_settings
 from raysweep.store.record import Record
 from raysweep.sweepfile.plan import config_key
 from raysweep.sweepfile.schema import Objective
+from raysweep.terminal import Metric
 
 WITH_CAUSES = {rule.kind for rule in RULES if rule.has_causes}
 MOST_VALUES = 6
@@ -66,19 +67,21 @@ class SweepDiagnosis:
     finished: int  # trials that trained to their end
     seed_spread: float  # standard deviation of the score over a config's seeds, pooled; NaN where none has two
     objective: Objective
+    metric: Metric  # the objective's, and how it is written
 
 
 def diagnose_sweep(
     records: Sequence[Record], objective: Objective, thresholds: Thresholds | None = None
 ) -> SweepDiagnosis:
     """Diagnose all trials of a plan, and look for settings that go with findings and scores."""
-    alone = {record.id: diagnose_record(record, thresholds) for record in records}
+    alone = {record.id: diagnose_record(record, thresholds, objective) for record in records}
+    metric = Metric.of(objective.metric, (record.best.score for record in records if record.best))
     keys = varied_settings(records)
     diagnoses = _with_other_lrs(records, alone, keys)
     begun = [record for record in records if record.epoch or alone[record.id].findings]
     frame = _frame(begun, diagnoses)
     finished = sum(record.status == "finished" for record in records)
-    sweep = SweepDiagnosis(diagnoses, (), finished, _seed_spread(frame), objective)
+    sweep = SweepDiagnosis(diagnoses, (), finished, _seed_spread(frame), objective, metric)
     return replace(sweep, axes=tuple(_axis(key, begun, keys, frame, sweep) for key in keys))
 
 
@@ -100,7 +103,7 @@ def _with_other_lrs(
     records: Sequence[Record], alone: Mapping[str, Diagnosis], keys: Sequence[str]
 ) -> dict[str, Diagnosis]:
     """Add to each dip and divergence what trials at other learning rates did."""
-    if "lr" not in keys:
+    if "lr" not in keys or not all(isinstance(record.config.get("lr"), int | float) for record in records):
         return dict(alone)
     others = [key for key in keys if key != "lr"]
     alike: dict[tuple[str, ...], list[_Tried]] = defaultdict(list)

@@ -8,7 +8,7 @@ from raysweep.diagnose.causes import CAUSES
 from raysweep.diagnose.findings import Finding
 from raysweep.diagnose.rules import RULES, Rule
 from raysweep.diagnose.sweep import MOST_VALUES, AxisEffect, SweepDiagnosis, ValueEffect
-from raysweep.terminal import count_of, format_difference, format_score
+from raysweep.terminal import Metric, count_of, format_difference, format_score
 
 RULE_OF = {rule.kind: rule for rule in RULES}
 CAUSE_WORDS = {cause.cause: cause.words for cause in CAUSES}
@@ -97,17 +97,17 @@ def _scores(axis: AxisEffect, sweep: SweepDiagnosis) -> str:
     if sum(value.comparisons > 0 for value in scored) < 2:  # else the means are of quite different configs
         return ""
     scored.sort(key=lambda value: value.score, reverse=sweep.objective.maximize)
-    parts = "; ".join(_mean(value, sweep.objective.metric) for value in scored[:MOST_VALUES])
+    parts = "; ".join(_mean(value, sweep.metric) for value in scored[:MOST_VALUES])
     more = f"; and {len(scored) - MOST_VALUES} more below" if len(scored) > MOST_VALUES else ""
     sentence = f"Mean score by {axis.key}: {parts}{more}."
     by_seeds = 2 * math.hypot(scored[0].standard_error, scored[-1].standard_error)
     if _is_like_with_like(axis) and abs(scored[0].score - scored[-1].score) < by_seeds:
-        errors = format_difference(by_seeds, sweep.objective.metric)
+        errors = format_difference(by_seeds, sweep.metric)
         sentence += f" Seeds alone could make differences of this size (two standard errors: {errors})."
     return sentence
 
 
-def _mean(value: ValueEffect, metric: str) -> str:
+def _mean(value: ValueEffect, metric: Metric) -> str:
     configs = count_of(value.configs, "config")
     ahead = f", ahead in {value.ahead} of {value.comparisons} with all else equal" if value.comparisons else ""
     return f"{value.value}: {format_score(value.score, metric)} ({configs}{ahead})"

@@ -7,6 +7,7 @@ while it runs and end with it, and a sweep of thousands of trials shows as many 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from ray.util.metrics import Gauge
@@ -29,7 +30,9 @@ OF_A_TRIAL = {
     "raysweep_device_memory_bytes": "GPU memory that the trial's process holds; on a CPU its resident set",
     "raysweep_gpu_hours": "Hours of training times the GPUs held, over all runs of the trial",
 }
-"""Gauges with the tags `sweep` and `trial`."""
+"""Gauges with the tags `sweep` and `trial`. Another metric that a loop reports has one as well, made when it comes."""
+MOST_METRICS = 50
+"""Metrics of a loop that are exported: a trial may report one for each of a thousand classes."""
 OF_THE_SWEEP = {
     "raysweep_best_score": "The best trial's score under the sweep's objective",
     "raysweep_sweep_gpu_hours": "Hours of training times the GPUs held, over all trials and runs",
@@ -37,6 +40,10 @@ OF_THE_SWEEP = {
 """Gauges with the tag `sweep`."""
 TRIALS = "raysweep_trials"
 """A gauge with the tags `sweep` and `status`."""
+OWN = ("epoch", "epochs", "gpu_hours", "device_memory_bytes")
+RESERVED = {*OF_THE_SWEEP, TRIALS, *(f"raysweep_{name}" for name in OWN)}
+"""Gauges that say something else than a metric of this name would."""
+NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]")
 STATUSES = ("planned", "running", "interrupted", "paused", "finished", "stopped", "diverged", "failed")
 
 
@@ -51,6 +58,7 @@ class Meters:
             TRIALS: Gauge(TRIALS, "Trials of the plan, by status", ("sweep", "status")),
         }
         self._running: set[str] = set()
+        self._left = MOST_METRICS
 
     def export(self) -> None:
         """Hand Ray the sweep's numbers, and those of each trial that runs or has ended since the last export."""
@@ -69,17 +77,28 @@ class Meters:
             self._set("raysweep_best_score", best)
 
     def _set(self, name: str, value: float, **tags: str) -> None:
+        if name not in self._gauges:
+            if not self._left:
+                return
+            self._left -= 1
+            self._gauges[name] = Gauge(name, "Reported by the loop, newest epoch", ("sweep", "trial"))
         self._gauges[name].set(value, {"sweep": self._sweep, **tags})
 
 
 def numbers_of(progress: Progress, gpus: float) -> dict[str, float]:
-    """Return what is known of a trial, by the names in OF_A_TRIAL."""
+    """Return what is known of a trial, by the names of its gauges: ours, and those of the metrics that it reported."""
     known = {
-        **progress.metrics,
         "epoch": progress.epoch,
         "epochs": progress.record.epochs,
         "gpu_hours": progress.trained_hours * gpus,
         "device_memory_bytes": progress.device_memory_bytes,
     }
-    named = {f"raysweep_{name}": value for name, value in known.items() if value is not None}
-    return {name: value for name, value in named.items() if name in OF_A_TRIAL}
+    ours = {f"raysweep_{name}": value for name, value in known.items() if value is not None}
+    reported = ((name, value) for name, value in progress.metrics.items() if name != "epoch" and value is not None)
+    return {gauge_of(name): value for name, value in reported} | ours
+
+
+def gauge_of(metric: str) -> str:
+    """Return the name of a metric's gauge, of the letters that Prometheus allows, which is none of ours."""
+    name = f"raysweep_{NOT_IN_NAMES.sub('_', metric)}"
+    return f"raysweep_loop{name.removeprefix('raysweep')}" if name in RESERVED else name

@@ -41,7 +41,7 @@ def sum_up(run: Run, as_json_document: bool) -> int:
         print(json.dumps(as_json(result, judgement.as_json() if judgement else None), allow_nan=False))
     for sentence in judgement.sentences if judgement else ():
         say(sentence, stderr=as_json_document)
-    print_ranking(result.configs, result.objective.metric, stderr=as_json_document)
+    print_ranking(result.configs, result.metric, stderr=as_json_document)
     print_evaluation(result.evaluation, stderr=as_json_document)
     if run.sweep.confirm and judgement is None and all(map(has_ended, result.trials)):
         run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")

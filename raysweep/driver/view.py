@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from statistics import fmean
 from typing import Any
@@ -19,12 +20,16 @@ from rich.text import Text
 
 from raysweep.driver.board import Board, Progress
 from raysweep.results.settings import are_numbers, most_telling, setting_texts, varied_settings
+from raysweep.store.metrics import BASES, EMA, Family, families_of
 from raysweep.sweepfile.patch import short_labels
-from raysweep.terminal import WIDEST, can_redraw, count_of, fitting, format_acc, format_score, moving_bars
+from raysweep.terminal import WIDEST, Metric, can_redraw, count_of, fitting, format_score, moving_bars
 
 PLAIN_LINE_EVERY_S = 30.0
-OPTIONAL = ("images/s", "averaged", "best", "train_acc")
-"""Columns that are left out first where the terminal is narrow."""
+AVERAGED, BEST, SPEED = "averaged", "best", "images/s"
+"""Columns beside those that are called as their metrics are; the first is the objective with the EMA weights."""
+SPEED_METRIC = "images_per_s"
+MOST_OTHERS = 3
+"""Validation metrics that have a column beside the objective; those that are known best come first."""
 SAID_AGAIN = 10
 """So many of the last lines are said again after the terminal's width has changed."""
 CURVE, CURVE_WIDTH = "curve", 10
@@ -35,10 +40,11 @@ class View:
     """Shows the board of the sweep `name`, which notifies it of what happens; `metric` is the objective's."""
 
     def __init__(self, console: Console, name: str, board: Board, metric: str) -> None:
-        self.console, self._name, self._board, self._metric = console, name, board, metric
+        self.console, self._name, self._board = console, name, board
         self._is_live = can_redraw(console)
         self._steps = moving_bars(console)
         records = [progress.record for progress in board.trials.values()]
+        self._metric = Metric.of(metric, (record.best.score for record in records if record.best))
         labels = short_labels(varied_settings(records))
         self._settings = {key: labels[key] for key in most_telling(records, list(labels))}
         self._said = deque[str](maxlen=SAID_AGAIN)
@@ -67,7 +73,7 @@ class View:
     def render(self) -> RenderableType:
         """Return what the live table shows now."""
         running = self._board.with_status("running")
-        table = [_running_table(running, self._settings, self._metric, self.console)] if running else []
+        table = [_running_table(running, self._settings, self._metric.name, self.console)] if running else []
         return Group(*table, Text(self.summary()), *([self._steps] if self._steps.tasks else []))
 
     def summary(self) -> str:
@@ -88,7 +94,7 @@ class View:
         if paused := len(board.with_status("paused")):
             parts.append(f"{paused} wait at rungs")
         if (best := board.best_score()) is not None:
-            parts.append(f"best {self._metric} {format_score(best, self._metric)}")
+            parts.append(f"best {self._metric.name} {format_score(best, self._metric)}")
         return ", ".join([*parts, *self._hours()])
 
     def _hours(self) -> Iterator[str]:
@@ -102,6 +108,8 @@ class View:
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""
+        if self._metric.percent:  # until a score is none of 0..1
+            self._metric = Metric.of(self._metric.name, [progress.best])
         line = _line(what, progress, self._metric)
         is_news = what in ("died", "remarked") or progress.status == "stopped"
         if line and (is_news or not self._is_live):
@@ -133,14 +141,18 @@ class _Live(Live):
 
 def _running_table(running: list[Progress], settings: Mapping[str, str], metric: str, console: Console) -> Table:
     """Return the table of running trials, which are told apart by `settings`, labels by key, the most telling first."""
-    cells = [_cells(progress, metric, console.options.ascii_only) for progress in running]
+    shown = _shown_metrics(running, metric)
+    cells = [_cells(progress, shown, console.options.ascii_only) for progress in running]
     hidden = {"node"} if len({progress.node for progress in running} - {""}) < 2 else set[str]()
+    hidden |= set() if any(SPEED_METRIC in progress.metrics for progress in running) else {SPEED}
     columns = {name: [row[name] for row in cells] for name in cells[0] if name not in hidden}
     records = [progress.record for progress in running]
-    texts = {label: list(map(_short, setting_texts(records, key))) for key, label in settings.items()}
+    heads = {key: f"config {label}" if label in columns else label for key, label in settings.items()}
+    texts = {head: list(map(_short, setting_texts(records, key))) for key, head in heads.items()}
     texts |= {"seed": [str(record.seed) for record in records]} if any(record.seed for record in records) else {}
     texts = texts or {"running": [_short(record.name) for record in records]}
-    columns = fitting({**texts, **columns}, [*OPTIONAL, *reversed(list(texts)[1:])], console.width)
+    optional = [*reversed([metric.name for metric in shown.others]), SPEED, AVERAGED, BEST, shown.train]
+    columns = fitting({**texts, **columns}, [*optional, *reversed(list(texts)[1:])], console.width)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, column in columns.items():
         is_left = name in (CURVE, "node") or (name in texts and not are_numbers(set(column) - {"-"}))
@@ -154,23 +166,53 @@ def _short(text: str) -> str:
     return text[:WIDEST]
 
 
-def _cells(progress: Progress, metric: str, ascii_only: bool) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Shown:
+    """The metrics that have a column."""
+
+    objective: Metric
+    train: str  # what is called as the objective, of the training data; empty if nothing is
+    averaged: str  # the objective with the EMA weights; empty if it is not reported
+    others: list[Metric]
+
+
+def _shown_metrics(running: Sequence[Progress], objective: str) -> _Shown:
+    """Return what is shown of running trials: the objective, its companions, and others that it may be read with."""
+    names = tuple(dict.fromkeys(name for progress in running for name in progress.metrics if name != "epoch"))
+    own, *rest = families_of(names, objective) or [Family(objective, {"val": objective})]
+    if objective not in own and objective.removesuffix(EMA) not in own:  # it has not come yet
+        own, rest = Family(objective, {"val": objective}), [own, *rest]
+    known = [family.metrics["val"] for family in rest if family.name in BASES or family.words.get("val")]
+    plain = objective.removesuffix(EMA) if objective.removesuffix(EMA) in own else objective
+    metrics = [_written(running, name) for name in (plain, *known[:MOST_OTHERS])]
+    train, averaged = (name if (name := own.metrics.get(kind, "")) != plain else "" for kind in ("train", "averaged"))
+    return _Shown(metrics[0], train, averaged, metrics[1:])
+
+
+def _written(running: Sequence[Progress], name: str) -> Metric:
+    return Metric.of(name, (row.get(name) for progress in running for row in progress.curve))
+
+
+def _cells(progress: Progress, shown: _Shown, ascii_only: bool) -> dict[str, str]:
     """Return a trial's cells by column."""
-    metrics, epochs = progress.metrics, progress.record.epochs
-    values = [row.get("val_acc") for row in progress.curve]
+    metrics, epochs, objective = progress.metrics, progress.record.epochs, shown.objective
+    values = [row.get(objective.name) for row in progress.curve]
+    train = {shown.train: format_score(metrics.get(shown.train), objective)} if shown.train else {}
+    averaged = {AVERAGED: format_score(metrics.get(shown.averaged), objective)} if shown.averaged else {}
     return {
         "epoch": f"{progress.epoch}/{epochs}",
-        "train_acc": format_acc(metrics.get("train_acc")),
-        "val_acc": format_acc(metrics.get("val_acc")),
-        "averaged": format_acc(metrics.get("val_acc_ema")),
+        **train,
+        objective.name: format_score(metrics.get(objective.name), objective),
+        **averaged,
         CURVE: sparkline(values, epochs, CURVE_WIDTH, ascii_only),
-        "best": format_score(progress.best, metric),
-        "images/s": f"{metrics['images_per_s']:,.0f}" if "images_per_s" in metrics else "-",
+        BEST: format_score(progress.best, objective),
+        **{metric.name: format_score(metrics.get(metric.name), metric) for metric in shown.others},
+        SPEED: f"{metrics[SPEED_METRIC]:,.0f}" if SPEED_METRIC in metrics else "-",
         "node": progress.node or "-",
     }
 
 
-def _line(what: str, progress: Progress, metric: str) -> str:
+def _line(what: str, progress: Progress, metric: Metric) -> str:
     """Return in words what happened to a trial, or nothing for an ordinary epoch."""
     id, epochs = progress.record.id, progress.record.epochs
     if what == "started":
@@ -180,7 +222,7 @@ def _line(what: str, progress: Progress, metric: str) -> str:
     if what == "died":
         return f"{id}: {progress.reason}; starts again from its last commit"
     if what in ("paused", "ended"):
-        best = "" if progress.best is None else f"best {metric} {format_score(progress.best, metric)}"
+        best = "" if progress.best is None else f"best {metric.name} {format_score(progress.best, metric)}"
         detail = f", {text}" if (text := progress.reason or best) else ""
         return f"{id}: {progress.status} after {progress.epoch} of {epochs} epochs{detail}"
     return ""

@@ -9,14 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from raysweep.store.metrics import EMA, roles_of
 from raysweep.store.record import Record, Score
 from raysweep.sweepfile.schema import Objective, RankBy
 
 
 def score_epoch(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
     """Return one epoch's (score, whether the EMA weights reached it), or None if it has no finite score."""
-    plain = objective.metric.removesuffix("_ema")
-    candidates = [(metrics.get(f"{plain}_ema"), True)]
+    plain = objective.metric.removesuffix(EMA)
+    candidates = [(metrics.get(f"{plain}{EMA}"), True)]
     if objective.metric == plain:
         candidates.insert(0, (metrics.get(plain), False))
     finite = [(value, averaged) for value, averaged in candidates if value is not None and math.isfinite(value)]
@@ -41,8 +42,8 @@ def score_again(best: Score | None, history: Sequence[Mapping[str, float]], obje
     """
     if best is None or best.epoch > len(history):
         return best
-    plain = objective.metric.removesuffix("_ema")
-    value = history[best.epoch - 1].get(f"{plain}_ema" if best.averaged else plain, math.nan)
+    plain = objective.metric.removesuffix(EMA)
+    value = history[best.epoch - 1].get(f"{plain}{EMA}" if best.averaged else plain, math.nan)
     return replace(best, score=value) if value is not None and math.isfinite(value) else None
 
 
@@ -92,25 +93,26 @@ def _rung_score(history: Sequence[Mapping[str, float]], objective: Objective, ra
         scored = _ema_score(metrics, objective) if rank_by == "ema" else score_epoch(metrics, objective)
         if scored is not None and (math.isnan(best) or is_better(scored[0], best, objective)):
             best, averaged = scored
-            best_loss = _val_loss(metrics, averaged)
+            best_loss = _val_loss(metrics, objective, averaged)
     return best, best_loss
 
 
 def _trend_score(history: Sequence[Mapping[str, float]], objective: Objective) -> tuple[float, float]:
     scored = [_ema_score(metrics, objective) or (math.nan, False) for metrics in history]
-    return trend([score for score, _ in scored]), _val_loss(history[-1], averaged=scored[-1][1])
+    return trend([score for score, _ in scored]), _val_loss(history[-1], objective, averaged=scored[-1][1])
 
 
-def _val_loss(metrics: Mapping[str, float], averaged: bool) -> float:
-    loss = metrics.get("val_loss_ema" if averaged else "val_loss")
+def _val_loss(metrics: Mapping[str, float], objective: Objective, averaged: bool) -> float:
+    roles = roles_of(tuple(metrics), objective.metric, objective.maximize)
+    loss = metrics.get(roles.get("val_loss_ema" if averaged else "val_loss", ""))
     return math.nan if loss is None else loss
 
 
 def _ema_score(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
     """Return the EMA weights' score, or the plain ones' in a trial without (`ema: false`)."""
-    name = objective.metric.removesuffix("_ema")
-    averaged = metrics.get(f"{name}_ema")
-    return score_epoch(metrics if averaged is None else {f"{name}_ema": averaged}, objective)
+    name = objective.metric.removesuffix(EMA)
+    averaged = metrics.get(f"{name}{EMA}")
+    return score_epoch(metrics if averaged is None else {f"{name}{EMA}": averaged}, objective)
 
 
 def trend(scores: Sequence[float]) -> float:

@@ -123,6 +123,12 @@ class Report:
         return short_labels(self.keys)
 
     @property
+    def score_name(self) -> str:
+        """The column of the scores: the objective's metric, unless a setting is called that."""
+        metric = self.result.metric.name
+        return f"best {metric}" if metric in self.keys else metric
+
+    @property
     def verdict(self) -> list[str]:
         """The report in a sentence or two."""
         if self.judgement:
@@ -144,7 +150,8 @@ class Report:
         saved = f"{count_of(hours.epochs_saved, 'epoch')} saved by stopping early" if hours.epochs_saved else ""
         gpu = f"{hours.gpu:.2f} GPU-hours" if hours.gpu else ""
         said = [count_of(len(self.rows), "trial"), ", ".join(f"{count:,} {status}" for status, count in counts.items())]
-        took = f"{count_of(hours.epochs, 'epoch')} in {format_hours(hours.trained)} of trials" if hours.epochs else ""
+        time = f" in {format_hours(hours.trained)} of trials" if hours.trained else ""
+        took = f"{count_of(hours.epochs, 'epoch')}{time}" if hours.epochs else ""
         return " · ".join(filter(None, [*said, took, gpu, saved]))
 
     @property
@@ -209,7 +216,7 @@ class Report:
 
     def score_text(self, score: float | None) -> str:
         """Return a score as it is shown."""
-        return format_score(score, self.result.objective.metric)
+        return format_score(score, self.result.metric)
 
 
 def gather(result: SweepResult, named: Named | None = None, is_over: bool = False) -> Report:

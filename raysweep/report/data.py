@@ -6,15 +6,17 @@ Lists hold one entry a trial, in the order of the ranking, so that a trial is it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raysweep.diagnose.curves import Curves
 from raysweep.diagnose.words import evidence_lines
 from raysweep.report.content import COLOURS, Report, Row
+from raysweep.report.families import CurvePicture, curve_pictures, of_objective
 from raysweep.report.svg import is_log
 from raysweep.report.table import columns
 from raysweep.results.settings import are_numbers, most_telling
+from raysweep.store.metrics import EMA
 
 MOST_CURVES = 200
 """Trials whose curves are all in the page, the best; of the others it has those of the objective."""
@@ -22,20 +24,23 @@ MOST_POINTS = 400
 """Points of a curve; of longer ones every so many epochs are in the page."""
 MOST_PARTS = 100
 """Trials that have a part in the page's HTML, the best; the script makes those of the others from the document."""
-KINDS = {"train": "train_{}", "val": "val_{}", "averaged": "val_{}_ema"}
-"""What the curves of one picture show, by how their metrics are called."""
 
 
 def page_data(report: Report) -> dict[str, Any]:
     """Return the document."""
-    rows, metric = report.rows, report.result.objective.metric
+    rows, metric = report.rows, report.result.metric
     grid = _epochs(rows)
     curves = [Curves.of(row.record.metrics) for row in rows]
+    pictures = curve_pictures(curves, report.result.objective)
     leaders = [row.number for row in report.best_rows[:COLOURS] if row.place and row.record.best]
     return {
-        "metric": metric,
+        "metric": metric.name,
+        "percent": metric.percent,  # whether its values are written in percent
+        "best": "high" if report.result.objective.maximize else "low",
+        "log": _is_log(report),  # whether the axis of scores is logarithmic
+        "score": report.score_name,  # the column that has them
         "leaders": leaders,
-        "kind": "averaged" if leaders and _is_averaged(rows[leaders[0]]) else "val",  # what the winner is ranked by
+        "kind": _kind(report, pictures, leaders),  # what the winner is ranked by
         "axes": _axes(report),
         "columns": _columns(report),
         "trials": {
@@ -44,14 +49,21 @@ def page_data(report: Report) -> dict[str, Any]:
             "score": [_number(row.record.best.score) if row.place and row.record.best else None for row in rows],
         },
         "epochs": grid,
-        "pictures": [_picture(name, metrics, curves, grid, metric) for name, metrics in _families(curves, metric)],
+        "pictures": [_picture(each, curves, grid, metric.name) for each in pictures],
         "marks": {row.number: marks for row in rows[:MOST_CURVES] if (marks := _marks(row))},
         "parts": _parts(report, rows[MOST_PARTS:]),
     }
 
 
-def _is_averaged(row: Row) -> bool:
-    return bool(row.record.best and row.record.best.averaged)
+def _is_log(report: Report) -> bool:
+    scores = [row.record.best.score for row in report.rows if row.place and row.record.best]
+    return bool(scores) and not report.result.metric.percent and is_log(scores)
+
+
+def _kind(report: Report, pictures: Sequence[CurvePicture], leaders: Sequence[int]) -> str:
+    best = report.rows[leaders[0]].record.best if leaders else None
+    objective = report.result.objective.metric
+    return of_objective(pictures[0], objective, bool(best and best.averaged)) if pictures else "val"
 
 
 def _number(value: float, digits: int = 5) -> float | None:
@@ -106,33 +118,14 @@ def _epochs(rows: Sequence[Row]) -> list[int]:
     return sorted({*range(1, last + 1, max(1, math.ceil(last / MOST_POINTS))), *([last] if last else [])})
 
 
-def _families(curves: Sequence[Curves], metric: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the pictures, the objective's first: a name and its metrics, training and validation in one by kind."""
-    names = dict.fromkeys(name for each in curves for name in each.metrics)
-    families: dict[str, dict[str, str]] = {}
-    for name in sorted(names, key=lambda name: (name.removesuffix("_ema") != metric, not name.startswith("val_"))):
-        base = name.removeprefix("val_").removeprefix("train_").removesuffix("_ema")
-        kinds = {kind: pattern.format(base) for kind, pattern in KINDS.items() if pattern.format(base) in names}
-        if name in kinds.values():
-            families.setdefault(base, kinds)
-        else:  # `acc` beside `val_acc` is another metric
-            families[name if base not in families or base != name else f"{name} itself"] = {"val": name}
-    return list(families.items())
-
-
-def _picture(
-    name: str, metrics: Mapping[str, str], curves: Sequence[Curves], grid: Sequence[int], objective: str
-) -> dict[str, Any]:
+def _picture(picture: CurvePicture, curves: Sequence[Curves], grid: Sequence[int], objective: str) -> dict[str, Any]:
     """Return a picture: its curves by kind, a list of values a trial; None where a trial has none."""
-    percent = "acc" in name
     lines = {}
-    for kind, metric in metrics.items():
-        several = len(curves) if metric.removesuffix("_ema") == objective else MOST_CURVES
+    for kind, metric in picture.metrics.items():
+        several = len(curves) if metric.removesuffix(EMA) == objective.removesuffix(EMA) else MOST_CURVES
         lines[kind] = [_values(each, metric, grid) for each in curves[:several]]
-    low = min(
-        (value for each in lines.values() for line in each for value in line or () if value is not None), default=0
-    )
-    return {"name": name, "percent": percent, "log": not percent and low > 0, "lines": lines}
+    axis = {"percent": picture.percent, "log": picture.log, "marked": picture.is_marked}
+    return {"name": picture.name, "words": picture.words, **axis, "lines": lines}
 
 
 def _values(curves: Curves, metric: str, grid: Sequence[int]) -> list[float | None] | None:

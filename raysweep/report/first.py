@@ -11,9 +11,10 @@ import numpy as np
 from raysweep.diagnose.curves import Curves
 from raysweep.report.content import COLOURS, Report, Row
 from raysweep.report.effects import SettingEffect, ValueDifference
-from raysweep.report.svg import Chart, Scale, points
+from raysweep.report.svg import Chart, Scale, is_log, points
 from raysweep.results.settings import are_numbers, most_telling, setting_texts
-from raysweep.terminal import count_of, format_difference, format_score_and_error
+from raysweep.store.metrics import EMA
+from raysweep.terminal import Metric, count_of, format_difference, format_score_and_error
 
 MOST_TOP = 10
 """Configs in the table of the first screen."""
@@ -82,7 +83,7 @@ def top_of(report: Report) -> Top:
 
 def _score(report: Report, scores: object) -> str:
     mean, error = getattr(scores, "mean", None), getattr(scores, "standard_error", None)
-    return format_score_and_error(mean, error, report.result.objective.metric)
+    return format_score_and_error(mean, error, report.result.metric)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -97,16 +98,17 @@ def draw_leaders(report: Report) -> list[Chart]:
     values = np.concatenate([[], *(each[1] for each in curves)])
     if not len(values):
         return []
-    metric = report.result.objective.metric
-    title = f"{metric} by epoch"
+    metric, maximize = report.result.metric, report.result.objective.maximize
+    grey = [_curve(report, row) for row in others]
+    low, high = _range(values, [each[1] for each in grey], maximize)
+    y = Scale(low, high, HEIGHT - BOTTOM, TOP, is_log((low, high)) and not metric.percent)
+    title = f"{metric.name} by epoch{', on a log scale' if y.log else ''}"
     best = "; ".join(f"{place}: {report.named(row)}" for place, row in enumerate(leaders, 1))
     chart = Chart(
         title, f"{title} of the best configs, by their rank ({best}); the rest in grey.", "leaders", WIDTH, HEIGHT
     )
-    grey = [_curve(report, row) for row in others]
     x = Scale(1, max(2, *(int(each[0][-1]) for each in (*curves, *grey) if len(each[0]))), LEFT, WIDTH - RIGHT)
-    y = Scale(*_range(values, [each[1] for each in grey], "acc" in metric), HEIGHT - BOTTOM, TOP)
-    chart.axes(x, y, "epoch", "", "acc" in metric)
+    chart.axes(x, y, "epoch", "", metric.tick)
     for epochs, scores in reversed(grey):
         for stretch in points(epochs, scores, x, y):
             chart.add("polyline", points=stretch, class_="rest")
@@ -121,28 +123,27 @@ def draw_leaders(report: Report) -> list[Chart]:
 
 def _curve(report: Report, row: Row) -> tuple[list[int], list[float]]:
     """Return the epochs and the scores of a trial's validation curve, that of the weights that it is ranked by."""
-    metric, best = report.result.objective.metric, row.record.best
+    plain, best = report.result.objective.metric.removesuffix(EMA), row.record.best
     curves = Curves.of(row.record.metrics)
-    name = f"{metric}_ema" if best and best.averaged and curves.has(f"{metric}_ema") else metric
+    name = f"{plain}{EMA}" if best and best.averaged and curves.has(f"{plain}{EMA}") else report.result.metric.name
     epochs, values = curves.finite(name)
     return epochs.tolist(), values.tolist()
 
 
-def _range(values: object, grey: Sequence[Sequence[float]], is_acc: bool) -> tuple[float, float]:
-    """Return the ends of the axis: the leaders fill it, and grey curves that are far off lie on its edge."""
+def _range(values: object, grey: Sequence[Sequence[float]], maximize: bool) -> tuple[float, float]:
+    """Return the ends of the axis: the leaders fill it, and what is far worse than they are lies on its edge."""
     leaders, everything = np.asarray(values), np.concatenate([np.asarray(values), *map(np.asarray, grey)])
-    low = max(float(everything.min()), float(np.quantile(leaders, 0.05)) - 0.1 * float(np.ptp(leaders)))
-    top = float(everything.max()) if is_acc else min(float(everything.max()), float(np.quantile(leaders, 0.95)) * 1.5)
-    return low, max(top, float(np.quantile(leaders, 0.5)))
+    low, high = float(everything.min()), float(everything.max())
+    few, most = (float(each) for each in np.quantile(leaders, (0.05, 0.95)))
+    spare = 0.1 * (most - few if not maximize else float(np.ptp(leaders)))
+    return (max(low, few - spare), high) if maximize else (low, min(high, most + spare))
 
 
 def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Scale, y: Scale) -> None:
     """Write each leader's rank at the end of its curve; of those that would overlap the lower moves down."""
     taken: list[tuple[float, float]] = []
     ends = [
-        (y(min(max(scores[-1], y.low), y.high)), x(epochs[-1]) + 4, place)
-        for place, (epochs, scores) in enumerate(curves)
-        if epochs
+        (y.nearest(scores[-1]), x(epochs[-1]) + 4, place) for place, (epochs, scores) in enumerate(curves) if epochs
     ]
     for down, across, place in sorted(ends):
         while any(abs(across - other) < 12 and abs(down - height) < 13 for other, height in taken):
@@ -184,17 +185,19 @@ def _bounds(each: ValueDifference) -> tuple[float, float]:
 
 
 def _draw_effect(report: Report, effect: SettingEffect, number: int, reach: float) -> Chart:
-    metric, shown = report.result.objective.metric, effect.values[:MOST_VALUES]
+    metric, shown = report.result.metric, effect.values[:MOST_VALUES]
     label = report.labels[effect.key]
     how = "all else equal" if effect.is_fair else "other settings differ too"
     said = "; ".join(f"{each.value}: {_said(each, metric)}" for each in effect.values)
     height = HEAD + ROW * len(shown) + FOOT
-    chart = Chart(f"{label}, {how}", f"{metric} against the mean: {said}.", f"effect{number}", EFFECT_WIDTH, height)
+    chart = Chart(
+        f"{label}, {how}", f"{metric.name} against the mean: {said}.", f"effect{number}", EFFECT_WIDTH, height
+    )
     x = Scale(-reach, reach, NAMES + 8, EFFECT_WIDTH - 10)
     bottom = HEAD + ROW * len(shown)
     chart.add("line", x1=x(0), x2=x(0), y1=HEAD, y2=bottom, class_="axis")
     for value in x.ticks(3):
-        text = f"{100 * value:+.3g}" if "acc" in metric else f"{value:+.3g}"
+        text = f"{100 * value:+.3g}" if metric.percent else f"{value:+.3g}"
         chart.add("line", x1=x(value), x2=x(value), y1=HEAD, y2=bottom, class_="grid")
         chart.add("text", text=text if value else "0", x=x(value), y=float(bottom + 14), class_="tick middle")
     for place, each in enumerate(shown):
@@ -202,7 +205,7 @@ def _draw_effect(report: Report, effect: SettingEffect, number: int, reach: floa
     return chart
 
 
-def _said(each: ValueDifference, metric: str) -> str:
+def _said(each: ValueDifference, metric: Metric) -> str:
     if each.difference is None:
         return "not compared with all else equal"
     margin = f" ± {format_difference(each.margin, metric)}" if each.margin is not None else ""

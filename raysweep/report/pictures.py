@@ -10,50 +10,34 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from raysweep.diagnose.curves import Curves
+from raysweep.diagnose.curves import Array, Curves
 from raysweep.halving.rungs import Verdict
 from raysweep.report.content import Report, Row
+from raysweep.report.families import CurvePicture, curve_pictures, ends_of
 from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
 from raysweep.report.importance import draw_importance, importance_of
 from raysweep.report.scatter import draw_scatter
-from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points
+from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points, score_scale
 from raysweep.report.winner import draw_tuning, draw_winner
 from raysweep.results.settings import are_numbers
+from raysweep.store.metrics import CLOCK
+from raysweep.terminal import Metric
 
 MOST_CURVES = 200
 """Trials whose curves are drawn, the best; more would be one grey cloud, in a page of many megabytes."""
 AXIS_TOP, AXIS_BOTTOM = TOP + 22, HEIGHT - 16
 """The ends of the axes of parallel coordinates."""
-KINDS = {"val": "validation", "train": "training", "averaged": "EMA weights"}
-"""What curves show, by the class of their lines."""
+MOST_PANELS = 12
+"""Metrics whose curves are drawn; the page has all."""
+UNTOLD = {*CLOCK, "grad_norm"}
+"""Metrics of the built-in loop that the page has alone: two that say nothing of training, and one told by another."""
 MARKS = {
     "dip": (-5, -9, "h10l-5 8z"),  # a triangle that points down at it
     "overfitting": (-4, 0, "a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"),  # a circle
     "divergence": (-4, -4, "l8 8m0 -8l-8 8"),  # a cross
 }
-"""Findings that are marked on the accuracy curves: where the mark's path begins, and the path."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture of curves: which metrics, by the class of their lines."""
-
-    name: str
-    title: str
-    metrics: Mapping[str, str]
-    percent: bool = False
-    log: bool = False
-    cut: bool = False
-    """Whether the few values far above the others are drawn at the edge, so that they do not flatten the rest."""
-
-
-PANELS = (
-    Panel("accuracy", "Accuracy", {"val_acc": "val", "train_acc": "train", "val_acc_ema": "averaged"}, percent=True),
-    Panel("loss", "Loss", {"val_loss": "val", "train_loss": "train", "val_loss_ema": "averaged"}, log=True, cut=True),
-    Panel("lr", "Learning rate", {"lr": "val"}, log=True),
-    Panel("gradient", "Largest gradient norm of an epoch", {"grad_norm_max": "val"}, log=True),
-)
+"""Findings that are marked on the validation curves: where the mark's path begins, and the path."""
 
 
 @dataclass(frozen=True)
@@ -79,43 +63,53 @@ def draw(report: Report) -> Pictures:
     shown, others = begun[:MOST_CURVES], len(begun[MOST_CURVES:])
     rows = [(row, Curves.of(row.record.metrics)) for row in shown]
     left_out = f"Curves of the best {len(rows)} trials; those of the other {others} are in results.parquet."
+    panels = [
+        each for each in curve_pictures([each for _, each in rows], report.result.objective) if each.name not in UNTOLD
+    ]
+    more = f"Of {len(panels)} metrics the first {MOST_PANELS} are drawn; report.html has the others"
     importance = importance_of(report)
     return Pictures(
         leaders=draw_leaders(report),
         effects=draw_effects(report, fair_only=importance is not None),
         winner=draw_winner(report),
-        curves=[chart for panel in PANELS if (chart := _panel(panel, rows))],
+        curves=[chart for panel in panels[:MOST_PANELS] if (chart := _panel(panel, rows))],
         parallel=_parallel(report),
         scatter=draw_scatter(report, [each.key for each in importance.settings] if importance else None),
         importance=[draw_importance(report, importance)] if importance else [],
         tuning=draw_tuning(report),
         rungs=_rungs(report),
         confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],
-        left_out=left_out if others else "",
+        left_out=" ".join([*([left_out] if others else []), *([f"{more}."] if len(panels) > MOST_PANELS else [])]),
     )
 
 
-def _panel(panel: Panel, rows: Sequence[tuple[Row, Curves]]) -> Chart | None:
+def _panel(panel: CurvePicture, rows: Sequence[tuple[Row, Curves]]) -> Chart | None:
     """Draw the curves of a panel, the best trial on top; None where no trial has a value."""
-    values = np.concatenate([[], *(curves[metric] for _, curves in rows for metric in panel.metrics)])
+    values = np.concatenate([[], *(curves[metric] for _, curves in rows for metric in panel.metrics.values())])
     values = values[np.isfinite(values) & ((values > 0) | (not panel.log))]
     if not len(values):
         return None
-    kinds = f" ({', '.join(map(KINDS.__getitem__, panel.metrics.values()))})" if len(panel.metrics) > 1 else ""
-    over = f"{panel.title} of {len(rows)} trials over the epochs{kinds}"
-    chart = Chart(panel.title, f"{over}; the table below has the numbers.", panel.name)
+    named = ", ".join(panel.words.values()) if len(panel.metrics) > 1 else ""
+    over = f"{panel.title} of {len(rows)} trials over the epochs{f' ({named})' if named else ''}"
+    chart = Chart(panel.title, f"{over}; the table below has the numbers.", panel.file)
     x = Scale(1, max(2, *(int(curves.epochs[-1]) for _, curves in rows)), LEFT, WIDTH - RIGHT)
-    low, top = 0.0 if panel.percent else float(values.min()), float(values.max())
-    top = min(top, 3 * float(np.quantile(values, 0.95))) if panel.cut else top
-    y = Scale(low, top, HEIGHT - BOTTOM, TOP + 8, panel.log)
-    chart.axes(x, y, "epoch", "log scale" if panel.log else "", panel.percent)
+    y = Scale(*_ends(panel, values), HEIGHT - BOTTOM, TOP + 8, panel.log)
+    chart.axes(x, y, "epoch", "log scale" if panel.log else "", Metric(panel.name, panel.percent).tick)
     for row, curves in reversed(rows):
         group = _group(chart, row, row.record.id)
-        for metric, kind in panel.metrics.items():
+        for kind, metric in panel.metrics.items():
             _curve(chart, group, kind, points(curves.epochs.tolist(), curves[metric].tolist(), x, y))
-        if "val_acc" in panel.metrics:
-            _mark(chart, group, row, curves, x, y)
+        if panel.is_marked:
+            _mark(chart, group, row, curves, panel.metrics["val"], x, y)
     return chart
+
+
+def _ends(panel: CurvePicture, values: Array) -> tuple[float, float]:
+    """Return the ends of a panel's axis; of a loss the few values far above the others do not flatten the rest."""
+    if panel.percent or not panel.log:
+        return (0.0, float(values.max())) if panel.percent else ends_of(values)
+    top = float(values.max())
+    return float(values.min()), min(top, 3 * float(np.quantile(values, 0.95))) if panel.is_loss else top
 
 
 def _group(chart: Chart, row: Row, title: str) -> ET.Element:
@@ -134,16 +128,16 @@ def _curve(chart: Chart, group: ET.Element, kind: str, stretches: Sequence[str])
             chart.add("circle", group, class_=f"dot {kind}", cx=cx, cy=cy, r=2.0)
 
 
-def _mark(chart: Chart, group: ET.Element, row: Row, curves: Curves, x: Scale, y: Scale) -> None:
-    """Mark findings where they are on the validation curve."""
-    values = dict(zip(curves.epochs.tolist(), curves["val_acc"].tolist(), strict=True))
+def _mark(chart: Chart, group: ET.Element, row: Row, curves: Curves, metric: str, x: Scale, y: Scale) -> None:
+    """Mark findings where they are on the validation curve, that of `metric`."""
+    values = dict(zip(curves.epochs.tolist(), curves[metric].tolist(), strict=True))
     for finding, text in zip(row.diagnosis.findings, row.findings, strict=True):
         epoch = int(finding.numbers.get("bottom", min(finding.first, int(curves.epochs[-1]))))
         value = values.get(epoch, math.nan)
         if finding.kind not in MARKS or not math.isfinite(value):
             continue
         dx, dy, path = MARKS[finding.kind]
-        start = f"M{x(epoch) + dx:.1f} {y(min(max(value, y.low), y.high)) + dy:.1f}"
+        start = f"M{x(epoch) + dx:.1f} {y.nearest(value) + dy:.1f}"
         mark = chart.add("path", group, class_=f"mark {finding.kind}", d=start + path)
         chart.add("title", mark, f"{row.record.id}: {text}")
 
@@ -169,8 +163,12 @@ def _rungs(report: Report) -> list[Chart]:
     chart = Chart("Which trials went on, and which did not", description, "rungs")
     x = Scale(0, last + 1, LEFT + 20, WIDTH - RIGHT - 30)
     scores += [row.final_score for row in rows if row.final_score is not None]
-    y = Scale(min(scores), max(scores), HEIGHT - BOTTOM, TOP + 8)
-    chart.axes(Scale(0.25, 0.75, LEFT, WIDTH - RIGHT), y, "", "score", "acc" in report.sweep.objective.metric)
+    metric, maximize = report.result.metric, report.result.objective.maximize
+    y = score_scale(scores, HEIGHT - BOTTOM, TOP + 8, metric, maximize)
+    y_label = "score" if maximize else "score, less is better"
+    chart.axes(
+        Scale(0.25, 0.75, LEFT, WIDTH - RIGHT), y, "", f"{y_label}, log scale" if y.log else y_label, metric.tick
+    )
     for rung in range(last + 2):
         label = f"rung {rung + 1}" if rung <= last else "end"
         chart.add("text", text=label, x=f"{x(rung):.0f}", y=f"{HEIGHT - BOTTOM + 18}", class_="tick middle")
@@ -184,16 +182,18 @@ def _cutoffs(chart: Chart, rows: Sequence[Row], x: Scale, y: Scale) -> None:
     """Draw a short line at the score of the last place of each rung; each group of trials has its own."""
     cutoffs = {(rung.rung, rung.cutoff) for row in rows for rung in row.rungs if _finite(rung.cutoff)}
     for rung, cutoff in sorted(cutoffs, key=str):
-        line = chart.add("line", x1=x(rung) - 16, x2=x(rung) + 16, y1=y(cutoff), y2=y(cutoff), class_="cutoff")
-        chart.add("title", line, f"the last place of rung {rung + 1}: {cutoff:.4f}")
+        line = chart.add(
+            "line", x1=x(rung) - 16, x2=x(rung) + 16, y1=y.nearest(cutoff), y2=y.nearest(cutoff), class_="cutoff"
+        )
+        chart.add("title", line, f"the last place of rung {rung + 1}: {cutoff:.4g}")
 
 
 def _way(chart: Chart, row: Row, x: Scale, y: Scale, last: int) -> None:
     """Draw one trial's way through the rungs, to its end if it came there."""
     group = _group(chart, row, f"{row.record.id}: {row.why}")
-    stops = [(x(rung.rung), y(rung.score), rung.verdict) for rung in row.rungs if _finite(rung.score)]
+    stops = [(x(rung.rung), y.nearest(rung.score), rung.verdict) for rung in row.rungs if _finite(rung.score)]
     if row.final_score is not None:
-        stops.append((x(last + 1), y(row.final_score), Verdict.SAFE))
+        stops.append((x(last + 1), y.nearest(row.final_score), Verdict.SAFE))
     if len(stops) > 1:
         chart.add("polyline", group, class_="val", points=" ".join(f"{px:.1f},{py:.2f}" for px, py, _ in stops))
     for px, py, verdict in stops:
@@ -222,14 +222,16 @@ def _parallel(report: Report) -> list[Chart]:
     gap = (chart.width - LEFT - 70) / len(keys)
     axes = [LEFT + gap * place for place in range(len(keys) + 1)]
     labels = {key: _labels([row.settings[key] for row, _ in shown]) for key in keys}
-    y = Scale(min(score for _, score in shown), max(score for _, score in shown), AXIS_BOTTOM, AXIS_TOP)
+    up = report.result.objective.maximize  # the better, the higher, whatever that is
+    start, end = (AXIS_BOTTOM, AXIS_TOP) if up else (AXIS_TOP, AXIS_BOTTOM)
+    y = score_scale([score for _, score in shown], start, end, report.result.metric, up)
     for row, score in reversed(shown):
-        ys = [*(labels[key][row.settings[key]] for key in keys), y(score)]
+        ys = [*(labels[key][row.settings[key]] for key in keys), y.nearest(score)]
         group = _group(chart, row, f"{row.record.id}: {report.score_text(score)}")
         line = " ".join(f"{px:.1f},{py:.1f}" for px, py in zip(axes, ys, strict=True))
         chart.add("polyline", group, class_="val", points=line)
     scores = {report.score_text(value): y(value) for value in y.ticks(4)}
-    named = [*labels.items(), (report.sweep.objective.metric, scores)]
+    named = [*labels.items(), (report.result.metric.name, scores)]
     for axis, (name, texts) in zip(axes, named, strict=True):
         _draw_axis(chart, axis, name, texts)
     return [chart]

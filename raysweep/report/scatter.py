@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from raysweep.report.content import Report, Row
-from raysweep.report.svg import Chart, Scale, is_log
+from raysweep.report.svg import Chart, Scale, is_log, score_scale
 from raysweep.results.settings import are_numbers, in_order
 from raysweep.terminal import count_of
 
@@ -41,18 +39,17 @@ def _has_axis(texts: set[str]) -> bool:
 
 
 def _scatter(report: Report, key: str, rows: Sequence[Row], number: int) -> Chart:
-    metric, label = report.result.objective.metric, report.labels[key]
+    metric, label = report.result.metric, report.labels[key]
     x, ticks, scale = _axis([row.short[key] for row in rows])
-    described = f"{metric} of {count_of(len(rows), 'trial')} against {key}{scale}. Filled dots trained to their end."
+    described = (
+        f"{metric.name} of {count_of(len(rows), 'trial')} against {key}{scale}. Filled dots trained to their end."
+    )
     chart = Chart(label, described, f"scatter{number}", WIDTH, HEIGHT)
-    scores = np.array([row.record.best.score for row in rows if row.record.best])
-    # A score that blew up must not flatten the others.
-    low, high = np.quantile(scores, (0.0, 1.0 if "acc" in metric else 0.95))
-    y = Scale(float(low), float(high), HEIGHT - BOTTOM - 6, TOP + 4)
+    scores = [row.record.best.score for row in rows if row.record.best]
+    y = score_scale(scores, HEIGHT - BOTTOM - 6, TOP + 4, metric, report.result.objective.maximize)
     for value in y.ticks(5):
         chart.add("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid")
-        text = f"{100 * value:.4g} %" if "acc" in metric else f"{value:.4g}"
-        chart.add("text", text=text, x=LEFT - 6.0, y=y(value) + 4, class_="tick end")
+        chart.add("text", text=metric.tick(value), x=LEFT - 6.0, y=y(value) + 4, class_="tick end")
     for text, at in ticks:
         chart.add("text", text=text, x=at, y=HEIGHT - 7.0, class_="tick middle")
     for place, row in reversed(list(enumerate(rows))):
@@ -60,7 +57,7 @@ def _scatter(report: Report, key: str, rows: Sequence[Row], number: int) -> Char
         group = chart.add("g", class_=f"trial c{row.colour}", data_trial=row.number)
         chart.add("title", group, f"{report.named(row)}: {report.score_text(row.record.best.score)}")
         state = "went-on" if row.final_score is not None else "out"
-        down = y(min(max(row.record.best.score, y.low), y.high))
+        down = y.nearest(row.record.best.score)
         chart.add("circle", group, class_=f"stop {state}", cx=x(row.short[key], place), cy=down, r=3.0)
     return chart
 

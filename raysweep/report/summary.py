@@ -24,7 +24,7 @@ def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours, judgeme
     if result.best is None:
         sentences.append("No trial has a score yet.")
     elif judgement is None:
-        score = format_mean(result.configs[0].ranked_by, result.objective.metric)
+        score = format_mean(result.configs[0].ranked_by, result.metric)
         so_far = "" if all(map(has_ended, result.trials)) else " so far"
         sentences.append(f"Best{so_far}: {result.best.id}, {result.objective.metric} {score}.")
         if (evaluation := result.evaluation) and evaluation.test_acc is not None:
@@ -36,8 +36,10 @@ def summary_of(result: SweepResult, sweep: SweepDiagnosis, hours: Hours, judgeme
 
 def _costs(hours: Hours) -> list[str]:
     gpu, gpu_saved = (f", {value:.2f} GPU-hours" if hours.gpu else "" for value in (hours.gpu, hours.gpu_saved))
-    sentences = [f"{count_of(hours.epochs, 'epoch')} took {format_hours(hours.trained)} of trials{gpu}."]
+    took = f"took {format_hours(hours.trained)} of trials{gpu}" if hours.trained else "were trained"
+    sentences = [f"{count_of(hours.epochs, 'epoch')} {took}."]
     if hours.epochs_saved:
-        saved = f"{count_of(hours.epochs_saved, 'epoch')}, about {format_hours(hours.saved)} of trials{gpu_saved}"
+        about = f", about {format_hours(hours.saved)} of trials{gpu_saved}" if hours.saved else ""
+        saved = f"{count_of(hours.epochs_saved, 'epoch')}{about}"
         sentences.append(f"Stopping trials early saved {saved}.")
     return sentences

@@ -6,10 +6,14 @@ Colours and fonts are CSS classes, so that one picture suits light, dark and pri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from raysweep.terminal import Metric, significant
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
@@ -44,6 +48,10 @@ class Scale:
         low, high, value = (map(math.log10, (self.low, self.high, value))) if self.log else (self.low, self.high, value)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
+    def nearest(self, value: float) -> float:
+        """Return the pixel of a value, or that of the end beyond which it lies."""
+        return self(min(max(value, self.low), self.high))
+
     def ticks(self, count: int = 5) -> list[float]:
         """Return round values for the axis's labels."""
         return self._log_ticks(count) if self.log else self._linear_ticks(count)
@@ -64,6 +72,16 @@ class Scale:
 
     def _within(self, values: Iterable[float]) -> list[float]:
         return [value for value in values if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+
+
+def score_scale(scores: Sequence[float], start: float, end: float, metric: Metric, maximize: bool) -> Scale:
+    """Return the axis of scores: logarithmic where they span decades, and the worst of them beyond its end.
+
+    A loss that blew up must not flatten the others; an accuracy cannot.
+    """
+    worst = 0.0 if metric.percent else 0.05
+    low, high = np.quantile(scores, (worst, 1.0) if maximize else (0.0, 1 - worst)).tolist()
+    return Scale(low, high, start, end, is_log((low, high)) and not metric.percent)
 
 
 @dataclass
@@ -93,13 +111,12 @@ class Chart:
             element.set(key.rstrip("_").replace("_", "-"), shown.translate(INVISIBLE))
         return element
 
-    def axes(self, x: Scale, y: Scale, x_label: str, y_label: str, percent: bool = False) -> None:
-        """Draw grid, labels and names of both axes."""
+    def axes(self, x: Scale, y: Scale, x_label: str, y_label: str, write: Callable[[float], str] = significant) -> None:
+        """Draw grid, labels and names of both axes; `write` makes a label of a value on the upright one."""
         group = self.add("g", class_="axes", aria_hidden="true")
         for value in y.ticks():
             self.add("line", group, x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid")
-            text = f"{100 * value:.4g} %" if percent else f"{value:.4g}"
-            self.add("text", group, text, x=f"{x.start - 6}", y=f"{y(value) + 4:.1f}", class_="tick end")
+            self.add("text", group, write(value), x=f"{x.start - 6}", y=f"{y(value) + 4:.1f}", class_="tick end")
         for value in x.ticks(6):
             if value == int(value):
                 self.add("text", group, f"{value:.0f}", class_="tick middle", x=f"{x(value):.1f}", y=f"{y.start + 17}")
@@ -116,9 +133,7 @@ class Chart:
 def points(xs: Iterable[float], ys: Iterable[float], x: Scale, y: Scale) -> list[str]:
     """Return a curve as `points` of polylines, broken where a value is missing or cannot be shown."""
     places = [
-        f"{x(place):.1f},{y(min(max(value, y.low), y.high)):.2f}"
-        if math.isfinite(value) and not (y.log and value <= 0)
-        else ""
+        f"{x(place):.1f},{y.nearest(value):.2f}" if math.isfinite(value) and not (y.log and value <= 0) else ""
         for place, value in zip(xs, ys, strict=True)
     ]
     return [" ".join(stretch) for is_there, stretch in groupby(places, bool) if is_there]

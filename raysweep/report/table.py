@@ -15,7 +15,7 @@ from raysweep.results.settings import are_numbers, most_telling
 from raysweep.results.table import format_mean
 from raysweep.store.record import Score
 from raysweep.sweepfile.plan import short_id
-from raysweep.terminal import count_of
+from raysweep.terminal import Metric, count_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that make a spreadsheet take a cell for a formula (OWASP, "CSV injection")."""
@@ -39,17 +39,18 @@ class Column:
 def columns(report: Report) -> list[Column]:
     """Return the table's columns; a setting that has the name of one of ours takes its place."""
     confirmed = any(row.is_fresh for row in report.rows)
+    averages = report.result.is_built_in or any(row.record.best and row.record.best.averaged for row in report.rows)
     own = [
         Column("rank", lambda row: row.place, True),
         Column("trial", lambda row: row.record.id, shown=short_id),
-        Column(report.result.objective.metric, _best(lambda best: best.score), True, report.score_text),
+        Column(report.score_name, _best(lambda best: best.score), True, report.score_text),
         Column("status", lambda row: row.record.status),
     ]
     rest = [
         Column("seed", lambda row: row.record.seed, True),
         *([Column("fresh", lambda row: "yes" if row.is_fresh else "no")] if confirmed else []),
         Column("best epoch", _best(lambda best: best.epoch), True),
-        Column("weights", _best(lambda best: "averaged" if best.averaged else "plain")),
+        *([Column("weights", _best(lambda best: "averaged" if best.averaged else "plain"))] if averages else []),
         Column("epoch", lambda row: row.record.epoch, True),
         Column("epochs", lambda row: row.record.epochs, True),
         Column(
@@ -62,12 +63,12 @@ def columns(report: Report) -> list[Column]:
 
 def config_columns(report: Report) -> list[Column]:
     """Return the columns of the table of configs, whose rows are those of their best seeds."""
-    metric = report.result.objective.metric
+    metric = report.result.metric
     fresh = [Column("fresh seeds", lambda row: _mean(row.config.fresh_scores, metric), True)]
     return [
         Column("rank", lambda row: row.place, True),
         *_settings(report),
-        Column(f"mean {metric}", lambda row: _mean(row.config.scores, metric), True),
+        Column(f"mean {metric.name}", lambda row: _mean(row.config.scores, metric), True),
         *(fresh if any(row.is_fresh for row in report.rows) else []),
         Column("best seed", lambda row: row.record.id, shown=short_id),
         Column("its score", _best(lambda best: best.score), True, report.score_text),
@@ -80,7 +81,7 @@ def _settings(report: Report) -> list[Column]:
     return [_setting(report, key) for key in keys]
 
 
-def _mean(scores: SeedScores, metric: str) -> str:
+def _mean(scores: SeedScores, metric: Metric) -> str:
     return f"{format_mean(scores, metric)} ({count_of(scores.seeds, 'seed')})" if scores.seeds else "-"
 
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from raysweep.report.content import Report
-from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, points
+from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points
 from raysweep.results.ranking import RankedConfig, can_win
 from raysweep.results.settings import most_telling, setting_text, setting_texts
 from raysweep.results.tuning import tuning_curve
 from raysweep.results.verdict import chance_text
 from raysweep.results.winner import Estimate
-from raysweep.terminal import shortened
+from raysweep.terminal import Metric, shortened, words_of
 
 MOST_RIVALS = 7
 """Configs in the picture of the winner."""
@@ -20,6 +20,8 @@ WIDE, LABELS = 820, 300
 """The width of that picture, and where the names of the configs end."""
 LONGEST = 36
 """Letters of a config's name there."""
+NEVER_NEGATIVE = frozenset(("loss", "error", "err", "mse", "rmse", "mae", "mape", "wer", "cer", "perplexity", "ppl"))
+"""Words for what cannot be less than 0; a loss can, but then some of the scores are."""
 FEWEST = 5
 """A random search of fewer configs says nothing of what more would reach."""
 
@@ -44,8 +46,13 @@ def draw_winner(report: Report) -> list[Chart]:
     row_height = (HEIGHT - BOTTOM - TOP - 20) / len(shown)
     for value in x.ticks():
         chart.add("line", x1=x(value), x2=x(value), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")
-        text = f"{100 * value:.4g} %" if "acc" in report.result.objective.metric else f"{value:.4g}"
-        chart.add("text", text=text, x=f"{x(value):.0f}", y=f"{HEIGHT - BOTTOM + 16}", class_="tick middle")
+        chart.add(
+            "text",
+            text=report.result.metric.tick(value),
+            x=f"{x(value):.0f}",
+            y=f"{HEIGHT - BOTTOM + 16}",
+            class_="tick middle",
+        )
     for number, ((each, config), label) in enumerate(
         zip(shown, _names_among(report, [c for _, c in shown]), strict=True)
     ):
@@ -93,23 +100,31 @@ def draw_tuning(report: Report) -> list[Chart]:
     scores = _of_random_search(report)
     if sum(map(math.isfinite, scores)) < FEWEST:
         return []
-    metric, sign = report.result.objective.metric, 1 if report.result.objective.maximize else -1
-    curve = tuning_curve(scores, best_possible=1.0 if "acc" in metric else 0.0)
+    metric, sign = report.result.metric, 1 if report.result.objective.maximize else -1
+    curve = tuning_curve(scores, best_possible=_best_possible(metric, sign, scores))
     counts = range(1, len(scores) + 1)
     low, median, high = ([sign * value for value in line] for line in (curve.low, curve.median, curve.high))
     finite = [value for value in (*low, *median, *high) if math.isfinite(value)]
     description = (
-        f"The best {metric} of so many random configs is as likely better as worse than the line; the dotted lines are "
-        f"a 95 % band for all at once. Of {len(scores)} configs it is {report.score_text(median[-1])}."
+        f"The best {metric.name} of so many random configs is as likely better as worse than the line; the dotted "
+        f"lines are a 95 % band for all at once. Of {len(scores)} configs it is {report.score_text(median[-1])}."
     )
     chart = Chart("The best of so many random configs", description, "tuning")
-    x, y = Scale(1, len(scores), LEFT, WIDTH - RIGHT), Scale(min(finite), max(finite), HEIGHT - BOTTOM, TOP + 8)
-    chart.axes(x, y, "configs", "", "acc" in metric)
+    x, low_y, high_y = Scale(1, len(scores), LEFT, WIDTH - RIGHT), min(finite), max(finite)
+    y = Scale(low_y, high_y, HEIGHT - BOTTOM, TOP + 8, is_log((low_y, high_y)) and not metric.percent)
+    chart.axes(x, y, "configs", "log scale" if y.log else "", metric.tick)
     group = chart.add("g", class_="c0")
     for line, kind in ((low, "averaged"), (median, "val"), (high, "averaged")):
         for stretch in points(counts, line, x, y):
             chart.add("polyline", group, class_=kind, points=stretch)
     return [chart]
+
+
+def _best_possible(metric: Metric, sign: int, scores: Sequence[float]) -> float:
+    """Return what no score exceeds, more being better: 1 for accuracies, 0 for losses and errors, if none was lower."""
+    if sign > 0:
+        return 1.0 if metric.percent else math.inf
+    return 0.0 if NEVER_NEGATIVE.intersection(words_of(metric.name)) and max(scores) <= 0 else math.inf
 
 
 def _of_random_search(report: Report) -> list[float]:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,10 +21,9 @@ from raysweep.results.ranking import SeedScores, can_win
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import most_telling, setting_texts, varied_settings
 from raysweep.store import Record
+from raysweep.store.metrics import CLOCK, EMA
 from raysweep.sweepfile.patch import flatten
-
-CLOCK = ("seconds", "images_per_s")
-"""Metrics that depend on the machine."""
+from raysweep.terminal import Metric
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CurveDifference:
-    """The validation accuracies of one seed of one config, in a run against the first run."""
+    """The objective's curves of one seed of one config, in a run against the first run."""
 
     seed: int
     epochs: int  # epochs that both trained
@@ -62,7 +62,7 @@ class Comparison:
     """What runs have in common, and what not."""
 
     runs: list[dict[str, Any]]
-    metric: str
+    metric: Metric
     settings: dict[str, list[list[str]]]  # the settings whose values differ between the runs, with each run's values
     common: list[Common]
     pairs: list[dict[str, Any]]
@@ -76,7 +76,7 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
     Raises:
         UserError: they are ranked by different metrics.
     """
-    metrics = {result.objective.metric for result in results}
+    objective, metrics = results[0].objective, {result.objective.metric for result in results}
     if len(metrics) > 1:
         raise UserError(f"the runs are ranked by different metrics ({', '.join(sorted(metrics))}): no common score")
     searched = [[record for config in result.configs for record in config.search] for result in results]
@@ -97,12 +97,12 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
     for config, place, record in zip(trials.config, run, records, strict=True):
         sides.setdefault(config, [[] for _ in results])[place].append(record)
     means = trials.groupby(["config", "run"]).score.mean().unstack().reindex(columns=range(len(results)))
-    sign = 1 if results[0].objective.maximize else -1
+    sign = 1 if objective.maximize else -1
     return Comparison(
         runs=[_describe(result) for result in results],
-        metric=metrics.pop(),
+        metric=Metric.of(objective.metric, (score for record in records if (score := _score(record)) is not None)),
         settings=settings,
-        common=_common_of([each for each in sides.values() if sum(map(bool, each)) > 1]),
+        common=_common_of([each for each in sides.values() if sum(map(bool, each)) > 1], objective.metric),
         pairs=[_pair(place, means[place] - means[0], sign) for place in range(1, len(results))],
     )
 
@@ -116,21 +116,21 @@ def _score(record: Record) -> float | None:
     return record.best.score if record.best and can_win(record) else None
 
 
-def _common_of(configs: Sequence[Sequence[Sequence[Record]]]) -> list[Common]:
+def _common_of(configs: Sequence[Sequence[Sequence[Record]]], metric: str) -> list[Common]:
     firsts = [next(record for side in sides for record in side) for sides in configs]
     texts = {key: setting_texts(firsts, key) for key in most_telling(firsts, varied_settings(firsts))}
     settings = ({key: column[place] for key, column in texts.items()} for place in range(len(firsts)))
-    return list(map(_common, firsts, settings, configs))
+    return list(map(partial(_common, metric), firsts, settings, configs))
 
 
-def _common(named: Record, settings: dict[str, str], sides: Sequence[Sequence[Record]]) -> Common:
+def _common(metric: str, named: Record, settings: dict[str, str], sides: Sequence[Sequence[Record]]) -> Common:
     first = {record.seed: record for record in sides[0]}
     pairs = [[(first[record.seed], record) for record in side if record.seed in first] for side in sides[1:]]
     return Common(
         name=named.name,
         settings=settings,
         scores=[_scores(side) if side else None for side in sides],
-        curves=[[], *([found for pair in side if (found := _curve_difference(*pair))] for side in pairs)],
+        curves=[[], *([found for pair in side if (found := _curve_difference(*pair, metric))] for side in pairs)],
     )
 
 
@@ -140,10 +140,10 @@ def _scores(records: Sequence[Record]) -> Scores:
     return Scores(scores.seeds, scores.mean, scores.standard_error, dict(statuses))
 
 
-def _curve_difference(first: Record, other: Record) -> CurveDifference | None:
-    """Compare the epochs that both trained; None where they have no validation accuracy in common."""
+def _curve_difference(first: Record, other: Record, metric: str) -> CurveDifference | None:
+    """Compare the epochs that both trained; None where they have no value of the metric in common."""
     rows = list(zip(first.metrics, other.metrics, strict=False))
-    differences = [(abs(_number(a) - _number(b)), -int(b["epoch"])) for a, b in rows]
+    differences = [(abs(_number(a, metric) - _number(b, metric)), -int(b["epoch"])) for a, b in rows]
     known = [difference for difference in differences if math.isfinite(difference[0])]
     if not known:
         return None
@@ -152,8 +152,9 @@ def _curve_difference(first: Record, other: Record) -> CurveDifference | None:
     return CurveDifference(other.seed, len(rows), largest, -at, identical)
 
 
-def _number(row: Mapping[str, Any]) -> float:
-    value = row.get("val_acc")
+def _number(row: Mapping[str, Any], metric: str) -> float:
+    """Return an epoch's value; where the loop reports that of averaged weights alone, that."""
+    value = row.get(metric, row.get(f"{metric}{EMA}"))
     return value if isinstance(value, int | float) else math.nan
 
 

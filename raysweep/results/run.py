@@ -14,6 +14,7 @@ from raysweep.errors import StorageError
 from raysweep.halving.replay import replay
 from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
+from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
@@ -27,7 +28,7 @@ from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Objective, SchedulerConfig
-from raysweep.terminal import Tell, count_of, format_score, format_score_and_error, silently
+from raysweep.terminal import Metric, Tell, count_of, format_score, format_score_and_error, silently
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,9 @@ class SweepResult:
     is_driven: bool = False  # whether a driver held the run folder
 
     def __repr__(self) -> str:
-        metric, mean = self.objective.metric, self.configs[0].ranked_by.mean if self.configs else None
-        score = "none yet" if mean is None else format_score(mean, metric)
-        return f"<SweepResult {self.name}: {count_of(len(self.trials), 'trial')}, best {metric} {score}>"
+        mean = self.configs[0].ranked_by.mean if self.configs else None
+        score = "none yet" if mean is None else format_score(mean, self.metric)
+        return f"<SweepResult {self.name}: {count_of(len(self.trials), 'trial')}, best {self.metric.name} {score}>"
 
     def _repr_html_(self) -> str:
         """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds."""
@@ -59,7 +60,7 @@ class SweepResult:
         rows: list[dict[str, Any]] = [
             {"rank": place if config.best else None}
             | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
-            | {self.objective.metric: format_score_and_error(scores.mean, scores.standard_error, self.objective.metric)}
+            | {self.metric.name: format_score_and_error(scores.mean, scores.standard_error, self.metric)}
             | {"seeds": scores.seeds}
             for place, config in enumerate(self.configs, 1)
             for scores in (config.ranked_by,)
@@ -70,6 +71,16 @@ class SweepResult:
     def trials(self) -> list[Record]:
         """The trials, config by config, best first."""
         return [record for config in self.configs for record in config.trials]
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The objective's metric, and how it is written."""
+        return Metric.of(self.objective.metric, (record.best.score for record in self.trials if record.best))
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the built-in loop trained, which classifies images."""
+        return bool(self.resolved.get("sweep", {}).get("loop", CLASSIFY) == CLASSIFY)
 
     @property
     def best(self) -> Record | None:

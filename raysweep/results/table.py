@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import RankedConfig, SeedScores
@@ -13,9 +14,11 @@ from raysweep.results.settings import (
     varied_settings,
 )
 from raysweep.store import Record
+from raysweep.store.metrics import EMA
 from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.plan import short_id
 from raysweep.terminal import (
+    Metric,
     count_of,
     format_acc,
     format_score,
@@ -31,21 +34,23 @@ OPTIONAL = ("weights", "best at")
 """Columns that are left out first where the terminal is narrow."""
 
 
-def print_ranking(configs: Sequence[RankedConfig], metric: str, stderr: bool = False) -> None:
+def print_ranking(configs: Sequence[RankedConfig], metric: Metric, stderr: bool = False) -> None:
     """Print the table of ranked configs, with the seeds of each below it where there are several.
 
     Configs are told apart by the settings that vary, as many of them as the terminal has room for; the last column is
     the end of the trial's id, by which `status --why` finds it. `metric` is the objective's.
     """
-    settings, columns = _setting_columns(configs), _columns(configs, metric)
+    settings = _setting_columns(configs)
+    metric = replace(metric, name=f"best {metric.name}") if metric.name in settings else metric
+    columns = _columns(configs, metric)
     shown = {"rank": columns.pop("rank"), **settings, **columns}
     telling = _most_telling_first(configs)
     same = ("epoch", "status") if {*columns["status"]} <= {"finished", ""} else ()
     numbers = [label for label, cells in settings.items() if are_numbers({*cells} - {"", "-"})]
-    print_fitting(shown, [*OPTIONAL, *same, *reversed(telling[1:])], {*RIGHT, metric, *numbers}, stderr)
+    print_fitting(shown, [*OPTIONAL, *same, *reversed(telling[1:])], {*RIGHT, metric.name, *numbers}, stderr)
 
 
-def _columns(configs: Sequence[RankedConfig], metric: str) -> dict[str, list[str]]:
+def _columns(configs: Sequence[RankedConfig], metric: Metric) -> dict[str, list[str]]:
     """Return the columns but for the settings, by their heads."""
     repeated = any(len(config.trials) > 1 for config in configs)
     confirmed = any(config.fresh for config in configs)
@@ -62,9 +67,21 @@ def _columns(configs: Sequence[RankedConfig], metric: str) -> dict[str, list[str
             cells = _trial_cells(record, metric, record.id in config.fresh_ids)
             seed = f"seed {record.seed:<{digits}}  " if repeated else ""
             rows.append({**of_config, **cells, "trial": seed + cells["trial"]})
-    heads = ("rank", metric, *(["fresh seeds"] if confirmed else []))
-    heads += (*(["val_acc"] if metric != "val_acc" else []), "epoch", "status", "best at", "weights", "trial")
+    records = [record for config in configs for record in config.trials]
+    heads = ("rank", metric.name, *(["fresh seeds"] if confirmed else []))
+    heads += (*_known_of(records, metric), "epoch", "status", "best at", *_weights_of(records), "trial")
     return {head: [row.get(head, "") for row in rows] for head in heads}
+
+
+def _known_of(records: Sequence[Record], metric: Metric) -> list[str]:
+    """Return the column of the accuracy that a loop has reported beside the metric it is ranked by."""
+    is_known = metric.name != "val_acc" and any(record.best and record.best.val_acc is not None for record in records)
+    return ["val_acc"] if is_known else []
+
+
+def _weights_of(records: Sequence[Record]) -> list[str]:
+    """Return the column that tells averaged weights from plain ones; nothing where no trial has averaged ones."""
+    return ["weights"] if any(name.endswith(EMA) for record in records for name in (record.metrics or [{}])[-1]) else []
 
 
 def _setting_columns(configs: Sequence[RankedConfig]) -> dict[str, list[str]]:
@@ -87,26 +104,26 @@ def _most_telling_first(configs: Sequence[RankedConfig]) -> list[str]:
     return [labels[key] for key in most_telling(firsts, list(labels))]
 
 
-def _means(config: RankedConfig, metric: str, confirmed: bool) -> dict[str, str]:
+def _means(config: RankedConfig, metric: Metric, confirmed: bool) -> dict[str, str]:
     """Return the cells of a config's mean scores."""
     fresh = {"fresh seeds": format_mean(config.fresh_scores, metric)} if confirmed else {}
-    return {metric: format_mean(config.scores, metric), **fresh}
+    return {metric.name: format_mean(config.scores, metric), **fresh}
 
 
-def _trial_cells(record: Record, metric: str, is_fresh: bool) -> dict[str, str]:
+def _trial_cells(record: Record, metric: Metric, is_fresh: bool) -> dict[str, str]:
     best = record.best
     cells = {
-        "fresh seeds" if is_fresh else metric: format_score(best.score, metric) if best else "-",
+        "fresh seeds" if is_fresh else metric.name: format_score(best.score, metric) if best else "-",
         "epoch": f"{record.epoch}/{record.epochs}",
         "status": record.status,
         "best at": str(best.epoch) if best else "-",
         "weights": "-" if not best else "averaged" if best.averaged else "plain",
         "trial": short_id(record.id),
     }
-    return cells if metric == "val_acc" else {"val_acc": format_acc(best.val_acc if best else None), **cells}
+    return cells if metric.name == "val_acc" else {"val_acc": format_acc(best.val_acc if best else None), **cells}
 
 
-def format_mean(scores: SeedScores, metric: str) -> str:
+def format_mean(scores: SeedScores, metric: Metric) -> str:
     """Return the mean over seeds with its standard error, if there is one."""
     return format_score_and_error(scores.mean, scores.standard_error, metric)
 

@@ -83,7 +83,7 @@ def judgement_of(result: SweepResult, named: str | None) -> Judgement | None:
     search = samples_of([config.search for config in configs], result.objective, result.folder)
     fresh = samples_of([config.fresh for config in finalists], result.objective, result.folder)
     verdict = judge(search, fresh, confidence, configs.index(first))
-    if verdict and "acc" in result.objective.metric:
+    if verdict and result.metric.percent:
         verdict = _clipped(verdict)
     labels = _labels(configs)
     goes_on = bool(fresh) and bool(still_racing(search, fresh, seeds, confidence))
@@ -127,7 +127,9 @@ class _Words:
     ) -> None:
         self._result, self._configs, self._labels, self._named = result, configs, labels, named
         self._goes_on, self._seeds = goes_on, seeds
-        self._metric, self._sign = result.objective.metric, 1 if result.objective.maximize else -1
+        # What the built-in loop validates on is known; of another loop, at most which examples were right.
+        self._examples = "images" if result.is_built_in else "examples"
+        self._metric, self._sign = result.metric, 1 if result.objective.maximize else -1
 
     def sentences(self, verdict: Verdict | None, confidence: float) -> list[str]:
         """Say who won and how much of its score was luck, who may be as good, and what was chosen on which images."""
@@ -166,7 +168,7 @@ class _Words:
 
     def _expected(self, verdict: Verdict, confidence: float) -> str:
         low, high = sorted((self._sign * verdict.low, self._sign * verdict.high))
-        new = "a new seed on new images" if verdict.images else "a new seed"
+        new = f"a new seed on new {self._examples}" if verdict.images else "a new seed"
         interval = f"{self._score(low).removesuffix(' %')} to {self._score(high)}"
         score = self._score(self._sign * verdict.score)
         return f"Expect {score} from {new} ({100 * confidence:g} % interval: {interval})."
@@ -174,7 +176,7 @@ class _Words:
     def _luck(self, verdict: Verdict, winner: RankedConfig) -> str:
         """Say by what the winner was chosen, and how much of that was luck."""
         luck, scores = verdict.luck, winner.scores
-        amount = points(abs(luck)) if "acc" in self._metric else f"{abs(luck):.3g}"
+        amount = points(abs(luck)) if self._metric.percent else f"{abs(luck):.3g}"
         chosen_by = f"It was chosen by {self._score(scores.mean)} on {count_of(scores.seeds, 'seed')}"
         if not float(amount.split()[0]):
             return f"{chosen_by}; as far as can be told, none of that was luck."
@@ -216,6 +218,9 @@ class _Words:
     def _chosen_on(self, images: int | None) -> str:
         """Say what was chosen on which images, and how often the test images were looked at."""
         what = "Epochs, settings and winner were chosen on"
+        if self._examples != "images":
+            same = f"on the same {images:,} examples" if images else f"by the same {self._metric.name}"
+            return f"Epochs, settings and winner were chosen {same}; on other data it may be worse."
         if len({config.trials[0].conditions.get("data") for config in self._configs}) > 1:
             return f"{what} validation images that differ between configs, so their scores need not compare."
         text = f"{what} the same {images:,} validation images" if images else f"{what} the same validation images"
@@ -230,7 +235,7 @@ class _Words:
         return f"{text}; on the test images, {looks}, it reaches {percent(evaluation.test_acc)}."
 
     def _score(self, score: float | None) -> str:
-        return percent(score) if "acc" in self._metric and score is not None else format_score(score, self._metric)
+        return percent(score) if self._metric.percent and score is not None else format_score(score, self._metric)
 
 
 def chance_text(chance: float) -> str:

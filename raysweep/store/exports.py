@@ -96,7 +96,10 @@ def _histories(table: pa.Table) -> dict[str, list[dict[str, float]]]:
     histories = {}
     for row in table.to_pylist():
         curves = {tag: row[name] for name, tag in names.items() if row[name] is not None}
-        histories[row["id"]] = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+        epochs = zip(*curves.values(), strict=True)
+        histories[row["id"]] = [
+            {tag: value for tag, value in zip(curves, values, strict=True) if value is not None} for values in epochs
+        ]
     return histories
 
 

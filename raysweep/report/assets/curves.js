@@ -17,12 +17,13 @@ function smoothed(values, weight) {
   });
 }
 
-// Returns the ends of the axis: all values, but those of a loss that blew up do not flatten the rest.
+// Returns the ends of the axis: all values, but a few that lie far off do not flatten the rest, as in families.py.
 function ends(lines, isLog, isPercent) {
   const values = lines.flatMap((line) => line.values.filter((value) => value !== null && value !== undefined && (!isLog || value > 0)));
   if (!values.length) return isLog ? [0.1, 1] : [0, 1];
   values.sort((a, b) => a - b);
-  const low = values[0], high = isPercent || isLog ? values.at(-1) : Math.min(values.at(-1), 3 * values[Math.floor(0.95 * (values.length - 1))] || values.at(-1));
+  const at = (share) => values[Math.floor(share * (values.length - 1))], reach = isPercent || isLog ? Infinity : 2 * (at(0.95) - at(0.05)) || Infinity;
+  const low = Math.max(values[0], at(0.05) - reach), high = Math.min(values.at(-1), at(0.95) + reach);
   if (isLog) return low < high ? [low, high] : [low / 2, high * 2];
   const spare = 0.04 * (high - low) || Math.abs(high) * 0.1 || 1;
   return [low - spare, high + spare];
@@ -67,7 +68,7 @@ function curveChart(host, height, wanted, readout) {
       },
       axes: [
         { ...axis, size: 28, values: (_, splits) => splits.map((value) => (Number.isInteger(value) ? value : "")) },
-        { ...axis, size: 62, values: (_, splits) => splits.map((value) => (value === null ? "" : now.picture.percent ? `${Number((100 * value).toPrecision(4))} %` : Number(value.toPrecision(3)))) },
+        { ...axis, size: 62, values: (_, splits) => splits.map((value) => (value === null ? "" : now.picture.percent ? `${Number((100 * value).toPrecision(4))} %` : short(value))) },
       ],
       series: [{}, ...lines.map((line) => ({
         stroke: line.colour ?? palette.grey,
@@ -124,7 +125,7 @@ function curveChart(host, height, wanted, readout) {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     for (const line of lines) if (line.trial === choice.lit && lines.length > 1) stroke(u, line);
-    for (const line of lines) if (line.kind === now.kinds[0] && now.picture.percent && (line.colour !== null || line.trial === choice.lit)) marks(u, line);
+    for (const line of lines) if (line.kind === now.kinds[0] && now.picture.marked && (line.colour !== null || line.trial === choice.lit)) marks(u, line);
     ctx.restore();
   }
 
@@ -262,7 +263,10 @@ const curves = (() => {
 
   function draw() {
     coloured = colours();
-    for (const box of boxes) box.closest("label").hidden = !picture().lines[box.value]?.some(Boolean);
+    for (const box of boxes) {
+      box.closest("label").hidden = !picture().lines[box.value]?.some(Boolean);
+      box.nextSibling.textContent = ` ${picture().words[box.value] || picture().name}`;
+    }
     if (!kinds().length) boxes.find((box) => picture().lines[box.value]).checked = true;
     chart.build();
     const legend = coloured.legend.map(([colour, text, rest]) => {

@@ -134,6 +134,8 @@ function open() {
   one("summary", part).focus({ preventScroll: true });
 }
 
+const LINES = { val: "", train: ", dashed", averaged: ", dotted" };
+
 // Draws a trial's curves once its part is opened: the objective's and the loss.
 function drawPart(part) {
   const host = one(".part-curves", part), trial = Number(part.dataset.part);
@@ -142,7 +144,7 @@ function drawPart(part) {
   const charts = pictures.map((picture) => {
     const kinds = Object.keys(DASHES).filter((kind) => picture.lines[kind]?.[trial]);
     const place = make("div", { className: "plot", tabIndex: 0, role: "application", ariaLabel: `${picture.name} of this trial over the epochs; arrow keys tell its values` });
-    host.append(make("figure", {}, make("figcaption", { textContent: `${picture.name}: ${kinds.map((kind) => ({ val: "validation", train: "training, dashed", averaged: "EMA weights, dotted" })[kind]).join("; ")}` }), place));
+    host.append(make("figure", {}, make("figcaption", { textContent: [picture.name, kinds.map((kind) => picture.words[kind] + LINES[kind]).filter(Boolean).join("; ")].filter(Boolean).join(": ") }), place));
     const of = { [trial]: palette.values[0] };
     return curveChart(place, 220, () => ({ picture, trials: [trial], kinds, log: picture.log, smoothing: 0, of }), readout);
   });

@@ -47,7 +47,7 @@ const parallel = (() => {
 
   function slider(axis, end) {
     const most = axis.steps ? Math.max(1, axis.steps - 1) : 1000;
-    const input = make("input", { type: "range", className: end ? "high" : "low", min: 0, max: most, step: 1, ariaLabel: `${axis.label}: ${end ? "most" : "least"}` });
+    const input = make("input", { type: "range", className: end ? "high" : "low", min: 0, max: most, step: 1, ariaLabel: `${axis.label}: ${Boolean(end) !== Boolean(axis.isTurned) ? "most" : "least"}` });
     input.setAttribute("orient", "vertical");
     input.addEventListener("input", () => {
       const [low, high] = choice.brushes.get(axis.key) ?? [0, 1], place = Number(input.value) / most;

@@ -27,11 +27,14 @@ const count = () => data.trials.id.length;
 const column = (name) => data.columns.find((each) => each.name === name);
 const sortValues = (each) => each.values ?? each.texts.map((text) => (text === "-" ? "" : text));
 const address = (trial) => `#trial=${encodeURIComponent(data.trials.id[trial])}`;
-const percent = (metric) => metric.includes("acc");
-const scoreText = (trial) => column(data.metric).texts[trial];
+const scoreText = (trial) => column(data.score).texts[trial];
+const valueText = (value, isPercent) => (isPercent ? `${(100 * value).toFixed(2)} %` : significant(value));
 
-function valueText(value, isPercent) {
-  return isPercent ? `${(100 * value).toFixed(2)} %` : String(Number(value.toPrecision(4)));
+// Returns a number with four significant digits, or all those before the point, as `significant` of terminal.py does.
+function significant(value) {
+  const rounded = Number(value.toPrecision(4)), size = Math.abs(rounded);
+  if (size >= 1e4 && size < 1e7) return Math.round(value).toLocaleString("en-US");
+  return size && (size < 1e-4 || size >= 1e7) ? rounded.toExponential().replace("e+", "e") : String(rounded);
 }
 
 // ---- axes: the settings and the score, with where each trial lies between 0 and 1
@@ -50,9 +53,9 @@ function readAxes() {
     }
     return { ...axis, steps: 0, ...continuous(texts.map((text) => (text === "-" ? null : Number(text))), axis.log, short) };
   });
-  const write = percent(data.metric) ? (value) => `${Number((100 * value).toPrecision(3))} %` : short;
-  const scores = continuous(data.trials.score, false, write);
-  axes.push({ key: "score", label: data.metric, steps: 0, ...scores });
+  const write = data.percent ? (value) => `${Number((100 * value).toPrecision(3))} %` : short;
+  const scores = continuous(data.trials.score, data.log, write);
+  axes.push({ key: "score", label: data.metric, steps: 0, ...(data.best === "low" ? turned(scores) : scores) });
 }
 
 function continuous(values, log, write) {
@@ -63,6 +66,12 @@ function continuous(values, log, write) {
   const at = values.map((value) => (value === null ? null : ((log ? Math.log(value) : value) - low) / span));
   const ticks = known.length ? round(back(0), back(1), log).map((value) => [((log ? Math.log(value) : value) - low) / span, write(value)]) : [];
   return { at, ticks, back, write };
+}
+
+// Returns an axis upside down, so that the best score is at the top of its axis whether more or less of it is better.
+function turned(axis) {
+  const at = axis.at.map((place) => (place === null ? null : 1 - place));
+  return { ...axis, at, isTurned: true, ticks: axis.ticks.map(([place, text]) => [1 - place, text]).reverse(), back: (place) => axis.back(1 - place) };
 }
 
 // Returns the round values of a range: of a logarithmic one powers of ten, and multiples of them where these are few.

@@ -16,7 +16,7 @@ from raysweep.results.settings import setting_texts, varied_settings
 from raysweep.store import Record, RunFolder, exports, newest, resolved
 from raysweep.store.lease import Pulse
 from raysweep.sweepfile.patch import short_labels
-from raysweep.terminal import count_of, format_score
+from raysweep.terminal import Metric, count_of, format_score
 
 FILES = (resolved.FILE, exports.FILE, newest.FILE)
 SETTLED_S = 2.5
@@ -48,6 +48,7 @@ class Progress:
         self._read: dict[str, dict[str, Any]] = {}
         self._changed: set[str] | None = None
         self._lock = threading.Lock()
+        self._metric = Metric("", percent=False)
 
     # -- looking
 
@@ -134,6 +135,7 @@ class Progress:
             said = begins if self.is_driven else "No run has begun here yet. This page shows it once one has."
             return {"state": "waiting", "said": said, "settings": [], "running": [], "over": []}
         rows = [self._row(record) for record in self._plan]
+        self._metric = Metric.of(self.resolved.objective.metric, (row["score"] for row in rows))
         ended = sum(row["status"] in ENDED for row in rows)
         counts = Counter(row["status"] for row in rows)
         by_status = ", ".join(f"{n:,} {status}" for status, n in counts.items())
@@ -185,8 +187,7 @@ class Progress:
         return self._for_people(best(scored, key=lambda row: row["score"])) if scored else None
 
     def _for_people(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        assert self.resolved
-        record, metric = row["record"], self.resolved.objective.metric
+        record, metric = row["record"], self._metric
         return {
             "id": record.id,
             "settings": self._settings[record.id],

@@ -8,6 +8,7 @@ MLflow stores once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ MOST_METRICS, MOST_PARAMS = 1000, 100
 """What MLflow takes at once."""
 LONGEST = 6000
 """Characters of a parameter's value that MLflow keeps."""
+NOT_IN_NAMES = re.compile(r"[^\w\-. /:]|^/+|/+$|/(?=/)")
+"""What MLflow does not take in a metric's name: `val/acc@1` becomes `val/acc_1`."""
 FAILED = ("diverged", "failed")
 LAST_OF_AN_EPOCH, LAST_OF_ALL = "epoch", "final/score"
 """The metrics that are written last: of each epoch, and of a trial that has ended."""
@@ -78,7 +81,8 @@ def _export_trial(client: MlflowClient, run: Run, trial: ExportedTrial) -> None:
     for start in range(0, len(params), MOST_PARAMS):
         client.log_batch(id, params=params[start : start + MOST_PARAMS])
     metrics = [
-        Metric(tag, value, began + trial.ms.get(epoch, 0), epoch) for epoch, tag, value in _missing(client, run, trial)
+        Metric(NOT_IN_NAMES.sub("_", tag), value, began + trial.ms.get(epoch, 0), epoch)
+        for epoch, tag, value in _missing(client, run, trial)
     ]
     for start in range(0, len(metrics), MOST_METRICS):
         client.log_batch(id, metrics=metrics[start : start + MOST_METRICS])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -391,7 +392,7 @@ def test_two_ranks_pause_at_rungs_and_go_on_from_the_folders_of_both(four_cpus: 
 
 
 SWEEP = """
-{{name: {name}, loop: {name}, base: {{epochs: {epochs}}}, seed: 3, checkpoint: {{every_minutes: 0.0001}}, retries: 9,
+{{name: {name}, loop: {name}, base: {{epochs: {epochs}}}, seed: 3, checkpoints: {{every_minutes: 0.0001}}, retries: 9,
 resources: {{workers: {workers}, gpus: 0, cpus: 1}}}}
 """
 
@@ -401,7 +402,8 @@ class Killer(threading.Thread):
 
     def __init__(self, command: Command, name: str, times: int) -> None:
         super().__init__()
-        self.command, self.name, self.times = command, name, times
+        self.command, self.times = command, times
+        self.name = name  # the thread's, too
         self.killed: list[int] = []
         self.over = threading.Event()
 
@@ -411,13 +413,14 @@ class Killer(threading.Thread):
             for process in self.at_work():
                 if process.pid not in self.killed and self.has_committed_since(process.create_time()):
                     self.over.wait(delays.uniform(0, 0.5))
-                    process.kill()
-                    self.killed.append(process.pid)
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        self.killed.append(process.pid)
 
     def at_work(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith(f"ray::raysweep {self.name}/"):
+                if re.fullmatch(rf"ray::raysweep {self.name}/\S+", " ".join(process.cmdline()).strip()):
                     yield process
 
     def has_committed_since(self, begun_at: float) -> bool:

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import ray.train
-import raysweep
 import torch
 from pydantic import Field
 from ray.train.huggingface.transformers import RayTrainReportCallback, prepare_trainer
 from torch.utils.data import Dataset
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+import raysweep
 
 WORDS = ["[PAD]", "the", "food", "room", "staff", "was", "and", "not", "good", "great", "bad", "awful", "never", "but"]
 GOOD, BAD, NEGATIONS = {"good", "great"}, {"bad", "awful"}, {"not", "never"}

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import ray.train
-import raysweep
 import torch
 from pydantic import Field
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, RayTrainReportCallback, prepare_trainer
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+import raysweep
 
 
 class Config(raysweep.Config):

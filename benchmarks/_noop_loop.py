@@ -1,4 +1,4 @@
-"""Loops that train nothing: `noop` is a generator, `noop_function` a Ray Train function with a checkpoint each epoch."""
+"""Loops that train nothing: `noop`, a generator, and `noop_function`, a Ray Train function that reports checkpoints."""
 
 from __future__ import annotations
 

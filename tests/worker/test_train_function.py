@@ -437,7 +437,7 @@ class Killer(threading.Thread):
         ("torch", 60, 1, 1),
         pytest.param("torch", 300, 1, 5, marks=pytest.mark.long),
         pytest.param("torch", 60, 2, 5, marks=pytest.mark.long),
-        pytest.param("mnist", 60, 1, 5, marks=pytest.mark.long),
+        pytest.param("mnist", 100, 1, 5, marks=pytest.mark.long),
         pytest.param("lightning", 60, 1, 5, marks=pytest.mark.long),
         pytest.param("bert", 40, 1, 5, marks=pytest.mark.long),
     ],

@@ -3,8 +3,8 @@
 From Python: `run(sweep)` runs a sweep, given as a file or as a dict; `open(path)` reads a run folder;
 `load_model(folder)` loads a pulled checkpoint. A module named with `--import`, or in `imports`, brings what is your
 own: a training loop through `register_loop` (docs/loops.md); or, for the built-in loop, which trains image
-classifiers: networks, data sources and augmentations through `register_model`, `register_data` and
-`register_augmentation`.
+classifiers: networks, data sources, augmentations, losses, metrics, optimizers and schedules, through `register_model`
+and so on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from raysweep.config import LoopConfig as Config
 from raysweep.config import Section
 from raysweep.errors import Diverged, Interrupted
 from raysweep.loops import Epoch, TrialContext, register_loop
-from raysweep.registry import register_augmentation, register_data, register_model
+from raysweep.registry import (
+    register_augmentation,
+    register_data,
+    register_loss,
+    register_metric,
+    register_model,
+    register_optimizer,
+    register_schedule,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +47,11 @@ __all__ = [
     "register_augmentation",
     "register_data",
     "register_loop",
+    "register_loss",
+    "register_metric",
     "register_model",
+    "register_optimizer",
+    "register_schedule",
     "run",
 ]
 __version__ = version("raysweep")

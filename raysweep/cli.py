@@ -19,7 +19,7 @@ from raysweep.registry import import_modules
 
 COMMANDS = (
     *("run", "plan", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
-    *("clean", "predict", "models", "submit", "doctor", "schema"),
+    *("clean", "predict", "models", "submit", "doctor", "schema", "convert"),
 )
 """The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""
 

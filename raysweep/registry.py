@@ -1,8 +1,9 @@
-"""What a sweep file may name beside values: networks, data sources, augmentations. No torch, no Ray.
+"""What a sweep file may name beside values: networks, data sources, losses and so on. No torch, no Ray.
 
 A table of names is empty here. The built-in loop adds its own (`vision/names.py`), each as `module:attribute`, which is
 imported on first use; a module named with `--import` adds the user's, through the decorators `register_model`,
-`register_data` and `register_augmentation`.
+`register_data`, `register_augmentation`, `register_loss`, `register_metric`, `register_optimizer` and
+`register_schedule`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from raysweep.errors import UserError, did_you_mean
 
@@ -45,7 +46,8 @@ class Registry:
     def problem(self, name: str) -> str:
         """The message for a `name` that is not known."""
         known = self.names()
-        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        listed = ", ".join(known) or "none; --import names a module that registers it"
+        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; known: {listed}"
 
     def get(self, name: str) -> Callable[..., Any]:
         """Return the factory of `name`, importing its module if need be; raise UserError if the name is unknown."""
@@ -81,9 +83,10 @@ def accepting_names_of(configs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
     """Accept in sweep files what these trials' configs name, though no module that registers it was imported."""
     for config in configs:
         for section, value in config.items():
-            name = value.get("name") if isinstance(value, Mapping) else value
-            if isinstance(name, str):
-                _accepted.add((section, name))
+            for each in value if isinstance(value, list) else [value]:
+                name = each.get("name") if isinstance(each, Mapping) else each
+                if isinstance(name, str):
+                    _accepted.add((section, name))
     try:
         yield
     finally:
@@ -114,7 +117,36 @@ def _place_of(error: ImportError) -> str:
 MODELS = Registry("network", "model")
 DATA_SOURCES = Registry("data set", "data")
 AUGMENTATIONS = Registry("augmentation", "augment")
+LOSSES = Registry("loss", "loss")
+METRICS = Registry("metric", "metrics")
+OPTIMIZERS = Registry("optimizer", "optimizer")
+SCHEDULES = Registry("lr_schedule", "lr_schedule")
 
 register_model = MODELS.register
 register_data = DATA_SOURCES.register
 register_augmentation = AUGMENTATIONS.register
+register_loss = LOSSES.register
+register_optimizer = OPTIMIZERS.register
+register_schedule = SCHEDULES.register
+
+Mode = Literal["max", "min"]
+
+_modes: dict[str, Mode] = {}
+"""What of each registered metric is better."""
+
+
+def register_metric(name: str, mode: Mode = "max") -> Callable[[F], F]:
+    """Decorate a metric of validation images, to make it known as `name`; `mode` says what of it is better."""
+    register = METRICS.register(name)
+
+    def decorate(metric: F) -> F:
+        _modes[name] = mode
+        return register(metric)
+
+    return decorate
+
+
+def metric_modes() -> dict[str, Mode]:
+    """Return what of each metric is better, of those that are accepted for now as well; a sweep knows that of its own."""
+    accepted: dict[str, Mode] = {name: "max" for section, name in _accepted if section == METRICS.section}
+    return accepted | _modes

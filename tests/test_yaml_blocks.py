@@ -37,7 +37,7 @@ def test_every_yaml_block_is_planned(info: str, text: str, before: str, tmp_path
         assert isinstance(YAML(typ="safe", pure=True).load(text), dict)
         return
     for code in PYTHON.findall(before):
-        if "@register_" in code:
+        if "register_" in code:
             exec(code, {})
     file = tmp_path / "sweep.yaml"
     file.write_text(text if kind == "" else f"name: fragment\n{text}")

@@ -61,6 +61,7 @@ MUST_MATCH = {
     "data": "the images or labels changed",
     "precision": "precision resolves differently here (resources.accelerator names a kind of GPU)",
     "workers": "another number of workers",
+    "weights": "the weights to begin with (model.weights) changed",
 }
 """The conditions that must not change while a run lives, since its trials' numbers depend on them."""
 

@@ -21,6 +21,7 @@ from raysweep.errors import StorageError
 from raysweep.store import lease
 from raysweep.store.document import DAMAGE, DamagedFileError
 from raysweep.store.filesystem import Storage, is_temporary
+from raysweep.store.folders import is_folder
 from raysweep.store.record import COPY, RECORD, NewerRecordError, Record, WeightsFile
 from raysweep.store.redact import redact
 from raysweep.terminal import Tell, silently
@@ -28,7 +29,8 @@ from raysweep.terminal import Tell, silently
 T = TypeVar("T")
 
 SUFFIX = {"last": "pt", "best": "safetensors", "correct": "npz"}
-"""The kinds of a commit's files: the state to go on from, the best epoch's weights, which images these got right."""
+"""The kinds of a commit's files: the state to go on from, the best epoch's weights, which images these got right. The
+first two end in `tar` where a loop commits whole folders (`folders`)."""
 OF_THE_BEST = {"best", "correct"}
 SETTLED_S = 5.0
 """A file this much older than the newest one has another time once it is written again, however coarse the times."""
@@ -221,7 +223,7 @@ class RunFolder:
     def _write_weights(self, record: Record, kind: str, data: bytes) -> WeightsFile:
         digest = hashlib.sha256(data).hexdigest()
         epoch = record.best.epoch if kind in OF_THE_BEST and record.best else record.epoch
-        file = f"{kind}.{epoch}.{digest[:12]}.{SUFFIX[kind]}"
+        file = f"{kind}.{epoch}.{digest[:12]}.{'tar' if is_folder(data) else SUFFIX[kind]}"
         self.files.write(f"trials/{record.id}/{file}", data)
         return WeightsFile(file, digest, len(data), epoch)
 

@@ -30,7 +30,7 @@ def describe_errors(
             known = _known_keys(model, values, way[:-1])
             problems.append((way, f"unknown key{hint(model, trial or model, way, known)}; allowed: {', '.join(known)}"))
         else:
-            problems.append((way, _in_words(detail, way)))
+            problems.append((way, in_words(detail, way)))
     return _one_a_value(problems)
 
 
@@ -52,7 +52,8 @@ def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
     return tuple(way)
 
 
-def _in_words(detail: ErrorDetails, way: Keys) -> str:
+def in_words(detail: ErrorDetails, way: Keys) -> str:
+    """Return one of pydantic's errors, of the value at `way`, as a message."""
     kind, value, message, context = detail["type"], detail["input"], detail["msg"], detail.get("ctx", {})
     if kind == "missing":
         return IS_MISSING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -12,9 +13,10 @@ from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
 from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
+from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
-from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, MODELS
+from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from raysweep.vision import loop as vision_loop
     from raysweep.vision.data import DataSet
     from raysweep.vision.inference import Classifier
+    from raysweep.vision.models.pretrained import Pretrained
 
 
 class Classify(EvaluatingLoop):
@@ -33,17 +36,21 @@ class Classify(EvaluatingLoop):
 
     @property
     def metrics(self) -> Mapping[str, Mode]:
-        """Return the validation metrics; `val_acc_ema` is that of the averaged weights."""
-        return {"val_acc": "max", "val_loss": "min", "val_acc_ema": "max"}
+        """Return the validation metrics, those of the averaged weights, and the user's own."""
+        own = {f"val_{name}": mode for name, mode in metric_modes().items()}
+        averaged = {f"{name}_ema": mode for name, mode in own.items()}
+        return {"val_acc": "max", "val_loss": "min", "val_acc_ema": "max", **own, **averaged}
 
     def names(self) -> Mapping[str, Sequence[str]]:
-        """Return the names of networks, data sources and augmentations."""
+        """Return the names of networks, data sources, augmentations, losses and so on."""
+        tables = (MODELS, DATA_SOURCES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES)
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
-        return {"model": MODELS.names(), "data": DATA_SOURCES.names(), "augment": augmentations}
+        return {table.section: table.names() for table in tables} | {"augment": augmentations}
 
     def data_key(self, config: TrialConfig) -> str:
-        """Return the data section as JSON."""
-        return config.data.model_dump_json()
+        """Return the data section as JSON, with the weights to begin with, which travel with the images."""
+        weights, network = config.model.weights, config.model.name if config.model.weights_of_torchvision else None
+        return json.dumps([config.data.model_dump(), *([] if weights is None else [weights, network])])
 
     def data_name(self, config: TrialConfig) -> str:
         """Return the data source's name."""
@@ -53,30 +60,45 @@ class Classify(EvaluatingLoop):
         """Return the files that the data's source finds."""
         from raysweep.vision.data.prepare import data_root, find_raw
 
-        return find_raw(config.data, data_root(config.data, sweep_folder)).files
+        raw = find_raw(config.data, data_root(config.data, sweep_folder))
+        if config.model.weights is None:
+            return raw.files
+        from raysweep.vision.models.pretrained import find_weights
+
+        return [*raw.files, *find_weights(config.model, sweep_folder)]
 
     def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
         """Prepare the images, or open them where they are prepared already."""
         from raysweep.vision.data import open_data
 
-        return open_data(config.data, sweep_folder=sweep_folder).to_arrays()
+        arrays = open_data(config.data, sweep_folder=sweep_folder).to_arrays()
+        if config.model.weights is None:
+            return arrays
+        from raysweep.vision.models.pretrained import read_weights
+
+        pretrained = read_weights(config.model, sweep_folder)
+        return {**arrays, **(pretrained.to_arrays() if pretrained else {})}
 
     def check(self, configs: Sequence[TrialConfig], arrays: dict[str, Any], device: str = "auto") -> None:
         """Check that each network can be built for the images."""
         from raysweep.vision.data import DataSet
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(arrays)
-        for config in {(each.model.model_dump_json(), each.sync_batch_norm): each for each in configs}.values():
-            check_model(config, data, device)
+        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
+        keys = {"model", "sync_batch_norm", "freeze", "lr_factors"}
+        for config in {each.model_dump_json(include=keys): each for each in configs}.values():
+            check_model(config, data, device, pretrained)
 
     def conditions(self, config: TrialConfig, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
         from raysweep.vision.data import DataSet, mean_std
         from raysweep.vision.loop import resolve_device, resolve_precision
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(arrays)
-        mean, std = mean_std(config.normalize, data)
+        data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
+        mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
         return {
+            **({"weights": pretrained.sha256} if pretrained else {}),
             "precision": resolve_precision(config, resolve_device(device)),
             "data": data.fingerprint,
             "classes": list(data.classes),
@@ -90,8 +112,13 @@ class Classify(EvaluatingLoop):
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
         from raysweep.vision.loop import check_precision, resolve_device, train
+        from raysweep.vision.models.pretrained import Pretrained
 
-        data = DataSet.from_arrays(dict(trial.data))
+        data, pretrained = DataSet.from_arrays(dict(trial.data)), Pretrained.from_arrays(trial.data)
+        if pretrained is not None and pretrained.sha256 != trial.conditions["weights"]:
+            raise UserError(
+                f"model.weights: {pretrained.source} changed while the run went on: start it anew with --fresh"
+            )
         if data.fingerprint != trial.conditions["data"]:
             raise UserError("the images or labels changed while the run went on: start it anew with --fresh")
         check_precision(config, trial.conditions["precision"], resolve_device(trial.device))
@@ -104,6 +131,7 @@ class Classify(EvaluatingLoop):
             state=trial.saved,
             should_stop=trial.should_stop,
             should_save=trial.should_save,
+            pretrained=pretrained,
         )
         return _for_the_record(epochs)
 
@@ -185,11 +213,12 @@ def _trained(
     return data, Classifier(network, mean, std, precision, data.image_size, device)
 
 
-def check_model(config: TrialConfig, data: DataSet, device: str = "auto") -> None:
-    """Check before anything is trained that a trial's network can be built, and takes the images."""
+def check_model(config: TrialConfig, data: DataSet, device: str = "auto", pretrained: Pretrained | None = None) -> None:
+    """Check before anything is trained that a trial's network can be built, takes its weights, and takes the images."""
     from raysweep.vision.loop import check_sync_batch_norm, resolve_device
-    from raysweep.vision.models.build import build_model, check_image_size
+    from raysweep.vision.models.build import check_image_size
+    from raysweep.vision.models.pretrained import begin
 
     check_sync_batch_norm(config, resolve_device(device))
-    model = build_model(config.model, data.num_classes)
+    model = begin(config, data.num_classes, pretrained)
     check_image_size(model, config.model.name, data.image_size, batch_size=2)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -174,6 +174,15 @@ class Group:
         return values
 
     # -- networks
+
+    def gradients_meet(self, network: Network, now: bool) -> AbstractContextManager[None]:
+        """Return the context of a forward and backward pass of what `shard` returned.
+
+        Unless they meet `now`, gradients are added up on each rank, and exchanged with those of a later pass.
+        """
+        if now or not isinstance(network, DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
 
     def shard(self, network: Network, num_classes: int, device: torch.device, used: Sequence[bool] | None) -> Network:
         """Return what a training step calls for `network`, an nn.Module: gradients are then the mean over the ranks.

@@ -3,7 +3,8 @@ The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no R
 
 * train              config and data in, one `Epoch` after another out
   + _Training        network, optimizer, EMA weights and data of one trial, on its device
-    x train_epoch -> _step       augment, forward, backward, clip, update
+    x train_epoch -> _step       forward and backward, clip, update
+      + _pass                    augment, forward, backward, on a part of a batch
     x evaluate                   plain or EMA weights on the validation images
   + Epoch            metrics, and on request the state to resume from and the weights for inference
 
@@ -18,6 +19,7 @@ each epoch the ranks wait for rank 0, whose caller closes the generator if there
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import platform
 import time
@@ -30,21 +32,26 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted, UserError
 from raysweep.vision.augment.batch import Normalize, build_augment
-from raysweep.vision.config import AdamWConfig, SgdConfig, TrialConfig
+from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.losses import Loss
 from raysweep.vision.memory import FEWER, Batches, telling
-from raysweep.vision.models.build import build_model, check_image_size
+from raysweep.vision.mix import draw_mix
+from raysweep.vision.models.build import check_image_size
+from raysweep.vision.models.parts import frozen_norms
+from raysweep.vision.models.pretrained import Pretrained, begin
+from raysweep.vision.names import METRICS
+from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
-from raysweep.vision.schedules import lr_at
+from raysweep.vision.schedules import lr_at, mean_lr
 
-SMALLER = f"a smaller batch_size or network is another trial; {FEWER}"
+SMALLER = f"accumulate computes a step in parts; a smaller batch_size or network is another trial; {FEWER}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,10 @@ class Epoch:
     """Counted from 1; inside an epoch, that of the last whole one."""
     metrics: dict[str, float]
     """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
-    the augmented batches; val_loss and val_acc, val_loss_ema and val_acc_ema (where `ema` is on); lr; grad_norm and
-    grad_norm_max, the mean and the largest over the steps, before clipping; images_per_s of the training alone;
-    seconds of the whole epoch, without the time that the caller took inside it."""
+    the augmented batches, where the answer to a mixed image counts by its share; val_loss, val_acc and the user's
+    metrics, all with `_ema` once more where `ema` is on; lr, the mean over the steps; grad_norm and grad_norm_max, the
+    mean and the largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole
+    epoch, without the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
     _place: tuple[int, int] = field(repr=False, compare=False)
 
@@ -103,13 +111,14 @@ def train(
     state: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
+    pretrained: Pretrained | None = None,
 ) -> Generator[Epoch, None, None]:
     """Train a network and yield after each epoch, and before each step where `should_save()` is true.
 
     `seed` decides the initial weights, the order of images, augmentation and dropout. `device` is torch's name of one,
     or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` and `should_save`
     are asked before every step, and must be cheap; where both are true, it saves and then stops. Among several ranks,
-    rank 0's `state` and answers count.
+    rank 0's `state` and answers count. `pretrained` are the weights to begin with, where `config.model` names any.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
@@ -118,7 +127,7 @@ def train(
     """
     with (
         Group() as group,
-        closing(_Training(config, data, seed, resolve_device(device), group)) as training,
+        closing(_Training(config, data, seed, resolve_device(device), group, pretrained)) as training,
         deterministic(config.deterministic),
         group.aborted_by_errors(),
     ):
@@ -202,7 +211,15 @@ class _Training:
     """All that one trial holds on its device, and how it advances."""
 
     @telling("set-up")
-    def __init__(self, config: TrialConfig, data: DataSet, seed: int, device: torch.device, group: Group) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: DataSet,
+        seed: int,
+        device: torch.device,
+        group: Group,
+        pretrained: Pretrained | None,
+    ) -> None:
         check_sync_batch_norm(config, device)
         self.config, self.seed, self.device, self.group = config, seed, device, group
         self.epochs_done = 0
@@ -210,15 +227,19 @@ class _Training:
         self.correct: dict[bool, torch.Tensor] = {}
         """Of each validation image, 1 or 0: whether the plain (False) or the EMA weights (True) got it right last."""
         self._saved_at = self.place  # its state is the caller's, or nothing
-        self.normalize = Normalize(*mean_std(config.normalize, data), device)
+        mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
+        self.normalize = Normalize(mean, std, device)
         self.augment = build_augment(config.augment, data.image_size)
-        self.train_split = data.train.to(device)
+        self.num_classes, self.train_split = data.num_classes, data.train.to(device)
         self.val_images, self.val_share = len(data.val), group.share(len(data.val))
         self.val_split = data.val[self.val_share].to(device)
-        at_once = -(-config.batch_size // group.size)
+        self.val_labels = data.val.labels.to(device)
+        self.loss = Loss(config)
+        at_once = -(-config.batch_size // group.size // config.accumulate)
         self.val_batches = Batches(device, data.image_size, at_once)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
-        model, used = self._new_model(data, min(group.smallest_part(len(batch)) for batch in batches))
+        smallest = min(group.smallest_part(len(batch)) for batch in batches)
+        model, used = self._new_model(data, pretrained, smallest if config.accumulate == 1 else min(smallest, 2))
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average: AveragedWeights | None = None
         if config.ema is not False:
@@ -228,20 +249,31 @@ class _Training:
         self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self._compiled(model, data) if config.compile else model
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
+        self.frozen_norms = frozen_norms(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = build_optimizer(config, self.parameters)
+        self.optimizer, self.factors = build_optimizer(config, model)
 
-    def _new_model(self, data: DataSet, smallest_batch: int) -> tuple[nn.Module, list[bool] | None]:
+    def _new_model(
+        self, data: DataSet, pretrained: Pretrained | None, smallest_batch: int
+    ) -> tuple[nn.Module, list[bool] | None]:
         """Return the network, and which of its parameters are used (see `used_parameters`)."""
         with seeded(self.device, "weights", self.seed):
-            model = build_model(self.config.model, data.num_classes)
+            model = begin(self.config, data.num_classes, pretrained)
         check_image_size(model, self.config.model.name, data.image_size, smallest_batch)
         return model, used_parameters(model, data.image_size) if self.group.size > 1 else None
 
     def _compiled(self, model: nn.Module, data: DataSet) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the network compiled, by the graphs of the trial before if it computed the same."""
         config = self.config
-        computed = (config.model.model_dump_json(), data.num_classes, data.image_size, config.batch_size, self.bf16)
+        computed = (
+            config.model.model_dump_json(),
+            *config.freeze,
+            data.num_classes,
+            data.image_size,
+            config.batch_size,
+            config.accumulate,
+            self.bf16,
+        )
         return compile_network(model, (*computed, config.deterministic, self.group.size, str(self.device)))
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -293,7 +325,7 @@ class _Training:
     def close(self) -> None:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
-        del self.model, self.average, self.forward, self.sharded, self.parameters, self.optimizer
+        del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
         del self.train_split, self.val_split, self.correct
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
@@ -307,9 +339,6 @@ class _Training:
         """
         start = time.perf_counter() - self.begun.seconds
         self.correct = {}
-        lr = lr_at(self.config.lr_schedule, self.epochs_done, self.config.epochs, self.config.lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         # No rank drops what another does; the key of rank 0 is that of a trial of one.
         key = ("dropout", self.seed, self.epochs_done, *((self.group.rank,) if self.group.rank else ()))
         with seeded(self.device, *key, states=self.begun.generators):
@@ -320,11 +349,15 @@ class _Training:
         metrics = self._training_metrics()
         metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
         self.group.average_buffers(self.model)
-        metrics["val_loss"], metrics["val_acc"], self.correct[False] = self.evaluate(self.forward, self.model)
+        measured, self.correct[False] = self.evaluate(self.forward, self.model)
+        metrics |= {f"val_{name}": value for name, value in measured.items()}
         if self.average is not None:
             module = self.average.module
             self.group.average_buffers(module)
-            metrics["val_loss_ema"], metrics["val_acc_ema"], self.correct[True] = self.evaluate(module, module)
+            measured, self.correct[True] = self.evaluate(module, module)
+            metrics |= {f"val_{name}_ema": value for name, value in measured.items()}
+        config, steps = self.config, self.begun.steps
+        lr = mean_lr(config.lr_schedule, self.epochs_done, config.epochs, config.lr, steps)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
         self.group.wait_for_all()
         if not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["val_loss"])):
@@ -339,6 +372,8 @@ class _Training:
         The device is asked for numbers only at the end, so it never waits.
         """
         self.model.train()
+        for frozen in self.frozen_norms:
+            frozen.eval()
         epoch, begun = self.epochs_done, self.begun
         order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
         batches = split_batches(order.to(self.device), self.config.batch_size)
@@ -350,6 +385,7 @@ class _Training:
                     return False
                 case Order.STOP:
                     raise Interrupted(f"stopped in epoch {epoch + 1}, before step {begun.steps + 1} of {len(batches)}")
+            self._set_lr(len(batches))
             with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
                 loss, hits, norm = self._step(epoch, begun.steps, indices)
             loss_sum += loss * len(indices)
@@ -358,6 +394,13 @@ class _Training:
             torch.maximum(norm_max, norm, out=norm_max)
             begun.steps += 1
         return True
+
+    def _set_lr(self, steps: int) -> None:
+        """Set the learning rates of the next step, in an epoch of so many."""
+        config = self.config
+        lr = lr_at(config.lr_schedule, self.epochs_done, config.epochs, config.lr, self.begun.steps, steps)
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = lr * factor
 
     def _ask(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> int:
         """Return rank 0's order before a step; nobody is asked to save the place that was saved last."""
@@ -390,29 +433,59 @@ class _Training:
 
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
-        rows = self.group.part(len(indices))
-        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
-        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
-        labels = self.train_split.labels[indices[rows]]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.sharded(self.normalize(images)).float()
-            loss = self._loss(logits, labels, len(indices))
-        # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
-        (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        *others, last = parts_of(self.group.part(len(indices)), self.config.accumulate)
+        shares = [self._pass(epoch, step, indices, rows, is_last=False) for rows in others]
+        loss, hits = self._pass(epoch, step, indices, last, is_last=True)
+        for loss_of_part, hits_of_part in shares:
+            loss, hits = loss + loss_of_part, hits + hits_of_part
         norm = self._clip()
         self.optimizer.step()
         # The gradients' memory is given back at once rather than filled with zeros.
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm
+        return loss, hits, norm
+
+    def _pass(
+        self, epoch: int, step: int, indices: torch.Tensor, rows: slice, is_last: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the gradients of some rows of a batch; return their share of its mean loss and of its correct answers."""
+        images, labels = self._examples(epoch, step, indices, rows)
+        with self.group.gradients_meet(self.sharded, now=is_last):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.sharded(self.normalize(images)).float()
+                loss = self._loss(logits, labels, len(indices))
+            # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
+            (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), _hits(logits.detach().argmax(1), labels)
+
+    def _examples(self, epoch: int, step: int, indices: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some rows of a batch: images as the network gets them but for normalisation, and their labels.
+
+        Labels are int64, N, or where they are mixed the probability of each class, N x classes.
+        """
+        images, labels = self._augmented(epoch, step, indices, rows)
+        config = self.config.mix
+        mix = draw_mix(config, images.shape[-1], self.seed, epoch, step) if config else None
+        if mix is None or len(labels) == 0:
+            return images, labels
+        last = (rows.start or len(indices)) - 1  # of the row before the first, which may lie in another's part
+        image, label = self._augmented(epoch, step, indices, slice(last, last + 1))
+        mixed = mix.images(images, torch.cat([image, images[:-1]]))
+        return mixed, mix.labels(labels, torch.cat([label, labels[:-1]]), self.num_classes)
+
+    def _augmented(
+        self, epoch: int, step: int, indices: torch.Tensor, rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn_from = generator(self.device, "augment", self.seed, epoch, step)
+        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
+        return images, self.train_split.labels[indices[rows]]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
         """Return what these logits add to the mean loss of a batch of `count` images."""
-        smoothing = self.config.label_smoothing
-        if self.group.size == 1:
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / count
+        if self.group.size == 1 and len(labels) == count:
+            return self.loss.mean(logits, labels)
+        return self.loss.sum(logits, labels) / count
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradients down to `clip_grad_norm`, if any; return their norm before."""
@@ -424,8 +497,8 @@ class _Training:
     @torch.inference_mode()
     def evaluate(
         self, forward: Callable[[torch.Tensor], torch.Tensor], model: nn.Module
-    ) -> tuple[float, float, torch.Tensor]:
-        """Return mean cross-entropy and accuracy (0..1) on the validation images, and of each whether it is right (1).
+    ) -> tuple[dict[str, float], torch.Tensor]:
+        """Return mean loss, accuracy (0..1) and the user's metrics on the validation images, and which are right (1).
 
         `forward` computes `model`.
         """
@@ -433,24 +506,37 @@ class _Training:
         # One sum over the ranks does for the loss and for each image, which is 0 on all ranks but one.
         sums = torch.zeros(1 + self.val_images, device=self.device)
         loss_sum, hits = sums[0], sums[1:][self.val_share]
-        start = 0
-        for loss, of_batch in self.val_batches.over(len(self.val_split), partial(self._loss_and_hits, forward)):
+        start, kept = 0, []
+        for loss, logits in self.val_batches.over(len(self.val_split), partial(self._loss_and_logits, forward)):
             loss_sum += loss
-            hits[start : start + len(of_batch)] = of_batch
-            start += len(of_batch)
+            rows = slice(start, start + len(logits))
+            hits[rows] = logits.argmax(1) == self.val_split.labels[rows]
+            kept += [logits] if self.config.metrics else []
+            start = rows.stop
         correct = self.group.sum_(sums)[1:]
         loss, right = torch.stack([loss_sum, correct.sum()]).tolist()
-        return loss / self.val_images, right / self.val_images, correct
+        measured = {"loss": loss / self.val_images, "acc": right / self.val_images}
+        return measured | self._own_metrics(kept), correct
 
-    def _loss_and_hits(
+    def _own_metrics(self, logits: list[torch.Tensor]) -> dict[str, float]:
+        """Return the user's metrics of the logits of all ranks, of which this one has a part."""
+        if not self.config.metrics:
+            return {}
+        of_all = torch.zeros(self.val_images, self.num_classes, device=self.device)
+        if logits:
+            of_all[self.val_share] = torch.cat(logits)
+        self.group.sum_(of_all)
+        return {name: float(METRICS.get(name)(of_all, self.val_labels)) for name in self.config.metrics}
+
+    def _loss_and_logits(
         self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the cross-entropies of some validation images, and which answers are right."""
+        """Return the sum of the losses of some validation images, and their logits."""
         labels = self.val_split.labels[rows]
         images = self.normalize(self.val_split.images[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
-        return F.cross_entropy(logits, labels, reduction="sum"), logits.argmax(1) == labels
+        return self.loss.sum(logits, labels, smoothed=False), logits
 
 
 _graphs_compute: Hashable = None
@@ -470,6 +556,21 @@ def compile_network(model: nn.Module, computes: Hashable) -> Callable[[torch.Ten
     return torch.compile(model)
 
 
+def _hits(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return how many answers are right; of labels that are mixed, the sum of the answers' shares."""
+    if labels.is_floating_point():
+        return labels.gather(1, answers.unsqueeze(1)).sum()
+    return (answers == labels).sum()
+
+
+def parts_of(rows: slice, count: int) -> list[slice]:
+    """Cut rows, which have both bounds, into `count` parts; into fewer where one would have a single image."""
+    total = rows.stop - rows.start
+    count = min(count, max(1, total // 2))
+    bounds = [rows.start + part * total // count for part in range(count + 1)]
+    return [slice(first, end) for first, end in itertools.pairwise(bounds)]
+
+
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Cut indices into batches; the last may be shorter, but a single image joins the batch before it.
 
@@ -479,16 +580,6 @@ def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def build_optimizer(config: TrialConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer of `config`, with one fused kernel for all parameters where the device has it."""
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    match config.optimizer:
-        case SgdConfig(momentum=momentum, weight_decay=weight_decay, nesterov=nesterov):
-            return torch.optim.SGD(parameters, config.lr, momentum, 0, weight_decay, nesterov, fused=fused)
-        case AdamWConfig(betas=betas, weight_decay=weight_decay, eps=eps):
-            return torch.optim.AdamW(parameters, config.lr, betas, eps, weight_decay, fused=fused)
 
 
 def _copies(state: Mapping[str, Any]) -> Any:

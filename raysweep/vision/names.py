@@ -1,4 +1,4 @@
-"""The built-in networks and data sources by name, each as `module:function`, and the registries that hold them.
+"""What is built in by name, each as `module:attribute`, and the registries that hold it: networks, losses and so on.
 
 Whoever looks a name up takes the registry from here, so that the built-in ones are in it. Nothing here imports torch or
 numpy, so that a sweep file is checked quickly.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
+from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 from raysweep.vision.layouts import LAYOUTS
 
-__all__ = ["AUGMENTATIONS", "DATA_SOURCES", "MODELS"]
+__all__ = ["AUGMENTATIONS", "DATA_SOURCES", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES"]
 
 NETWORKS = {
     **{name: f"raysweep.vision.models.resnets:{name}" for name in LAYOUTS},
@@ -24,5 +24,20 @@ SOURCES = {
 }
 """Every module in `data/sources` is a source: it has a function of the module's name."""
 
+CROSS_ENTROPY = "cross_entropy"
+
+OF_TORCH = {
+    OPTIMIZERS: {"sgd": "optim:SGD", "adam": "optim:Adam", "adamw": "optim:AdamW", "muon": "optim:Muon"},
+    SCHEDULES: {
+        "constant": "optim.lr_scheduler:ConstantLR",
+        "step": "optim.lr_scheduler:MultiStepLR",
+        "cosine": "optim.lr_scheduler:CosineAnnealingLR",
+    },
+    LOSSES: {CROSS_ENTROPY: "nn.functional:cross_entropy"},
+}
+"""What the built-in ones are in torch. Each has keys of its own in a sweep file, and is made where these are read."""
+
+for _registry, _names in OF_TORCH.items():
+    _registry.build_in({name: f"torch.{place}" for name, place in _names.items()})
 MODELS.build_in(NETWORKS)
 DATA_SOURCES.build_in(SOURCES)

@@ -18,6 +18,7 @@ from safetensors.torch import save as save_safetensors
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data import DataSet, open_data
 from raysweep.vision.loop import train
+from raysweep.vision.models.pretrained import Pretrained, read_weights
 
 STEPS = 2
 """Steps timed per network, after as many warm-up steps."""
@@ -40,7 +41,8 @@ def time_trials(configs: Sequence[Any], sweep_folder: Path, device: str = "auto"
     for config in configs:
         key = _what_it_computes(config)
         if key not in timings:
-            timings[key] = _time(config, open_once(config.data), device)
+            pretrained = read_weights(config.model, sweep_folder)
+            timings[key] = _time(config, open_once(config.data), pretrained, device)
     return [timings[_what_it_computes(config)] for config in configs]
 
 
@@ -50,11 +52,11 @@ def _what_it_computes(config: TrialConfig) -> str:
     return config.model_copy(update=same).model_dump_json(warnings=False)
 
 
-def _time(config: TrialConfig, data: DataSet, device: str) -> Timing:
+def _time(config: TrialConfig, data: DataSet, pretrained: Pretrained | None, device: str) -> Timing:
     """Train two short epochs; the second is timed."""
     few = replace(data, train=data.train[: STEPS * config.batch_size], val=data.val[:MAX_VAL_IMAGES], test=None)
     short = config.model_copy(update={"epochs": 2, "lr": 1e-3})  # so low that nothing diverges
-    for epoch in train(short, few, seed=0, device=device):
+    for epoch in train(short, few, seed=0, device=device, pretrained=pretrained):
         metrics = epoch.metrics
         if epoch.number == 2:
             buffer = io.BytesIO()

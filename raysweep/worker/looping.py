@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raysweep.errors import UserError, did_you_mean
-from raysweep.loops import Epoch, Loop, TrialContext
+from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext
 from raysweep.sweepfile.schema import Objective
+from raysweep.worker.train_function import host
 
 
-def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch], None]) -> None:
-    """Train a trial by a loop, and call `take` after each epoch; it ends the loop by raising."""
+def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch], None], name: str) -> None:
+    """Train a trial of that name by a loop, and call `take` after each epoch; it ends the loop by raising."""
+    if isinstance(loop, TrainFunctionLoop):
+        return host(loop.function, loop.arguments(config, trial.seed), trial, take, name)
     epochs = loop.train(config, trial)
     try:
         for epoch in epochs:
@@ -20,6 +23,7 @@ def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch
     finally:
         if inspect.isgenerator(epochs):
             epochs.close()
+    return None
 
 
 def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:

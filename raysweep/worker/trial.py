@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import os
-import pickle
 import socket
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -32,9 +31,10 @@ from safetensors.torch import save as save_safetensors
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
-from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
+from raysweep.loops import Epoch, Loop, TrialContext, loop_named
 from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
+from raysweep.store.folders import pack as pack_folder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
@@ -45,6 +45,7 @@ from raysweep.worker.frames import place_of
 from raysweep.worker.looping import check_objective, numbers_of, run_loop
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
+from raysweep.worker.states import going_on_from, state_of
 from raysweep.worker.tasks import Assignment, result_of
 
 SAME_ERROR = ("type", "message", "at", "epoch")
@@ -87,25 +88,30 @@ def train_as_peer(assignment: Assignment, arrays: Any, epoch: int, state: bytes 
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
     notices.watch((ray.get_runtime_context().get_node_id(),))
-    trial = _context(assignment, result_of(arrays), epoch, state)
-    with contextlib.suppress(Diverged, Interrupted):
-        run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None)
+    with going_on_from(state) as last, contextlib.suppress(Diverged, Interrupted):
+        trial = _context(assignment, result_of(arrays), epoch, last)
+        run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None, _name_of(assignment))
+
+
+def _name_of(assignment: Assignment) -> str:
+    return f"{assignment.run_name}-{assignment.record.id}"
 
 
 def _context(
     assignment: Assignment,
     arrays: Mapping[str, Any],
     epoch: int,
-    state: bytes | None,
+    last: tuple[Mapping[str, Any] | None, Path | None],
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
 ) -> TrialContext:
-    """Return what the loop of this process is told: after which epoch it goes on, and from which state."""
+    """Return what the loop of this process is told: after which epoch it goes on, and from what."""
     on_gpu = assignment.device != "cpu" and torch.cuda.is_available()
     return TrialContext(
         seed=assignment.record.seed,
         epoch=epoch,
-        saved=None if state is None else torch.load(io.BytesIO(state), weights_only=True),
+        saved=last[0],
+        checkpoint=last[1],
         device="cuda" if on_gpu else "cpu",
         data=arrays,
         conditions=assignment.conditions,
@@ -138,6 +144,7 @@ class _Best:
     """What a best epoch leaves."""
 
     weights: dict[str, torch.Tensor] | None
+    folder: bytes | None  # the packed checkpoint that it reported
     correct: torch.Tensor | None  # which validation examples they got right
 
     @classmethod
@@ -148,41 +155,18 @@ class _Best:
         weights = (
             {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
         )
-        return cls(weights, correct().cpu().bool() if correct else None)
+        folder = pack_folder(epoch.checkpoint) if epoch.checkpoint else None
+        return cls(weights, folder, correct().cpu().bool() if correct else None)
 
     def files(self) -> dict[str, bytes]:
         """Return it as files of a commit."""
         weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
+        weights |= {} if self.folder is None else {"best": self.folder}
         return weights if self.correct is None else {**weights, "correct": pack(self.correct.numpy())}
 
 
 class _Done(SystemExit):
     """Ends a loop after the trial's last epoch, as Tune's SystemExit does where it stops a trial."""
-
-
-def _state_of(epoch: Epoch, loop: Loop) -> dict[str, bytes]:
-    """Return what a trial can go on from after an epoch, as a file of a commit; nothing if the loop gives none.
-
-    Raises:
-        UserError: it could be saved, but not loaded.
-    """
-    if epoch.state is None:
-        return {}
-    buffer = io.BytesIO()
-    torch.save(epoch.state(), buffer)
-    if isinstance(loop, GeneratorLoop):
-        _check_state(buffer.getvalue(), loop.name)
-    return {"last": buffer.getvalue()}
-
-
-def _check_state(data: bytes, loop: str) -> None:
-    try:
-        torch.load(io.BytesIO(data), weights_only=True, map_location="meta")
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"loop {loop!r}: Epoch.state: can hold tensors, numbers, texts, lists and dicts, and nothing else: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 @dataclass
@@ -269,9 +253,10 @@ class _Run:
 
     def _train(self, arrays: dict[str, Any], state: bytes | None) -> None:
         epoch, should_save = self.record.epoch, lambda: self._is_commit_due() or self.should_stop()
-        trial = _context(self.assignment, arrays, epoch, state, self.should_stop, should_save)
         try:
-            run_loop(self.loop, self.config, trial, self._take)
+            with going_on_from(state) as last:
+                trial = _context(self.assignment, arrays, epoch, last, self.should_stop, should_save)
+                run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
             raise UserError(
                 f"loop {self.assignment.loop!r} ended after {count_of(self.record.epoch, 'epoch')} of the trial's "
                 f"{self.config.epochs}; it must go on as long as the config's `epochs` says"
@@ -376,7 +361,7 @@ class _Run:
         weights, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
         beside training.
         """
-        weights = _state_of(epoch, self.loop) if epoch is not None else {}
+        weights = state_of(epoch, self.loop) if epoch is not None else {}
         if self.pending_best is not None and (weights or epoch is None):
             weights |= self.pending_best.files()
             self.pending_best = None

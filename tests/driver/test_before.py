@@ -32,7 +32,7 @@ def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
     monkeypatch.setattr(before, "wait_for", lose_the_node_ten_times)
     monkeypatch.setattr(before, "alive_hosts", lambda: ["here"])
     view = View(Console(stderr=True), "small", Board([], maximize=True), "val_acc")
-    sweep = SimpleNamespace(name="small")
+    sweep = SimpleNamespace(name="small", loop="classify")
     run: Any = SimpleNamespace(
         sweep=sweep, sweep_path=tmp_path / "small.yaml", imports=(), stop=StopRequest(), view=view
     )

@@ -39,6 +39,15 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
             "s.yaml:6: grid.lr_schedule.1.milestones: milestone 60 is never reached: training ends after epoch 40",
         ),
         ("base: {epochs: 3, lr_schedule: {warmup_epochs: 3}}", "the warm-up of 3 epochs takes all of the training's 3"),
+        (
+            "base: {lr_schedule: {name: step, milestones: [5], per: step}}",
+            "s.yaml:2: base.lr_schedule.per: without a warm-up, `step` changes the learning rate between two epochs",
+        ),
+        ("base: {batch_size: 8, accumulate: 5}", "s.yaml:2: base.accumulate: a batch of 8 has at most 4 parts"),
+        (
+            "base: {optimizer: {weight_decay: 0, decay_norm_and_bias: false}}",
+            "base.optimizer.decay_norm_and_bias: nothing decays with optimizer.weight_decay: 0",
+        ),
         ("grid:\n  lr:\n  - 1\n  - 1", "s.yaml:5: grid.lr.1: 1 is in the list twice"),
         ("grid: {lr: [1, 0.1, 1.0]}", "s.yaml:2: grid.lr.2: 1.0 is in the list twice"),
         (

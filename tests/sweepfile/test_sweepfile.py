@@ -382,7 +382,8 @@ def test_an_override_without_section_means_base(folder: Path) -> None:
     config = config_of("base: {model: resnet18, optimizer: sgd}", "epochs=2", "lr=1e-3", "optimizer.momentum=0.5")
     assert config["epochs"] == 2
     assert config["lr"] == 0.001
-    assert config["optimizer"] == {"name": "sgd", "momentum": 0.5, "weight_decay": 0.0005, "nesterov": False}
+    plain = {"name": "sgd", "weight_decay": 0.0005, "nesterov": False, "decay_norm_and_bias": True}
+    assert config["optimizer"] == {**plain, "momentum": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.testing import assert_close
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
@@ -13,6 +14,8 @@ from raysweep.vision.augment.blur import Blur
 from raysweep.vision.augment.color_jitter import ColorJitter
 from raysweep.vision.augment.geometry import Crop, Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, OPERATIONS, AugmentStep
+from raysweep.vision.augment.rand_augment import KINDS, RandAugment, apply_kind
+from raysweep.vision.augment.resized_crop import ResizedCrop
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.randomness import generator
 
@@ -100,6 +103,69 @@ def test_blur_leaves_images_that_are_not_chosen():
 def test_blur_wider_than_the_image_is_refused():
     with pytest.raises(UserError, match="kernel 31 is too large for images of 8 pixels"):
         build_augment([AugmentStep(blur=Blur(kernel=31))], 8)
+
+
+@pytest.mark.parametrize("size", [20, 33])
+def test_resized_crop_equals_torchvision(size):
+    images = float_images(24, size, size)
+    crops = ResizedCrop(scale=(0.01, 1)).draw(24, size, rng())[0]
+    ours = ResizedCrop().apply(images, crops)
+    for i, (top, left, height, width) in enumerate(crops.T.tolist()):
+        assert_close(ours[i], V.resized_crop(images[i], top, left, height, width, [size, size]), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"scale": (0.2, 0.5)}, {"scale": (0.9, 1), "ratio": (1, 3)}, {"scale": (1, 1), "ratio": (2, 4)}],
+    ids=str,
+)
+def test_resized_crops_are_distributed_as_torchvisions(settings):
+    ours = ResizedCrop(**settings).draw(4000, 32, rng())[0].double()
+    torch.manual_seed(0)
+    transform, image = v2.RandomResizedCrop(32, **settings), torch.zeros(3, 32, 32)
+    drawn = (transform.make_params([image]) for _ in range(4000))
+    theirs = torch.tensor([[each[key] for key in ("top", "left", "height", "width")] for each in drawn]).double().T
+    assert_close(ours.mean(1), theirs.mean(1), atol=0.5, rtol=0)
+    assert_close(ours.std(1), theirs.std(1), atol=0.4, rtol=0)
+    assert (ours[:2] + ours[2:] <= 32).all()
+    assert (ours[2:] > 0).all()
+
+
+NAMES_OF_TORCHVISION = dict(zip(v2.RandAugment._AUGMENTATION_SPACE, KINDS, strict=True))
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize("kind", NAMES_OF_TORCHVISION)
+def test_each_operation_of_rand_augment_equals_torchvisions_image_by_image(kind, as_bytes):
+    images = byte_images(4) if as_bytes else float_images(4)
+    transform, (levels, signed) = v2.RandAugment(), v2.RandAugment._AUGMENTATION_SPACE[kind]
+    for level in (0, 9, 30, *((-9, -30) if signed else ())):
+        values = levels(31, 20, 20)
+        value = 0.0 if values is None else float(values[abs(level)]) * (-1 if level < 0 else 1)
+        theirs = [transform._apply_image_or_video_transform(i, kind, value, "nearest", {}) for i in images]
+        assert_close(
+            apply_kind(images, NAMES_OF_TORCHVISION[kind], level),
+            torch.stack(theirs),
+            atol=1 if as_bytes else 1e-5,
+            rtol=0,
+        )
+
+
+def test_rand_augment_applies_to_each_image_its_own_operations_in_order():
+    images, operation = byte_images(), RandAugment(operations=3, magnitude=20)
+    kinds, signs = operation.draw(16, 20, rng())
+    ours = operation.apply(images, kinds, signs)
+    for i, expected in enumerate(images):
+        for kind, sign in zip(kinds[:, i].tolist(), signs[:, i].tolist(), strict=True):
+            name = list(KINDS)[kind]
+            expected = apply_kind(expected, name, 20 * sign if KINDS[name] else 20)
+        assert torch.equal(ours[i], expected)
+
+
+def test_rand_augment_draws_all_operations_and_both_signs_equally_often():
+    kinds, signs = RandAugment().draw(14_000, 20, rng())
+    assert kinds.flatten().bincount().sub(2000).abs().max() < 150
+    assert signs.double().mean().abs() < 0.02
 
 
 STRONG = ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)

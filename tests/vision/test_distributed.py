@@ -265,6 +265,15 @@ def test_without_batch_norm_any_number_of_ranks_ends_with_what_one_process_does(
 
 
 @pytest.mark.slow
+def test_ranks_that_compute_their_part_in_parts_end_with_what_one_process_does_at_once(in_ranks: InRanks) -> None:
+    settings = {**ALL_OF_IT, "mix": {"cutmix": 1.0, "mixup": 0.3}}
+    alone = outcome(settings, (50, 19))
+    first, *others = in_ranks(3, outcome, {**settings, "accumulate": 3}, (50, 19))
+    assert all(other == first for other in others)
+    assert_close(first, alone)
+
+
+@pytest.mark.slow
 def test_every_rank_knows_of_all_validation_images_whether_they_are_right(in_ranks: InRanks) -> None:
     alone = correct_images(19)
     assert in_ranks(2, correct_images, 19) == [alone, alone]

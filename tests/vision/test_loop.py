@@ -95,6 +95,12 @@ def test_every_epoch_has_the_metrics_by_name():
     assert [epoch.metrics["lr"] for epoch in epochs] == pytest.approx([0.05, 0.0375, 0.0125])
 
 
+def test_the_learning_rate_of_an_epoch_is_the_mean_of_its_steps():
+    epochs = list(train(config(epochs=2, lr=1.0, lr_schedule={"per": "step"}), data(), seed=0))
+    of_steps = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert [epoch.metrics["lr"] for epoch in epochs] == pytest.approx([sum(of_steps[:4]) / 4, sum(of_steps[4:]) / 4])
+
+
 def test_without_ema_there_are_no_averaged_metrics_nor_weights():
     epochs = train(config(ema=False), data(), seed=0)
     epoch = next(epochs)
@@ -137,6 +143,43 @@ def test_one_epoch_equals_a_plain_loop_written_out():
     assert ours.metrics["val_loss"] == pytest.approx(F.cross_entropy(logits, images.val.labels).item(), rel=1e-3)
     assert ours.metrics["val_acc"] == pytest.approx((logits.argmax(1) == images.val.labels).float().mean().item())
     epochs.close()
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_a_step_in_parts_is_that_of_the_whole_batch_where_no_layer_looks_across_images(accumulate):
+    MODELS.register("linear")(lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes)))
+    same = {"model": "linear", "precision": "fp32", "augment": "v1augs", "label_smoothing": 0.1, "clip_grad_norm": 0.5}
+    rows, weights, _ = train_saving_before(None, config(**same), data())
+    in_parts, others, _ = train_saving_before(None, config(**same, accumulate=accumulate), data())
+    for row, other in zip(rows, in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
+    for name, value in weights["plain"].items():
+        torch.testing.assert_close(others["plain"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_batches_in_parts_have_the_labels_and_partners_of_the_whole_batch():
+    MODELS.register("linear")(lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes)))
+    same = {"model": "linear", "precision": "fp32", "augment": "flip_shift", "mix": {"mixup": 0.4, "cutmix": 1.0}}
+    rows, _, _ = train_saving_before(None, config(**same), data())
+    in_parts, _, _ = train_saving_before(None, config(**same, accumulate=3), data())
+    for row, other in zip(rows, in_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
+    assert rows != train_saving_before(None, config(**{**same, "mix": False}), data())[0]
+
+
+def test_batch_norm_sees_a_part_at_a_time_and_none_is_a_single_image():
+    sizes = []
+
+    @MODELS.register("watches_sizes")
+    def watches_sizes(num_classes):
+        network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, num_classes))
+        network.register_forward_pre_hook(
+            lambda module, images: sizes.append(len(images[0])) if module.training else None
+        )
+        return network
+
+    list(train(config(model="watches_sizes", epochs=1, accumulate=5, ema=False), data(), seed=0))
+    assert sizes[1:] == [3, 3, 3, 3, 4] * 3 + [2]  # the first is the check of the smallest batch
 
 
 def test_images_are_only_read():
@@ -211,7 +254,9 @@ def train_saving_before(step, settings, images, **arguments):
     [
         {"augment": "v1augs", "clip_grad_norm": 0.1},
         {"optimizer": {"name": "adamw"}, "precision": "bf16"},
-        {"model": "with_dropout", "ema": False},
+        {"model": "with_dropout", "ema": False, "accumulate": 3, "lr_schedule": {"per": "step"}},
+        {"mix": {"mixup": 0.2, "cutmix": 1.0, "p": 0.8}, "augment": [{"rand_augment": {}}, {"resized_crop": {}}]},
+        {"optimizer": {"name": "muon", "decay_norm_and_bias": False}, "freeze": ["conv1", "bn1"], "accumulate": 2},
     ],
     ids=str,
 )

@@ -1,11 +1,11 @@
-"""The learning rate's closed forms against torch.optim.lr_scheduler, epoch by epoch."""
+"""The learning rate's closed forms against torch.optim.lr_scheduler, epoch by epoch and step by step."""
 
 import pytest
 import torch
 from torch.optim import lr_scheduler
 
 from raysweep.vision.config import TrialConfig
-from raysweep.vision.schedules import lr_at
+from raysweep.vision.schedules import lr_at, mean_lr
 
 EPOCHS = 30
 
@@ -64,6 +64,30 @@ def test_warm_up_then_schedule_equals_torchs_sequential_lr(kind, warmup):
         return lr_scheduler.SequentialLR(optimizer, [warm, mains[kind](optimizer)], [warmup])
 
     assert ours(config) == pytest.approx(torchs(make), abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("kind", ["step", "cosine"])
+def test_a_schedule_per_step_equals_torchs_own_stepped_after_each_step(kind, warmup):
+    epochs, steps = 6, 5
+    settings = {"step": {"milestones": [3]}, "cosine": {"min_lr": 0.01}}[kind]
+    config = schedule(name=kind, per="step", warmup_epochs=warmup, **settings)
+
+    def make(optimizer):
+        after = (epochs - warmup) * steps
+        main = {
+            "step": lambda: lr_scheduler.MultiStepLR(optimizer, [3 * steps], 0.1),
+            "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, after, 0.01),
+        }
+        if not warmup:
+            return main[kind]()
+        rise = lr_scheduler.LinearLR(optimizer, 1 / (warmup * steps + 1), total_iters=warmup * steps)
+        return lr_scheduler.SequentialLR(optimizer, [rise, main[kind]()], [warmup * steps])
+
+    ours = [lr_at(config, epoch, epochs, 0.5, step, steps) for epoch in range(epochs) for step in range(steps)]
+    assert ours == pytest.approx(torchs(make), abs=1e-9)
+    assert mean_lr(config, 1, epochs, 0.5, steps) == pytest.approx(sum(ours[steps : 2 * steps]) / steps)
 
 
 def test_warm_up_longer_than_the_trial_only_rises():

@@ -15,6 +15,8 @@ from raysweep.vision.augment.blur import Blur
 from raysweep.vision.augment.color_jitter import ColorJitter
 from raysweep.vision.augment.geometry import Crop, Flip, Rotate
 from raysweep.vision.augment.operation import Operation
+from raysweep.vision.augment.rand_augment import RandAugment
+from raysweep.vision.augment.resized_crop import ResizedCrop
 from raysweep.vision.names import AUGMENTATIONS
 
 OPERATIONS: dict[str, type[Operation]] = {
@@ -23,6 +25,8 @@ OPERATIONS: dict[str, type[Operation]] = {
     "blur": Blur,
     "color_jitter": ColorJitter,
     "crop": Crop,
+    "resized_crop": ResizedCrop,
+    "rand_augment": RandAugment,
 }
 
 _FLIPS: dict[str, Any] = {"flip": {"p": 0.5, "direction": "both"}}
@@ -40,14 +44,17 @@ _JITTER: list[dict[str, Any]] = [
 AUGMENT_PRESETS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "shift": [{"crop": {}}],
+    "flip_shift": [{"flip": {}}, {"crop": {}}],
+    "imagenet": [{"resized_crop": {}}, {"flip": {}}],
     "hard": [_FLIPS, {"rotate": {"degrees": 45}}, {"blur": {"kernel": 5}}],
     "medium": _MEDIUM,
     "jitter": _JITTER,
     "v1augs": [*_MEDIUM, _COLOR],
     "v2augs": _JITTER,
 }
-"""All but `none` and `shift` are the source report's. It gives the operations, kernels and angles; the probabilities,
-the blur's sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
+"""`flip_shift` is what most train CIFAR with, and `imagenet` ImageNet: both mirror images left to right alone. All that
+come after these are the source report's. It gives the operations, kernels and angles; the probabilities, the blur's
+sigma, the strengths of the colour jitter, and what v1augs and v2augs are, are our assumptions."""
 
 
 class _Row(Config):

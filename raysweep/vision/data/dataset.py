@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from raysweep.errors import UserError
 from raysweep.vision.config import MeanStd
 
 Channels = tuple[float, float, float]
@@ -96,11 +97,23 @@ class DataSet:
 
 
 def mean_std(
-    normalize: Literal["half", "imagenet", "dataset"] | MeanStd, dataset: DataSet
+    normalize: Literal["half", "imagenet", "dataset", "weights"] | MeanStd,
+    dataset: DataSet,
+    of_weights: tuple[Channels, Channels] | None = None,
 ) -> tuple[Channels, Channels]:
-    """Return the mean and std of each channel, on the scale 0..1, that `normalize` names or gives."""
+    """Return the mean and std of each channel, on the scale 0..1, that `normalize` names or gives.
+
+    `of_weights` are those that the weights to begin with were trained with, if that is known.
+    """
     if isinstance(normalize, MeanStd):
         return normalize.mean, normalize.std
+    if normalize == "weights":
+        if of_weights is None:
+            raise UserError(
+                "normalize: weights: the file of model.weights does not say by what mean and std its input was "
+                "normalised; give the numbers, {mean: [...], std: [...]}, or a name (half, imagenet, dataset)"
+            )
+        return of_weights
     if normalize in FIXED:
         return FIXED[normalize]
     red, green, blue = (max(value, MIN_STD) for value in dataset.std)

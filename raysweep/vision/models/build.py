@@ -20,6 +20,8 @@ from raysweep.vision.names import MODELS
 TORCHVISION_PREFIX = "torchvision/"
 _LARGEST_TRIED = 512
 _WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""How the names of these heads' parameters begin."""
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -46,6 +48,8 @@ def _torchvision_factory(config: ModelConfig) -> Callable[..., nn.Module]:
         raise UserError(f"model {config.name}: only raysweep's own networks take a width, torchvision's do not")
     # Else these return a tuple of logits in training, and warn of their initialisation.
     fixed = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY_HEADS else {}
+    if fixed and config.weights_of_torchvision:
+        fixed["transform_input"] = True  # as torchvision builds them for its weights
     make = partial(torchvision.models.get_model, name, weights=None)
     return lambda num_classes, **options: make(num_classes=num_classes, **{**fixed, **options})
 

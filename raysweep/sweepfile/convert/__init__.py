@@ -1,0 +1,41 @@
+"""Other tools' searches as sweep files. In: a file of W&B's or Optuna's. Out: a sweep file's text, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysweep.sweepfile.convert.choose import choose_loop
+from raysweep.sweepfile.convert.optuna import is_optuna, read_optuna
+from raysweep.sweepfile.convert.python import loop_module
+from raysweep.sweepfile.convert.wandb import read_wandb
+from raysweep.sweepfile.convert.write import sweep_text
+from raysweep.sweepfile.document import read_document
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A sweep file made of another tool's."""
+
+    text: str
+    notes: list[str]  # what has no counterpart, each with its place in the other file
+    module: str  # the Python that the loop of the user's own begins with; empty where there is a loop
+    trials: int
+
+
+def convert(path: str, samples: int | None = None, loop: str = "") -> Converted:
+    """Return the sweep file that another tool's file comes to.
+
+    Args:
+        path: a W&B sweep file, or an Optuna space as JSON.
+        samples: how many configs to draw, instead of what the file says; needed where it does not say.
+        loop: the name of the loop that trains; default: `classify` where it has all the keys, else one that is to be
+            written.
+
+    Raises:
+        SweepFileError: it is no such file, or cannot be converted; all faults at once, each with its line.
+    """
+    source = read_document(path)
+    space = read_optuna(source, samples) if is_optuna(source) else read_wandb(source, samples)
+    is_new = choose_loop(space, loop)
+    module = loop_module(space) if is_new else ""
+    return Converted(sweep_text(space, module), space.notes, module, space.trials)

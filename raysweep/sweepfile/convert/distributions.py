@@ -1,0 +1,408 @@
+"""W&B's distributions of a parameter. In: one as its file gives it. Out: a grid's values, or a draw of `random`.
+
+The definitions are those of W&B's own sampler (github.com/wandb/sweeps, `params.py`) and its documentation,
+https://docs.wandb.ai/models/sweeps/sweep-config-keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from statistics import NormalDist
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic.functional_validators import model_validator
+
+from raysweep.config import Config
+from raysweep.errors import did_you_mean
+
+QUANTILES = 50
+"""What `random` cannot draw becomes a choice of at most so many equally likely values."""
+MAX_GRID_VALUES = 1000
+"""A grid's range of whole numbers may have so many."""
+
+
+@dataclass(frozen=True)
+class DrawOf:
+    """How `random` draws what W&B draws from a distribution."""
+
+    draw: dict[str, Any]  # a `Draw` of the sweep file, as plain values
+    differs: str = ""  # how that differs from what W&B draws, in words; nothing if it does not
+
+
+class Distribution(Config):
+    """A parameter of a W&B sweep."""
+
+    distribution: str
+
+    def in_grid(self) -> list[Any] | None:
+        """Return the values over which W&B's grid search goes; None if it has no such parameter in a grid."""
+        return None
+
+    def drawn(self) -> DrawOf:
+        """Return how `random` draws it."""
+        raise NotImplementedError
+
+
+class Constant(Distribution):
+    """One value."""
+
+    distribution: Literal["constant"] = "constant"
+    value: Any
+
+    def in_grid(self) -> list[Any]:
+        """Return the value."""
+        return [self.value]
+
+    def drawn(self) -> DrawOf:
+        """Return a choice of the one value."""
+        return DrawOf({"choice": [self.value]})
+
+
+class Categorical(Distribution):
+    """One of several values."""
+
+    distribution: Literal["categorical"] = "categorical"
+    values: Annotated[list[Any], Field(min_length=1)]
+
+    def in_grid(self) -> list[Any]:
+        """Return the values."""
+        return self.values
+
+    def drawn(self) -> DrawOf:
+        """Return a choice of them."""
+        return DrawOf({"choice": self.values})
+
+
+class Weighted(Distribution):
+    """One of several values, not equally likely."""
+
+    distribution: Literal["categorical_w_probabilities"] = "categorical_w_probabilities"
+    values: Annotated[list[Any], Field(min_length=1)]
+    probabilities: list[NonNegativeFloat]
+
+    @model_validator(mode="after")
+    def _one_probability_a_value(self) -> Weighted:
+        if len(self.probabilities) != len(self.values):
+            raise ValueError(f"has {len(self.values)} values and {len(self.probabilities)} probabilities")
+        if not math.isclose(sum(self.probabilities), 1, abs_tol=1e-6):
+            raise ValueError(f"probabilities: must add up to 1; they add up to {sum(self.probabilities):g}")
+        return self
+
+    def drawn(self) -> DrawOf:
+        """Return a choice in which each value stands as often as it is likely, in hundredths if need be."""
+        exact = [Fraction(str(each)) for each in self.probabilities]
+        parts = math.lcm(*(each.denominator for each in exact))
+        counts = [max(round(each * min(parts, 100)), each > 0) for each in exact]
+        shared = reduce(math.gcd, counts)
+        choice = [value for value, count in zip(self.values, counts, strict=True) for _ in range(count // shared)]
+        return DrawOf({"choice": choice}, "its probabilities are rounded to hundredths" if parts > 100 else "")
+
+
+class IntUniform(Distribution):
+    """A whole number between two bounds, both included."""
+
+    distribution: Literal["int_uniform"] = "int_uniform"
+    min: int
+    max: int
+
+    @model_validator(mode="after")
+    def _ascends(self) -> IntUniform:
+        return _ascending(self)
+
+    def in_grid(self) -> list[Any]:
+        """Return all of them."""
+        return _not_too_many(range(self.min, self.max + 1))
+
+    def drawn(self) -> DrawOf:
+        """Return the same."""
+        return DrawOf({"int": [self.min, self.max]})
+
+
+class Uniform(Distribution):
+    """A real number between two bounds."""
+
+    distribution: Literal["uniform"] = "uniform"
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Uniform:
+        return _ascending(self)
+
+    def drawn(self) -> DrawOf:
+        """Return the same."""
+        return DrawOf({"uniform": [self.min, self.max]})
+
+
+Exponent = Annotated[float, Field(ge=-700, le=700)]
+
+
+class LogUniform(Distribution):
+    """The exponential of a number between two bounds, which are exponents of e."""
+
+    distribution: Literal["log_uniform"]
+    min: Exponent
+    max: Exponent
+
+    @model_validator(mode="after")
+    def _ascends(self) -> LogUniform:
+        return _ascending(self)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest value."""
+        return math.exp(self.min), math.exp(self.max)
+
+    def drawn(self) -> DrawOf:
+        """Return the same, with the values themselves for bounds."""
+        low, high = map(_short, self.bounds())
+        slip = f"min and max are exponents of e, so these are values from {low:g} to {high:g}, as in W&B; bounds that "
+        slip += "are values are log_uniform_values there"
+        return DrawOf({"log_uniform": [low, high]}, slip if 0 < self.min < self.max <= 1 else "")
+
+
+class InvLogUniform(LogUniform):
+    """A number whose inverse is drawn as `log_uniform` draws: so it is itself, with the exponents negated."""
+
+    distribution: Literal["inv_log_uniform"]  # type: ignore[assignment]
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest value."""
+        return math.exp(-self.max), math.exp(-self.min)
+
+
+class LogUniformValues(Distribution):
+    """A number between two bounds, uniform in its logarithm; so is its inverse, and the two are the same."""
+
+    distribution: Literal["log_uniform_values", "inv_log_uniform_values"]
+    min: PositiveFloat
+    max: float
+
+    @model_validator(mode="after")
+    def _ascends(self) -> LogUniformValues:
+        return _ascending(self)
+
+    def drawn(self) -> DrawOf:
+        """Return the same."""
+        return DrawOf({"log_uniform": [self.min, self.max]})
+
+
+class QUniform(Uniform):
+    """A real number between two bounds, rounded to a multiple of q."""
+
+    distribution: Literal["q_uniform"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def in_grid(self) -> list[Any]:
+        """Return the numbers from `min` on in steps of q, without `max`, as W&B's grid search has them."""
+        count = math.ceil(round((self.max - self.min) / self.q, 9))
+        return [_whole_if(self.q, self.min + step * self.q) for step in _not_too_many(range(count))]
+
+    def drawn(self) -> DrawOf:
+        """Return whole numbers, or a choice of all multiples where they are few."""
+        first, last = round(self.min / self.q), round(self.max / self.q)
+        if self.q == 1:
+            return DrawOf({"int": [first, last]}, HALF_AS_OFTEN)
+        if last - first < QUANTILES:
+            return DrawOf({"choice": [_multiple(each, self.q) for each in range(first, last + 1)]}, HALF_AS_OFTEN)
+        return quantiles(lambda share: self.min + share * (self.max - self.min), self.q)
+
+
+HALF_AS_OFTEN = "here all values are equally likely; W&B, which rounds, draws the first and the last half as often"
+
+
+class QLogUniform(LogUniform):
+    """As `log_uniform`, rounded to a multiple of q."""
+
+    distribution: Literal["q_log_uniform"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return _log_quantiles(self.min, self.max, self.q)
+
+
+class QLogUniformValues(LogUniformValues):
+    """As `log_uniform_values`, rounded to a multiple of q."""
+
+    distribution: Literal["q_log_uniform_values"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return _log_quantiles(math.log(self.min), math.log(self.max), self.q)
+
+
+class Normal(Distribution):
+    """A normally distributed number."""
+
+    distribution: Literal["normal"]
+    mu: float = 0.0
+    sigma: NonNegativeFloat = 1.0
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which this share of the draws lies."""
+        return NormalDist(self.mu, self.sigma).inv_cdf(share) if self.sigma else self.mu
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return quantiles(self.quantile)
+
+
+class QNormal(Normal):
+    """As `normal`, rounded to a multiple of q."""
+
+    distribution: Literal["q_normal"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return quantiles(self.quantile, self.q)
+
+
+class LogNormal(Normal):
+    """The exponential of a normally distributed number."""
+
+    distribution: Literal["log_normal"]  # type: ignore[assignment]
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which this share of the draws lies."""
+        return math.exp(super().quantile(share))
+
+
+class QLogNormal(LogNormal):
+    """As `log_normal`, rounded to a multiple of q."""
+
+    distribution: Literal["q_log_normal"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return quantiles(self.quantile, self.q)
+
+
+class Beta(Distribution):
+    """A number from 0 to 1 of the beta distribution."""
+
+    distribution: Literal["beta"]
+    a: PositiveFloat = 1.0
+    b: PositiveFloat = 1.0
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which this share of the draws lies."""
+        from scipy.special import betaincinv  # takes a third of a second to import
+
+        return float(betaincinv(self.a, self.b, share))
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return quantiles(self.quantile)
+
+
+class QBeta(Beta):
+    """As `beta`, rounded to a multiple of q."""
+
+    distribution: Literal["q_beta"]  # type: ignore[assignment]
+    q: PositiveFloat = 1.0
+
+    def drawn(self) -> DrawOf:
+        """Return quantiles."""
+        return quantiles(self.quantile, self.q)
+
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {
+    "constant": Constant,
+    "categorical": Categorical,
+    "categorical_w_probabilities": Weighted,
+    "int_uniform": IntUniform,
+    "uniform": Uniform,
+    "q_uniform": QUniform,
+    "log_uniform": LogUniform,
+    "q_log_uniform": QLogUniform,
+    "inv_log_uniform": InvLogUniform,
+    "log_uniform_values": LogUniformValues,
+    "q_log_uniform_values": QLogUniformValues,
+    "inv_log_uniform_values": LogUniformValues,
+    "normal": Normal,
+    "q_normal": QNormal,
+    "log_normal": LogNormal,
+    "q_log_normal": QLogNormal,
+    "beta": Beta,
+    "q_beta": QBeta,
+}
+
+
+def kind_of(given: Mapping[str, Any]) -> type[Distribution]:
+    """Return the distribution that W&B takes a parameter to be of; raise ValueError if there is none."""
+    if "distribution" in given:
+        name = given["distribution"]
+        if not isinstance(name, str) or name not in DISTRIBUTIONS:
+            near = did_you_mean(str(name), DISTRIBUTIONS)
+            raise ValueError(f"unknown distribution {name!r}{near}; known: {', '.join(DISTRIBUTIONS)}")
+        return DISTRIBUTIONS[name]
+    if "values" in given:
+        return Weighted if "probabilities" in given else Categorical
+    if "value" in given:
+        return Constant
+    if {"min", "max"} & given.keys():
+        whole = all(type(given.get(key)) is int for key in ("min", "max"))
+        return IntUniform if whole else Uniform
+    raise ValueError("must have value, values, min and max, a distribution, or parameters inside it")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+Bounded = TypeVar("Bounded", IntUniform, Uniform, LogUniform, LogUniformValues)
+
+
+def _ascending(self: Bounded) -> Bounded:
+    if self.min >= self.max:
+        raise ValueError(f"min {self.min:g} must be below max {self.max:g}")
+    return self
+
+
+def _not_too_many(numbers: range) -> list[Any]:
+    if len(numbers) > MAX_GRID_VALUES:
+        raise ValueError(f"a grid over {len(numbers):,} values; at most {MAX_GRID_VALUES:,} can be converted")
+    return list(numbers)
+
+
+def _log_quantiles(low: float, high: float, q: float) -> DrawOf:
+    return quantiles(lambda share: math.exp(low + share * (high - low)), q)
+
+
+def steps(low: float, step: float, count: int) -> DrawOf:
+    """Return a choice of `low`, `low + step` and so on; of quantiles where they are many."""
+    if count <= QUANTILES:
+        return DrawOf({"choice": [_whole_if(step, low + each * step) for each in range(count)]})
+    drawn = quantiles(lambda share: share * count - 0.5, 1)
+    return DrawOf({"choice": [_whole_if(step, low + each * step) for each in drawn.draw["choice"]]}, drawn.differs)
+
+
+def quantiles(quantile: Callable[[float], float], q: float | None = None) -> DrawOf:
+    """Return a choice of the middles of equally likely parts, rounded to a multiple of q as W&B rounds."""
+    middles = [quantile((part + 0.5) / QUANTILES) for part in range(QUANTILES)]
+    values = [_short(each) if q is None else _multiple(round(each / q), q) for each in middles]
+    return DrawOf(
+        {"choice": values if len(set(values)) > 1 else values[:1]},
+        f"has no counterpart: one of its {QUANTILES} equally likely quantiles is drawn",
+    )
+
+
+def _multiple(count: int, q: float) -> float:
+    return _whole_if(q, count * q)
+
+
+def _whole_if(q: float, value: float) -> float:
+    """Return a multiple of q: a whole number if q is one and it is."""
+    return int(value) if float(q).is_integer() and float(value).is_integer() else _short(value)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -24,9 +24,7 @@ def train_func(config: dict[str, Any]) -> None:
     train_data, val_data = digits()
     train_loader = DataLoader(train_data, batch_size=config["batch_size"] // world_size, shuffle=True)
     train_loader = ray.train.torch.prepare_data_loader(train_loader)
-    network = nn.Sequential(
-        nn.Linear(64, config["hidden"]), nn.ReLU(), nn.Dropout(0.1), nn.Linear(config["hidden"], 10)
-    )
+    network = nn.Sequential(nn.Linear(64, config["hidden"]), nn.ReLU(), nn.Dropout(0.1), nn.Linear(config["hidden"], 10))
     model = ray.train.torch.prepare_model(network)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"])

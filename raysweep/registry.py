@@ -147,6 +147,6 @@ def register_metric(name: str, mode: Mode = "max") -> Callable[[F], F]:
 
 
 def metric_modes() -> dict[str, Mode]:
-    """Return what of each metric is better, of those that are accepted for now as well; a sweep knows that of its own."""
+    """Return what of each metric is better, of those that are accepted for now as well."""
     accepted: dict[str, Mode] = {name: "max" for section, name in _accepted if section == METRICS.section}
     return accepted | _modes

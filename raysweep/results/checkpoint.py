@@ -2,6 +2,8 @@
 
 `write_checkpoint` writes model.safetensors, config.yaml, classes.txt and metrics.json; `open_checkpoint` and
 `load_model` read them and need no Ray. Of the user's own modules, only the one that registers the network is needed.
+A trial of the user's own loop has no classes.txt, and where its loop reported a checkpoint folder, that folder as
+`checkpoint/` in place of model.safetensors.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,11 @@ from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import trial_as_json
 from raysweep.store import Record, RunFolder
 from raysweep.store.faults import on_disk
-from raysweep.store.filesystem import write_whole
+from raysweep.store.filesystem import TEMPORARY, make_folder, write_whole
+from raysweep.store.folders import is_folder, pack, unpack
 
+FOLDER = "checkpoint"
+"""Where a checkpoint that was reported as a folder lies below a pulled one."""
 FILES = ("model.safetensors", "config.yaml", "classes.txt", "metrics.json")
 
 
@@ -119,11 +126,33 @@ def _best_weights(folder: RunFolder, record: Record) -> bytes:
 
 def write_checkpoint(target: Path, folder: RunFolder, record: Record, evaluation: Evaluation | None) -> None:
     """Write a trial's checkpoint as `write_files` does; StorageError too if its record or weights are not whole."""
+    weights = _best_weights(folder, record)
     try:
-        contents = _contents(folder, record, evaluation)
+        contents = _contents(record, evaluation)
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{folder.path}/trials/{record.id}: its record is not as a run wrote it: {error}") from error
+    if is_folder(weights):
+        _write_folder(target / FOLDER, weights)
+    else:
+        contents = {"model.safetensors": weights, **contents}
     write_files(target, contents)
+
+
+def _write_folder(target: Path, packed: bytes) -> None:
+    """Unpack a checkpoint, as a whole or not at all; one that is there already with the same content is fine."""
+    if target.exists():
+        if pack(target) != packed:
+            raise UserError(f"{target}: exists already, with other content; pull --to another folder")
+        return
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        make_folder(partial)
+        unpack(packed, partial)
+        partial.rename(target)
+    except OSError as error:
+        raise on_disk(error, error.filename or str(target)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_files(target: Path, contents: dict[str, bytes]) -> None:
@@ -144,19 +173,20 @@ def write_files(target: Path, contents: dict[str, bytes]) -> None:
         raise on_disk(error, error.filename or str(target)) from error
 
 
-def _contents(folder: RunFolder, record: Record, evaluation: Evaluation | None) -> dict[str, bytes]:
+def _contents(record: Record, evaluation: Evaluation | None) -> dict[str, bytes]:
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    settings = {key: record.conditions[key] for key in ("mean", "std", "image_size", "precision")}
-    yaml.dump({"config": record.config, "seed": record.seed, "input": settings}, text)
-    metrics = {**trial_as_json(record), "metrics": record.metrics, "conditions": record.conditions}
+    loop, conditions = loop_of(record.conditions), record.conditions
+    document: dict[str, Any] = {"config": record.config, "seed": record.seed}
+    classes = {}
+    if loop == CLASSIFY:
+        document["input"] = {key: conditions[key] for key in ("mean", "std", "image_size", "precision")}
+        classes["classes.txt"] = "".join(f"{name}\n" for name in conditions["classes"]).encode()
+    else:
+        document["loop"] = loop
+    yaml.dump(document, text)
+    metrics = {**trial_as_json(record), "metrics": record.metrics, "conditions": conditions}
     metrics["evaluation"] = evaluation.as_json() if evaluation and evaluation.is_of(record) else None
-    weights = _best_weights(folder, record)
     metrics["sha256"] = record.weights["best"].sha256
-    return {
-        "model.safetensors": weights,
-        "config.yaml": text.getvalue().encode(),
-        "classes.txt": "".join(f"{name}\n" for name in record.conditions["classes"]).encode(),
-        "metrics.json": json.dumps(metrics, indent=1).encode(),
-    }
+    return {"config.yaml": text.getvalue().encode(), **classes, "metrics.json": json.dumps(metrics, indent=1).encode()}

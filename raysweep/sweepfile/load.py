@@ -130,7 +130,8 @@ def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
         workers = f"workers: {math.ceil(gpus * sweep.resources.workers)}, gpus: 1"
         message = f"got {gpus:g}, must be at most 1, since each worker trains on one GPU; for more a trial: {workers}"
         problems.append(sweep.source.problem(("resources", "gpus"), message))
-    reasons = Counter(why for trial in trials if (why := trial.config.why_without(metric)))
+    known = metric in loop_named(sweep.loop).metrics
+    reasons = Counter(why for trial in trials if known and (why := trial.config.why_without(metric)))
     for why, count in reasons.items():
         message = (
             f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"

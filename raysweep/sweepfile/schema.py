@@ -103,10 +103,8 @@ def known_metric(objective: Objective, loop: str) -> None:
         return
     known = [f"got {objective.metric!r}{did_you_mean(objective.metric, metrics)}"]
     known += [f"allowed: {', '.join(metrics)}"] if metrics else []
-    other = (
-        "" if loop == CLASSIFY else f"; {'or ' if metrics else ''}any other with its mode: {{metric: NAME, mode: max}}"
-    )
-    raise ValueError(f"{'; '.join(known)}{other}")
+    known += ["any other needs its mode: {metric: NAME, mode: max}"] if loop != CLASSIFY else []
+    raise ValueError("; ".join(known))
 
 
 def _known_loop(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a trial goes on from: what an epoch gives in, the bytes of a commit's `last` out; and back."""
+"""What an epoch leaves: the bytes of a commit's `last`, which a trial goes on from, and of the best epoch's `best`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import io
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_safetensors
 
 from raysweep.errors import UserError
 from raysweep.loops import Epoch, GeneratorLoop, Loop
-from raysweep.store.folders import is_folder, pack, unpack
+from raysweep.results.evidence import pack as pack_correct
+from raysweep.store.folders import is_folder, unpack
+from raysweep.store.folders import pack as pack_folder
 
 STATE = ".raysweep-state.pt"
 """The file of a packed folder that holds the epoch's state."""
@@ -27,7 +31,7 @@ def state_of(epoch: Epoch, loop: Loop) -> dict[str, bytes]:
         UserError: it could be saved, but not loaded.
     """
     if epoch.checkpoint is not None:
-        return {"last": pack(epoch.checkpoint, {STATE: _saved(epoch, loop)} if epoch.state else {})}
+        return {"last": pack_folder(epoch.checkpoint, {STATE: _saved(epoch, loop)} if epoch.state else {})}
     return {"last": _saved(epoch, loop)} if epoch.state else {}
 
 
@@ -67,3 +71,29 @@ def going_on_from(last: bytes | None) -> Iterator[tuple[Mapping[str, Any] | None
 def _loaded(data: bytes) -> dict[str, Any]:
     saved: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
     return saved
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a best epoch leaves."""
+
+    weights: dict[str, torch.Tensor] | None
+    folder: bytes | None  # the packed checkpoint that it reported
+    correct: torch.Tensor | None  # which validation examples they got right
+
+    @classmethod
+    def of(cls, epoch: Epoch, averaged: bool) -> Best:
+        """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
+        given = (averaged and epoch.ema_weights) or epoch.weights
+        correct = (averaged and epoch.ema_correct) or epoch.correct
+        weights = (
+            {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
+        )
+        folder = pack_folder(epoch.checkpoint) if epoch.checkpoint else None
+        return cls(weights, folder, correct().cpu().bool() if correct else None)
+
+    def files(self) -> dict[str, bytes]:
+        """Return it as files of a commit."""
+        weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
+        weights |= {} if self.folder is None else {"best": self.folder}
+        return weights if self.correct is None else {**weights, "correct": pack_correct(self.correct.numpy())}

@@ -26,15 +26,12 @@ from pydantic import ValidationError
 from ray import tune
 from ray.exceptions import RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
-from safetensors.torch import save as save_safetensors
 
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, Loop, TrialContext, loop_named
-from raysweep.results.evidence import pack
 from raysweep.store import Record, RunFolder
-from raysweep.store.folders import pack as pack_folder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
@@ -45,7 +42,7 @@ from raysweep.worker.frames import place_of
 from raysweep.worker.looping import check_objective, numbers_of, run_loop
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
-from raysweep.worker.states import going_on_from, state_of
+from raysweep.worker.states import Best, going_on_from, state_of
 from raysweep.worker.tasks import Assignment, result_of
 
 SAME_ERROR = ("type", "message", "at", "epoch")
@@ -139,32 +136,6 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Best:
-    """What a best epoch leaves."""
-
-    weights: dict[str, torch.Tensor] | None
-    folder: bytes | None  # the packed checkpoint that it reported
-    correct: torch.Tensor | None  # which validation examples they got right
-
-    @classmethod
-    def of(cls, epoch: Epoch, averaged: bool) -> _Best:
-        """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
-        given = (averaged and epoch.ema_weights) or epoch.weights
-        correct = (averaged and epoch.ema_correct) or epoch.correct
-        weights = (
-            {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
-        )
-        folder = pack_folder(epoch.checkpoint) if epoch.checkpoint else None
-        return cls(weights, folder, correct().cpu().bool() if correct else None)
-
-    def files(self) -> dict[str, bytes]:
-        """Return it as files of a commit."""
-        weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
-        weights |= {} if self.folder is None else {"best": self.folder}
-        return weights if self.correct is None else {**weights, "correct": pack(self.correct.numpy())}
-
-
 class _Done(SystemExit):
     """Ends a loop after the trial's last epoch, as Tune's SystemExit does where it stops a trial."""
 
@@ -182,7 +153,7 @@ class _Run:
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     committed_epoch: int = field(init=False, default=0)
-    pending_best: _Best | None = field(init=False, default=None)
+    pending_best: Best | None = field(init=False, default=None)
     """That of a best epoch which is not committed yet."""
     remark: str = field(init=False, default="")
     """What the user is to hear with the next report."""
@@ -352,7 +323,7 @@ class _Run:
         best = better_of(self.record.best, metrics, objective)
         if best and best != self.record.best:
             self.record = self.record.with_(best=best)
-            self.pending_best = _Best.of(epoch, best.averaged)
+            self.pending_best = Best.of(epoch, best.averaged)
 
     def _commit(self, status: str, epoch: Epoch | None) -> None:
         """Commit the record with a status, its weights, and the state of an epoch if the trial is to go on from there.

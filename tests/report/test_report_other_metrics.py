@@ -169,3 +169,12 @@ def test_the_page_turns_the_axis_of_an_error_and_writes_its_numbers_as_the_termi
     assert sorted(places, key=places.__getitem__) == sorted(places), "the least error is at the top"
     assert said == []
     page.close()
+
+
+def test_the_ranks_of_leaders_that_are_close_at_the_bottom_stay_inside_the_picture(tmp_path: Path) -> None:
+    (chart,) = draw(reported(tmp_path, "regression", text=RANDOM)).leaders
+    ranks = [element for element in chart.root.iter("text") if element.attrib["class"].startswith("rank")]
+    places = [float(element.attrib["y"]) for element in ranks]
+    assert len(places) == 8
+    assert all(0 < place < chart.height for place in places)
+    assert min(abs(a - b) for a in places for b in places if a != b) >= 10

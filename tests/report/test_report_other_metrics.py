@@ -15,8 +15,10 @@ from raysweep.report import write_report
 from raysweep.report.content import Report, gather
 from raysweep.report.data import page_data
 from raysweep.report.families import ends_of
+from raysweep.report.first import draw_leaders
 from raysweep.report.pictures import MOST_PANELS, draw
 from raysweep.report.svg import score_scale
+from raysweep.report.winner import draw_tuning
 from raysweep.results.ranking import rank
 from raysweep.results.run import SweepResult, open_run
 from raysweep.store import Record
@@ -105,7 +107,7 @@ def test_a_loss_that_blew_up_does_not_flatten_the_others_and_neither_does_a_rewa
 
 def test_the_best_of_so_many_errors_goes_down_and_never_below_zero(tmp_path: Path) -> None:
     report = reported(tmp_path, "regression", text=RANDOM)
-    (chart,) = draw(report).tuning
+    (chart,) = draw_tuning(report)
     lines = [polyline.attrib["points"] for polyline in chart.root.iter("polyline")]
     heights = [[float(point.split(",")[1]) for point in line.split()] for line in lines]
     assert all(line == sorted(line) for line in heights), "fewer errors are further down"
@@ -172,7 +174,7 @@ def test_the_page_turns_the_axis_of_an_error_and_writes_its_numbers_as_the_termi
 
 
 def test_the_ranks_of_leaders_that_are_close_at_the_bottom_stay_inside_the_picture(tmp_path: Path) -> None:
-    (chart,) = draw(reported(tmp_path, "regression", text=RANDOM)).leaders
+    (chart,) = draw_leaders(reported(tmp_path, "regression", text=RANDOM))
     ranks = [element for element in chart.root.iter("text") if element.attrib["class"].startswith("rank")]
     places = [float(element.attrib["y"]) for element in ranks]
     assert len(places) == 8

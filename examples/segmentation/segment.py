@@ -1,4 +1,4 @@
-"""Finds discs and squares in noisy images, by a small U-Net. The images are made on the spot."""
+"""Finds discs and crosses in noisy images, by a small U-Net. The images are made on the spot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import raysweep
 
-CLASSES = 3  # the ground, discs, squares
+CLASSES = 3  # the ground, discs, crosses
 
 
 class Config(raysweep.Config):
@@ -38,9 +38,9 @@ def make_shapes(examples: int, size: int, noise: float) -> dict[str, np.ndarray]
     for mask in masks:
         for kind in (1, 2):
             row, column = random.integers(size // 5, size - size // 5, 2)
-            reach = random.integers(size // 8, size // 4)
-            apart = np.abs(rows - row), np.abs(columns - column)
-            mask[np.hypot(*apart) < reach if kind == 1 else np.maximum(*apart) < reach * 0.8] = kind
+            reach = random.integers(size // 6, size // 4)
+            near, far = np.sort([np.abs(rows - row), np.abs(columns - column)], 0)
+            mask[np.hypot(near, far) < reach if kind == 1 else (far < reach) & (near < reach / 3)] = kind
     images = (masks > 0) + random.normal(0, noise, masks.shape)
     return {"images": images[:, None].astype(np.float32), "masks": masks}
 

@@ -17,7 +17,7 @@ MODULES = (
     *("argparse", "collections", "csv", "datetime", "decimal", "difflib", "doctest", "email", "fractions", "functools"),
     *("heapq", "html", "inspect", "itertools", "json", "logging", "mailbox", "optparse", "os", "pathlib", "pickle"),
     *("random", "re", "shutil", "smtplib", "statistics", "string", "subprocess", "tarfile", "textwrap", "threading"),
-    *("tokenize", "turtle", "typing", "unittest", "urllib", "uuid", "zipfile"),
+    *("tokenize", "turtle", "unittest", "urllib", "uuid", "zipfile"),
 )
 
 

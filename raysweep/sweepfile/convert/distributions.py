@@ -204,15 +204,20 @@ class QUniform(Uniform):
 
     def drawn(self) -> DrawOf:
         """Return whole numbers, or a choice of all multiples where they are few."""
-        first, last = round(self.min / self.q), round(self.max / self.q)
+        first, last = self._ends()
         if self.q == 1:
-            return DrawOf({"int": [first, last]}, HALF_AS_OFTEN)
+            return DrawOf({"int": [first, last]}, LESS_OFTEN)
         if last - first < QUANTILES:
-            return DrawOf({"choice": [_multiple(each, self.q) for each in range(first, last + 1)]}, HALF_AS_OFTEN)
+            return DrawOf({"choice": [_multiple(each, self.q) for each in range(first, last + 1)]}, LESS_OFTEN)
         return quantiles(lambda share: self.min + share * (self.max - self.min), self.q)
 
+    def _ends(self) -> tuple[int, int]:
+        """Return the first and the last multiple of q between the bounds; W&B rarely rounds to those beyond them."""
+        first, last = math.ceil(self.min / self.q - 1e-9), math.floor(self.max / self.q + 1e-9)
+        return (first, last) if first <= last else (round(self.min / self.q), round(self.max / self.q))
 
-HALF_AS_OFTEN = "here all values are equally likely; W&B, which rounds, draws the first and the last half as often"
+
+LESS_OFTEN = "here all values are equally likely; W&B, which rounds, draws the first and the last less often"
 
 
 class QLogUniform(LogUniform):

@@ -1,4 +1,4 @@
-"""The function of Ray's guide to PyTorch, on digits: a network, `prepare_model`, `prepare_data_loader`, a report an epoch."""
+"""The function of Ray's guide to PyTorch, on digits: `prepare_model`, `prepare_data_loader`, a report an epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def train_func(config: dict[str, Any]) -> None:
     train_data, val_data = digits()
     train_loader = DataLoader(train_data, batch_size=config["batch_size"] // world_size, shuffle=True)
     train_loader = ray.train.torch.prepare_data_loader(train_loader)
-    network = nn.Sequential(nn.Linear(64, config["hidden"]), nn.ReLU(), nn.Dropout(0.1), nn.Linear(config["hidden"], 10))
+    network = nn.Sequential(
+        nn.Linear(64, config["hidden"]), nn.ReLU(), nn.Dropout(0.1), nn.Linear(config["hidden"], 10)
+    )
     model = ray.train.torch.prepare_model(network)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"])

@@ -37,6 +37,8 @@ def describe_errors(
 def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:
     """Return pydantic's location without its union tags; `is_key` says that the last part cannot be one."""
     way: list[str | int] = []
+    if not loc:  # a fault of the whole
+        return ()
     *inner, last = loc
     for part in inner:
         if isinstance(values, Mapping) and part in values:

@@ -87,8 +87,14 @@ class Classify(EvaluatingLoop):
 
         data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
         keys = {"model", "sync_batch_norm", "freeze", "lr_factors"}
+        problems: list[str] = []
         for config in {each.model_dump_json(include=keys): each for each in configs}.values():
-            check_model(config, data, device, pretrained)
+            try:
+                check_model(config, data, device, pretrained)
+            except UserError as error:
+                problems += error.problems
+        if problems:
+            raise UserError(*dict.fromkeys(problems))
 
     def conditions(self, config: TrialConfig, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""

@@ -19,9 +19,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
 )
-from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
 from raysweep.registry import Registry
@@ -404,13 +405,13 @@ class TrialConfig(LoopConfig):
             parts.append(self.augment)
         return "-".join(parts)
 
-    @model_validator(mode="after")
-    def _weights_say_how_to_normalize(self) -> TrialConfig:
-        if self.normalize == "weights" and self.model.weights is None:
-            raise ValueError(
-                "normalize: weights needs model.weights; without them: half, imagenet, dataset, or numbers"
-            )
-        return self
+    @field_validator("normalize")
+    @classmethod
+    def _weights_say_how_to_normalize(cls, normalize: Any, others: ValidationInfo) -> Any:
+        model = others.data.get("model")
+        if normalize == "weights" and model is not None and model.weights is None:
+            raise ValueError("weights needs model.weights; without them: half, imagenet, dataset, or numbers")
+        return normalize
 
     def why_without(self, metric: str) -> str | None:
         """Return `ema: false` for a metric of the averaged weights, or `metrics` where it lacks one of the user's."""

@@ -231,12 +231,8 @@ class _Training:
         self.normalize = Normalize(mean, std, device)
         self.augment = build_augment(config.augment, data.image_size)
         self.num_classes, self.train_split = data.num_classes, data.train.to(device)
-        self.val_images, self.val_share = len(data.val), group.share(len(data.val))
-        self.val_split = data.val[self.val_share].to(device)
-        self.val_labels = data.val.labels.to(device)
         self.loss = Loss(config)
-        at_once = -(-config.batch_size // group.size // config.accumulate)
-        self.val_batches = Batches(device, data.image_size, at_once)
+        self._take_validation_images(data)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
         smallest = min(group.smallest_part(len(batch)) for batch in batches)
         model, used = self._new_model(data, pretrained, smallest if config.accumulate == 1 else min(smallest, 2))
@@ -252,6 +248,13 @@ class _Training:
         self.frozen_norms = frozen_norms(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer, self.factors = build_optimizer(config, model)
+
+    def _take_validation_images(self, data: DataSet) -> None:
+        self.val_images, self.val_share = len(data.val), self.group.share(len(data.val))
+        self.val_split = data.val[self.val_share].to(self.device)
+        self.val_labels = data.val.labels.to(self.device)  # all of them, for the user's metrics
+        at_once = -(-self.config.batch_size // self.group.size // self.config.accumulate)
+        self.val_batches = Batches(self.device, data.image_size, at_once)
 
     def _new_model(
         self, data: DataSet, pretrained: Pretrained | None, smallest_batch: int

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import model_validator
 
+import raysweep
 from raysweep.config import kinds_of
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import Sweep, load_sweep, storage_of
@@ -590,3 +593,22 @@ def test_any_override_gives_a_plan_or_messages_with_a_place(folder: Path, key: s
 @pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_sweep_loads_and_plans(path: Path) -> None:
     assert plan_trials(load_sweep(path))
+
+
+def test_a_fault_between_the_keys_of_a_loops_config_is_told_at_the_base(folder: Path) -> None:
+    class Bounds(raysweep.Config):
+        low: int = 0
+        high: int = 1
+
+        @model_validator(mode="after")
+        def _ascend(self) -> Bounds:
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} is above high {self.high}")
+            return self
+
+    @raysweep.register_loop("bounded", config=Bounds, metrics={"val_acc": "max"})
+    def train(config: Bounds, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        yield raysweep.Epoch({"val_acc": 1.0})
+
+    (told,) = problems("loop: bounded\nbase:\n  low: 3")
+    assert told == "s.yaml:3: base: low 3 is above high 1"

@@ -30,7 +30,7 @@ from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.distributed import Group, used_parameters
 from raysweep.vision.loop import Diverged, Interrupted, train
 from raysweep.vision.models.build import build_model
-from raysweep.vision.names import AUGMENTATIONS, MODELS
+from raysweep.vision.names import AUGMENTATIONS, METRICS, MODELS
 from raysweep.vision.randomness import generator, seeded
 
 BATCH_NORM = {"name": "baseline_block", "width": 4}
@@ -85,6 +85,7 @@ def register() -> None:
         "dropping": dropping,
     }.items():
         MODELS.register(name)(net)
+    METRICS.register("error")(lambda logits, labels: (logits.argmax(1) != labels).double().mean())
 
 
 def dataset(train_images: int, val_images: int) -> DataSet:
@@ -266,7 +267,7 @@ def test_without_batch_norm_any_number_of_ranks_ends_with_what_one_process_does(
 
 @pytest.mark.slow
 def test_ranks_that_compute_their_part_in_parts_end_with_what_one_process_does_at_once(in_ranks: InRanks) -> None:
-    settings = {**ALL_OF_IT, "mix": {"cutmix": 1.0, "mixup": 0.3}}
+    settings = {**ALL_OF_IT, "mix": {"cutmix": 1.0, "mixup": 0.3}, "freeze": ["0"], "metrics": ["error"]}
     alone = outcome(settings, (50, 19))
     first, *others = in_ranks(3, outcome, {**settings, "accumulate": 3}, (50, 19))
     assert all(other == first for other in others)

@@ -126,6 +126,7 @@ def plan(folder: Path, text: str) -> Any:
         ("base: {loss: {options: {scale: 2}}}", "base.loss.options: cross_entropy takes none"),
         ("objective: val_own_metric", "val_own_metric is not measured with metrics: [] (1 of 1 trials)"),
         ("objective: val_top5", "got 'val_top5'"),
+        ("base:\n  normalize: weights", "s.yaml:3: base.normalize: weights needs model.weights"),
     ],
 )
 def test_what_is_wrong_with_them_is_told_with_its_line(text: str, message: str, tmp_path: Path) -> None:

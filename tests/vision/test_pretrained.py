@@ -195,8 +195,11 @@ def test_parts_that_the_network_does_not_have_are_an_error_before_anything_is_tr
     changes: Any, message: str, folder: Path
 ) -> None:
     settings = config(**changes)
-    with pytest.raises(UserError, match=message.replace("*", r"\*")):
-        LOOP.check([settings], LOOP.prepare(settings, folder))
+    with pytest.raises(UserError) as caught:
+        LOOP.check([config(lr=1), settings, config(freeze=["no_such"])], LOOP.prepare(settings, folder))
+    first, second = caught.value.problems
+    assert message in first
+    assert "no_such" in second
 
 
 def test_the_learning_rate_of_a_part_has_the_factor_of_the_longest_name() -> None:

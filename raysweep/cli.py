@@ -18,17 +18,18 @@ from raysweep.errors import RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
-    *("run", "plan", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
+    *("run", "plan", "rehearse", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
     *("clean", "predict", "models", "submit", "doctor", "schema", "convert"),
 )
 """The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""
 
-DESCRIPTION = "One YAML file and one command run a grid of image-classifier experiments on a cluster of GPUs."
+DESCRIPTION = "One YAML file and one command run a grid of training experiments on a cluster of GPUs."
 EPILOG = """\
 examples:
   raysweep sweeps/quickstart.yaml                 run it, or go on with it
   raysweep sweeps/quickstart.yaml epochs=2 lr=0.1 with other settings
   raysweep plan sweeps/quickstart.yaml            what would be trained
+  raysweep rehearse sweeps/quickstart.yaml        what an epoch costs here, and whether trials resume exactly
   raysweep status sweeps/runs/quickstart          how far it is; a run folder stands for its sweep file
   raysweep watch sweeps/quickstart.yaml           the same in the browser, while it goes on
   raysweep confirm sweeps/quickstart.yaml         is the winner the winner? fresh seeds for the best configs

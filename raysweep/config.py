@@ -6,6 +6,7 @@ No torch, no Ray.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, urlsplit
 
@@ -110,6 +111,12 @@ def kinds_of(model: type[BaseModel], section: str) -> list[type[BaseModel]]:
     """Return the classes that a section may have, such as one for each optimizer."""
     field = model.model_fields.get(section)
     return classes_of(field.annotation) if field else []
+
+
+def kind_named(kinds: Sequence[type[BaseModel]], name: Any) -> type[BaseModel] | None:
+    """Return that of a section's kinds which a name chooses: the one of that name, or else the one that takes any."""
+    own = next((kind for kind in kinds if name in names_of(kind)), None)
+    return own or next((kind for kind in kinds if not names_of(kind)), None) if len(kinds) > 1 else own
 
 
 def names_of(model: type[BaseModel]) -> tuple[Any, ...]:

@@ -177,6 +177,24 @@ class Loop:
         """Return what a trial's numbers depend on beside its config, as JSON; what is `auto` is resolved here."""
         return {}
 
+    def same_cost(self, config: Any) -> str:
+        """Return a text that is equal for trials whose epochs take equal time and memory.
+
+        By default these are the trials that differ in real numbers and in `epochs` alone.
+        """
+        values = config.model_dump(mode="json", exclude={"epochs"})
+        return json.dumps({key: value for key, value in values.items() if not isinstance(value, float)})
+
+    def few(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return as much of a data set as is enough to tell what an epoch costs; by default all of it."""
+        return arrays
+
+    def epoch_seconds(
+        self, config: Any, arrays: Mapping[str, Any], few: Mapping[str, Any], metrics: Mapping[str, float], took: float
+    ) -> float:
+        """Return how long an epoch on a whole data set takes, where one on a `few` of it `took` so many seconds."""
+        return took
+
     def train(self, config: Any, trial: TrialContext) -> Iterator[Epoch]:
         """Train from `trial.state`, or from the beginning, and yield each epoch.
 

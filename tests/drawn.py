@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin
 
+import own_parts  # noqa: F401  # registers names of one's own
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -16,6 +17,15 @@ EXACTLY_ONE = ("AugmentStep", "Draw")
 NARROWER: dict[str, SearchStrategy[Any]] = {
     "DataConfig.name": st.sampled_from(DATA_SOURCES.names()),
     "ModelConfig.name": st.sampled_from(MODELS.names()),
+    "ModelConfig.weights": st.sampled_from(["weights.pt", "some/where"]),
+    "LossConfig.name": st.sampled_from(["cross_entropy", "own_loss"]),
+    "OwnOptimizer.name": st.just("own_optimizer"),
+    "OwnSchedule.name": st.just("own_schedule"),
+    "TrialConfig.metrics": st.sampled_from([[], ["own_metric"]]),
+    "TrialConfig.freeze": st.sampled_from([[], ["conv1", "layer*.bn?"]]),
+    "TrialConfig.lr_factors": st.sampled_from([{}, {"layer1": 0.1, "layer1.0.conv1": 2}]),
+    "ResizedCrop.scale": st.sampled_from([[0.08, 1], [0.5, 0.5]]),
+    "ResizedCrop.ratio": st.sampled_from([[0.75, 1.25], [1, 1]]),
     "Blur.kernel": st.integers(1, 15).map(lambda reach: 2 * reach + 1),
     "AshaConfig.rungs": st.sampled_from([[0.07, 0.5], ["1/9", "2/9"], ["1 / 3"]]),
     "AshaConfig.group_by": st.sampled_from([[], ["model.name", "augment"]]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from raysweep.halving.scores import best_epoch
 from raysweep.results.evidence import pack
@@ -206,3 +208,10 @@ def add_mistakes(folder: RunFolder, names: list[str], per_class: int = 4, wants_
         mistakes = replace(mistakes, thumbnails=dict.fromkeys(rows, webp))
     write_mistakes(folder, mistakes)
     return mistakes
+
+
+def write_pulled(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write what `model.weights` reads of a folder that `raysweep pull` made."""
+    folder.mkdir()
+    save_file({name: each.contiguous() for name, each in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.yaml").write_text("input: {mean: [0.1, 0.2, 0.3], std: [1, 2, 3]}\n")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
+import own_parts
 import pytest
 from drawn import Kind, kinds_in, kinds_that_can_be, values_of
 from hypothesis import HealthCheck, assume, given, settings
 from pydantic import ValidationError
+from run_folders import write_pulled
 from running import Command
 
 from raysweep.config import Config
@@ -18,7 +21,8 @@ from raysweep.sweepfile.load import restore_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Draw, Sweep
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
-from raysweep.vision.config import TrialConfig
+from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.models.build import build_model
 
 DRAWN = settings(
     max_examples=500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -73,6 +77,7 @@ LISTS = """
       - [{flip: {p: 0.4}}, {rotate: {degrees: 10, p: 0.5}}, {crop: {}}]
       - [{blur: {kernel: 3, sigma: [0.2, 1]}}, {flip: {direction: vertical}}, {crop: {padding: 2}}]
       - [{flip: {direction: both}}, {color_jitter: {brightness: 0.2, hue: 0.1}}, {rotate: {degrees: 5}}]
+      - [{rand_augment: {operations: 1}}, {resized_crop: {scale: [0.5, 1]}}]
 """
 SWEEP = f"""
 name: kinds
@@ -98,6 +103,24 @@ cases:
     data.on_corrupt: skip
     data.per_class: 8
     grid: {{normalize: [imagenet, dataset], precision: [fp32, bf16]}}
+  weights:
+    model: {{name: baseline_block, width: 4, weights: pulled}}
+    normalize: weights
+    freeze: [conv1, bn1]
+    mix: {{mixup: 0.2, cutmix: 1}}
+    grid: {{optimizer: [adam, {{name: muon, adjust_lr: original, decay_norm_and_bias: false}}, muon]}}
+  own:
+    loss: own_loss
+    metrics: own_metric
+    optimizer: own_optimizer
+    epochs: 3
+    grid:
+      lr_schedule:
+      - own_schedule
+      - {{name: own_schedule, per: step}}
+      - {{name: cosine, per: step}}
+      - {{name: constant, per: step, warmup_epochs: 1}}
+      - {{name: step, milestones: [1], per: step, warmup_epochs: 1}}
 """
 
 
@@ -106,13 +129,15 @@ cases:
 def test_a_sweep_with_every_kind_of_every_section_trains_and_a_rerun_finds_it_done(command: Command) -> None:
     path = command.folder / "kinds.yaml"
     path.write_text(SWEEP)
+    write_pulled(command.folder / "pulled", build_model(ModelConfig(width=4), 7).state_dict())
+    shutil.copy(own_parts.__file__, command.folder)
     planned = [trial.config for trial in plan_trials(load_sweep(path))]
     assert kinds_in(planned) == kinds_that_can_be(TrialConfig)
-    command(path)
+    command(path, "--import", "own_parts")
     records = command.records("kinds")
     assert {record["status"] for record in records.values()} == {"finished"}
     assert len(records) == len(planned)
     lists = [record["config"]["augment"] for record in records.values() if record["axes"]["augment"] != "none"]
     assert {len(row) for operations in lists if isinstance(operations, list) for row in operations} == {1}
-    _, err = command(path)
+    _, err = command(path, "--import", "own_parts")
     assert f"nothing is left to train ({len(planned)} trials done)" in err

@@ -23,7 +23,7 @@ BLOCKS = [
         path.read_text()[: block.start()].rpartition("\n## ")[2],
         id=f"{path.name}:{path.read_text()[: block.start()].count(chr(10)) + 1}",
     )
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     for block in BLOCK.finditer(path.read_text())
 ]
 

@@ -96,14 +96,21 @@ class JobServer:
                 return str(job.submission_id), dict(job.metadata or {})
         return None
 
-    def submit(self, words: Sequence[str], folder: Path, metadata: Mapping[str, str]) -> str:
-        """Run a command on the head, in a copy of the folder, which every node gets; return the job's id."""
+    def submit(
+        self, words: Sequence[str], folder: Path, metadata: Mapping[str, str], requirements: Sequence[str] = ()
+    ) -> str:
+        """Run a command on the head, in a copy of the folder, which every node gets; return the job's id.
+
+        `requirements` are packages as pip names them: Ray installs them on each node, in an environment of the job's.
+        """
         variables = {
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S),
             "RAY_BACKEND_LOG_LEVEL": "fatal",
             "PYTHONUNBUFFERED": "1",
         }
-        environment = {"working_dir": str(folder), "env_vars": variables}
+        environment: dict[str, Any] = {"working_dir": str(folder), "env_vars": variables}
+        if requirements:
+            environment["pip"] = {"packages": list(requirements), "pip_check": False}
         command = shlex.join(words)
         # Ray deletes a folder's package after its last job, also while the next job of the same content counts on it.
         (folder / ".submission").write_text(uuid.uuid4().hex)

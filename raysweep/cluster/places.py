@@ -8,6 +8,9 @@ from pathlib import Path
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import plan_trials
 
+OR_FOR = {"data.path": ", or leave it out and set RAYSWEEP_DATA where Ray is started (cluster.yaml)"}
+"""What else helps where a path is relative, by key."""
+
 
 def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -> str | None:
     """Return why a sweep's storage cannot be used on a cluster of several nodes, or None."""
@@ -25,7 +28,7 @@ def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
     paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()})
     return [
         f"{sweep_path}: {key}: {path!r} is relative, and this machine's files stay here; give the absolute path "
-        "that the nodes see, or leave it out and set RAYSWEEP_DATA where Ray is started (cluster.yaml)"
+        f"that the nodes see{OR_FOR.get(key, '')}"
         for key, path in paths
         if is_relative(path)
     ]

@@ -1,7 +1,4 @@
-"""`raysweep plan`: the trials of a sweep and what they would cost, before anything is spent.
-
-Only `--time` imports torch, and nothing here imports Ray.
-"""
+"""`raysweep plan`: the trials of a sweep and what they would cost, before anything is spent. No torch, no Ray."""
 
 from __future__ import annotations
 
@@ -12,15 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
-from raysweep.terminal import count_of, format_bytes, print_fitting, say, shortened
+from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.terminal import count_of, print_fitting, say, shortened
 
 if TYPE_CHECKING:
     from raysweep.halving.cost import Cohort, Cost
     from raysweep.results.rerun import Edits
     from raysweep.sweepfile import Sweep
     from raysweep.sweepfile.plan import Trial
-    from raysweep.vision.timing import Timing
 
 SUMMARY = "list the trials of a sweep, without running anything"
 COHORTS_SHOWN = 12
@@ -31,16 +27,13 @@ GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
-    parser.add_argument(
-        "--time", action="store_true", help="train a few steps of each network here, and estimate hours and bytes"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code."""
     from raysweep.halving.cost import cost_of
 
-    context = Context.of(arguments, DATA_LIES_BESIDE_IT if arguments.time else None)
+    context = Context.of(arguments)
     sweep, edits = context.sweep, _edits(context)
     trials = edits.trials if edits else context.trials
     if edits:
@@ -48,9 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)
-    timings = _time(context) if arguments.time else None
     if arguments.json:
-        document = _document(sweep, trials, cost, timings)
+        document = _document(sweep, trials, cost)
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     columns, settings = _columns(trials, cost)
@@ -61,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
         seeds = f"{race['seeds']} fresh seeds at most"
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
     lines += edits.in_words() if edits else []
-    lines += [_totals_line(_totals(sweep, trials, cost, timings))] if timings else []
     lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))
     return 0
@@ -83,13 +74,6 @@ def _warnings(context: Context) -> list[str]:
     return [*problems, *(f"{key}: {path} is not on this machine" for key, path in missing)]
 
 
-def _time(context: Context) -> list[Timing]:
-    from raysweep.vision.timing import time_trials
-
-    device = "cpu" if context.sweep.resources.gpus == 0 else "auto"
-    return time_trials([trial.config for trial in context.trials], context.file.absolute().parent, device)
-
-
 def _edits(context: Context) -> Edits | None:
     """Return what a rerun makes of the run folder, if there is one on this machine."""
     if not os.path.isfile(os.path.join(*context.place, "resolved.yaml")):
@@ -99,7 +83,7 @@ def _edits(context: Context) -> Edits | None:
     return edits_of(context.sweep, context.place[0])
 
 
-def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing] | None) -> dict[str, Any]:
+def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, Any]:
     from raysweep.sweepfile.plan import plan_as_json
 
     document = plan_as_json(sweep, trials)
@@ -110,10 +94,6 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequen
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]
         row["expected_epochs"] = cost.expected_epochs[row["id"]]
-    if timings:
-        document["time"] = _totals(sweep, trials, cost, timings)
-        for row, timing in zip(document["trials"], timings, strict=True):
-            row["epoch_s"] = timing.epoch_s
     return document
 
 
@@ -187,21 +167,3 @@ def _race(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, int] | None:
     configs = min(sweep.confirm.top, len({config_key(trial.config.model_dump(mode="json")) for trial in trials}))
     seeds = sweep.confirm.seeds
     return {"configs": configs, "seeds": seeds, "trials_at_most": configs * seeds}
-
-
-def _totals(sweep: Sweep, trials: Sequence[Trial], cost: Cost, timings: Sequence[Timing]) -> Mapping[str, float]:
-    """Return hours and bytes of the whole sweep; the disk is fullest if all trials wait at a rung at once."""
-    pairs = list(zip(trials, timings, strict=True))
-    best = sorted((timing.best_bytes for timing in timings), reverse=True)
-    return {
-        "slot_hours": sum(cost.expected_epochs[trial.id] * timing.epoch_s for trial, timing in pairs) / 3600,
-        "slot_hours_in_full": sum(trial.config.epochs * timing.epoch_s for trial, timing in pairs) / 3600,
-        "disk_bytes_at_most": sum(timing.last_bytes + timing.best_bytes for timing in timings),
-        "disk_bytes": sum(best[: sweep.checkpoints.keep_best]),
-    }
-
-
-def _totals_line(totals: Mapping[str, float]) -> str:
-    hours = f"{totals['slot_hours']:.3g} slot-hours expected ({totals['slot_hours_in_full']:.3g} in full)"
-    most, least = format_bytes(totals["disk_bytes_at_most"]), format_bytes(totals["disk_bytes"])
-    return f"on this machine: {hours}; disk: at most {most} during the run, {least} in the end"

@@ -34,6 +34,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", metavar="URL", help="the cluster's dashboard; default: http://127.0.0.1:8265")
+    parser.add_argument(
+        "--requirements",
+        metavar="FILE",
+        type=Path,
+        help="packages that the nodes lack, as pip reads them; Ray installs them for this job alone",
+    )
     parser.add_argument("--replace", action="store_true", help="stop the sweep's job if one runs, and go on with this")
     parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
 
@@ -45,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     context = Context.of(arguments, "that file is sent to the cluster")
     sweep, path, imports = context.sweep, context.file, arguments.imports
+    requirements = _requirements(arguments.requirements)
     from raysweep.cluster.jobs import JobServer
     from raysweep.cluster.places import describe_job
 
@@ -54,14 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     folder = context.folder
     metadata = describe_job(sweep.name, folder.path)
     with staged(path, imports) as files:
-        settings = _settings(context, files)
+        settings = _settings(context, files, requirements)
         job = _find_or_stop(server, metadata, settings, arguments.replace)
         if job is not None:
             print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
         else:
             words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
             with step(f"uploading {', '.join([path.name, *imports])}"):
-                job = send(server, words, files, imports, {**metadata, **settings})
+                job = send(server, words, files, imports, {**metadata, **settings}, requirements)
             on = count_of(len(nodes), "node")
             print(f"job {job}: {sweep.name} on {on}; run folder: {folder.path}", file=sys.stderr)
     output = sys.stderr if arguments.json else sys.stdout
@@ -71,13 +78,31 @@ def run(arguments: argparse.Namespace) -> int:
     return code or 0
 
 
-def _settings(context: Context, files: Path) -> dict[str, str]:
+def _requirements(file: Path | None) -> list[str]:
+    """Return the lines of a requirements file that ask for something; UserError if it cannot be read, or has none."""
+    if file is None:
+        return []
+    try:
+        lines = [line.partition(" #")[0].strip() for line in file.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--requirements {file}: cannot be read: {error}") from error
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise UserError(f"--requirements {file}: names no package; leave the flag out, or name one a line")
+    return found
+
+
+def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dict[str, str]:
     """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit."""
     code = hashlib.sha256()
     for path in sorted(files.rglob("*.py")):
         code.update(f"{path.relative_to(files)}\0".encode() + path.read_bytes() + b"\0")
     sweep = context.sweep.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
-    return {"raysweep_sweep": json.dumps(sweep), "raysweep_code": code.hexdigest()}
+    return {
+        "raysweep_sweep": json.dumps(sweep),
+        "raysweep_code": code.hexdigest(),
+        "raysweep_requirements": "\n".join(requirements),
+    }
 
 
 def _find_or_stop(
@@ -116,7 +141,8 @@ def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]
     ]
     more = [f"{len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
     code = ["the code of --import"] if theirs["raysweep_code"] != ours["raysweep_code"] else []
-    return [*found[:MOST_DIFFERENCES], *more, *code]
+    required = ["--requirements"] if theirs["raysweep_requirements"] != ours["raysweep_requirements"] else []
+    return [*found[:MOST_DIFFERENCES], *more, *code, *required]
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -160,9 +186,14 @@ def staged(file: Path | None, imports: Sequence[str]) -> Iterator[Path]:
 
 
 def send(
-    server: JobServer, words: Sequence[str], folder: Path, imports: Sequence[str], metadata: Mapping[str, str]
+    server: JobServer,
+    words: Sequence[str],
+    folder: Path,
+    imports: Sequence[str],
+    metadata: Mapping[str, str],
+    requirements: Sequence[str] = (),
 ) -> str:
-    """Start `raysweep WORDS` as a job in a copy of the folder; return its id."""
+    """Start `raysweep WORDS` as a job in a copy of the folder, with packages that it needs; return its id."""
     from raysweep.sweepfile.named import import_flags
 
-    return server.submit(["python", "-m", "raysweep", *words, *import_flags(imports)], folder, metadata)
+    return server.submit(["python", "-m", "raysweep", *words, *import_flags(imports)], folder, metadata, requirements)

@@ -11,6 +11,7 @@ from raysweep.errors import did_you_mean
 from raysweep.sweepfile.schema import Sweep
 
 SLIPS = {
+    "accumulate_grad_batches": "accumulate",
     "amp": "precision",
     "arch": "model",
     "architecture": "model",
@@ -19,14 +20,18 @@ SLIPS = {
     "batch": "batch_size",
     "batchsize": "batch_size",
     "bs": "batch_size",
+    "criterion": "loss",
+    "cutmix": "mix",
     "dataset": "data",
     "decay": "optimizer.weight_decay",
     "fp16": "precision",
     "gpu": "resources.gpus",
+    "gradient_accumulation_steps": "accumulate",
     "gradient_clip_val": "clip_grad_norm",
     "learning_rate": "lr",
     "lr_scheduler": "lr_schedule",
     "max_epochs": "epochs",
+    "mixup": "mix",
     "n_epochs": "epochs",
     "net": "model",
     "network": "model",
@@ -36,6 +41,7 @@ SLIPS = {
     "optim": "optimizer",
     "output_dir": "storage",
     "parameters": "grid",
+    "pretrained": "model.weights",
     "random_seed": "seeds",
     "sched": "lr_schedule",
     "scheduler": "lr_schedule",  # under `base`; at the top of the file it is a key

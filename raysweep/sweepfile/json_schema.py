@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from raysweep.config import classes_of, kinds_of, names_of
 from raysweep.loops import CLASSIFY, LOOPS, Loop, loop_named
@@ -76,7 +76,7 @@ def _name_kinds(loop: Loop, definitions: dict[str, Any]) -> None:
     for section in loop.names():
         for kind in kinds_of(loop.config, section):
             name = definitions.get(kind.__name__, {}).get("properties", {}).get("name")
-            if name and name.get("type") == "string":
+            if name and name.get("type") == "string" and "not" not in name:
                 name["anyOf"] = _names(loop, section)
                 del name["type"]
 
@@ -107,8 +107,8 @@ def _table(loop: Loop, properties: dict[str, Any], free: dict[str, Any]) -> dict
 
 def _free_mappings(loop: Loop) -> list[str]:
     """Return the dotted keys of a trial's config that hold any mapping, such as `model.options`."""
-    sections = loop.config.model_fields.items()
-    inner = [(name, kind.model_fields) for name, field in sections for kind in classes_of(field.annotation)]
-    return [
-        f"{name}.{key}" for name, keys in inner for key, field in keys.items() if field.annotation == dict[str, Any]
-    ]
+    found = list(loop.config.model_fields.items())
+    for name, field in [*found]:
+        inner = [each for kind in classes_of(field.annotation) for each in kind.model_fields.items()]
+        found += [(f"{name}.{key}", each) for key, each in inner]
+    return list(dict.fromkeys(name for name, field in found if get_origin(field.annotation) is dict))

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysweep.config import kinds_of, names_of
+from raysweep.config import kind_named, kinds_of, names_of
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.hints import hint
@@ -111,6 +111,6 @@ def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:
         values = values.get(part) if isinstance(values, Mapping) else values[int(part)]
         classes = kinds_of(model, str(part)) or [model]
         name = values.get("name") if isinstance(values, Mapping) else None
-        named = [each for each in classes if name in names_of(each)] or [each for each in classes if names_of(each)]
-        model = (named or classes)[0]
+        chosen = kind_named(classes, name) if name is not None else None
+        model = chosen or next((each for each in classes if names_of(each)), classes[0])
     return list(model.model_fields)

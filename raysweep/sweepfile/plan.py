@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysweep.config import LoopConfig, kinds_of, names_of
+from raysweep.config import LoopConfig, kind_named, kinds_of
 from raysweep.errors import SweepFileError
 from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
@@ -279,7 +279,7 @@ def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> L
 
 def _forget_other_kinds(trial: type[LoopConfig], merged: dict[str, Any], section: str) -> None:
     """Drop the keys that a section's new kind does not have, such as sgd's momentum after `optimizer.name: adamw`."""
-    kind = next((each for each in kinds_of(trial, section) if merged[section]["name"] in names_of(each)), None)
+    kind = kind_named(kinds_of(trial, section), merged[section]["name"])
     if kind is not None:
         merged[section] = {key: value for key, value in merged[section].items() if key in kind.model_fields}
 

@@ -58,6 +58,9 @@ EXAMPLES = {
     "confirm": "confirm: {top: 3, seeds: 5}",
     "data": "base: {data: {name: folder, path: pets, image_size: 64, val_fraction: 0.1}}",
     "model": "base: {model: {name: resnet18, width: 16}}",
+    "lr_factors": "base: {lr_factors: {conv1: 0.1, layer1: 0.1, layer2: 0.3}}",
+    "freeze": "base: {freeze: [conv1, bn1, 'layer[12]']}",
+    "mix": "base: {mix: {mixup: 0.2, cutmix: 1}}",
     "optimizer": "base: {optimizer: {name: adamw, weight_decay: 0.05}, lr: 0.001}",
     "lr_schedule": "base: {epochs: 30, lr_schedule: {name: step, milestones: [10, 20], gamma: 0.1}}",
     "augment": "base: {augment: [{flip: {p: 0.5}}, {crop: {padding: 2}}]}",
@@ -90,7 +93,8 @@ def _sections(root: type[BaseModel]) -> Iterator[str]:
         yield f"```yaml fragment\n{EXAMPLES[key]}\n```\n"
         yield from [f"Names: {names}.\n"] if (names := _names(key)) else []
         for kind in kinds:
-            yield from [f"`name: {names_of(kind)[0]}`: {_summary([kind])}\n"] if names_of(kind) else []
+            if len(kinds) > 1 and "name" in kind.model_fields:
+                yield f"`name: {'|'.join(names_of(kind)) or 'NAME'}`: {_summary([kind])}\n"
             yield _table(kind)
             inner = {name: classes_of(each.annotation) for name, each in kind.model_fields.items()}
             yield from (f"`{name}`:\n\n{_table(each)}" for name, found in inner.items() for each in found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -117,7 +117,7 @@ def known_key(key: str, config: type[BaseModel]) -> str:
     """Return a dotted key of a trial's config of that class; raise ValueError if no trial can have it."""
     annotation: Any = config
     for part in key.split("."):
-        if annotation == dict[str, Any]:  # whatever a network of the user's own takes
+        if get_origin(annotation) is dict:  # say, whatever a network of the user's own takes
             break
         fields = {
             name: field.annotation for each in classes_of(annotation) for name, field in each.model_fields.items()

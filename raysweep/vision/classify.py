@@ -17,6 +17,7 @@ from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
+from raysweep.vision.timing import few_of, same_cost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class Classify(EvaluatingLoop):
         """Return the names of networks, data sources, augmentations, losses and so on."""
         tables = (MODELS, DATA_SOURCES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES)
         augmentations = [*AUGMENT_PRESETS, *AUGMENTATIONS.names()]
-        return {table.section: table.names() for table in tables} | {"augment": augmentations}
+        return {table.section: table.names() for table in tables if table.names()} | {"augment": augmentations}
 
     def data_key(self, config: TrialConfig) -> str:
         """Return the data section as JSON, with the weights to begin with, which travel with the images."""
@@ -107,6 +108,30 @@ class Classify(EvaluatingLoop):
             "mean": list(mean),
             "std": list(std),
         }
+
+    def same_cost(self, config: TrialConfig) -> str:
+        """Return all that the time of a step depends on: neither the learning rate nor the number of epochs."""
+        return same_cost(config)
+
+    def few(self, config: TrialConfig, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return the images of a few steps."""
+        from raysweep.vision.data import DataSet
+
+        return {**arrays, **few_of(config, DataSet.from_arrays(arrays)).to_arrays()}
+
+    def epoch_seconds(
+        self,
+        config: TrialConfig,
+        arrays: Mapping[str, Any],
+        few: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        took: float,
+    ) -> float:
+        """Return the seconds of training and evaluation, each by its number of images."""
+        trained, evaluated = len(few["train_labels"]), len(few["val_labels"])
+        train_s = trained / metrics["images_per_s"]
+        evaluate_s = metrics["seconds"] - train_s
+        return train_s * len(arrays["train_labels"]) / trained + evaluate_s * len(arrays["val_labels"]) / evaluated
 
     def train(self, config: TrialConfig, trial: TrialContext) -> Iterator[Epoch]:
         """Train on the prepared images; see `vision.loop`."""

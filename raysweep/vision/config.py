@@ -21,7 +21,7 @@ from pydantic import (
     Tag,
     WithJsonSchema,
 )
-from pydantic.functional_validators import AfterValidator, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
 
 from raysweep.config import Config, Fraction01, LoopConfig, Pair, Triple, check_no_credentials, section
 from raysweep.registry import Registry
@@ -53,6 +53,10 @@ def _metric(name: str) -> str:
     if name not in METRICS:
         raise ValueError(METRICS.problem(name))
     return name
+
+
+def _listed(names: Any) -> Any:
+    return [names] if isinstance(names, str) else names
 
 
 def _own(registry: Registry) -> Any:
@@ -372,7 +376,7 @@ class TrialConfig(LoopConfig):
     trained with, or given."""
     loss: Annotated[LossConfig, section(CROSS_ENTROPY)] = LossConfig()
     """What training makes smaller, and `val_loss` measures."""
-    metrics: list[Annotated[str, AfterValidator(_metric)]] = []
+    metrics: Annotated[list[Annotated[str, AfterValidator(_metric)]], BeforeValidator(_listed)] = []
     """Names under which `register_metric` made metrics of your own known, each measured as val_NAME."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The probability that is spread over all classes in the labels."""
@@ -409,11 +413,11 @@ class TrialConfig(LoopConfig):
         return self
 
     def why_without(self, metric: str) -> str | None:
-        """Return `ema: false` where a metric of the averaged weights is asked for, or that no metric has its name."""
+        """Return `ema: false` for a metric of the averaged weights, or `metrics` where it lacks one of the user's."""
         if self.ema is False and metric.endswith("_ema"):
             return "ema: false"
         own = metric.removeprefix("val_").removesuffix("_ema")
-        is_measured = not metric.startswith("val_") or own in ("acc", "loss", *self.metrics)
+        is_measured = own not in METRICS or own in self.metrics
         return None if is_measured else f"metrics: [{', '.join(self.metrics)}]"
 
     def idle_settings(self) -> dict[str, str]:

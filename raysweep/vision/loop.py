@@ -51,7 +51,7 @@ from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
 
-SMALLER = f"accumulate computes a step in parts; a smaller batch_size or network is another trial; {FEWER}"
+SMALLER = f"a smaller batch_size or network, or accumulate, is another trial; {FEWER}"
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ class _Training:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
-        del self.train_split, self.val_split, self.correct
+        del self.train_split, self.val_split, self.val_labels, self.correct
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
         if self.device.type == "cuda":

@@ -91,7 +91,7 @@ def test_a_folder_that_is_no_run_folder_is_named(
     [
         (["run"], "paths to data are relative to that file"),
         (["data"], "paths to data are relative to that file"),
-        (["plan", "--time"], "paths to data are relative to that file"),
+        (["rehearse"], "paths to data are relative to that file"),
         (["submit"], "that file is sent to the cluster"),
     ],
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import psutil
 import pytest
 from running import Command, wait_for
 
+from raysweep.cli import main
 from raysweep.cluster import modules
 from raysweep.cluster.modules import copy_modules
 from raysweep.commands.submit import differences
@@ -100,6 +104,43 @@ def test_modules_beside_the_imported_one_travel_and_the_hint_at_the_end_names_wh
     assert "best checkpoint: python -m raysweep pull small.yaml model=one_layer --import nets --storage" in out
     assert [record["status"] for record in command.records("small").values()] == ["finished"]
     assert "INFO" not in out, "Ray's own lines"
+
+
+def write_wheel(folder: Path) -> Path:
+    """Write the package `kernels` as a wheel, which pip installs without asking an index."""
+    wheel, about = folder / "kernels-1.0-py3-none-any.whl", "kernels-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("kernels/__init__.py", "")
+        file.writestr("kernels/sizes.py", "THREE = 3\n")
+        file.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", "")
+    return wheel
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.long
+def test_packages_that_the_nodes_lack_are_installed_for_the_job(command: Command) -> None:
+    write_modules(command.folder)
+    shutil.rmtree(command.folder / "kernels")
+    requirements = command.folder / "requirements.txt"
+    requirements.write_text(f"# what layers.py imports\n{write_wheel(command.folder)}\n")
+    sweep = command.sweep("[0.1]", model="one_layer")
+    command("submit", sweep, "--import", "nets", "--requirements", str(requirements))
+    assert [record["status"] for record in command.records("small").values()] == ["finished"]
+    assert importlib.util.find_spec("kernels") is None, "it was installed here, not for the job"
+
+
+@pytest.mark.parametrize(("text", "why"), [(None, "cannot be read"), ("# none\n\n", "names no package")])
+def test_a_requirements_file_that_asks_for_nothing_is_refused(
+    text: str | None, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text("name: s\n")
+    if text is not None:
+        (tmp_path / "needs.txt").write_text(text)
+    assert main(["submit", str(tmp_path / "s.yaml"), "--requirements", str(tmp_path / "needs.txt")]) == 2
+    assert f"--requirements {tmp_path}/needs.txt: {why}" in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -189,9 +230,10 @@ def test_a_module_that_imports_what_is_not_there_ends_with_a_sentence_that_says_
 
 
 def test_settings_that_differ_are_named_few_and_a_job_of_an_older_version_is_followed() -> None:
-    ours = {"raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1]}}', "raysweep_code": "1"}
+    ours = {"raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1]}}', "raysweep_code": "1", "raysweep_requirements": ""}
     assert differences(ours, ours) == differences({}, ours) == []
     assert differences({**ours, "raysweep_code": "2"}, ours) == ["the code of --import"]
+    assert differences({**ours, "raysweep_requirements": "timm"}, ours) == ["--requirements"]
     theirs = {**ours, "raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1, 1]}, "retries": 0}'}
     assert differences(theirs, ours) == ["grid.lr: [0.1, 1] there, [0.1] here", "retries: 0 there, not set here"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -48,3 +48,10 @@ def test_a_rerun_on_another_kind_of_gpu_is_refused_while_trials_are_unfinished()
     with pytest.raises(UserError, match="precision was 'bf16', is 'fp32'"):
         _check_conditions("runs/small", left, {"begun": now, "new": now})
     _check_conditions("runs/small", left[1:], {"new": now})
+
+
+def test_a_rerun_with_other_weights_to_begin_with_is_refused_while_trials_are_unfinished() -> None:
+    begun = SimpleNamespace(id="begun", epoch=3, conditions={"data": "0123", "weights": "abcd"})
+    now = {"precision": "fp32", "workers": 1, "data": "0123", "weights": "beef"}
+    with pytest.raises(UserError, match=r"the weights to begin with \(model\.weights\) changed since the run began"):
+        _check_conditions("runs/small", cast(Any, [begun]), {"begun": now})

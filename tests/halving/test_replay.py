@@ -208,25 +208,6 @@ def test_without_rungs_the_whole_grid_is_expected(tmp_path: Path) -> None:
     assert sum(cost.expected_epochs.values()) == cost.epochs == 40
 
 
-def test_a_timed_plan_tells_hours_and_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "s.yaml"
-    path.write_text(
-        "name: s\nbase: {data: {name: synthetic, image_size: 8, classes: 2, per_class: 40}, batch_size: 8, epochs: 9}\n"
-        "grid: {lr: [0.1, 0.2, 0.3], model.width: [2, 4]}\nscheduler: {name: asha, min_survivors: 1}\n"
-    )
-    assert main(["plan", str(path), "--time", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    seconds = {trial["id"]: trial["epoch_s"] for trial in document["trials"]}
-    assert len(set(seconds.values())) == 2, "one timing for each network"
-    time = document["time"]
-    in_full = sum(9 * second for second in seconds.values()) / 3600
-    assert time["slot_hours_in_full"] == pytest.approx(in_full)
-    assert 0 < time["slot_hours"] < in_full
-    assert 0 < time["disk_bytes"] < time["disk_bytes_at_most"]
-    assert main(["plan", str(path), "--time"]) == 0
-    assert "slot-hours expected" in capsys.readouterr().out
-
-
 def test_a_place_that_is_sure_stays_sure_as_more_records_come(tmp_path: Path) -> None:
     sure: set[int] = set()
     for number in range(1, 7):

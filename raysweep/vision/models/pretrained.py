@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from ruamel.yaml import YAML
@@ -39,7 +40,8 @@ PULLED = ("model.safetensors", "config.yaml")
 class Pretrained:
     """Weights to begin with."""
 
-    tensors: Mapping[str, torch.Tensor]
+    packed: npt.NDArray[np.uint8]
+    """The tensors, as the bytes of a safetensors file."""
     sha256: str
     """That of the file."""
     source: str
@@ -49,16 +51,17 @@ class Pretrained:
 
     def to_arrays(self) -> dict[str, Any]:
         """Return it as arrays and plain values, for Ray's object store."""
-        packed = np.frombuffer(save_safetensors(dict(self.tensors)), np.uint8)
         known = {"sha256": self.sha256, "source": self.source, "mean_std": self.mean_std}
-        return {"weights": packed, "weights_known": known}
+        return {"weights": self.packed, "weights_known": known}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Pretrained | None:
         """Return what `to_arrays` gave; None where there are no weights among the arrays."""
-        if "weights" not in arrays:
-            return None
-        return cls(load_safetensors(arrays["weights"].tobytes()), **arrays["weights_known"])
+        return cls(arrays["weights"], **arrays["weights_known"]) if "weights" in arrays else None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors by name, copies of their own."""
+        return load_safetensors(self.packed.tobytes())
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -131,7 +134,13 @@ def read_weights(config: ModelConfig, sweep_folder: Path) -> Pretrained | None:
         raise DataError(f"model.weights: {file}: cannot read: {error.strerror}") from error
     if config.weights_of_torchvision and not digest.startswith(_digest_in_name(file)):
         raise DataError(f"model.weights: {file}: is not the file that its name says (sha256 {digest[:16]}); delete it")
-    return Pretrained(tensors, digest, str(file), mean_std)
+    return Pretrained(packed(tensors), digest, str(file), mean_std)
+
+
+def packed(tensors: Mapping[str, torch.Tensor]) -> npt.NDArray[np.uint8]:
+    """Return tensors as the bytes of a safetensors file."""
+    alone = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    return np.frombuffer(save_safetensors(alone), np.uint8)
 
 
 def _digest_in_name(file: Path) -> str:
@@ -141,7 +150,7 @@ def _digest_in_name(file: Path) -> str:
 
 
 def _tensors(data: bytes, file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file, by name; none shares its memory with another."""
+    """Return the tensors of a file, by name."""
     try:
         if file.suffix == ".safetensors":
             return load_safetensors(data)
@@ -154,7 +163,7 @@ def _tensors(data: bytes, file: Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(each, torch.Tensor) for each in content.values()):
         raise DataError(f"model.weights: {file}: is no state dict, a mapping of names to tensors (torch.save)")
-    return {str(name): tensor.detach().contiguous().clone() for name, tensor in content.items()}
+    return {str(name): tensor for name, tensor in content.items()}
 
 
 def _mean_std(config: ModelConfig, files: list[Path]) -> tuple[Channels, Channels] | None:
@@ -197,7 +206,7 @@ def load_weights(model: nn.Module, pretrained: Pretrained, name: str, num_classe
     Raises:
         UserError: a parameter is missing, unexpected, or of another shape.
     """
-    given, expected = _as_torchvision_names_them(pretrained.tensors, name), model.state_dict()
+    given, expected = _as_torchvision_names_them(pretrained.tensors(), name), model.state_dict()
     other = [key for key in expected if key in given and given[key].shape != expected[key].shape]
     head = other if _is_head(other, given, expected, num_classes) else []
     faults = {

@@ -1,0 +1,137 @@
+"""`raysweep rehearse`: what it says of loops that resume exactly, and of those that do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysweep.cli import main
+from raysweep.worker.rehearsal import Difference, compare
+
+LOOPS = """
+import random
+import torch
+from torch import nn
+import raysweep
+
+class Config(raysweep.Config):
+    keeps: str = "all"
+    lr: float = 0.1
+
+@raysweep.register_loop("own", config=Config, metrics={"val_loss": "min"})
+def train(config, trial):
+    print("the loop prints")
+    net = nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
+    parts = {"net": net, "optimizer": optimizer} if config.keeps == "all" else {"net": net}
+    for name, part in parts.items():
+        if trial.state:
+            part.load_state_dict(trial.state[name])
+    if config.keeps == "broken":
+        raise ValueError("no such thing")
+    for _ in range(trial.epoch, config.epochs):
+        for _ in range(5):
+            x = torch.randn(8, 3)
+            loss = (net(x)[:, 0] - x.sum(1)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        metrics = {"val_loss": loss.item(), "seconds": random.SystemRandom().random()}
+        state = None if config.keeps == "none" else lambda: {name: part.state_dict() for name, part in parts.items()}
+        yield raysweep.Epoch(metrics, state=state, weights=net.state_dict)
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of a loop of the user's own, whose trials keep more or less of what they would go on from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_loops.py").write_text(LOOPS)
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nloop: own\nbase: {epochs: 3}\ngrid: {keeps: [all], lr: [0.1, 0.2]}\n")
+    return path
+
+
+def rehearsed(capfd: pytest.CaptureFixture[str], sweep: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    code = main(["rehearse", str(sweep), *words, "--json"])
+    document: dict[str, Any] = json.loads(capfd.readouterr().out)
+    return code, document
+
+
+@pytest.mark.slow
+def test_a_loop_that_saves_all_resumes_exactly_and_trials_that_cost_the_same_are_rehearsed_once(
+    sweep: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, document = rehearsed(capfd, sweep, "--import", "own_loops")
+    (found,) = document["rehearsed"]
+    assert (code, found["resumes"], len(found["trials"])) == (0, "exactly", 2)
+    assert found["last_bytes"] > found["best_bytes"] > 0
+    assert found["memory_bytes"] > 1e8
+    totals = document["totals"]
+    assert totals["slot_hours_in_full"] == pytest.approx(6 * found["epoch_s"] / 3600)
+    assert totals["disk_bytes_at_most"] == 2 * (found["last_bytes"] + found["best_bytes"])
+
+
+@pytest.mark.slow
+def test_a_loop_that_forgets_its_optimizer_is_told_by_the_metric_that_differs_first(
+    sweep: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, document = rehearsed(capfd, sweep, "keeps=network", "lr=0.1", "--import", "own_loops")
+    (found,) = document["rehearsed"]
+    assert (code, found["resumes"]) == (0, "no")
+    assert found["why"].startswith("val_loss differs first, after epoch 2: ")
+
+
+@pytest.mark.slow
+def test_a_loop_without_a_state_begins_anew_and_one_that_fails_shows_its_traceback(
+    sweep: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep.write_text("name: s\nloop: own\ngrid: {keeps: [none, broken]}\n")
+    assert main(["rehearse", str(sweep), "--import", "own_loops"]) == 1
+    said = capfd.readouterr()
+    assert "begins anew" in said.out
+    assert "the loop prints" not in said.out
+    assert f'File "{sweep.parent}/own_loops.py", line ' in said.err
+    assert said.err.endswith("ValueError: no such thing\n\n")
+
+
+@pytest.mark.slow
+def test_of_the_built_in_loop_a_few_steps_are_enough_for_each_network(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nbase: {data: {name: synthetic, image_size: 8, classes: 2, per_class: 4000}, batch_size: 8, epochs: 9}"
+        "\ngrid: {lr: [0.1, 0.2], model.width: [2]}\nscheduler: {name: asha, min_survivors: 1}\nresources: {gpus: 0}\n"
+    )
+    code, document = rehearsed(capfd, path)
+    (found,) = document["rehearsed"]
+    assert (code, found["resumes"], len(found["trials"])) == (0, "exactly", 2)
+    assert found["epoch_s"] > 0.3, "an epoch of 900 steps takes longer than the two that were trained"
+    assert 0 < document["totals"]["slot_hours"] < document["totals"]["slot_hours_in_full"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        ({"loss": 1.0, "the weights": "a"}, {"loss": 1.0, "the weights": "a"}, None),
+        ({"loss": float("nan")}, {"loss": float("nan")}, None),
+        ({"train_seconds": 1.0, "eval_samples_per_second": 1.0}, {"train_seconds": 2.0}, None),
+        ({"a": 1.0, "loss": 1.0, "acc": 3.0}, {"a": 1.0, "loss": 1.5, "acc": 2.0}, Difference("loss", 1.0, 1.5)),
+    ],
+)
+def test_two_epochs_differ_in_the_first_metric_that_is_no_time(
+    one: dict[str, float | str], other: dict[str, float | str], found: Difference | None
+) -> None:
+    assert compare(one, other) == found
+
+
+def test_weights_that_differ_alone_are_a_small_difference_and_numbers_that_are_not_finite_a_large_one() -> None:
+    weights = compare({"loss": 1.0, "the weights": "a"}, {"loss": 1.0, "the weights": "b"})
+    assert weights is not None
+    assert weights.in_words("the one", "the other").startswith("the weights differ after epoch 2, though no metric")
+    assert Difference("loss", float("nan"), 1.0).by == float("inf")

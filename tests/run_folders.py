@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
+import raysweep
 from raysweep.halving.scores import best_epoch
 from raysweep.results.evidence import pack
 from raysweep.results.mistakes import Answers, Mistakes, most_confident, only_one_is_right, write_mistakes
@@ -51,7 +52,6 @@ def make_run(
     text: str = SWEEP,
     end: Callable[[Record, int], Record] = lambda record, place: record,
     former_ids: bool = False,
-    loop: Callable[[History], History] | None = None,
 ) -> Path:
     """Write a sweep file and its run folder `runs/<name>`; return the path of the sweep file.
 
@@ -63,7 +63,6 @@ def make_run(
         text: of the sweep file; `{name}`, `{epochs}` and `{scheduler}` are filled in.
         end: what becomes of a trial: takes its finished record and its place in the plan.
         former_ids: name the trials as an older raysweep did.
-        loop: the metrics of another loop than the built-in one, made from that one's; see `OTHER_LOOPS`.
     """
     path = folder / f"{name}.yaml"
     path.write_text(text.format(name=name, epochs=epochs, scheduler=scheduler))
@@ -73,9 +72,10 @@ def make_run(
     plan: list[dict[str, Any]] = []
     for place, trial in enumerate(trials):
         planned = planned_record(trial)
+        reported = OTHER_LOOPS.get(sweep.loop)
         metrics = curve(planned.epochs, float(planned.config["lr"]), place)
-        metrics = loop(metrics) if loop else metrics
-        conditions = {"workers": 1} if loop else CONDITIONS
+        metrics = reported(metrics) if reported else metrics
+        conditions = {"workers": 1, "loop": sweep.loop} if reported else CONDITIONS
         finished = planned.with_(status="finished", metrics=metrics, conditions=conditions)
         record = end(finished.with_(best=best_epoch(metrics, sweep.objective)), place)
         plan.append(planned_entry(planned if record.status == "planned" else record))
@@ -88,7 +88,6 @@ def make_run(
         "data": ["0123abcd"],
         "trials": plan,
     }
-    document["sweep"] |= {"loop": loop.__name__} if loop else {}
     run.files.write("resolved.yaml", json.dumps(document).encode())
     run.files.write("sweep.yaml", path.read_bytes())
     return path
@@ -115,8 +114,40 @@ def hugging_face(rows: History) -> History:
     return [{"epoch": row["epoch"], **{new: row[old] for old, new in kept.items()}} for row in rows]
 
 
-OTHER_LOOPS = {regression: ("val_mse", "min"), wandb_style: ("val/acc", "max"), hugging_face: ("eval_loss", "min")}
-"""Loops that report other metrics than the built-in one, and what their trials are ranked by."""
+class OtherConfig(raysweep.Config):
+    """The settings of a trial of another loop."""
+
+    lr: float = 0.1
+    augment: str = "none"
+    width: int = 8
+
+
+OTHER_LOOPS = {"regression": regression, "wandb_style": wandb_style, "hugging_face": hugging_face}
+"""What loops report that know other metrics than the built-in one, made from what that one reports."""
+OBJECTIVES: dict[str, dict[str, Literal["max", "min"]]] = {
+    "regression": {"val_mse": "min"},
+    "wandb_style": {"val/acc": "max", "val/loss": "min"},
+    "hugging_face": {"eval_loss": "min"},
+}
+OTHER_SWEEP = """
+name: {name}
+loop: LOOP
+base: {{epochs: {epochs}}}
+grid: {{lr: [0.5, 0.1, 0.01], augment: [none, medium]}}
+seeds: [0, 1]
+scheduler: {scheduler}
+"""
+
+
+def _register(name: str) -> None:
+    @raysweep.register_loop(name, config=OtherConfig, metrics=OBJECTIVES[name])
+    def train(config: OtherConfig, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        for row in OTHER_LOOPS[name](curve(config.epochs, config.lr, trial.seed))[trial.epoch :]:
+            yield raysweep.Epoch(metrics=row)
+
+
+for each in OTHER_LOOPS:
+    _register(each)
 
 
 def mixed(record: Record, place: int) -> Record:

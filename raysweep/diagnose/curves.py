@@ -40,9 +40,9 @@ class Curves:
         """Gather recorded rows, one an epoch; rows without `epoch` are numbered from 1."""
         names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
         epochs = np.array([int(row.get("epoch") or place) for place, row in enumerate(rows, 1)], np.int64)
-        gaps = {
-            name: np.array([name not in row for row in rows]) for name in names if any(name not in row for row in rows)
-        }
+        is_whole = all(len(row) - ("epoch" in row) == len(names) for row in rows)
+        absent = {} if is_whole else {name: np.array([name not in row for row in rows]) for name in names}
+        gaps = {name: where for name, where in absent.items() if where.any()}
         return cls(epochs, {name: np.array([as_number(row.get(name)) for row in rows]) for name in names}, gaps)
 
     def __getitem__(self, name: str) -> Array:

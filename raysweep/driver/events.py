@@ -130,7 +130,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
 
     def _failure(self, trial: TuneTrial) -> Failure:
         words = last_words(trial)
-        failure = failure_of(words, trial.config["assignment"].record.config["batch_size"])
+        failure = failure_of(words, trial.config["assignment"].record.config.get("batch_size"))
         if _id(trial) in self._ended_by_us:
             self._ended_by_us.discard(_id(trial))
             failure = stalled(self._stall_minutes or 0, words)

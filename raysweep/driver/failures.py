@@ -52,14 +52,15 @@ def stalled(minutes: float, text: str) -> Failure:
     return Failure(STALLED, f"no report for {minutes:g} minutes (limits.stall_minutes)", text)
 
 
-def failure_of(text: str, batch_size: int) -> Failure:
-    """Tell from Ray's words what happened to the process of a trial."""
+def failure_of(text: str, batch_size: int | None) -> Failure:
+    """Tell from Ray's words what happened to the process of a trial; `batch_size` is its setting, if it has one."""
     if found := STORAGE_TEXT.findall(text):
         return Failure(STORAGE, found[-1].strip(), text)
     if found := UNFIT_TEXT.findall(text):
         return Failure("UnfitNode", found[-1].strip(), text)
     if MEMORY_TEXT.search(text):
-        message = f"out of memory with batch_size {batch_size} (Ray ended its process: the node ran low on it)"
+        by = "" if batch_size is None else f" with batch_size {batch_size}"
+        message = f"out of memory{by} (Ray ended its process: the node ran low on it)"
         return Failure("OutOfMemory", message, text, "a smaller batch_size or network is another trial")
     if NODE_TEXT.search(text):
         return Failure(NODE_DIED, "its node went away", text)

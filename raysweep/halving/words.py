@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from raysweep.halving.rungs import RungReport, Verdict
+from raysweep.terminal import significant
 
 
 def decisive(reports: Sequence[RungReport]) -> RungReport | None:
@@ -18,11 +19,16 @@ def in_words(report: RungReport) -> str:
     where = f"rung {report.rung + 1} (epoch {report.epoch})"
     if report.score is None:
         return f"{where}: not all seeds of its config are there"
-    score = "no finite score" if math.isnan(report.score) else f"score {report.score:.4f}"
+    score = "no finite score" if math.isnan(report.score) else f"score {score_text(report.score)}"
     if report.rank is None:
         return f"{where}: {score}, not ranked, since its place at the rung before is not sure"
     rank = f"{score} is number {report.rank} of {report.arrived}"
     if report.missing:
         return f"{where}: {rank} so far, at most {report.missing} to come; {report.places} go on"
-    cutoff = "" if report.cutoff is None else f", the last with {report.cutoff:.4f}"
+    cutoff = "" if report.cutoff is None else f", the last with {score_text(report.cutoff)}"
     return f"{where}: {rank}; {report.places} go on{cutoff}"
+
+
+def score_text(score: float) -> str:
+    """Return a score with four decimals, or with four digits where these would say nothing or too much."""
+    return f"{score:.4f}" if not score or 0.01 <= abs(score) < 1000 else significant(score)

@@ -117,7 +117,7 @@ def draw_leaders(report: Report) -> list[Chart]:
         chart.add("title", group, f"{place + 1}: {report.named(row)}")
         for stretch in points(epochs, scores, x, y):
             chart.add("polyline", group, points=stretch)
-    _number(chart, curves, x, y)
+    _number(chart, curves, x, y, upwards=not maximize)
     return [chart]
 
 
@@ -139,15 +139,18 @@ def _range(values: object, grey: Sequence[Sequence[float]], maximize: bool) -> t
     return (max(low, few - spare), high) if maximize else (low, min(high, most + spare))
 
 
-def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Scale, y: Scale) -> None:
-    """Write each leader's rank at the end of its curve; of those that would overlap the lower moves down."""
+def _number(chart: Chart, curves: Sequence[tuple[list[int], list[float]]], x: Scale, y: Scale, upwards: bool) -> None:
+    """Write each leader's rank at the end of its curve; of those that would overlap the lower moves down.
+
+    Where leaders are at the bottom, since less is better, the higher moves `upwards`.
+    """
     taken: list[tuple[float, float]] = []
     ends = [
         (y.nearest(scores[-1]), x(epochs[-1]) + 4, place) for place, (epochs, scores) in enumerate(curves) if epochs
     ]
-    for down, across, place in sorted(ends):
+    for down, across, place in sorted(ends, reverse=upwards):
         while any(abs(across - other) < 12 and abs(down - height) < 13 for other, height in taken):
-            down += 2
+            down += -2 if upwards else 2
         taken.append((across, down))
         chart.add("text", text=str(place + 1), x=across, y=down + 4, class_=f"rank c{place}")
 

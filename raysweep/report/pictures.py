@@ -12,6 +12,7 @@ import numpy as np
 
 from raysweep.diagnose.curves import Array, Curves
 from raysweep.halving.rungs import Verdict
+from raysweep.halving.words import score_text
 from raysweep.report.content import Report, Row
 from raysweep.report.families import CurvePicture, curve_pictures, ends_of
 from raysweep.report.first import draw_effects, draw_leaders
@@ -185,7 +186,7 @@ def _cutoffs(chart: Chart, rows: Sequence[Row], x: Scale, y: Scale) -> None:
         line = chart.add(
             "line", x1=x(rung) - 16, x2=x(rung) + 16, y1=y.nearest(cutoff), y2=y.nearest(cutoff), class_="cutoff"
         )
-        chart.add("title", line, f"the last place of rung {rung + 1}: {cutoff:.4g}")
+        chart.add("title", line, f"the last place of rung {rung + 1}: {score_text(cutoff)}")
 
 
 def _way(chart: Chart, row: Row, x: Scale, y: Scale, last: int) -> None:

@@ -82,7 +82,7 @@ def host(
     _check_ray()
     seed_generators(trial.seed, 0)
     hosted = _Hosted(trial, take, name)
-    with _in_place_of_rays(_Utils(hosted)), _working_directory():
+    with _in_place_of_rays(_Utils(hosted)), _own_surroundings():
         try:
             function(*[config] if _wants_config(function) else [])
         except BaseException as error:
@@ -154,14 +154,18 @@ def _context_found() -> Any:
 
 
 @contextlib.contextmanager
-def _working_directory() -> Iterator[None]:
-    before = os.getcwd()
+def _own_surroundings() -> Iterator[None]:
+    """Give the block a working directory, and put back the environment after: Lightning leaves torchrun's variables."""
+    directory, environment = os.getcwd(), dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="raysweep-trial-", ignore_cleanup_errors=True) as folder:
         os.chdir(folder)
         try:
             yield
         finally:
-            os.chdir(before)
+            os.chdir(directory)
+            for name in os.environ.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment)
 
 
 class _Utils(_Base):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from faulty_curves import (
+    CLASSES,
     NOISES,
     Faulty,
     all_curves,
@@ -214,6 +216,68 @@ def test_no_metrics_break_it(rows: list[dict[str, Any]], epochs: int) -> None:
         assert describe(finding)
         assert 1 <= finding.first <= finding.last <= len(rows) + 1
         evidence_lines(finding)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Loops that call their metrics otherwise, or have others
+
+ERROR = Objective(metric="val_mse", mode="min")
+NAMES = {"train_acc": "train/acc", "val_acc": "val/acc", "train_loss": "train/loss", "val_loss": "val/loss"}
+
+
+def errors(rise: float, noise: float, seed: int, epochs: int = 40) -> list[dict[str, float]]:
+    """A training error that falls, and one of validation that falls until the middle and ends higher by a share."""
+    rng, progress = np.random.default_rng(seed), np.arange(1, epochs + 1) / epochs
+    train, val = np.exp(-4 * progress) + 0.05, np.exp(-4 * np.minimum(progress, 0.5)) + 0.15
+    val *= 1 + rise * np.maximum(0, 2 * progress - 1)
+    return [
+        {"epoch": place, "train_mse": float(a * np.exp(e)), "val_mse": float(b * np.exp(f))}
+        for place, (a, b, e, f) in enumerate(zip(train, val, *rng.normal(0, noise, (2, epochs)), strict=True), 1)
+    ]
+
+
+def test_findings_are_the_same_whatever_a_loop_calls_its_metrics_and_in_percent(
+    curves: list[tuple[Faulty, Diagnosis]],
+) -> None:
+    for curve, _ in curves[::20]:
+        rows = [
+            {
+                NAMES.get(name, name): value * (100 if name in ("train_acc", "val_acc") else 1)
+                for name, value in row.items()
+            }
+            for row in ({name: row[name] for name in row if not name.endswith("_ema")} for row in curve.rows)
+        ]
+        plain = [{name: value for name, value in row.items() if not name.endswith("_ema")} for row in curve.rows]
+        epochs, objective = len(rows), Objective(metric="val/acc")
+        found = diagnose(rows, epochs, curve.status, classes=CLASSES, objective=objective).findings
+        usual = diagnose(plain, epochs, curve.status, classes=CLASSES).findings
+        assert [(each.kind, each.first, each.last) for each in found] == [
+            (each.kind, each.first, each.last) for each in usual
+        ]
+
+
+def test_an_error_that_rises_while_training_goes_on_is_overfitting_and_noise_is_none() -> None:
+    found = diagnose(errors(0.5, 0.01, 0), objective=ERROR).of("overfitting")
+    assert 18 <= found[0].first <= 24
+    assert describe(found[0]).startswith(f"overfits from epoch {found[0].first}: val_mse rose ")
+    assert describe(found[0]).endswith(", while train_mse fell")
+    healthy = [diagnose(errors(0.0, noise, seed), objective=ERROR) for noise in (0.01, 0.1, 0.2) for seed in range(30)]
+    assert not any(diagnosis.findings for diagnosis in healthy)
+
+
+def test_a_loop_with_nothing_but_a_score_has_no_findings() -> None:
+    for name, mode in (("reward", "max"), ("val_mse", "min")):
+        rows = [{"epoch": place, name: float(value)} for place, value in enumerate([5, 1, 9, 2, 8, 30, 1, 2], 1)]
+        assert diagnose(rows, objective=Objective(metric=name, mode=mode)).findings == ()
+
+
+def test_a_loss_that_is_not_measured_in_each_epoch_has_not_diverged_and_one_that_is_no_number_any_more_has() -> None:
+    rows = [{"epoch": place, "train_loss": 3 / place, "val_loss": 3 / place} for place in range(1, 21)]
+    absent = [row if row["epoch"] % 5 == 1 else {"epoch": row["epoch"]} for row in rows]
+    nan = [row if row["epoch"] % 5 == 1 else {**row, "train_loss": math.nan} for row in rows]
+    assert diagnose(absent).findings == diagnose(nan).findings == ()
+    lost = [row if row["epoch"] < 18 else {**row, "train_loss": math.nan} for row in rows]
+    assert describe(diagnose(lost).of("divergence")[0]).startswith("diverged: the loss of epoch 18 is not finite")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -557,7 +621,7 @@ def train_digits(lr: float) -> Diagnosis:
             for epoch in train(config, data, seed=0, device="cpu"):
                 rows.append({"epoch": epoch.number, **epoch.metrics})
         except Diverged as lost:
-            error = {"epoch": str(lost.epoch), "lr": str(lost.lr), "grad_norm": str(lost.grad_norm)}
+            error = {name: str(lost.numbers[name]) for name in ("lr", "grad_norm")} | {"epoch": str(lost.epoch)}
             return diagnose(rows, 6, "diverged", error, data.num_classes)
         return diagnose(rows, 6, "finished", None, data.num_classes)
     finally:

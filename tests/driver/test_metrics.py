@@ -17,7 +17,7 @@ from running import SMALL, Command, start_cluster
 
 from raysweep.driver import metrics as metrics_module
 from raysweep.driver.board import Board, Progress
-from raysweep.driver.metrics import OF_A_TRIAL, OF_THE_SWEEP, TRIALS, Meters
+from raysweep.driver.metrics import MOST_METRICS, OF_A_TRIAL, OF_THE_SWEEP, TRIALS, Meters
 from raysweep.store import Record
 
 GRAFANA = Path(__file__).parents[2] / "docs" / "grafana.json"
@@ -107,6 +107,21 @@ def test_gpu_hours_count_earlier_runs_and_each_epoch_once(exported: Any) -> None
     said = exported(meters)
     assert said["raysweep_gpu_hours", "a"] == 2.0
     assert said["raysweep_sweep_gpu_hours", ""] == 3.0
+
+
+def test_any_metric_of_a_loop_is_shown_under_a_name_that_prometheus_takes(exported: Any) -> None:
+    names = {"val/acc@1": "raysweep_val_acc_1", "trials": "raysweep_loop_trials", "epochs": "raysweep_loop_epochs"}
+    board = board_of(a=[{"epoch": 1, **{name: place + 0.5 for place, name in enumerate(names)}}])
+    said = exported(Meters(board, "small"))
+    assert [said[gauge, "a"] for gauge in names.values()] == [0.5, 1.5, 2.5]
+    assert (said["raysweep_epochs", "a"], said[TRIALS, "running"]) == (9, 1)
+
+
+def test_a_metric_for_each_of_a_thousand_classes_does_not_flood_prometheus(exported: Any) -> None:
+    board = board_of(a=[{"epoch": 1, "val_acc": 0.5, **{f"iou_{place}": 0.5 for place in range(1000)}}])
+    said = exported(Meters(board, "small"))
+    assert said["raysweep_val_acc", "a"] == 0.5
+    assert len([name for name, _ in said if "iou" in name]) == MOST_METRICS
 
 
 def test_a_thousand_trials_show_as_many_series_as_run(exported: Any) -> None:
@@ -207,11 +222,12 @@ def test_the_dashboard_names_job_and_trials_and_prometheus_gets_the_metrics_of_t
     records = command.records("small")
     assert "raysweep small" in listed_at(reporting["dashboard"], "actors", "class_name")
     assert {f"raysweep small/{id}" for id in records} <= listed_at(reporting["dashboard"], "tasks", "name")
-    assert names == {*OF_A_TRIAL, *OF_THE_SWEEP, TRIALS}
+    others = {"raysweep_val_loss_ema", "raysweep_grad_norm_max", "raysweep_seconds"}
+    assert names == {*OF_A_TRIAL, *others, *OF_THE_SWEEP, TRIALS}
     assert set(seen) == set(records)
     for id, numbers in seen.items():
         metrics = records[id]["metrics"]
-        assert set(numbers) == set(OF_A_TRIAL)
+        assert set(numbers) == {*OF_A_TRIAL, *others}
         assert 0 < numbers["raysweep_epoch"] <= 40 == numbers["raysweep_epochs"]
         assert numbers["raysweep_val_acc"] in [pytest.approx(each["val_acc"]) for each in metrics]
         assert numbers["raysweep_images_per_s"] in [pytest.approx(each["images_per_s"]) for each in metrics]

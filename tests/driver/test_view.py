@@ -239,3 +239,27 @@ def test_when_the_terminal_changes_its_width_the_screen_begins_anew_with_the_las
         clear = "\x1b[2J\x1b[H"
         assert after.count(clear) == 1
         assert _bare(after.partition(clear)[2]).startswith("preparing digits\n")
+
+
+def test_the_columns_of_another_loop_are_its_metrics_the_objective_with_its_companion_first() -> None:
+    view, board = a_run([planned()], 120)
+    view = View(view.console, "sweep", board, "val/loss")
+    rows = [
+        {"epoch": n, "train/loss": 1 / n, "val/loss": 2 / n, "val/mae": 30000.0, "test_acc": 0.5, "gpu": 1.0}
+        for n in (1, 2)
+    ]
+    trained(board, *({**row, "val_acc": 0.0} for row in rows))
+    head, first, *_ = lines(view)
+    others = ["val_acc", "val/mae", "test_acc"]  # and not `gpu`, of which no name says that it is of validation
+    assert head.split() == ["running", "epoch", "train/loss", "val/loss", "curve", "best", *others]
+    assert first.split()[1:4] == ["2/20", "0.5", "1"]
+    assert "50.00 %" in first
+    assert "30,000" in first
+
+
+def test_an_accuracy_that_turns_out_to_be_of_0_to_100_is_not_in_percent() -> None:
+    view, board = a_run([planned()])
+    trained(board, epoch(1, 0.5))
+    assert "best val_acc 50.00 %" in view.summary()
+    trained(board, epoch(2, 56.25))
+    assert "best val_acc 56.25," in view.summary()

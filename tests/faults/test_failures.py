@@ -130,6 +130,11 @@ def test_what_ray_says_of_a_death_tells_whose_fault_it_was(text: str, type: str,
     assert type != "StorageError" or failure.message == "/data/a: the disk is full"
 
 
+def test_a_loop_without_a_batch_size_is_not_told_to_make_it_smaller() -> None:
+    text = "Task was killed due to the node running low on memory."
+    assert failure_of(text, batch_size=None).message.startswith("out of memory (Ray ended")
+
+
 def test_storage_that_is_away_is_said_once_and_that_it_is_back_and_housekeeping_goes_on() -> None:
     said: list[str] = []
     away = True

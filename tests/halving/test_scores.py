@@ -59,3 +59,11 @@ def test_ranking_by_trend_follows_a_loss_down():
     assert rung_scores(HISTORY, [3], Objective(metric="val_loss"), "trend") == [
         pytest.approx((1.8 + (1.8 - 2.2) / 2, 1.8))
     ]
+
+
+def test_equal_scores_are_told_apart_by_the_loss_whatever_the_loop_calls_it():
+    history = [{"epoch": 1.0, "val/acc": 0.5, "val/loss": 0.7, "train/loss": 0.1}]
+    assert rung_scores(history, [1], Objective(metric="val/acc"), "last") == [(0.5, 0.7)]
+    (scored,) = rung_scores([{"epoch": 1.0, "reward": 2.0}], [1], Objective(metric="reward"), "last")
+    assert scored[0] == 2.0
+    assert math.isnan(scored[1])

@@ -1,4 +1,4 @@
-"""The function of Ray's guide to Lightning, on digits: a LightningModule and Ray's own strategy, environment and callback."""
+"""The function of Ray's guide to Lightning, on digits: a module, and Ray's own strategy, environment and callback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class DigitsClassifier(pl.LightningModule):
         self.criterion = nn.CrossEntropyLoss()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
+        answer: torch.Tensor = self.model(x)
+        return answer
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         x, y = batch

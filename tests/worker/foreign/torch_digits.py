@@ -1,4 +1,4 @@
-"""The function of Ray's guide to PyTorch, on digits: a network, `prepare_model`, `prepare_data_loader`, a report an epoch."""
+"""The function of Ray's guide to PyTorch, on digits: `prepare_model`, `prepare_data_loader`, a report an epoch."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic.functional_validators import model_validator
@@ -357,6 +357,24 @@ def kind_of(given: Mapping[str, Any]) -> type[Distribution]:
         whole = all(type(given.get(key)) is int for key in ("min", "max"))
         return IntUniform if whole else Uniform
     raise ValueError("must have value, values, min and max, a distribution, or parameters inside it")
+
+
+class Drawable(Protocol):
+    """What `random` is to draw."""
+
+    def drawn(self) -> DrawOf:
+        """Return how."""
+
+
+def draw_of(found: Drawable) -> DrawOf:
+    """Return how `random` draws it; raise ValueError if its numbers are larger than there are."""
+    try:
+        drawn = found.drawn()
+    except OverflowError:
+        raise ValueError("draws numbers that are too large") from None
+    if any(isinstance(each, float) and not math.isfinite(each) for each in next(iter(drawn.draw.values()))):
+        raise ValueError("draws numbers that are too large, or too small")
+    return drawn
 
 
 # ---------------------------------------------------------------------------------------------------------

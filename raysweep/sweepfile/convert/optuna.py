@@ -16,7 +16,7 @@ from pydantic.functional_validators import model_validator
 from raysweep.config import Config
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.convert.checked import Checker
-from raysweep.sweepfile.convert.distributions import DrawOf, quantiles, steps
+from raysweep.sweepfile.convert.distributions import DrawOf, draw_of, quantiles, steps
 from raysweep.sweepfile.convert.space import Space, slug
 from raysweep.sweepfile.document import Source
 
@@ -91,10 +91,10 @@ def read_optuna(source: Source, samples: int | None = None) -> Space:
     for key, value in source.values.items():
         named = checker.checked(_Named, value, (key,))
         if named and (found := checker.checked(KINDS[named.name], named.attributes, (key, "attributes"))):
-            drawn = found.drawn()
-            if drawn.differs:
-                space.note((key,), f"{named.name}: {drawn.differs}")
             try:
+                drawn = draw_of(found)
+                if drawn.differs:
+                    space.note((key,), f"{named.name}: {drawn.differs}")
                 space.take((key,), key, None, drawn.draw)
             except ValueError as error:
                 checker.problem((key,), str(error))

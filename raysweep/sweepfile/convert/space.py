@@ -80,6 +80,8 @@ class Space:
         if renamed != key:
             why = "raysweep's name for it" if key in EPOCHS else "since a setting cannot have its name"
             self.note(way, f"is {renamed!r} now, {why}")
+        if renamed == "epochs" and not all(type(each) is int and each > 0 for each in _numbers(values, draw)):
+            raise ValueError("must be whole numbers above 0: a trial trains so many epochs")
         if draw is not None:
             self.random[renamed] = draw
         elif values and len(values) == 1:
@@ -96,6 +98,10 @@ class Space:
             )
         else:
             self.note(way, "is left out: each trial has raysweep's own; `seeds: [0, 1, 2]` trains a config thrice")
+
+
+def _numbers(values: list[Any] | None, draw: dict[str, Any] | None) -> list[Any]:
+    return values or [] if draw is None else next(iter(draw.values()))
 
 
 def _field_name(part: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from raysweep.config import Config
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.convert.checked import Checker
-from raysweep.sweepfile.convert.distributions import Constant, kind_of
+from raysweep.sweepfile.convert.distributions import Constant, draw_of, kind_of
 from raysweep.sweepfile.convert.hyperband import EarlyTerminate, asha_of
 from raysweep.sweepfile.convert.space import Space, slug
 from raysweep.sweepfile.document import Keys, Source
@@ -114,7 +114,7 @@ class _Reader(Checker):
             if values is None and is_grid:
                 raise ValueError(f"{found.distribution} is not for `method: grid`, in W&B either; name values")
             if values is None:
-                drawn = found.drawn()
+                drawn = draw_of(found)
                 if drawn.differs:
                     self.space.note(way, f"{found.distribution}: {drawn.differs}")
             self.space.take(way, key, values, drawn.draw if drawn else None)

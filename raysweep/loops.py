@@ -60,7 +60,7 @@ class Epoch:
     ema_correct: Callable[[], Tensor] | None = None
     """Returns the same of the averaged weights."""
     checkpoint: Path | None = None
-    """A folder that is committed whole, in place of `state` and `weights`."""
+    """A folder that is committed whole, `state` with it; of the best epoch it is kept in place of `weights`."""
 
 
 def _never() -> bool:

@@ -101,8 +101,12 @@ def fit(train: Callable[[], None]) -> None:
 
 
 @pytest.fixture
-def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], TrainFunctionLoop]:
-    """Returns the loop of that name in `foreign/`; skips where its library is not installed."""
+def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], TrainFunctionLoop]]:
+    """Yields a function for the loop of that name in `foreign/`; it skips where its library is not installed.
+
+    Ray's callback for Lightning asks for the job, which starts a Ray in this process, where no trial would find the
+    test's modules. It ends with the test.
+    """
     monkeypatch.syspath_prepend(str(FOREIGN))
 
     def find(name: str) -> TrainFunctionLoop:
@@ -112,7 +116,8 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], TrainFunctionLoo
         assert isinstance(loop, TrainFunctionLoop)
         return loop
 
-    return find
+    yield find
+    ray.shutdown()
 
 
 def need(library: str | None) -> None:
@@ -126,7 +131,7 @@ def need(library: str | None) -> None:
     [
         ("torch", True),
         ("mnist", False),
-        pytest.param("lightning", True, marks=pytest.mark.slow),
+        pytest.param("lightning", True, marks=(pytest.mark.slow, pytest.mark.ray)),
         pytest.param("bert", True, marks=pytest.mark.slow),
     ],
 )

@@ -19,7 +19,7 @@ LINT = Path(sys.executable).with_name("lint-imports")
     [
         ("store/sealed.py", "from raysweep.driver import run", "Imports point down"),
         ("halving/rungs.py", "def f():\n    import torch", "without Ray and torch"),
-        ("driver/stop.py", "from raysweep.vision import loop", "reach vision through"),
+        ("driver/stop.py", "from raysweep.vision import loop", "know vision by the name"),
         ("report/svg.py", "def f():\n    from raysweep.report import write", "No circles"),
     ],
 )

@@ -90,7 +90,7 @@ class TrialContext:
     """How many workers train the trial."""
     should_stop: Callable[[], bool] = _never
     """Whether the run is to stop; cheap enough to be asked before every step. A loop that never asks is stopped at the
-    end of its epoch."""
+    end of its epoch. Where several workers train the trial, all must ask alike; they get the first one's answer."""
     should_save: Callable[[], bool] = _never
     """Whether a loop that can go on from inside an epoch is to yield an `Epoch` without metrics now."""
 
@@ -132,6 +132,8 @@ class Loop:
     name: str = ""
     config: type[LoopConfig] = LoopConfig
     """The class of a trial's settings."""
+    keeps_step: bool = False
+    """Whether its ranks, where several train a trial, go on, save and stop together by themselves."""
 
     @property
     def metrics(self) -> Mapping[str, Mode]:

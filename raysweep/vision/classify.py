@@ -34,6 +34,7 @@ class Classify(EvaluatingLoop):
 
     name = CLASSIFY
     config = TrialConfig
+    keeps_step = True
 
     @property
     def metrics(self) -> Mapping[str, Mode]:

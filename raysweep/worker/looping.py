@@ -9,6 +9,7 @@ from typing import Any
 from raysweep.errors import UserError, did_you_mean
 from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext
 from raysweep.sweepfile.schema import Objective
+from raysweep.worker.together import Ended, in_step
 from raysweep.worker.train_function import host
 
 
@@ -16,10 +17,14 @@ def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch
     """Train a trial of that name by a loop, and call `take` after each epoch; it ends the loop by raising."""
     if isinstance(loop, TrainFunctionLoop):
         return host(loop.function, loop.arguments(config, trial.seed), trial, take, name)
+    if trial.world_size > 1 and not loop.keeps_step:
+        trial, take = in_step(trial, take)
     epochs = loop.train(config, trial)
     try:
         for epoch in epochs:
             take(epoch)
+    except Ended:
+        pass
     finally:
         if inspect.isgenerator(epochs):
             epochs.close()

@@ -19,7 +19,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ import numpy as np
 import ray
 import ray.train
 import torch
-import torch.distributed as dist
 from ray.train import Checkpoint
 
 from raysweep.errors import Interrupted, UserError
 from raysweep.loops import Epoch, TrialContext, seed_generators
 from raysweep.store.folders import files_in, pack, unpack
 from raysweep.worker.generators import generator_states, restore_generators
+from raysweep.worker.together import Together
 
 _rays: Any = None
 """Ray's module that keeps the object in question."""
@@ -45,8 +44,6 @@ with contextlib.suppress(ImportError, AttributeError):
     _rays = importlib.import_module("ray.train.v2._internal.execution.train_fn_utils")
     _Base = _rays.LocalTrainFnUtils
 
-WAIT_AT_MOST = timedelta(days=1)
-"""How long a rank may wait for the others at a report: the first may have to wait for its storage."""
 COUNTED = "epoch"
 """A metric that Lightning and Hugging Face report: raysweep counts epochs itself, from 1."""
 
@@ -215,11 +212,11 @@ class _Utils(_Base):  # type: ignore[misc]
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
-        self.hosted.broadcast(None)
+        self.hosted.ranks.broadcast(None)
 
     def broadcast_from_rank_zero(self, data: Any) -> Any:
         """Return the first rank's data."""
-        return self.hosted.broadcast(data)
+        return self.hosted.ranks.broadcast(data)
 
 
 def _no_storage() -> Any:
@@ -252,8 +249,7 @@ class _Hosted:
     told: set[str] = field(default_factory=set)  # the metrics that were dropped
 
     def __post_init__(self) -> None:
-        several = self.trial.world_size > 1
-        self.group: Any = dist.new_group(backend="gloo", timeout=WAIT_AT_MOST) if several else None
+        self.ranks = Together(self.trial)
 
     def checkpoint(self) -> Path | None:
         """Return what `get_checkpoint` answers. The generators go on from where they were when it was reported.
@@ -282,10 +278,10 @@ class _Hosted:
         self.done += 1
         is_new = self.done > self.trial.epoch
         with self._merged(folder) as whole:
-            states = self._gather(generator_states())
+            states = self.ranks.gather(generator_states())
             if self.trial.rank == 0:
                 self._take(self._numbers(metrics), whole, states, is_new)
-        self.ended = self.broadcast(self.ended_by is not None)
+        self.ended = self.ranks.broadcast(self.ended_by is not None)
         if self.ended:
             raise _End
 
@@ -307,38 +303,19 @@ class _Hosted:
             self.told |= dropped
         return {str(key): value for key, value in numbers.items() if value is not None}
 
-    # -- the ranks together
-
-    def broadcast(self, data: Any) -> Any:
-        """Return the first rank's data on each."""
-        if self.group is None:
-            return data
-        box = [data]
-        dist.broadcast_object_list(box, src=0, group=self.group)
-        return box[0]
-
-    def _gather(self, data: Any) -> list[Any]:
-        """Return each rank's data on the first; nothing elsewhere."""
-        if self.group is None:
-            return [data]
-        box = [None] * self.trial.world_size if self.trial.rank == 0 else None
-        dist.gather_object(data, box, dst=0, group=self.group)
-        return box or []
-
     @contextlib.contextmanager
     def _merged(self, folder: Path | None) -> Iterator[Path | None]:
         """Yield a folder with the files that any rank reports, on the first; of files of one name the lowest rank's.
 
         Others' files come through memory, and only where the ranks before have none of that name.
         """
-        if self.group is None:
+        if self.ranks.size == 1:
             yield folder
             return
-        names: list[set[str] | None] = [None] * self.trial.world_size
-        dist.all_gather_object(names, None if folder is None else set(files_in(folder)), group=self.group)
+        names = self.ranks.gather_on_all(None if folder is None else set(files_in(folder)))
         before = set().union(*(each or set() for each in names[: self.trial.rank]))
         own = (names[self.trial.rank] or set()) - before if self.trial.rank else set()
-        parts = self._gather(pack(folder, only=own) if folder and own else b"")
+        parts = self.ranks.gather(pack(folder, only=own) if folder and own else b"")
         if not any(parts):
             yield folder
             return

@@ -139,6 +139,44 @@ def waits_for_the_next_trial(noted: list[tuple[str, str, int, float]]) -> list[f
 
 
 @pytest.mark.long
+def test_ranks_of_a_loop_of_ones_own_pause_and_go_on_together(command: Command) -> None:
+    (command.folder / "sums.py").write_text(SUMS)
+    path = command.folder / "ranks.yaml"
+    path.write_text(
+        "name: ranks\nloop: sums\nbase: {epochs: 3}\ngrid: {step: [1.0, 2.0, 3.0, 4.0]}\n"
+        "scheduler: {name: asha, eta: 4, rungs: [1/3], min_survivors: 1}\nresources: {workers: 2, cpus: 1, gpus: 0}\n"
+    )
+    command(path, "--import", "sums")
+    ended = {record["config"]["step"]: record for record in command.records("ranks").values()}
+    assert {step: record["status"] for step, record in ended.items()} == {
+        1.0: "finished",
+        2.0: "stopped",
+        3.0: "stopped",
+        4.0: "stopped",
+    }
+    assert [row["val_loss"] for row in ended[1.0]["metrics"]] == [3, 6, 9], "a rank did not go on from the state"
+
+
+SUMS = """
+import raysweep
+import torch
+import torch.distributed as dist
+
+class Config(raysweep.Config):
+    step: float = 1.0
+
+@raysweep.register_loop("sums", config=Config, metrics={"val_loss": "min"})
+def train(config, trial):
+    total = (trial.state or {"total": torch.zeros(1)})["total"]
+    own = total / 3 * (trial.rank + 1)
+    while not trial.should_stop():
+        own = own + config.step * (trial.rank + 1)
+        total = own.clone()
+        dist.all_reduce(total)
+        yield raysweep.Epoch({"val_loss": total.item()}, state=lambda: {"total": total})
+"""
+
+
 def test_trials_that_find_no_room_beside_each_other_take_turns(command: Command) -> None:
     out, _ = command(*sweep(command, [0.1, 0.05, 0.02]), "resources.workers=3", "epochs=2", "--json")
     trials = json.loads(out)["trials"]

@@ -103,6 +103,17 @@ class Group:
         """Return the fewest images that a rank with any gets of a training batch of `count`."""
         return count // self._busy(count)
 
+    def parts(self, count: int, wanted: int) -> list[slice]:
+        """Return this rank's rows of a training batch in parts: as many on every rank, at most `wanted`.
+
+        There are fewer where one would have a single image. Ranks without rows have empty parts: batch norms that look
+        at all ranks wait in each part for those of the others.
+        """
+        rows = self.part(count)
+        parts = min(wanted, max(1, self.smallest_part(count) // 2))
+        bounds = [rows.start + part * (rows.stop - rows.start) // parts for part in range(parts + 1)]
+        return [slice(first, end) for first, end in itertools.pairwise(bounds)]
+
     def _busy(self, count: int) -> int:
         return min(self.size, max(1, count // 2))
 

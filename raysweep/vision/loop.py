@@ -19,7 +19,6 @@ each epoch the ranks wait for rank 0, whose caller closes the generator if there
 from __future__ import annotations
 
 import gc
-import itertools
 import math
 import platform
 import time
@@ -436,7 +435,7 @@ class _Training:
 
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
-        *others, last = parts_of(self.group.part(len(indices)), self.config.accumulate)
+        *others, last = self.group.parts(len(indices), self.config.accumulate)
         shares = [self._pass(epoch, step, indices, rows, is_last=False) for rows in others]
         loss, hits = self._pass(epoch, step, indices, last, is_last=True)
         for loss_of_part, hits_of_part in shares:
@@ -564,14 +563,6 @@ def _hits(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return labels.gather(1, answers.unsqueeze(1)).sum()
     return (answers == labels).sum()
-
-
-def parts_of(rows: slice, count: int) -> list[slice]:
-    """Cut rows, which have both bounds, into `count` parts; into fewer where one would have a single image."""
-    total = rows.stop - rows.start
-    count = min(count, max(1, total // 2))
-    bounds = [rows.start + part * total // count for part in range(count + 1)]
-    return [slice(first, end) for first, end in itertools.pairwise(bounds)]
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

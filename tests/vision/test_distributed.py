@@ -415,6 +415,23 @@ def test_parts_of_a_batch_are_all_of_it_once_and_nobody_gets_a_single_image(size
         assert max(lengths) - min(lengths) <= 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4, 5])
+def test_every_rank_has_as_many_parts_of_a_step_as_the_others(size: int, wanted: int) -> None:
+    for count in range(1, 41):
+        parts = []
+        for rank in range(size):
+            group = Group()
+            group.rank, group.size = rank, size
+            parts.append([range(count)[rows] for rows in group.parts(count, wanted)])
+        assert len({len(of_rank) for of_rank in parts}) == 1, "a batch norm over all ranks would wait forever"
+        assert [row for of_rank in parts for part in of_rank for row in part] == list(range(count))
+        assert 1 <= len(parts[0]) <= wanted
+        assert {len(part) for of_rank in parts for part in of_rank} & {1} <= {count}
+        if count >= 4 * size * wanted:
+            assert len(parts[0]) == wanted
+
+
 @pytest.mark.parametrize("preset", ["none", "shift", "hard", "v1augs", "of_ones_own"])
 def test_a_part_of_a_batch_is_augmented_as_within_the_whole(preset: str) -> None:
     AUGMENTATIONS.register("of_ones_own")(lambda images, rng: images.flip(0) ^ int(torch.randint(9, (), generator=rng)))

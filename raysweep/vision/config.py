@@ -366,8 +366,8 @@ class TrialConfig(LoopConfig):
     """Factors of the learning rate for parts of the network, as {layer1: 0.1}; of several names that a parameter is at
     or below, the longest counts. Names are those of torch's parameters, and may have `*` and `?`."""
     freeze: list[Annotated[str, Field(min_length=1)]] = []
-    """Parts of the network that are not trained, as [conv1, bn1, layer1]; a frozen batch norm keeps its statistics,
-    and normalises by them."""
+    """Parts of the network that are not trained, as [conv1, bn1, layer1]; a batch norm that is named, or whose weights
+    are all frozen, keeps its statistics, and normalises by them."""
     augment: Augment = "none"
     """A preset, or a list of operations."""
     mix: MixConfig | Literal[False] = False

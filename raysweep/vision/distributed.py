@@ -133,14 +133,15 @@ class Group:
         """Set the batch norms' running statistics to their mean over the ranks, on all of them.
 
         They follow the batches linearly, and EMA weights follow them linearly: one average an epoch gives the same
-        numbers as one after each step.
+        numbers as one after each step. What is the same on all ranks, as the statistics of a frozen batch norm are,
+        stays so to the bit: in double precision the sum of equal floats is exact.
         """
         if self.size == 1:
             return
         with torch.no_grad():
             real = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
             if real:
-                flat = self.sum_(torch.cat([buffer.float().flatten() for buffer in real])) / self.size
+                flat = self.sum_(torch.cat([buffer.double().flatten() for buffer in real])) / self.size
                 for buffer, mean in zip(real, torch.split(flat, [buffer.numel() for buffer in real]), strict=True):
                     buffer.copy_(mean.view_as(buffer))
             for buffer in model.buffers():

@@ -244,7 +244,7 @@ class _Training:
         self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self._compiled(model, data) if config.compile else model
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
-        self.frozen_norms = frozen_norms(model)
+        self.frozen_norms = frozen_norms(model, config.freeze)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer, self.factors = build_optimizer(config, model)
 

@@ -70,6 +70,14 @@ def dropping(num_classes: int) -> nn.Module:
     )
 
 
+def standardising(num_classes: int) -> nn.Module:
+    """A batch norm without weights, with statistics of its own, as of a network that was trained before."""
+    norm, drawn_from = nn.BatchNorm2d(64, affine=False), generator("cpu", "statistics")
+    norm.running_mean.normal_(generator=drawn_from)
+    norm.running_var.uniform_(0.5, 2, generator=drawn_from)
+    return nn.Sequential(nn.Conv2d(3, 64, 3), norm, nn.Flatten(), nn.Linear(36 * 64, num_classes))
+
+
 class RaisesOnRankOne(WithUnused):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.training and dist.is_initialized() and dist.get_rank() == 1:
@@ -83,6 +91,7 @@ def register() -> None:
         "unused": WithUnused,
         "raises": RaisesOnRankOne,
         "dropping": dropping,
+        "standardising": standardising,
     }.items():
         MODELS.register(name)(net)
     METRICS.register("error")(lambda logits, labels: (logits.argmax(1) != labels).double().mean())
@@ -272,6 +281,17 @@ def test_ranks_that_compute_their_part_in_parts_end_with_what_one_process_does_a
     first, *others = in_ranks(3, outcome, {**settings, "accumulate": 3}, (50, 19))
     assert all(other == first for other in others)
     assert_close(first, alone)
+
+
+@pytest.mark.slow
+def test_a_frozen_batch_norm_stays_to_the_bit_in_any_number_of_ranks(in_ranks: InRanks) -> None:
+    begun = standardising(4)[1].state_dict()
+    first, *others = in_ranks(3, outcome, {"model": "standardising", "freeze": ["1"]}, (48, 18))
+    assert all(other == first for other in others)
+    state = load(first["state"])
+    for name, value in begun.items():
+        assert torch.equal(state["model"][f"1.{name}"], value), name
+        assert torch.equal(state["average"][f"module.1.{name}"], value), name
 
 
 @pytest.mark.slow

@@ -185,7 +185,7 @@ def test_what_is_frozen_stays_to_the_bit_with_its_batch_norms_statistics_and_res
     [
         (
             {"freeze": ["layer9"]},
-            "freeze: no parameter that is trained is at or below layer9; there are conv1, bn1, la",
+            "freeze: no parameter or batch norm is at or below layer9; there are conv1, bn1, la",
         ),
         ({"freeze": ["*"]}, "nothing is left to train"),
         ({"freeze": ["layer1"], "lr_factors": {"layer1.0": 0.1}}, "lr_factors: no parameter that is trained is at"),

@@ -50,7 +50,7 @@ from raysweep.vision.optimizers import build_optimizer
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
 
-SMALLER = f"a smaller batch_size or network, or accumulate, is another trial; {FEWER}"
+SMALLER = f"a smaller batch_size, a smaller network or a larger accumulate makes it another trial; {FEWER}"
 
 
 @dataclass(frozen=True)

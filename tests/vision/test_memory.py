@@ -77,8 +77,8 @@ def test_memory_that_runs_out_in_training_says_so_and_what_helps() -> None:
         metrics("small_gpu")
     assert str(caught.value) == (
         "out of memory in training, with batch_size 16 (CUDA out of memory. Tried to allocate 2.00 GiB); a smaller "
-        "batch_size or network, or accumulate, is another trial; fewer trials at a time on the device "
-        "(resources.gpus, limits.max_concurrent) leave more to each"
+        "batch_size, a smaller network or a larger accumulate makes it another trial; fewer trials at a time on "
+        "the device (resources.gpus, limits.max_concurrent) leave more to each"
     )
 
 

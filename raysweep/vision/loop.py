@@ -241,12 +241,12 @@ class _Training:
             self.average = AveragedWeights(self.model, config.ema.horizon_epochs * len(batches))
         if config.sync_batch_norm and group.size > 1:  # not before: a layer that knows a process group is not copied
             self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.data)  # type: ignore[no-untyped-call]
+        self.optimizer, self.factors = build_optimizer(config, model)
         self.bf16 = group.agree(resolve_precision(config, device) == "bf16")
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self._compiled(model, data) if config.compile else model
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
         self.frozen_norms = frozen_norms(model, config.freeze)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer, self.factors = build_optimizer(config, model)
 
     def _take_validation_images(self, data: DataSet) -> None:
         self.val_images, self.val_share = len(data.val), self.group.share(len(data.val))

@@ -101,7 +101,8 @@ class MuonAndAdamW:
     """torch.optim.Muon for weights of two dimensions or more, and torch.optim.AdamW for all others.
 
     A convolution's filters are a matrix for Muon, a filter a row, as in the reference implementation (Jordan et al.
-    2024): torch's own takes nothing but matrices. They are views of the network's memory, so nothing is copied back.
+    2024): torch's own takes nothing but matrices. They are views of the network's memory, so nothing is copied back; a
+    parameter that has no such view, since its first dimension is not the outermost in memory, is laid out anew.
     """
 
     def __init__(self, config: MuonConfig, groups: Sequence[dict[str, Any]], lr: float, fused: bool) -> None:
@@ -130,6 +131,8 @@ class MuonAndAdamW:
     def _as_matrix(self, parameter: nn.Parameter) -> nn.Parameter:
         if parameter.dim() == 2:
             return parameter
+        if as_matrix(parameter.detach(), parameter).data_ptr() != parameter.data_ptr():
+            parameter.data = parameter.data.contiguous()
         matrix = nn.Parameter(as_matrix(parameter.detach(), parameter))
         self._views.append((parameter, matrix))
         return matrix

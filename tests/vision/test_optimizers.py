@@ -127,6 +127,21 @@ def test_muon_goes_on_from_its_state() -> None:
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_muon_trains_a_parameter_in_whatever_order_it_lies_in_memory(order: tuple[int, ...]) -> None:
+    """`order`: the dimensions of the parameter, counted from the outermost in memory."""
+    values = torch.rand(4, 6, 5, generator=torch.Generator().manual_seed(0))
+    trained = []
+    for in_memory in (values.permute(order), values.permute(order).contiguous()):
+        model = nn.ParameterList([nn.Parameter(in_memory.clone())])
+        optimizer, _ = build_optimizer(TrialConfig(optimizer="muon", lr=LR), model)
+        model[0].grad = values.permute(order).cos()
+        optimizer.step()
+        trained.append(model[0].detach())
+    assert not torch.equal(trained[0], values.permute(order))
+    torch.testing.assert_close(*trained)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_filters_as_a_matrix_are_a_view_in_any_layout(layout: torch.memory_format) -> None:
     filters = torch.rand(8, 3, 3, 3).to(memory_format=layout)

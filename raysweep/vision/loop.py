@@ -3,8 +3,8 @@ The training loop: `for epoch in train(config, data, seed=0)`. Plain torch, no R
 
 * train              config and data in, one `Epoch` after another out
   + _Training        network, optimizer, EMA weights and data of one trial, on its device
-    x train_epoch -> _step       forward and backward, clip, update
-      + _pass                    augment, forward, backward, on a part of a batch
+    x train_epoch -> _step       augment, forward and backward, clip, update
+      + _pass                    forward and backward, on a part of a batch
     x evaluate                   plain or EMA weights on the validation images
   + Epoch            metrics, and on request the state to resume from and the weights for inference
 
@@ -435,9 +435,10 @@ class _Training:
 
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
+        examples = self._examples(epoch, step, indices)
         *others, last = self.group.parts(len(indices), self.config.accumulate)
-        shares = [self._pass(epoch, step, indices, rows, is_last=False) for rows in others]
-        loss, hits = self._pass(epoch, step, indices, last, is_last=True)
+        shares = [self._pass(*examples(rows), len(indices), is_last=False) for rows in others]
+        loss, hits = self._pass(*examples(last), len(indices), is_last=True)
         for loss_of_part, hits_of_part in shares:
             loss, hits = loss + loss_of_part, hits + hits_of_part
         norm = self._clip()
@@ -449,39 +450,39 @@ class _Training:
         return loss, hits, norm
 
     def _pass(
-        self, epoch: int, step: int, indices: torch.Tensor, rows: slice, is_last: bool
+        self, images: torch.Tensor, labels: torch.Tensor, count: int, is_last: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add the gradients of some rows of a batch; return their share of its mean loss and of its correct answers."""
-        images, labels = self._examples(epoch, step, indices, rows)
+        """Add the gradients of part of a batch of `count`; return its share of the mean loss and of correct answers."""
         with self.group.gradients_meet(self.sharded, now=is_last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = self.sharded(self.normalize(images)).float()
-                loss = self._loss(logits, labels, len(indices))
+                loss = self._loss(logits, labels, count)
             # Gradients are averaged over the ranks; of shares of a mean it takes their sum, however uneven the parts.
             (loss * self.group.size if self.group.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), _hits(logits.detach().argmax(1), labels)
 
-    def _examples(self, epoch: int, step: int, indices: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return some rows of a batch: images as the network gets them but for normalisation, and their labels.
+    def _examples(
+        self, epoch: int, step: int, indices: torch.Tensor
+    ) -> Callable[[slice], tuple[torch.Tensor, torch.Tensor]]:
+        """Return what gives some rows of a batch: images as the network gets them but for normalisation, and labels.
 
         Labels are int64, N, or where they are mixed the probability of each class, N x classes.
         """
-        images, labels = self._augmented(epoch, step, indices, rows)
-        config = self.config.mix
-        mix = draw_mix(config, images.shape[-1], self.seed, epoch, step) if config else None
-        if mix is None or len(labels) == 0:
-            return images, labels
-        last = (rows.start or len(indices)) - 1  # of the row before the first, which may lie in another's part
-        image, label = self._augmented(epoch, step, indices, slice(last, last + 1))
-        mixed = mix.images(images, torch.cat([image, images[:-1]]))
-        return mixed, mix.labels(labels, torch.cat([label, labels[:-1]]), self.num_classes)
-
-    def _augmented(
-        self, epoch: int, step: int, indices: torch.Tensor, rows: slice
-    ) -> tuple[torch.Tensor, torch.Tensor]:
         drawn_from = generator(self.device, "augment", self.seed, epoch, step)
-        images = self.augment.part(self.train_split.images, indices, rows, drawn_from)
-        return images, self.train_split.labels[indices[rows]]
+        augmented = self.augment.parts(self.train_split.images, indices, drawn_from)
+        all_labels, config = self.train_split.labels[indices], self.config.mix
+
+        def examples(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            images, labels = augmented(rows), all_labels[rows]
+            mix = draw_mix(config, images.shape[-1], self.seed, epoch, step) if config else None
+            if mix is None or len(labels) == 0:
+                return images, labels
+            last = (rows.start or len(indices)) - 1  # of the row before the first, which may lie in another's part
+            before = slice(last, last + 1)
+            mixed = mix.images(images, torch.cat([augmented(before), images[:-1]]))
+            return mixed, mix.labels(labels, torch.cat([all_labels[before], labels[:-1]]), self.num_classes)
+
+        return examples
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
         """Return what these logits add to the mean loss of a batch of `count` images."""

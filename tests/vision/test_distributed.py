@@ -459,7 +459,7 @@ def test_a_part_of_a_batch_is_augmented_as_within_the_whole(preset: str) -> None
     batch = torch.randperm(200)[:150]
     whole = augment(images[batch], generator("cpu", 1))
     for rows in (slice(0, 150), slice(0, 70), slice(70, 150), slice(150, 150)):
-        assert torch.equal(augment.part(images, batch, rows, generator("cpu", 1)), whole[rows])
+        assert torch.equal(augment.parts(images, batch, generator("cpu", 1))(rows), whole[rows])
 
 
 def test_unused_parameters_are_found() -> None:

@@ -23,7 +23,7 @@ from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.loop import Diverged, Interrupted, resolve_precision, split_batches, train
 from raysweep.vision.models.build import build_model
-from raysweep.vision.names import MODELS
+from raysweep.vision.names import AUGMENTATIONS, MODELS
 from raysweep.vision.randomness import generator, seeded
 
 CLOCK = ("seconds", "images_per_s")
@@ -165,6 +165,18 @@ def test_mixed_batches_in_parts_have_the_labels_and_partners_of_the_whole_batch(
     for row, other in zip(rows, in_parts, strict=True):
         assert other == pytest.approx(row, rel=1e-4, abs=1e-6)
     assert rows != train_saving_before(None, config(**{**same, "mix": False}), data())[0]
+
+
+def test_an_augmentation_of_ones_own_is_computed_once_a_step_however_many_parts_it_has():
+    calls = []
+
+    @AUGMENTATIONS.register("counts")
+    def counts(images, generator):
+        calls.append(len(images))
+        return images
+
+    list(train(config(augment="counts", accumulate=3, mix={"mixup": 0.4}, epochs=1), data(), seed=0))
+    assert calls == [16, 16, 16, 2]
 
 
 def test_batch_norm_sees_a_part_at_a_time_and_none_is_a_single_image():

@@ -13,6 +13,7 @@ from raysweep.vision.augment.operation import Operation
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
 from raysweep.vision.names import AUGMENTATIONS
 
+_Drawn = tuple[Operation, tuple[torch.Tensor, ...]]
 _ROWS_AT_ONCE = 64
 """Images that all operations pass over before the next ones on a CPU, so that they stay in the core's cache."""
 
@@ -48,29 +49,34 @@ class Augmentation:
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch, augmented, with parameters from a generator on its device."""
-        return self._apply(images, len(images), 0, generator)
+        return _apply(images, 0, self._draw(len(images), images.shape[-1], generator))
 
-    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
-        """Return `self(images[batch], generator)[rows]` at the cost of those rows; `rows` has both bounds."""
-        return self._apply(images[batch[rows]], len(batch), rows.start, generator)
+    def parts(
+        self, images: torch.Tensor, batch: torch.Tensor, generator: torch.Generator
+    ) -> Callable[[slice], torch.Tensor]:
+        """Return what gives `self(images[batch], generator)[rows]` at the cost of these; `rows` has both bounds."""
+        drawn = self._draw(len(batch), images.shape[-1], generator)
+        return lambda rows: _apply(images[batch[rows]], rows.start, drawn)
 
-    def _apply(self, images: torch.Tensor, count: int, first: int, generator: torch.Generator) -> torch.Tensor:
-        """Augment the images of a batch of `count` that begin with number `first`."""
-        size = images.shape[-1]
-        drawn = [(operation, operation.draw(count, size, generator)) for operation in self._operations]
-        at_once = _ROWS_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
-        parts = []
-        for start in range(0, len(images) if drawn else 0, at_once):
-            part = images[start : start + at_once]
-            for operation, parameters in drawn:
-                rows = slice(first + start, first + start + len(part))
-                part = operation.apply(part, *(each[..., rows] for each in parameters))
-            parts.append(part)
-        return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else images
+    def _draw(self, count: int, image_size: int, generator: torch.Generator) -> list[_Drawn]:
+        return [(operation, operation.draw(count, image_size, generator)) for operation in self._operations]
+
+
+def _apply(images: torch.Tensor, first: int, drawn: Sequence[_Drawn]) -> torch.Tensor:
+    """Augment the images of a batch that begin with number `first`, with parameters of the whole batch."""
+    at_once = _ROWS_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+    parts = []
+    for start in range(0, len(images) if drawn else 0, at_once):
+        part = images[start : start + at_once]
+        for operation, parameters in drawn:
+            rows = slice(first + start, first + start + len(part))
+            part = operation.apply(part, *(each[..., rows] for each in parameters))
+        parts.append(part)
+    return torch.cat(parts) if len(parts) > 1 else parts[0] if parts else images
 
 
 class _Registered(Augmentation):
-    """A function of the user's, which may look at any image of the batch, so all of it is augmented for any part."""
+    """A function of the user's, which may look at any image of the batch, so all of it is augmented, once."""
 
     def __init__(self, function: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> None:
         self._function = function
@@ -78,8 +84,10 @@ class _Registered(Augmentation):
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return self._function(images, generator)
 
-    def part(self, images: torch.Tensor, batch: torch.Tensor, rows: slice, generator: torch.Generator) -> torch.Tensor:
-        return self._function(images[batch], generator)[rows]
+    def parts(
+        self, images: torch.Tensor, batch: torch.Tensor, generator: torch.Generator
+    ) -> Callable[[slice], torch.Tensor]:
+        return self._function(images[batch], generator).__getitem__
 
 
 class Normalize:

@@ -168,6 +168,16 @@ def test_rand_augment_draws_all_operations_and_both_signs_equally_often():
     assert signs.double().mean().abs() < 0.02
 
 
+def test_a_second_rand_augment_draws_other_operations_than_the_first():
+    images, once = byte_images(), AugmentStep(rand_augment=RandAugment())
+    first = build_augment([once], 20)(images, rng())
+    both = build_augment([once, once], 20)(images, rng())
+    assert torch.equal(both, build_augment([once, once], 20)(images, rng()))
+    same_again = build_augment([once], 20)(first, rng())
+    differ = (both != same_again).flatten(1).any(1)
+    assert differ.double().mean() > 0.5
+
+
 STRONG = ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
 CHANGES = (V.adjust_brightness, V.adjust_contrast, V.adjust_saturation, V.adjust_hue)
 

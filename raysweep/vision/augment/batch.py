@@ -12,6 +12,7 @@ from raysweep.vision.augment.geometry import Flip, FlipAndRotate, Rotate
 from raysweep.vision.augment.operation import Operation
 from raysweep.vision.augment.operations import AUGMENT_PRESETS, AugmentStep
 from raysweep.vision.names import AUGMENTATIONS
+from raysweep.vision.randomness import generator as seeded_by
 
 _Drawn = tuple[Operation, tuple[torch.Tensor, ...]]
 _ROWS_AT_ONCE = 64
@@ -46,6 +47,8 @@ class Augmentation:
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._operations = operations
+        self._like_it = [operations[:place].count(operation) for place, operation in enumerate(operations)]
+        """How many of the operations before each are the same."""
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch, augmented, with parameters from a generator on its device."""
@@ -59,7 +62,15 @@ class Augmentation:
         return lambda rows: _apply(images[batch[rows]], rows.start, drawn)
 
     def _draw(self, count: int, image_size: int, generator: torch.Generator) -> list[_Drawn]:
-        return [(operation, operation.draw(count, image_size, generator)) for operation in self._operations]
+        """Draw each operation's parameters; one like another before it has a generator of its own.
+
+        RandAugment takes nothing but a generator's seed, so two would draw the same.
+        """
+        seed, drawn = generator.initial_seed(), []
+        for operation, like_it in zip(self._operations, self._like_it, strict=True):
+            drawn_from = seeded_by(generator.device, "again", seed, like_it) if like_it else generator
+            drawn.append((operation, operation.draw(count, image_size, drawn_from)))
+        return drawn
 
 
 def _apply(images: torch.Tensor, first: int, drawn: Sequence[_Drawn]) -> torch.Tensor:

@@ -238,6 +238,7 @@ def test_every_shipped_sweep_fits_the_schema(schema: dict[str, object], path: Pa
         {"exclude": [{"lr": 0.1, "model": "resnet18"}]},
         {"scheduler": "none"},
         {"scheduler": {"name": "ray_asha", "eta": 3}},
+        {"scheduler": {"eta": 3}},
         {"scheduler": {"rungs": ["1/9", 0.25], "group_by": ["lr"], "rank_by": "last"}},
     ],
 )

@@ -29,7 +29,7 @@ def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
     for properties in (trial["properties"], schema["properties"]):
         for name in properties.keys() & {*NAMED_SECTIONS, *loop.names(), "loop"}:
             description = {"description": properties[name].pop("description", "")}
-            properties[name] = {**description, "anyOf": [*_names(loop, name), properties[name]]}
+            properties[name] = {**description, "anyOf": [*_names(loop, name), _any_kind(properties[name])]}
     _name_kinds(loop, schema["$defs"])
     for definition in schema["$defs"].values():
         definition.pop("required", None)  # a section without a name has its default one
@@ -53,6 +53,11 @@ def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
         if example := EXAMPLES.get(name):
             property["description"] = f"{property.get('description', '')}\n\nExample: {example}".strip()
     return schema
+
+
+def _any_kind(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a section without a name fit several kinds, which is no fault: which one it is, is said elsewhere."""
+    return {"anyOf" if key == "oneOf" else key: value for key, value in section.items()}
 
 
 def _said_of(property: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_every_column_is_documented_with_its_type_whatever_the_trials_hold(tmp_p
     assert {table.schema.field(name).type.value_type for name in curves} <= {pa.float64()}
     assert set(curves) <= set(documented("unit"))
     settings = {name.split(".")[1] for name in table.column_names if name.startswith("config.")}
-    assert settings == set(TrialConfig.model_fields)
+    assert settings == set(TrialConfig.model_fields) - {"lr_factors"}, "an empty mapping has no keys to be columns"
 
 
 def test_the_documented_curves_are_those_that_training_makes() -> None:

@@ -107,6 +107,7 @@ def test_the_reports_runs_share_what_it_says_of_all_and_our_assumptions() -> Non
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "nesterov": False,
+            "decay_norm_and_bias": True,
         }
         if isinstance(config.lr_schedule, StepConfig):
             assert config.lr_schedule.gamma == 0.1

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from running import Command
 from safetensors.torch import load_file
 
@@ -31,7 +32,11 @@ def test_the_recipe_trains_from_pulled_weights_to_the_end_and_its_own_can_be_pul
     assert {record["status"] for record in records} == {"finished"}
     assert len({record["conditions"]["weights"] for record in records}) == 1
     assert all(record["metrics"][-1]["val_acc"] > 0.8 for record in records)
-    command("pull", second, "epochs=2", "--to", "tuned")
-    tuned = load_file(command.folder / "tuned" / "model.safetensors")
-    assert tuned.keys() == begun.keys()
-    assert len(tuned["fc.bias"]) == 5
+    changed = []
+    for rank in ("1", "2", "3"):
+        command("pull", second, "epochs=2", "--rank", rank, "--to", rank)
+        tuned = load_file(command.folder / rank / "model.safetensors")
+        assert tuned.keys() == begun.keys()
+        assert len(tuned["fc.bias"]) == 5
+        changed.append({name.partition(".")[0] for name in begun if not torch.equal(tuned[name], begun[name])})
+    assert sorted(changed, key=len) == [{"fc"}, {"fc", "layer1"}, {"fc", "layer1", "bn1", "conv1"}]

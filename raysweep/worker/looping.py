@@ -40,7 +40,7 @@ def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
     numbers = {}
     for name, value in metrics.items():
         try:
-            numbers[name] = float(value)
+            numbers[str(name)] = float(value)
         except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a tensor with several elements
             raise UserError(f"loop {loop!r}: metric {name!r}: got {value!r:.60}, must be a number") from error
     numbers.pop("epoch", None)
@@ -48,7 +48,7 @@ def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
 
 
 def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
-    """Refuse an objective that a trial's first epoch does not measure.
+    """Refuse an objective that an epoch does not measure.
 
     Raises:
         UserError: it is not among the metrics.
@@ -57,6 +57,6 @@ def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
     if name not in metrics and f"{name}_ema" not in metrics:
         known = [each for each in metrics if each != "epoch"]
         raise UserError(
-            f"objective {name!r} is not among the metrics of the first epoch{did_you_mean(name, known)}; "
-            f"there are {', '.join(known)} (a loop that does not measure it every epoch gives NaN for the others)"
+            f"objective {name!r} is not among the metrics of epoch {metrics['epoch']:g}{did_you_mean(name, known)}; "
+            f"there are {', '.join(known)} (where it is not measured every epoch, report NaN for the others)"
         )

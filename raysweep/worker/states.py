@@ -37,21 +37,31 @@ def state_of(epoch: Epoch, loop: Loop) -> dict[str, bytes]:
 
 def _saved(epoch: Epoch, loop: Loop) -> bytes:
     assert epoch.state is not None
-    buffer = io.BytesIO()
-    torch.save(epoch.state(), buffer)
-    if isinstance(loop, GeneratorLoop):
-        _check_state(buffer.getvalue(), loop.name)
+    state, buffer = epoch.state(), io.BytesIO()
+    try:
+        torch.save(state, buffer)
+        if isinstance(loop, GeneratorLoop):
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True, map_location="meta")
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"loop {loop.name!r}: Epoch.state: {_foreign(state) or 'something in it'} cannot be loaded again safely; "
+            "it can hold tensors, numbers, texts, lists and dicts (an array by torch.from_numpy, a number by .item())"
+        ) from error
     return buffer.getvalue()
 
 
-def _check_state(data: bytes, loop: str) -> None:
-    try:
-        torch.load(io.BytesIO(data), weights_only=True, map_location="meta")
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"loop {loop!r}: Epoch.state: can hold tensors, numbers, texts, lists and dicts, and nothing else: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+def _foreign(value: Any, way: str = "") -> str | None:
+    """Return the way to the first value that a state cannot hold, and its type; None if there is none."""
+    if isinstance(value, Mapping):
+        return next(filter(None, (_foreign(inner, f"{way}.{key}") for key, inner in value.items())), None)
+    if isinstance(value, list | tuple | set):
+        return next(filter(None, (_foreign(inner, f"{way}.{place}") for place, inner in enumerate(value))), None)
+    if (
+        isinstance(value, torch.Tensor | str | bytes | int | float | complex | None)
+        and type(value).__module__ != "numpy"
+    ):
+        return None
+    return f"{way[1:] or 'it'} is a {type(value).__module__}.{type(value).__name__}, which"
 
 
 @contextlib.contextmanager
@@ -86,9 +96,7 @@ class Best:
         """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
         given = (averaged and epoch.ema_weights) or epoch.weights
         correct = (averaged and epoch.ema_correct) or epoch.correct
-        weights = (
-            {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
-        )
+        weights = {name: _copied(name, each) for name, each in given().items()} if given else None
         folder = pack_folder(epoch.checkpoint) if epoch.checkpoint else None
         return cls(weights, folder, correct().cpu().bool() if correct else None)
 
@@ -97,3 +105,9 @@ class Best:
         weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
         weights |= {} if self.folder is None else {"best": self.folder}
         return weights if self.correct is None else {**weights, "correct": pack_correct(self.correct.numpy())}
+
+
+def _copied(name: str, weight: Any) -> torch.Tensor:
+    if not isinstance(weight, torch.Tensor):
+        raise UserError(f"Epoch.weights: {name} is a {type(weight).__name__}; it must be a tensor")
+    return weight.detach().to("cpu", copy=True).contiguous()

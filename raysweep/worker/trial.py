@@ -58,7 +58,7 @@ LOOK_EVERY_S = 0.25
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
     """Train a trial from its last commit to its end; this is the function that Tune runs.
 
-    `config` holds the assignment, `data` the object references of the prepared arrays, by `LoopConfig.data_key`; `stop`
+    `config` holds the assignment, `data` the object references of the prepared arrays, by `Loop.data_key`; `stop`
     is the `StopFlag` actor.
     """
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
@@ -228,6 +228,8 @@ class _Run:
             with going_on_from(state) as last:
                 trial = _context(self.assignment, arrays, epoch, last, self.should_stop, should_save)
                 run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
+            if self.should_stop():
+                raise Interrupted("the loop ended since the run is to stop")
             raise UserError(
                 f"loop {self.assignment.loop!r} ended after {count_of(self.record.epoch, 'epoch')} of the trial's "
                 f"{self.config.epochs}; it must go on as long as the config's `epochs` says"
@@ -256,7 +258,10 @@ class _Run:
             SystemExit: Tune stops or pauses the trial.
         """
         if not epoch.metrics:
-            return self._commit("running", epoch)
+            self._commit("running", epoch)
+            if self.should_stop() and not self.loop.keeps_step:
+                raise Interrupted("stopped inside an epoch")
+            return
         self._note(epoch)
         self._commit_if_due(epoch)
         self._report()
@@ -268,7 +273,6 @@ class _Run:
             if self.committed_epoch < self.record.epoch:
                 self._commit("running", epoch)
             raise Interrupted("stopped between two epochs")
-        return None
 
     def _commit_if_due(self, epoch: Epoch) -> None:
         """Commit at the end, at a rung, or after some time without a commit."""
@@ -313,12 +317,11 @@ class _Run:
         """Add an epoch to the history; keep a copy of its weights if it is the best so far.
 
         Raises:
-            UserError: a metric is no number, or the objective is not among the first epoch's.
+            UserError: a metric is no number, or the objective is not among them.
         """
         number, objective = self.record.epoch + 1, self.assignment.objective
         metrics = {"epoch": number, **numbers_of(epoch.metrics, self.assignment.loop)}
-        if number == 1:
-            check_objective(metrics, objective)
+        check_objective(metrics, objective)
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
         best = better_of(self.record.best, metrics, objective)
         if best and best != self.record.best:
@@ -328,12 +331,13 @@ class _Run:
     def _commit(self, status: str, epoch: Epoch | None) -> None:
         """Commit the record with a status, its weights, and the state of an epoch if the trial is to go on from there.
 
-        Without a state of that epoch, the trial would go on from the last one that there is. So this keeps its best
-        weights, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
+        Without a state of that epoch, the trial would go on from the last one that there is. So that one's best weights
+        are kept, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
         beside training.
         """
         weights = state_of(epoch, self.loop) if epoch is not None else {}
-        if self.pending_best is not None and (weights or epoch is None):
+        begins_anew = "last" not in self.record.weights
+        if self.pending_best is not None and (weights or epoch is None or begins_anew):
             weights |= self.pending_best.files()
             self.pending_best = None
         record = self.record.with_(status=status)

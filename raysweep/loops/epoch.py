@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysweep.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,6 +37,14 @@ class Epoch:
     """Returns the same of the averaged weights."""
     checkpoint: Path | None = None
     """A folder that is committed whole, `state` with it; of the best epoch it is kept in place of `weights`."""
+
+    def __post_init__(self) -> None:
+        """Refuse values in place of functions, at once and not where they are wanted for the first time."""
+        for name in ("state", "weights", "ema_weights", "correct", "ema_correct"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                kind = type(given).__name__
+                raise UserError(f"Epoch({name}=...): got a {kind}; it must be a function: {name}=lambda: ...")
 
 
 def _never() -> bool:

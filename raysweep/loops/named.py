@@ -22,7 +22,7 @@ def loop_named(name: str) -> Loop:
         UserError: there is none; one of the user's own needs `--import`.
     """
     if name not in LOOPS.names():
-        raise UserError(f"{LOOPS.problem(name)} (one of your own: --import its module)")
+        raise UserError(f"{LOOPS.problem(name)} (one of your own: --import the module that registers it)")
     loop: Loop = LOOPS.get(name)()
     return loop
 

@@ -130,7 +130,11 @@ def register_loop(
     Raises:
         UserError: the name is taken by a built-in loop, or what is registered is no loop.
     """
+    if not isinstance(name, str):
+        raise UserError(f'register_loop needs a name, and got {_name_of(name)}: @raysweep.register_loop("NAME", ...)')
     _check_config(name, config)
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"register_loop({name!r}): metrics: got {metrics!r}, must be like {{'val_loss': 'min'}}")
     unknown = [
         each for each in (inspect.signature(prepare).parameters if prepare else ()) if each not in config.model_fields
     ]
@@ -193,7 +197,10 @@ def _check_config(name: str, config: type[LoopConfig]) -> None:
     """Refuse settings of which a slip in a sweep file would be ignored, or that a record could not hold."""
     where = f"register_loop({name!r})"
     if not (isinstance(config, type) and issubclass(config, LoopConfig)):
-        raise UserError(f"{where}: config: got {config!r}, must be a class derived from raysweep.Config")
+        got = getattr(config, "__name__", repr(config))
+        raise UserError(
+            f"{where}: config: got {got}, must be a class derived from raysweep.Config, with the same fields"
+        )
     problems = [f"{where}: {each.__name__}{why}" for each in _models_in(config) for why in _faults_of(each)]
     if problems:
         raise UserError(*problems)

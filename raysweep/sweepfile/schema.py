@@ -113,7 +113,7 @@ def known_metric(objective: Objective, loop: str) -> None:
 
 def _known_loop(name: str) -> str:
     if name not in LOOPS.names():
-        raise ValueError(f"{LOOPS.problem(name)}; one of your own needs --import MODULE")
+        raise ValueError(f"{LOOPS.problem(name)}; one of your own: --import the module that registers it")
     return name
 
 

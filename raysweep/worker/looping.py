@@ -9,6 +9,7 @@ from typing import Any
 from raysweep.errors import UserError, did_you_mean
 from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext
 from raysweep.sweepfile.schema import Objective
+from raysweep.terminal import count_of
 from raysweep.worker.together import Ended, in_step
 from raysweep.worker.train_function import host
 
@@ -29,6 +30,19 @@ def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch
         if inspect.isgenerator(epochs):
             epochs.close()
     return None
+
+
+def ended_early(loop: Loop, done: int, epochs: int) -> str:
+    """Return the message for a loop that ended by itself after so many of its trial's epochs."""
+    if isinstance(loop, TrainFunctionLoop):
+        return (
+            f"loop {loop.name!r} ended after {count_of(done, 'report')}, and the trial has {epochs} epochs; does the "
+            f"function count them by config[{loop.epochs_key!r}]? register_loop(..., epochs=KEY) gives it another key"
+        )
+    return (
+        f"loop {loop.name!r} ended after {count_of(done, 'epoch')} of the trial's {epochs}; it must go on as long as "
+        "config.epochs says"
+    )
 
 
 def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:

@@ -14,7 +14,6 @@ import os
 import re
 import resource
 import time
-import traceback
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, RaysweepError
 from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext, loop_named
 from raysweep.terminal import count_of
+from raysweep.worker.frames import traceback_of
 from raysweep.worker.tasks import TaskSetting
 
 NEARLY = 1e-3
@@ -72,8 +72,7 @@ def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
     resumed = _apart(_Part(setting, values, seed, straight.last))
     found = compare(straight.outcome(), resumed.outcome())
     if found is None:
-        of_weights = " and weights" if straight.weights else ""
-        return Rehearsed(*cost, "exactly", f"the same metrics{of_weights}, bit for bit", metrics)
+        return Rehearsed(*cost, "exactly", "the same metrics, weights and state, bit for bit", metrics)
     again = _apart(_Part(setting, values, seed))
     by_itself = compare(straight.outcome(), again.outcome())
     if by_itself is not None and by_itself.by >= found.by / 10:
@@ -87,29 +86,28 @@ def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
 class Difference:
     """Where two trainings of the same epoch differ first."""
 
-    name: str  # a metric, or "the weights"
-    one: float
-    other: float
+    name: str  # a metric, or what was saved
+    one: float | str  # a checksum of what was saved
+    other: float | str
 
     @property
     def by(self) -> float:
-        """The relative difference."""
+        """The relative difference; that of what was saved is infinite."""
+        if isinstance(self.one, str) or isinstance(self.other, str):
+            return math.inf
         if not (math.isfinite(self.one) and math.isfinite(self.other)):
             return math.inf
         return abs(self.one - self.other) / max(abs(self.one), abs(self.other))
 
     def in_words(self, one: str, other: str) -> str:
         """Say what differs, and by how much."""
-        if self.name == WEIGHTS:
-            return f"the weights differ after epoch 2, though no metric does ({one} and {other})"
+        if self.by == math.inf and isinstance(self.one, str):
+            return f"{self.name} is another {other} than {one} after epoch 2, though no metric differs yet"
         return f"{self.name} differs first, after epoch 2: {self.one:.6g} {one}, {self.other:.6g} {other}"
 
 
-WEIGHTS = "the weights"
-
-
 def compare(one: Mapping[str, float | str], other: Mapping[str, float | str]) -> Difference | None:
-    """Return the first metric that differs between two epochs, or that their weights do; None if nothing does.
+    """Return the first metric that differs between two epochs, or else what was saved; None if nothing does.
 
     A metric that only one of them has differs. Metrics that tell times do not count.
     """
@@ -117,7 +115,7 @@ def compare(one: Mapping[str, float | str], other: Mapping[str, float | str]) ->
         first, second = one.get(name, math.nan), other.get(name, math.nan)
         if first == second or (first != first and second != second):
             continue
-        return Difference(name, 0.0, 1e-12) if name == WEIGHTS else Difference(name, float(first), float(second))
+        return Difference(name, first, second)
     return None
 
 
@@ -140,7 +138,7 @@ class _Trained:
     """What a process has trained."""
 
     numbers: list[dict[str, float]] = field(default_factory=list)  # the metrics of each epoch
-    weights: str = ""  # a checksum of those after the last epoch
+    saved: dict[str, str] = field(default_factory=dict)  # checksums of weights and state after the last epoch
     epoch_s: float = 0.0
     memory_bytes: int = 0
     last: bytes | None = None  # the state after the first epoch
@@ -149,7 +147,7 @@ class _Trained:
 
     def outcome(self) -> dict[str, float | str]:
         """Return what is compared of the second epoch."""
-        return {**self.numbers[-1], WEIGHTS: self.weights}
+        return {**self.numbers[-1], **self.saved}
 
 
 def _apart(part: _Part) -> _Trained:
@@ -179,7 +177,7 @@ def _train(part: _Part) -> _Trained:
     except (RaysweepError, Diverged) as error:
         raise RehearsalError(str(error)) from None
     except (Exception, SystemExit) as error:
-        raise RehearsalError("".join(traceback.format_exception(error))) from None
+        raise RehearsalError(traceback_of(error)) from None
     if not taking.is_done:
         raise RehearsalError(
             f"the loop ended by itself after {count_of(taking.done, 'epoch')}; it must train two at least"
@@ -238,7 +236,7 @@ class _Taking:
     def __call__(self, epoch: Epoch) -> None:
         """Note an epoch; raise `_Enough` after the last one that is wanted."""
         from raysweep.worker.looping import numbers_of
-        from raysweep.worker.states import Best, state_of
+        from raysweep.worker.states import Best, leaves_of, state_of
 
         if not epoch.metrics:
             return
@@ -249,7 +247,9 @@ class _Taking:
             found.epoch_s = self.loop.epoch_seconds(self.config, self.whole, self.few, found.numbers[-1], took)
             best = Best.of(epoch, averaged=False)
             found.best_bytes = len(best.files().get("best", b""))
-            found.weights = "" if best.weights is None else hashlib.sha256(best.files()["best"]).hexdigest()
+            found.saved = leaves_of(last) if last else {}
+            if best.weights is not None:
+                found.saved["the weights"] = hashlib.sha256(best.files()["best"]).hexdigest()
             raise _Enough
         found.last, found.last_bytes = last, len(last or b"")
         self.began = time.perf_counter()

@@ -31,6 +31,7 @@ from raysweep.errors import Interrupted, UserError
 from raysweep.loops import Epoch, TrialContext, seed_generators
 from raysweep.store.folders import files_in, pack, unpack
 from raysweep.worker.generators import generator_states, restore_generators
+from raysweep.worker.states import GENERATORS
 from raysweep.worker.together import Together
 
 _rays: Any = None
@@ -262,7 +263,7 @@ class _Hosted:
         if self.trial.checkpoint is None:  # the function begins anew, and is led through the epochs that there are
             return None
         self.done, folder = self.trial.epoch, self.trial.checkpoint
-        states = (self.trial.saved or {}).get("generators")
+        states = (self.trial.saved or {}).get(GENERATORS)
         if states:
             restore_generators(states[min(self.trial.rank, len(states) - 1)])
         return folder
@@ -285,7 +286,7 @@ class _Hosted:
     def _take(self, metrics: dict[str, float], folder: Path | None, states: list[Any], is_new: bool) -> None:
         # Where folders are reported now and then, the trial goes on from the last of them, and not from here.
         goes_on = folder is not None or (self.reported is None and self.trial.checkpoint is None)
-        state = (lambda: {"generators": states}) if goes_on else None
+        state = (lambda: {GENERATORS: states}) if goes_on else None
         try:
             if is_new:
                 self.take(Epoch(metrics, state=state, checkpoint=folder))

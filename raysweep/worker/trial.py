@@ -13,7 +13,6 @@ import functools
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +29,15 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
-from raysweep.loops import Epoch, Loop, TrialContext, loop_named
+from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
-from raysweep.terminal import count_of
 from raysweep.worker import notices
-from raysweep.worker.frames import place_of
-from raysweep.worker.looping import check_objective, numbers_of, run_loop
+from raysweep.worker.frames import place_of, traceback_of
+from raysweep.worker.looping import check_objective, ended_early, numbers_of, run_loop
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.states import Best, going_on_from, state_of
@@ -230,10 +228,7 @@ class _Run:
                 run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
             if self.should_stop():
                 raise Interrupted("the loop ended since the run is to stop")
-            raise UserError(
-                f"loop {self.assignment.loop!r} ended after {count_of(self.record.epoch, 'epoch')} of the trial's "
-                f"{self.config.epochs}; it must go on as long as the config's `epochs` says"
-            )
+            raise UserError(ended_early(self.loop, self.record.epoch, self.config.epochs))
         except _Done:
             pass
         except Interrupted:
@@ -282,6 +277,8 @@ class _Run:
             self._commit("paused", epoch)
         elif self._is_commit_due():
             self._commit("running", epoch)
+        elif self.record.epoch == 1 and isinstance(self.loop, GeneratorLoop):
+            state_of(epoch, self.loop)  # tried once, lest it fail after minutes of training
 
     def _is_commit_due(self) -> bool:
         """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
@@ -366,6 +363,7 @@ class _Run:
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "device_memory_bytes": _device_memory_bytes(self.assignment.device),
                 "remark": remark,
+                "reason": _in_a_line(record.error) if record.status == "failed" else "",
                 "rungs": first_rung_scores(record, rungs, objective, self.assignment.rank_by) if is_compared else [],
             }
         )
@@ -391,8 +389,9 @@ class _Run:
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as a record holds it."""
-        trace = "".join(traceback.format_exception(error))
-        known = {"type": type(error).__name__, "message": str(error), "at": place_of(error), "traceback": trace}
+        trace = str(error) if isinstance(error, UserError) else traceback_of(error)
+        at = "" if isinstance(error, UserError) else place_of(error)  # its message says what is wrong, and where
+        known = {"type": type(error).__name__, "message": str(error), "at": at, "traceback": trace}
         return {**known, "epoch": self._epoch()}
 
     def _epoch(self) -> int:
@@ -406,6 +405,14 @@ class _Run:
             return ""
         why = f"{error.get('type')}: {error.get('message')}"
         return f"attempt {attempt - 1} of {at_most} failed, {why}; goes on after epoch {record.epoch}"
+
+
+def _in_a_line(error: Mapping[str, Any] | None) -> str:
+    """Return the first line of what went wrong, with its type and place."""
+    if not error:
+        return ""
+    first = next(iter(str(error.get("message")).splitlines()), "")
+    return f"{error.get('type')}: {first}" + (f" ({error['at']})" if error.get("at") else "")
 
 
 def _setback(damaged: Mapping[str, str], epoch: int) -> str:

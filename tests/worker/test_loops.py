@@ -286,6 +286,10 @@ def no_tensor(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep
     yield raysweep.Epoch({"val_mse": 1.0}, weights=lambda: {"w": 1.0})  # type: ignore[dict-item]
 
 
+def no_function(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    yield raysweep.Epoch({"val_mse": 1.0}, state={"step": 1})  # type: ignore[arg-type]
+
+
 def returns(config: Config, trial: raysweep.TrialContext) -> None:
     pass
 
@@ -309,6 +313,7 @@ def only_at_first(config: Config, trial: raysweep.TrialContext) -> Iterator[rays
         (unsafe_state, "loop 'own': Epoch.state: when.0 is a pathlib.PosixPath, which cannot be loaded again safely"),
         (numpy_state, "loop 'own': Epoch.state: loss is a numpy.float64, which cannot be loaded again safely"),
         (no_tensor, "Epoch.weights: w is a float; it must be a tensor"),
+        (no_function, "Epoch(state=...): got a dict; it must be a function: state=lambda: ..."),
         (returns, "loop 'own': returns returned None; it must yield a raysweep.Epoch after each epoch"),
         (only_at_first, "objective 'val_mse' is not among the metrics of epoch 2"),
     ],
@@ -316,7 +321,7 @@ def only_at_first(config: Config, trial: raysweep.TrialContext) -> Iterator[rays
 def test_what_a_loop_may_not_do_is_said_and_not_tried_again(
     make_trial: Callable[..., Trial], function: Train, message: str
 ) -> None:
-    record = make_trial(function, every_s=0).run()
+    record = make_trial(function).run()
     assert (record.status, record.attempts) == ("failed", 1)
     assert record.error is not None
     assert record.error["message"].startswith(message)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from raysweep.errors import UserError, did_you_mean
+from raysweep.errors import RaysweepError, UserError, did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,12 +112,20 @@ def import_modules(names: Iterable[str]) -> None:
                 raise UserError(f"--import {name}: {error}; docs/data.md and CONTRIBUTING.md have the names") from error
             if error.name != name and not name.startswith(f"{error.name}."):
                 raise UserError(f"--import {name}: {error}{_place_of(error)}; it must be installed here") from error
+            if name.endswith(".py"):
+                name_of_module = name.removesuffix(".py").replace("/", ".")
+                raise UserError(f"--import {name}: is a file; name the module: --import {name_of_module}") from error
             raise UserError(
                 f"--import {name}: no module of that name; run from its folder or set PYTHONPATH"
             ) from error
+        except RaysweepError:
+            raise
+        except Exception as error:
+            what = next(iter(str(error).splitlines()), "")
+            raise UserError(f"--import {name}: {type(error).__name__}: {what}{_place_of(error)}") from error
 
 
-def _place_of(error: ImportError) -> str:
+def _place_of(error: Exception) -> str:
     """Return where in the user's code an import failed, in words."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     return f", imported at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""

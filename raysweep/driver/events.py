@@ -89,7 +89,7 @@ class TuneEvents(Stateless, TrialProgressCallback):
         if status in ("running", "paused"):  # "paused" says that it is at a rung; whether it waits, the queue decides
             self.board.update(_id(trial), "epoch", **changes)
         else:
-            self.board.update(_id(trial), "ended", status=status, **changes)
+            self.board.update(_id(trial), "ended", status=status, reason=result.get("reason", ""), **changes)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's function returned, or the scheduler stopped it."""

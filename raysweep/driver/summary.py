@@ -36,6 +36,7 @@ def sum_up(run: Run, as_json_document: bool) -> int:
     run.meter.save(cut_short=run.stop.limit)
     result = read_results(run.folder, tell=counting, has_ended=True)
     _bring_up_to_date(run, result)
+    result = read_results(run.folder, has_ended=True)  # without the weights that were deleted
     judgement = judgement_of(result, run.named.in_words())
     if as_json_document:
         print(json.dumps(as_json(result, judgement.as_json() if judgement else None), allow_nan=False))

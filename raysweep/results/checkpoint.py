@@ -61,6 +61,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
+    _refuse_other_loops(folder)
     if missing:
         raise StorageError(f"{folder}: not a pulled checkpoint: no {', '.join(missing)}")
     try:
@@ -73,6 +74,24 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
         raise UserError(f"{folder}/config.yaml: model: {error} (one of your own: --import its module)") from error
     _load_weights(model, weights, str(folder))
     return Checkpoint(model=model, **content)
+
+
+def _refuse_other_loops(folder: Path) -> None:
+    """Say how to use what was pulled of a loop whose networks raysweep cannot build; it may be no pulled folder, too.
+
+    Raises:
+        UserError: it is such a folder.
+    """
+    try:
+        conditions = json.loads((folder / "metrics.json").read_text())["conditions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if (loop := loop_of(conditions)) != CLASSIFY:
+        weights = "model.safetensors"
+        how = f"safetensors.torch.load_file('{folder}/{weights}') loads its weights"
+        if not (folder / weights).exists():
+            how = f"its checkpoint is the folder {folder}/checkpoint"
+        raise UserError(f"{folder}: trained by loop {loop!r}, whose network only its own code can build; {how}")
 
 
 def _read_files(folder: Path) -> tuple[bytes, dict[str, Any]]:

@@ -5,6 +5,7 @@ tensorboardX imports torch.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -65,7 +66,7 @@ def _summaries(record: Record) -> Iterator[tuple[int, Any]]:
     """
     for metrics in record.metrics:
         for tag, value in metrics.items():
-            if tag != "epoch" and value is not None:
+            if tag != "epoch" and value is not None and math.isfinite(value):
                 yield int(metrics["epoch"]), scalar(tag, value)
     axes = {key: value if isinstance(value, int | float | str) else str(value) for key, value in record.axes.items()}
     _, started, ended = hparams({**axes, "seed": record.seed}, {})

@@ -101,15 +101,19 @@ def known_metric(objective: Objective, loop: str) -> None:
     metrics = loop_named(loop).metrics
     if objective.metric in metrics or (objective.mode and loop != CLASSIFY):
         return
+    if not metrics:
+        raise ValueError(
+            f"loop {loop!r} says of no metric what is better: name one with its mode, {{metric: NAME, mode: min}}"
+        )
     known = [f"got {objective.metric!r}{did_you_mean(objective.metric, metrics)}"]
-    known += [f"allowed: {', '.join(metrics)}"] if metrics else []
+    known += [f"allowed: {', '.join(metrics)}"]
     known += ["any other needs its mode: {metric: NAME, mode: max}"] if loop != CLASSIFY else []
     raise ValueError("; ".join(known))
 
 
 def _known_loop(name: str) -> str:
     if name not in LOOPS.names():
-        raise ValueError(f"{LOOPS.problem(name)}; one of your own needs --import MODULE")
+        raise ValueError(f"{LOOPS.problem(name)}; one of your own: --import the module that registers it")
     return name
 
 

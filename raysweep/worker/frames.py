@@ -1,4 +1,4 @@
-"""Where an exception comes from: the last place in code that is neither a library's nor raysweep's."""
+"""Where an exception comes from: the places in code that is neither a library's nor raysweep's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ def place_of(error: BaseException) -> str:
     ours = [frame for frame in frames if frame.filename.startswith(OURS)]
     users = [frame for frame in frames if _is_users(frame.filename)]
     return next((f"{last.filename}:{last.lineno}" for last in (users or ours)[-1:]), "")
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception with its traceback, from the user's own code on if it comes from there."""
+    whole = traceback.TracebackException.from_exception(error)
+    places = [place for place, frame in enumerate(whole.stack) if _is_users(frame.filename)]
+    if places:
+        whole.stack = traceback.StackSummary.from_list(whole.stack[places[0] :])
+    return "".join(whole.format())
 
 
 def _is_users(filename: str) -> bool:

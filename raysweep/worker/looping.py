@@ -9,6 +9,7 @@ from typing import Any
 from raysweep.errors import UserError, did_you_mean
 from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext
 from raysweep.sweepfile.schema import Objective
+from raysweep.terminal import count_of
 from raysweep.worker.together import Ended, in_step
 from raysweep.worker.train_function import host
 
@@ -31,6 +32,19 @@ def run_loop(loop: Loop, config: Any, trial: TrialContext, take: Callable[[Epoch
     return None
 
 
+def ended_early(loop: Loop, done: int, epochs: int) -> str:
+    """Return the message for a loop that ended by itself after so many of its trial's epochs."""
+    if isinstance(loop, TrainFunctionLoop):
+        return (
+            f"loop {loop.name!r} ended after {count_of(done, 'report')}, and the trial has {epochs} epochs; does the "
+            f"function count them by config[{loop.epochs_key!r}]? register_loop(..., epochs=KEY) gives it another key"
+        )
+    return (
+        f"loop {loop.name!r} ended after {count_of(done, 'epoch')} of the trial's {epochs}; it must go on as long as "
+        "config.epochs says"
+    )
+
+
 def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
     """Return metrics as floats, but for `epoch`, which raysweep counts itself.
 
@@ -40,7 +54,7 @@ def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
     numbers = {}
     for name, value in metrics.items():
         try:
-            numbers[name] = float(value)
+            numbers[str(name)] = float(value)
         except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a tensor with several elements
             raise UserError(f"loop {loop!r}: metric {name!r}: got {value!r:.60}, must be a number") from error
     numbers.pop("epoch", None)
@@ -48,7 +62,7 @@ def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
 
 
 def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
-    """Refuse an objective that a trial's first epoch does not measure.
+    """Refuse an objective that an epoch does not measure.
 
     Raises:
         UserError: it is not among the metrics.
@@ -57,6 +71,6 @@ def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
     if name not in metrics and f"{name}_ema" not in metrics:
         known = [each for each in metrics if each != "epoch"]
         raise UserError(
-            f"objective {name!r} is not among the metrics of the first epoch{did_you_mean(name, known)}; "
-            f"there are {', '.join(known)} (a loop that does not measure it every epoch gives NaN for the others)"
+            f"objective {name!r} is not among the metrics of epoch {metrics['epoch']:g}{did_you_mean(name, known)}; "
+            f"there are {', '.join(known)} (where it is not measured every epoch, report NaN for the others)"
         )

@@ -14,16 +14,18 @@ import os
 import re
 import resource
 import time
-import traceback
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from raysweep.config import LoopConfig
-from raysweep.errors import RaysweepError
+from raysweep.errors import Diverged, RaysweepError
 from raysweep.loops import Epoch, Loop, TrainFunctionLoop, TrialContext, loop_named
+from raysweep.terminal import count_of
+from raysweep.worker.frames import traceback_of
 from raysweep.worker.tasks import TaskSetting
 
 NEARLY = 1e-3
@@ -51,15 +53,14 @@ class Rehearsed:
 
 
 class RehearsalError(Exception):
-    """The loop failed; the message is its traceback."""
+    """The loop failed; the message says why, or is its traceback."""
 
 
 def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
     """Train two epochs of a trial, and the second one again from the state of the first.
 
     Raises:
-        RaysweepError: the loop said so itself, or the data is not there.
-        RehearsalError: the loop failed otherwise.
+        RehearsalError: the loop failed, or the data is not there.
     """
     values = config.model_copy(update={"epochs": max(config.epochs, 2)}).model_dump(mode="json")
     straight = _apart(_Part(setting, values, seed))
@@ -71,7 +72,7 @@ def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
     resumed = _apart(_Part(setting, values, seed, straight.last))
     found = compare(straight.outcome(), resumed.outcome())
     if found is None:
-        return Rehearsed(*cost, "exactly", "the same metrics and weights, bit for bit", metrics)
+        return Rehearsed(*cost, "exactly", "the same metrics, weights and state, bit for bit", metrics)
     again = _apart(_Part(setting, values, seed))
     by_itself = compare(straight.outcome(), again.outcome())
     if by_itself is not None and by_itself.by >= found.by / 10:
@@ -85,37 +86,36 @@ def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
 class Difference:
     """Where two trainings of the same epoch differ first."""
 
-    name: str  # a metric, or "the weights"
-    one: float
-    other: float
+    name: str  # a metric, or what was saved
+    one: float | str  # a checksum of what was saved
+    other: float | str
 
     @property
     def by(self) -> float:
-        """The relative difference."""
+        """The relative difference; that of what was saved is infinite."""
+        if isinstance(self.one, str) or isinstance(self.other, str):
+            return math.inf
         if not (math.isfinite(self.one) and math.isfinite(self.other)):
             return math.inf
         return abs(self.one - self.other) / max(abs(self.one), abs(self.other))
 
     def in_words(self, one: str, other: str) -> str:
         """Say what differs, and by how much."""
-        if self.name == WEIGHTS:
-            return f"the weights differ after epoch 2, though no metric does ({one} and {other})"
+        if self.by == math.inf and isinstance(self.one, str):
+            return f"{self.name} is another {other} than {one} after epoch 2, though no metric differs yet"
         return f"{self.name} differs first, after epoch 2: {self.one:.6g} {one}, {self.other:.6g} {other}"
 
 
-WEIGHTS = "the weights"
-
-
 def compare(one: Mapping[str, float | str], other: Mapping[str, float | str]) -> Difference | None:
-    """Return the first metric that differs between two epochs, or that their weights do; None if nothing does.
+    """Return the first metric that differs between two epochs, or else what was saved; None if nothing does.
 
-    Metrics that tell times do not count.
+    A metric that only one of them has differs. Metrics that tell times do not count.
     """
-    for name in [name for name in one if name in other and not TIMES.search(name)]:
-        first, second = one[name], other[name]
+    for name in [name for name in dict.fromkeys([*one, *other]) if not TIMES.search(name)]:
+        first, second = one.get(name, math.nan), other.get(name, math.nan)
         if first == second or (first != first and second != second):
             continue
-        return Difference(name, 0.0, 1e-12) if name == WEIGHTS else Difference(name, float(first), float(second))
+        return Difference(name, first, second)
     return None
 
 
@@ -138,7 +138,7 @@ class _Trained:
     """What a process has trained."""
 
     numbers: list[dict[str, float]] = field(default_factory=list)  # the metrics of each epoch
-    weights: str = ""  # a checksum of those after the last epoch
+    saved: dict[str, str] = field(default_factory=dict)  # checksums of weights and state after the last epoch
     epoch_s: float = 0.0
     memory_bytes: int = 0
     last: bytes | None = None  # the state after the first epoch
@@ -147,7 +147,7 @@ class _Trained:
 
     def outcome(self) -> dict[str, float | str]:
         """Return what is compared of the second epoch."""
-        return {**self.numbers[-1], WEIGHTS: self.weights}
+        return {**self.numbers[-1], **self.saved}
 
 
 def _apart(part: _Part) -> _Trained:
@@ -155,7 +155,10 @@ def _apart(part: _Part) -> _Trained:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_train, part).result()
+        try:
+            return pool.submit(_train, part).result()
+        except BrokenProcessPool:
+            raise RehearsalError("its process died, of want of memory perhaps: `dmesg` says so") from None
 
 
 def _train(part: _Part) -> _Trained:
@@ -170,11 +173,15 @@ def _train(part: _Part) -> _Trained:
         taking.whole, taking.few = arrays, loop.few(config, arrays)
         _run(loop, config, part, taking)
     except _Enough:
-        pass
-    except RaysweepError:
-        raise
-    except Exception as error:
-        raise RehearsalError("".join(traceback.format_exception(error))) from None
+        taking.is_done = True
+    except (RaysweepError, Diverged) as error:
+        raise RehearsalError(str(error)) from None
+    except (Exception, SystemExit) as error:
+        raise RehearsalError(traceback_of(error)) from None
+    if not taking.is_done:
+        raise RehearsalError(
+            f"the loop ended by itself after {count_of(taking.done, 'epoch')}; it must train two at least"
+        )
     taking.found.memory_bytes = _memory(part.setting.device)
     return taking.found
 
@@ -219,24 +226,30 @@ class _Taking:
         self.config = loop.config.model_validate(part.config)
         self.whole: Mapping[str, Any] = {}
         self.few: dict[str, Any] = {}
-        self.began = 0.0
+        self.began, self.is_done = 0.0, False
+
+    @property
+    def done(self) -> int:
+        """Epochs of the trial that are trained."""
+        return len(self.found.numbers) + (0 if self.part.last is None else 1)
 
     def __call__(self, epoch: Epoch) -> None:
         """Note an epoch; raise `_Enough` after the last one that is wanted."""
         from raysweep.worker.looping import numbers_of
-        from raysweep.worker.states import Best, state_of
+        from raysweep.worker.states import Best, leaves_of, state_of
 
         if not epoch.metrics:
             return
         took, found = time.perf_counter() - self.began, self.found
         found.numbers.append(numbers_of(epoch.metrics, self.loop.name))
-        number = len(found.numbers) + (0 if self.part.last is None else 1)
         last = state_of(epoch, self.loop).get("last")
-        if number == 2:
+        if self.done == 2:
             found.epoch_s = self.loop.epoch_seconds(self.config, self.whole, self.few, found.numbers[-1], took)
             best = Best.of(epoch, averaged=False)
             found.best_bytes = len(best.files().get("best", b""))
-            found.weights = "" if best.weights is None else hashlib.sha256(best.files()["best"]).hexdigest()
+            found.saved = leaves_of(last) if last else {}
+            if best.weights is not None:
+                found.saved["the weights"] = hashlib.sha256(best.files()["best"]).hexdigest()
             raise _Enough
         found.last, found.last_bytes = last, len(last or b"")
         self.began = time.perf_counter()

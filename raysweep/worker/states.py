@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import pickle
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 
 from raysweep.errors import UserError
@@ -20,6 +22,8 @@ from raysweep.results.evidence import pack as pack_correct
 from raysweep.store.folders import is_folder, unpack
 from raysweep.store.folders import pack as pack_folder
 
+GENERATORS = "generators"
+"""The key of a state that holds where the generators of a Ray Train function stand."""
 STATE = ".raysweep-state.pt"
 """The file of a packed folder that holds the epoch's state."""
 
@@ -37,21 +41,31 @@ def state_of(epoch: Epoch, loop: Loop) -> dict[str, bytes]:
 
 def _saved(epoch: Epoch, loop: Loop) -> bytes:
     assert epoch.state is not None
-    buffer = io.BytesIO()
-    torch.save(epoch.state(), buffer)
-    if isinstance(loop, GeneratorLoop):
-        _check_state(buffer.getvalue(), loop.name)
+    state, buffer = epoch.state(), io.BytesIO()
+    try:
+        torch.save(state, buffer)
+        if isinstance(loop, GeneratorLoop):
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True, map_location="meta")
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"loop {loop.name!r}: Epoch.state: {_foreign(state) or 'something in it'} cannot be loaded again safely; "
+            "it can hold tensors, numbers, texts, lists and dicts (an array by torch.from_numpy, a number by .item())"
+        ) from error
     return buffer.getvalue()
 
 
-def _check_state(data: bytes, loop: str) -> None:
-    try:
-        torch.load(io.BytesIO(data), weights_only=True, map_location="meta")
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"loop {loop!r}: Epoch.state: can hold tensors, numbers, texts, lists and dicts, and nothing else: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+def _foreign(value: Any, way: str = "") -> str | None:
+    """Return the way to the first value that a state cannot hold, and its type; None if there is none."""
+    if isinstance(value, Mapping):
+        return next(filter(None, (_foreign(inner, f"{way}.{key}") for key, inner in value.items())), None)
+    if isinstance(value, list | tuple | set):
+        return next(filter(None, (_foreign(inner, f"{way}.{place}") for place, inner in enumerate(value))), None)
+    if (
+        isinstance(value, torch.Tensor | str | bytes | int | float | complex | None)
+        and type(value).__module__ != "numpy"
+    ):
+        return None
+    return f"{way[1:] or 'it'} is a {type(value).__module__}.{type(value).__name__}, which"
 
 
 @contextlib.contextmanager
@@ -66,6 +80,34 @@ def going_on_from(last: bytes | None) -> Iterator[tuple[Mapping[str, Any] | None
         saved = _loaded(state.read_bytes()) if state.exists() else None
         state.unlink(missing_ok=True)
         yield saved, Path(folder)
+
+
+def leaves_of(last: bytes) -> dict[str, str]:
+    """Return a checksum of each tensor and value that was saved, by its way, as far as it can be read safely.
+
+    Where random generators stand is left out: whether that matters shows in what is drawn.
+    """
+    with going_on_from(last) as (saved, folder):
+        parts = {"state": {name: value for name, value in (saved or {}).items() if name != GENERATORS}}
+        for file in sorted(folder.rglob("*")) if folder else ():
+            with contextlib.suppress(Exception):  # of any kind, in a file that is none of torch's
+                is_safe = file.suffix == ".safetensors"
+                parts[file.name] = load_file(file) if is_safe else torch.load(file, weights_only=True)
+        return dict(_leaves(parts, ""))
+
+
+def _leaves(value: Any, way: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{way}.{key}")
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{way}.{place}")
+    elif isinstance(value, torch.Tensor):
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        yield way[1:], f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
+    else:
+        yield way[1:], repr(value)
 
 
 def _loaded(data: bytes) -> dict[str, Any]:
@@ -86,9 +128,7 @@ class Best:
         """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
         given = (averaged and epoch.ema_weights) or epoch.weights
         correct = (averaged and epoch.ema_correct) or epoch.correct
-        weights = (
-            {name: each.detach().to("cpu", copy=True).contiguous() for name, each in given().items()} if given else None
-        )
+        weights = _copies(given()) if given else None
         folder = pack_folder(epoch.checkpoint) if epoch.checkpoint else None
         return cls(weights, folder, correct().cpu().bool() if correct else None)
 
@@ -97,3 +137,14 @@ class Best:
         weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
         weights |= {} if self.folder is None else {"best": self.folder}
         return weights if self.correct is None else {**weights, "correct": pack_correct(self.correct.numpy())}
+
+
+def _copies(weights: Any) -> dict[str, torch.Tensor]:
+    if not isinstance(weights, Mapping):
+        raise UserError(
+            f"Epoch.weights: returned a {type(weights).__name__}; it must return tensors by name (net.state_dict)"
+        )
+    for name, weight in weights.items():
+        if not isinstance(weight, torch.Tensor):
+            raise UserError(f"Epoch.weights: {name} is a {type(weight).__name__}; it must be a tensor")
+    return {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}

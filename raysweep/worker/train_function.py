@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from raysweep.errors import Interrupted, UserError
 from raysweep.loops import Epoch, TrialContext, seed_generators
 from raysweep.store.folders import files_in, pack, unpack
 from raysweep.worker.generators import generator_states, restore_generators
+from raysweep.worker.states import GENERATORS
 from raysweep.worker.together import Together
 
 _rays: Any = None
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 def host(
     function: Callable[..., Any],
-    config: dict[str, Any],
+    arguments: Sequence[Any],
     trial: TrialContext,
     take: Callable[[Epoch], None],
     name: str = "raysweep",
@@ -64,8 +64,8 @@ def host(
     reports are passed over up to the trial's epoch.
 
     Args:
-        function: takes the config, or nothing.
-        config: what it is given.
+        function: takes its config, or nothing.
+        arguments: what it is called with.
         trial: `epoch`, `checkpoint` and `saved` are those to go on from.
         take: is given each epoch, on the first rank alone. What it raises ends the function, even where that catches
             all exceptions, and is raised here; the other ranks then end without an exception.
@@ -81,7 +81,7 @@ def host(
     hosted = _Hosted(trial, take, name)
     with _in_place_of_rays(_Utils(hosted)), _own_surroundings():
         try:
-            function(*[config] if _wants_config(function) else [])
+            function(*arguments)
         except BaseException as error:
             if isinstance(error, SystemExit) and not hosted.ended:
                 raise RuntimeError(f"the training function ended its process (SystemExit: {error})") from error
@@ -89,10 +89,6 @@ def host(
                 raise
     if hosted.ended_by is not None:
         raise hosted.ended_by
-
-
-def _wants_config(function: Callable[..., Any]) -> bool:
-    return bool(inspect.signature(function).parameters)
 
 
 class _End(SystemExit):
@@ -264,8 +260,10 @@ class _Hosted:
                     "after its report, keep its folder until then"
                 )
             return self.reported
+        if self.trial.checkpoint is None:  # the function begins anew, and is led through the epochs that there are
+            return None
         self.done, folder = self.trial.epoch, self.trial.checkpoint
-        states = (self.trial.saved or {}).get("generators")
+        states = (self.trial.saved or {}).get(GENERATORS)
         if states:
             restore_generators(states[min(self.trial.rank, len(states) - 1)])
         return folder
@@ -286,9 +284,12 @@ class _Hosted:
             raise _End
 
     def _take(self, metrics: dict[str, float], folder: Path | None, states: list[Any], is_new: bool) -> None:
+        # Where folders are reported now and then, the trial goes on from the last of them, and not from here.
+        goes_on = folder is not None or (self.reported is None and self.trial.checkpoint is None)
+        state = (lambda: {GENERATORS: states}) if goes_on else None
         try:
             if is_new:
-                self.take(Epoch(metrics, state=lambda: {"generators": states}, checkpoint=folder))
+                self.take(Epoch(metrics, state=state, checkpoint=folder))
             elif self.trial.should_stop():
                 raise Interrupted("stopped on the way to the trial's last commit")
         except BaseException as error:

@@ -13,7 +13,6 @@ import functools
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +29,15 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
-from raysweep.loops import Epoch, Loop, TrialContext, loop_named
+from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
-from raysweep.terminal import count_of
 from raysweep.worker import notices
-from raysweep.worker.frames import place_of
-from raysweep.worker.looping import check_objective, numbers_of, run_loop
+from raysweep.worker.frames import place_of, traceback_of
+from raysweep.worker.looping import check_objective, ended_early, numbers_of, run_loop
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.states import Best, going_on_from, state_of
@@ -58,7 +56,7 @@ LOOK_EVERY_S = 0.25
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
     """Train a trial from its last commit to its end; this is the function that Tune runs.
 
-    `config` holds the assignment, `data` the object references of the prepared arrays, by `LoopConfig.data_key`; `stop`
+    `config` holds the assignment, `data` the object references of the prepared arrays, by `Loop.data_key`; `stop`
     is the `StopFlag` actor.
     """
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
@@ -228,10 +226,9 @@ class _Run:
             with going_on_from(state) as last:
                 trial = _context(self.assignment, arrays, epoch, last, self.should_stop, should_save)
                 run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
-            raise UserError(
-                f"loop {self.assignment.loop!r} ended after {count_of(self.record.epoch, 'epoch')} of the trial's "
-                f"{self.config.epochs}; it must go on as long as the config's `epochs` says"
-            )
+            if self.should_stop():
+                raise Interrupted("the loop ended since the run is to stop")
+            raise UserError(ended_early(self.loop, self.record.epoch, self.config.epochs))
         except _Done:
             pass
         except Interrupted:
@@ -256,7 +253,10 @@ class _Run:
             SystemExit: Tune stops or pauses the trial.
         """
         if not epoch.metrics:
-            return self._commit("running", epoch)
+            self._commit("running", epoch)
+            if self.should_stop() and not self.loop.keeps_step:
+                raise Interrupted("stopped inside an epoch")
+            return
         self._note(epoch)
         self._commit_if_due(epoch)
         self._report()
@@ -268,7 +268,6 @@ class _Run:
             if self.committed_epoch < self.record.epoch:
                 self._commit("running", epoch)
             raise Interrupted("stopped between two epochs")
-        return None
 
     def _commit_if_due(self, epoch: Epoch) -> None:
         """Commit at the end, at a rung, or after some time without a commit."""
@@ -278,6 +277,8 @@ class _Run:
             self._commit("paused", epoch)
         elif self._is_commit_due():
             self._commit("running", epoch)
+        elif self.record.epoch == 1 and isinstance(self.loop, GeneratorLoop):
+            state_of(epoch, self.loop)  # tried once, lest it fail after minutes of training
 
     def _is_commit_due(self) -> bool:
         """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
@@ -313,12 +314,11 @@ class _Run:
         """Add an epoch to the history; keep a copy of its weights if it is the best so far.
 
         Raises:
-            UserError: a metric is no number, or the objective is not among the first epoch's.
+            UserError: a metric is no number, or the objective is not among them.
         """
         number, objective = self.record.epoch + 1, self.assignment.objective
         metrics = {"epoch": number, **numbers_of(epoch.metrics, self.assignment.loop)}
-        if number == 1:
-            check_objective(metrics, objective)
+        check_objective(metrics, objective)
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
         best = better_of(self.record.best, metrics, objective)
         if best and best != self.record.best:
@@ -328,12 +328,13 @@ class _Run:
     def _commit(self, status: str, epoch: Epoch | None) -> None:
         """Commit the record with a status, its weights, and the state of an epoch if the trial is to go on from there.
 
-        Without a state of that epoch, the trial would go on from the last one that there is. So this keeps its best
-        weights, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
+        Without a state of that epoch, the trial would go on from the last one that there is. So that one's best weights
+        are kept, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
         beside training.
         """
         weights = state_of(epoch, self.loop) if epoch is not None else {}
-        if self.pending_best is not None and (weights or epoch is None):
+        begins_anew = "last" not in self.record.weights
+        if self.pending_best is not None and (weights or epoch is None or begins_anew):
             weights |= self.pending_best.files()
             self.pending_best = None
         record = self.record.with_(status=status)
@@ -362,6 +363,7 @@ class _Run:
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "device_memory_bytes": _device_memory_bytes(self.assignment.device),
                 "remark": remark,
+                "reason": _in_a_line(record.error) if record.status == "failed" else "",
                 "rungs": first_rung_scores(record, rungs, objective, self.assignment.rank_by) if is_compared else [],
             }
         )
@@ -387,8 +389,9 @@ class _Run:
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as a record holds it."""
-        trace = "".join(traceback.format_exception(error))
-        known = {"type": type(error).__name__, "message": str(error), "at": place_of(error), "traceback": trace}
+        trace = str(error) if isinstance(error, UserError) else traceback_of(error)
+        at = "" if isinstance(error, UserError) else place_of(error)  # its message says what is wrong, and where
+        known = {"type": type(error).__name__, "message": str(error), "at": at, "traceback": trace}
         return {**known, "epoch": self._epoch()}
 
     def _epoch(self) -> int:
@@ -402,6 +405,14 @@ class _Run:
             return ""
         why = f"{error.get('type')}: {error.get('message')}"
         return f"attempt {attempt - 1} of {at_most} failed, {why}; goes on after epoch {record.epoch}"
+
+
+def _in_a_line(error: Mapping[str, Any] | None) -> str:
+    """Return the first line of what went wrong, with its type and place."""
+    if not error:
+        return ""
+    first = next(iter(str(error.get("message")).splitlines()), "")
+    return f"{error.get('type')}: {first}" + (f" ({error['at']})" if error.get("at") else "")
 
 
 def _setback(damaged: Mapping[str, str], epoch: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,59 @@ def test_a_loop_that_asks_saves_inside_an_epoch_and_stops_there(make_trial: Call
     assert [row["val_mse"] for row in trial.run().metrics] == [4, 8, 12, 16, 20, 24]
 
 
+def test_a_loop_that_saves_where_it_is_asked_to_stops_there_and_saves_once(make_trial: Callable[..., Trial]) -> None:
+    steps = []
+
+    def as_documented(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        step = (trial.state or {"step": 0})["step"]
+        while step < 4 * config.epochs:
+            if trial.should_save():
+                yield raysweep.Epoch(state=lambda: {"step": step})  # noqa: B023 (called before the loop goes on)
+            step += 1
+            steps.append(step)
+            if step % 4 == 0:
+                yield raysweep.Epoch({"val_mse": float(step)}, state=lambda: {"step": step})  # noqa: B023
+
+    trial = make_trial(as_documented)
+    assert trial.run(stop_after=2).epoch == 0
+    assert steps == [1, 2]
+    trial.run()
+    assert steps == list(range(1, 25))
+
+
+def test_a_loop_that_returns_when_the_run_is_to_stop_has_not_failed(make_trial: Callable[..., Trial]) -> None:
+    def polite(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        for epoch in range(trial.epoch + 1, config.epochs + 1):
+            if trial.should_stop():
+                return
+            yield raysweep.Epoch({"val_mse": 1.0 / epoch}, state=dict)
+
+    trial = make_trial(polite, every_s=0)
+    assert (record := trial.run(stop_after=4)).status == "running"
+    assert record.epoch == 2
+    assert trial.run().status == "finished"
+
+
+def test_a_loop_that_ends_its_process_has_failed(make_trial: Callable[..., Trial]) -> None:
+    def exits(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        yield raysweep.Epoch({"val_mse": 1.0})
+        sys.exit(3)
+
+    record = make_trial(exits).run()
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error["message"] == "loop 'own' ended its process (SystemExit: 3)"
+
+
+def test_a_loop_without_a_state_has_its_best_weights_at_a_rung(make_trial: Callable[..., Trial]) -> None:
+    def stateless(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        for epoch in range(1, config.epochs + 1):
+            yield raysweep.Epoch({"val_mse": 1.0 / epoch}, weights=lambda: {"w": torch.zeros(1)})
+
+    record = make_trial(stateless, rungs=(2,)).run(stop_after=1)
+    assert (record.status, record.weights["best"].epoch) == ("paused", 2)
+
+
 def no_number(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
     yield raysweep.Epoch({"val_mse": torch.zeros(2)})  # type: ignore[dict-item]
 
@@ -221,7 +275,28 @@ def too_few(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.E
 
 
 def unsafe_state(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
-    yield raysweep.Epoch({"val_mse": 1.0}, state=lambda: {"when": Path("/")})
+    yield raysweep.Epoch({"val_mse": 1.0}, state=lambda: {"when": [Path("/")]})
+
+
+def numpy_state(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    yield raysweep.Epoch({"val_mse": 1.0}, state=lambda: {"loss": np.float64(1)})
+
+
+def no_tensor(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    yield raysweep.Epoch({"val_mse": 1.0}, weights=lambda: {"w": 1.0})  # type: ignore[dict-item]
+
+
+def no_function(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    yield raysweep.Epoch({"val_mse": 1.0}, state={"step": 1})  # type: ignore[arg-type]
+
+
+def returns(config: Config, trial: raysweep.TrialContext) -> None:
+    pass
+
+
+def only_at_first(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+    yield raysweep.Epoch({"val_mse": 1.0})
+    yield raysweep.Epoch({"train_mse": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -231,17 +306,22 @@ def unsafe_state(config: Config, trial: raysweep.TrialContext) -> Iterator[raysw
         (no_epoch, "loop 'own': yielded {'val_mse': 1.0}, must be a raysweep.Epoch"),
         (
             other_metric,
-            "objective 'val_mse' is not among the metrics of the first epoch (did you mean 'val_mae'?); there are "
+            "objective 'val_mse' is not among the metrics of epoch 1 (did you mean 'val_mae'?); there are "
             "val_mae, train_mse",
         ),
         (too_few, "loop 'own' ended after 2 epochs of the trial's 6; it must go on"),
-        (unsafe_state, "loop 'own': Epoch.state: can hold tensors, numbers, texts, lists and dicts, and nothing else"),
+        (unsafe_state, "loop 'own': Epoch.state: when.0 is a pathlib.PosixPath, which cannot be loaded again safely"),
+        (numpy_state, "loop 'own': Epoch.state: loss is a numpy.float64, which cannot be loaded again safely"),
+        (no_tensor, "Epoch.weights: w is a float; it must be a tensor"),
+        (no_function, "Epoch(state=...): got a dict; it must be a function: state=lambda: ..."),
+        (returns, "loop 'own': returns returned None; it must yield a raysweep.Epoch after each epoch"),
+        (only_at_first, "objective 'val_mse' is not among the metrics of epoch 2"),
     ],
 )
 def test_what_a_loop_may_not_do_is_said_and_not_tried_again(
     make_trial: Callable[..., Trial], function: Train, message: str
 ) -> None:
-    record = make_trial(function, every_s=0).run()
+    record = make_trial(function).run()
     assert (record.status, record.attempts) == ("failed", 1)
     assert record.error is not None
     assert record.error["message"].startswith(message)

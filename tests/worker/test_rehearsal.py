@@ -33,15 +33,14 @@ def train(config, trial):
     if config.keeps == "broken":
         raise ValueError("no such thing")
     for _ in range(trial.epoch, config.epochs):
-        for _ in range(5):
-            x = torch.randn(8, 3)
-            loss = (net(x)[:, 0] - x.sum(1)).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        x = torch.randn(8, 3)
+        loss = (net(x)[:, 0] - x.sum(1)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         metrics = {"val_loss": loss.item(), "seconds": random.SystemRandom().random()}
         state = None if config.keeps == "none" else lambda: {name: part.state_dict() for name, part in parts.items()}
-        yield raysweep.Epoch(metrics, state=state, weights=net.state_dict)
+        yield raysweep.Epoch(metrics, state=state)
 """
 
 
@@ -69,7 +68,7 @@ def test_a_loop_that_saves_all_resumes_exactly_and_trials_that_cost_the_same_are
     code, document = rehearsed(capfd, sweep, "--import", "own_loops")
     (found,) = document["rehearsed"]
     assert (code, found["resumes"], len(found["trials"])) == (0, "exactly", 2)
-    assert found["last_bytes"] > found["best_bytes"] > 0
+    assert found["last_bytes"] > found["best_bytes"] == 0
     assert found["memory_bytes"] > 1e8
     totals = document["totals"]
     assert totals["slot_hours_in_full"] == pytest.approx(6 * found["epoch_s"] / 3600)
@@ -77,13 +76,13 @@ def test_a_loop_that_saves_all_resumes_exactly_and_trials_that_cost_the_same_are
 
 
 @pytest.mark.slow
-def test_a_loop_that_forgets_its_optimizer_is_told_by_the_metric_that_differs_first(
+def test_a_loop_that_forgets_its_optimizer_is_told_before_any_metric_shows_it(
     sweep: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, document = rehearsed(capfd, sweep, "keeps=network", "lr=0.1", "--import", "own_loops")
     (found,) = document["rehearsed"]
     assert (code, found["resumes"]) == (0, "no")
-    assert found["why"].startswith("val_loss differs first, after epoch 2: ")
+    assert found["why"].startswith("state.net.weight is another resumed than without a stop after epoch 2")
 
 
 @pytest.mark.slow
@@ -130,8 +129,9 @@ def test_two_epochs_differ_in_the_first_metric_that_is_no_time(
     assert compare(one, other) == found
 
 
-def test_weights_that_differ_alone_are_a_small_difference_and_numbers_that_are_not_finite_a_large_one() -> None:
-    weights = compare({"loss": 1.0, "the weights": "a"}, {"loss": 1.0, "the weights": "b"})
-    assert weights is not None
-    assert weights.in_words("the one", "the other").startswith("the weights differ after epoch 2, though no metric")
+def test_what_was_saved_tells_of_a_difference_that_no_metric_shows_yet() -> None:
+    saved = compare({"loss": 1.0, "state.step": "1"}, {"loss": 1.0, "state.step": "2"})
+    assert saved is not None
+    said = saved.in_words("without a stop", "resumed")
+    assert said == "state.step is another resumed than without a stop after epoch 2, though no metric differs yet"
     assert Difference("loss", float("nan"), 1.0).by == float("inf")

@@ -6,6 +6,7 @@ Where no cluster is needed, a function runs in Ray Train's local mode in this pr
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import random
 import re
@@ -28,8 +29,10 @@ import torch
 from ray.train import Checkpoint
 from running import Command
 
+from raysweep.config import LoopConfig
 from raysweep.errors import Interrupted, StorageError, UserError
 from raysweep.loops import Epoch, TrainFunctionLoop, TrialContext, loop_named
+from raysweep.loops.own import parameters_of
 from raysweep.store.folders import files_in
 from raysweep.worker import train_function
 from raysweep.worker.looping import run_loop
@@ -74,7 +77,7 @@ def attempt(
     def take(epoch: Epoch) -> None:
         got.metrics += without_clock([dict(epoch.metrics)])
         done = begun_at + len(got.metrics)
-        if epoch.checkpoint is not None:
+        if epoch.state is not None:
             got.last, got.epoch = state_of(epoch, loop)["last"], done
         if done == stop_after:
             raise Stopped
@@ -92,7 +95,8 @@ def attempt(
 def hosted(function: Callable[..., Any], take: Callable[[Epoch], None] = lambda epoch: None) -> None:
     """Run a function as a trial's loop, in this process."""
     trial = TrialContext(seed=3)
-    fit(lambda: train_function.host(function, {"epochs": 2}, trial, take, "a-trial"))
+    arguments = [{"epochs": 2}] if parameters_of(function) else []
+    fit(lambda: train_function.host(function, arguments, trial, take, "a-trial"))
 
 
 def fit(train: Callable[[], None]) -> None:
@@ -127,16 +131,16 @@ def need(library: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "has_checkpoints"),
+    "name",
     [
-        ("torch", True),
-        ("mnist", False),
-        pytest.param("lightning", True, marks=(pytest.mark.slow, pytest.mark.ray)),
-        pytest.param("bert", True, marks=pytest.mark.slow),
+        "torch",
+        "mnist",  # which gives no checkpoint
+        pytest.param("lightning", marks=(pytest.mark.slow, pytest.mark.ray)),
+        pytest.param("bert", marks=pytest.mark.slow),
     ],
 )
 def test_a_foreign_function_that_was_stopped_ends_with_the_same_numbers(
-    name: str, has_checkpoints: bool, foreign: Callable[[str], TrainFunctionLoop]
+    name: str, foreign: Callable[[str], TrainFunctionLoop]
 ) -> None:
     loop = foreign(name)
     config = loop.config(epochs=4)
@@ -146,7 +150,6 @@ def test_a_foreign_function_that_was_stopped_ends_with_the_same_numbers(
     for epoch in (1, 3):
         first = attempt(loop, config, stop_after=epoch)
         second = attempt(loop, config, first)
-        assert first.epoch == (epoch if has_checkpoints else 0)
         assert first.metrics == straight.metrics[:epoch]
         assert second.metrics == straight.metrics[first.epoch :]
 
@@ -165,10 +168,8 @@ def test_a_function_that_never_asks_for_its_checkpoint_is_led_through_its_epochs
         for epoch in range(config["epochs"]):
             report_folder(str(epoch), {"drawn": drawn + random.random() + float(torch.rand(())) + np.random.rand()})
 
-    loop = TrainFunctionLoop(
-        "again", train, type(loop_named("classify").config(epochs=1)), {}, None, epochs_key="epochs"
-    )
-    config = loop.config(epochs=3)
+    loop = TrainFunctionLoop("again", train, LoopConfig, {}, None, epochs_key="epochs")
+    config = LoopConfig(epochs=3)
     straight = attempt(loop, config)
     first = attempt(loop, config, stop_after=2)
     second = attempt(loop, config, first)
@@ -176,6 +177,29 @@ def test_a_function_that_never_asks_for_its_checkpoint_is_led_through_its_epochs
     assert len(set(begun)) == 1
     with pytest.raises(Interrupted):
         attempt(loop, config, first, should_stop=lambda: True)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
+def test_a_function_that_reports_a_folder_now_and_then_goes_on_from_the_last_one(stop_after: int) -> None:
+    def train(config: dict[str, Any]) -> None:
+        done, total = 0, random.random()
+        if checkpoint := ray.train.get_checkpoint():
+            with checkpoint.as_directory() as folder:
+                done, total = json.loads(Path(folder, "text").read_text())
+        for epoch in range(done + 1, config["epochs"] + 1):
+            total += random.random()
+            if epoch % 2:
+                ray.train.report({"total": total})
+            else:
+                report_folder(json.dumps([epoch, total]), {"total": total})
+
+    loop = TrainFunctionLoop("seldom", train, LoopConfig, {}, None, epochs_key="epochs")
+    config = LoopConfig(epochs=6)
+    straight = attempt(loop, config)
+    first = attempt(loop, config, stop_after=stop_after)
+    assert first.epoch == max(stop_after - stop_after % 2, 1), "no folder yet: it is led through what there is"
+    second = attempt(loop, config, first)
+    assert second.metrics == straight.metrics[first.epoch :]
 
 
 def test_a_report_becomes_an_epoch_of_its_numbers_and_its_folder() -> None:

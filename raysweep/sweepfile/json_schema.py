@@ -29,6 +29,8 @@ def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
     for properties in (trial["properties"], schema["properties"]):
         for name in properties.keys() & {*NAMED_SECTIONS, *loop.names(), "loop"}:
             description = {"description": properties[name].pop("description", "")}
+            if kinds := properties[name].pop("oneOf", None):
+                properties[name]["anyOf"] = kinds  # without a name, some keys are those of several kinds
             properties[name] = {**description, "anyOf": [*_names(loop, name), properties[name]]}
     _name_kinds(loop, schema["$defs"])
     for definition in schema["$defs"].values():

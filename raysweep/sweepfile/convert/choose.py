@@ -14,6 +14,8 @@ from raysweep.sweepfile.load import sweep_of
 
 SHORTER = (("[^a-z0-9]+", "_"), ("validation|valid", "val"), ("accuracy", "acc"))
 """What `validation/accuracy` and the like come to, as `classify` names its metrics."""
+FEW = 10
+"""How many configs of a random search are planned to see whether they can be."""
 
 
 def choose_loop(space: Space, asked: str) -> bool:
@@ -62,7 +64,10 @@ def check_new_loop(space: Space, module: str) -> None:
     """
     with LOOPS.for_now():
         exec(compile(module, "<new loop>", "exec", dont_inherit=True), {"__name__": "new_loop"})
-        if problems := _why_not(sections(space)):
+        values = sections(space)
+        if space.random:  # all draws of a parameter are of one kind, so that a few tell
+            values["random"]["samples"] = min(space.samples, FEW)
+        if problems := _why_not(values):
             raise SweepFileError(*(f"{space.source.path}: makes no sweep: {each}" for each in problems))
 
 

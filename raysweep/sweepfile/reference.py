@@ -80,6 +80,29 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def settings_of(loop: str) -> str:
+    """Return the reference of a loop's settings and metrics, as Markdown."""
+    trained_by = loop_named(loop)
+    trial, inner = trained_by.config, kinds_by_section(trained_by.config)
+    parts = [f"# The settings of loop {loop}\n", f"{_summary([trial])}\n", _table(trial)]
+    parts += [f"### {key}\n\n{_table(kind)}" for key, kinds in inner.items() for kind in kinds]
+    if trained_by.metrics:
+        ranked = [f"`{metric}` ({mode})" for metric, mode in trained_by.metrics.items()]
+        parts.append(f"Trials are ranked by {' or '.join(ranked)}; the first is the default.\n")
+    return "\n".join(parts)
+
+
+def kinds_by_section(root: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
+    """Return the classes that each section inside may have, those of inner sections by dotted key."""
+    found: dict[str, list[type[BaseModel]]] = {}
+    for key, field in root.model_fields.items():
+        for kind in classes_of(field.annotation):
+            found.setdefault(key, []).append(kind)
+            for inner, kinds in kinds_by_section(kind).items():
+                found.setdefault(f"{key}.{inner}", []).extend(kinds)
+    return found
+
+
 def _sections(root: type[BaseModel]) -> Iterator[str]:
     """Yield a heading, an example and the tables of each key that has any of them."""
     for key, field in root.model_fields.items():

@@ -236,7 +236,7 @@ def test_doctor_checks_the_storage_and_slots_of_a_run_folder_through_the_dashboa
     class Server:
         def __init__(self, address: str) -> None: ...
 
-        def submit(self, words: list[str], folder: Path, metadata: dict[str, str]) -> str:
+        def submit(self, words: list[str], folder: Path, metadata: dict[str, str], requirements: object) -> str:
             sent.extend(words)
             assert list(folder.iterdir()) == []
             return "1"

@@ -14,8 +14,10 @@ import raysweep
 from raysweep.errors import SweepFileError, UserError
 from raysweep.loops import GeneratorLoop, Loop, TrainFunctionLoop, TrialContext, loop_named
 from raysweep.loops.checksum import checksum
+from raysweep.sweepfile.json_schema import sweep_schema
 from raysweep.sweepfile.load import sweep_of
 from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.reference import settings_of
 
 
 class Config(raysweep.Config):
@@ -163,6 +165,15 @@ def test_a_sweep_of_ones_own_loop_is_planned_by_its_config_and_all_faults_are_to
     assert any(
         "base.epoch: unknown key (did you mean 'epochs'?); allowed: epochs, lr, layers, name" in each for each in told
     )
+
+
+def test_editors_and_readers_are_told_the_settings_of_ones_own_loop() -> None:
+    raysweep.register_loop("own", config=Config, metrics={"loss": "min"})(generator)
+    schema = sweep_schema("own")
+    base = schema["properties"]["base"]["properties"]
+    assert list(base) == ["epochs", "lr", "layers", "name"]
+    assert {"enum": ["loss"]} in schema["properties"]["objective"]["anyOf"]
+    assert "| `lr` | a number | `0.1` |" in settings_of("own")
 
 
 def test_an_unknown_loop_is_the_only_thing_that_is_told() -> None:

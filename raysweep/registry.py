@@ -69,6 +69,15 @@ class Registry:
 
         return decorate
 
+    @contextmanager
+    def for_now(self) -> Iterator[None]:
+        """Forget at the end of the block what was registered in it."""
+        before = dict(self._registered)
+        try:
+            yield
+        finally:
+            self._registered = before
+
     def _check_free(self, name: str) -> None:
         if name in self.builtin:
             raise UserError(f"cannot register {self.kind} {name!r}: a built-in has that name")

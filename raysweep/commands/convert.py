@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--output {target}: exists already; name another file, or delete it")
     if arguments.samples is not None and arguments.samples < 1:
         raise UserError(f"--samples {arguments.samples}: must be at least 1")
-    converted = convert(arguments.file, arguments.samples, arguments.loop)
+    converted = convert(arguments.file, arguments.samples, _loop(arguments))
     for note in converted.notes:
         say(note, stderr=True)
     if not target:
@@ -51,3 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     module = "; its loop is yours to write: the file ends with what it begins with" if converted.module else ""
     say(f"{target}: {trials}{module}", stderr=True)
     return 0
+
+
+def _loop(arguments: argparse.Namespace) -> str:
+    """Return the loop that is asked for: by name, or else the only one that the imported modules register."""
+    from raysweep.loops import CLASSIFY, LOOPS
+
+    if not arguments.imports:
+        return str(arguments.loop)
+    if arguments.loop and arguments.loop not in LOOPS.names():
+        raise UserError(f"--loop: {LOOPS.problem(arguments.loop)}")
+    own = [name for name in LOOPS.names() if name != CLASSIFY]
+    return str(arguments.loop) or (own[0] if len(own) == 1 else "")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
-from raysweep.errors import DataError
+from raysweep.errors import DataError, UserError
+from raysweep.loops import CLASSIFY
 from raysweep.terminal import count_of
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     found: list[dict[str, Any]] = []
     problems: list[str] = []
-    configs = (trial.config for trial in context.trials)
-    for config in dict.fromkeys(config.data for config in configs if isinstance(config, TrialConfig)):
+    configs = dict.fromkeys(trial.config.data for trial in context.trials if isinstance(trial.config, TrialConfig))
+    if not configs:
+        message = f"{context.sweep.loop} prepares its data itself; `raysweep data` is for sweeps of {CLASSIFY}"
+        raise UserError(context.sweep.source.problem(("loop",), message))
+    for config in configs:
         try:
             about = _prepare(config, context.file.absolute().parent)
         except DataError as error:

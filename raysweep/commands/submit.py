@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysweep.cluster.requirements import read_requirements
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.errors import UserError
 from raysweep.terminal import count_of, step
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     context = Context.of(arguments, "that file is sent to the cluster")
     sweep, path, imports = context.sweep, context.file, arguments.imports
-    requirements = _requirements(arguments.requirements)
+    requirements = read_requirements(arguments.requirements) if arguments.requirements else []
     from raysweep.cluster.jobs import JobServer
     from raysweep.cluster.places import describe_job
 
@@ -78,22 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     return code or 0
 
 
-def _requirements(file: Path | None) -> list[str]:
-    """Return the lines of a requirements file that ask for something; UserError if it cannot be read, or has none."""
-    if file is None:
-        return []
-    try:
-        lines = [line.partition(" #")[0].strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--requirements {file}: cannot be read: {error}") from error
-    found = [line for line in lines if line and not line.startswith("#")]
-    if not found:
-        raise UserError(f"--requirements {file}: names no package; leave the flag out, or name one a line")
-    return found
-
-
 def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dict[str, str]:
-    """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit."""
+    """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit.
+
+    Of the requirements it has a checksum: the line of a package may say more than a listing of jobs should.
+    """
     code = hashlib.sha256()
     for path in sorted(files.rglob("*.py")):
         code.update(f"{path.relative_to(files)}\0".encode() + path.read_bytes() + b"\0")
@@ -101,7 +91,7 @@ def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dic
     return {
         "raysweep_sweep": json.dumps(sweep),
         "raysweep_code": code.hexdigest(),
-        "raysweep_requirements": "\n".join(requirements),
+        "raysweep_requirements": hashlib.sha256("\n".join(requirements).encode()).hexdigest() if requirements else "",
     }
 
 

@@ -74,12 +74,13 @@ class Trial:
     status: str
     error: Mapping[str, Any]  # the record's error; for a diverged trial it has the numbers of the epoch that was lost
     classes: int | None
+    is_cross_entropy: bool = True  # whether its loss is, so that ln(classes) is that of guessing
     names: Mapping[str, str] = field(default_factory=dict)  # see `Finding.names`
 
     @property
-    def has_accuracy(self) -> bool:
-        """Whether its loop reports an accuracy."""
-        return any(self.curves.has(name) for name in ("train_acc", "val_acc", "val_acc_ema"))
+    def has_accuracies(self) -> bool:
+        """Whether its loop reports an accuracy of training and one of validation, whose gap tells overfitting."""
+        return self.curves.has("train_acc") and self.curves.has("val_acc")
 
     @property
     def is_whole(self) -> bool:
@@ -105,8 +106,8 @@ class Trial:
 
     @property
     def guessing_loss(self) -> float:
-        """The cross-entropy of guessing, ln(classes); infinite where the classes are not known."""
-        return math.log(self.classes) if self.classes else math.inf
+        """The cross-entropy of guessing, ln(classes); infinite where the classes or the loss are not known."""
+        return math.log(self.classes) if self.classes and self.is_cross_entropy else math.inf
 
     @property
     def is_guessing(self) -> bool:

@@ -32,6 +32,8 @@ from raysweep.store.record import Record
 from raysweep.sweepfile.schema import Objective
 from raysweep.terminal import count_of, percent, points, words_of
 
+CROSS_ENTROPY = "cross_entropy"
+"""The built-in loop's loss, unless the user brings another."""
 TRAIN_GAIN = 0.02
 """Training accuracy that must be gained during a plateau to be worth a word."""
 SHORT_FACTOR = 0.8
@@ -219,8 +221,8 @@ def _training_suffers(trial: Trial, first: int, last: int, otherwise: bool, limi
 def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
     """Find a gap between training and validation that is very large, or confirmed by validation getting worse.
 
-    Without an accuracy no gap tells: the loss must rise, by more than is asked for beside a gap. Overfitting begins
-    where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
+    Without the accuracies of both no gap tells: the loss must rise, by more than is asked for beside a gap.
+    Overfitting begins where the validation loss is lowest, or else where accuracy peaks, or where the gap opens.
     """
     if found.has("divergence"):
         return []
@@ -230,7 +232,7 @@ def _find_overfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> lis
         return []
     numbers = {**_gap(trial, limits), **_gap_since(trial, limits)}
     first = next(numbers[name] for name in ("lowest_loss", "peak", "gap_since") if name in numbers)
-    epochs, *_ = trial.curves.finite(*(("val_acc", "train_acc") if trial.has_accuracy else ("val_loss",)))
+    epochs, *_ = trial.curves.finite(*(("val_acc", "train_acc") if trial.has_accuracies else ("val_loss",)))
     return [Finding("overfitting", int(first), int(epochs[-1]), numbers)]
 
 
@@ -249,7 +251,7 @@ def _gap(trial: Trial, limits: Thresholds) -> Mapping[str, float]:
     A gap by itself can close as long as the learning rate falls, so that it counts only if the trial is whole.
     """
     epochs, val, train = trial.curves.finite("val_acc", "train_acc")
-    if not trial.has_accuracy:
+    if not trial.has_accuracies:
         alone = _loss_rise(trial, limits, limits.noise_factor)
         return alone if "loss_rise" in alone else {}
     if len(val) < 4:
@@ -311,7 +313,10 @@ def _loss_rise(trial: Trial, limits: Thresholds, noises: float) -> dict[str, flo
 
 
 def _find_underfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> list[Finding]:
-    """Find a finished trial that does not fit even the images that it was trained on."""
+    """Find a finished trial that does not fit even the images that it was trained on.
+
+    Of one that fits those of validation the training images are only harder to tell, as mixed ones are.
+    """
     curves = trial.curves
     if found.has("divergence") or not len(curves) or not trial.is_whole:
         return []
@@ -319,7 +324,7 @@ def _find_underfitting(trial: Trial, found: Diagnosis, limits: Thresholds) -> li
     numbers = {"train_acc": train, "val_acc": val, "still_gaining": _still_gaining(trial, limits)}
     if loss >= limits.near_guessing * trial.guessing_loss and trial.is_guessing:
         numbers |= {"train_loss": loss, "guessing": trial.guessing_loss}
-    elif not (train < limits.underfit_train_acc and train - val <= limits.underfit_gap):
+    elif not (max(train, val) < limits.underfit_train_acc and train - val <= limits.underfit_gap):
         return []
     return [Finding("underfitting", int(curves.epochs[0]), int(curves.epochs[-1]), numbers)]
 
@@ -448,7 +453,11 @@ def diagnose_record(
 ) -> Diagnosis:
     """Diagnose a trial's record."""
     classes = len(record.conditions.get("classes") or ()) or None
-    return diagnose(record.metrics, record.epochs, record.status, record.error, classes, thresholds, objective)
+    loss = record.config.get("loss", CROSS_ENTROPY)
+    name = loss.get("name") if isinstance(loss, Mapping) else loss
+    return diagnose(
+        record.metrics, record.epochs, record.status, record.error, classes, thresholds, objective, str(name)
+    )
 
 
 def diagnose(
@@ -459,6 +468,7 @@ def diagnose(
     classes: int | None = None,
     thresholds: Thresholds | None = None,
     objective: Objective | None = None,
+    loss: str = CROSS_ENTROPY,
 ) -> Diagnosis:
     """Say what a trial's epochs show.
 
@@ -470,11 +480,13 @@ def diagnose(
         classes: how many the data has, which tells what guessing would cost.
         thresholds: what counts as a finding.
         objective: what the trial is ranked by: the loss, where no metric is called one and less of it is better.
+        loss: the setting; what guessing costs by a loss of the user's own is not known.
     """
     curves, limits, ranked = Curves.of(metrics), thresholds or Thresholds(), objective or Objective()
     roles = roles_of(tuple(curves.metrics), ranked.metric, ranked.maximize)
     names = {role: name for role, name in roles.items() if role.endswith("loss") and "loss" not in words_of(name)}
-    trial = Trial(curves.known_as(roles), epochs or len(curves), status, error or {}, classes, names)
+    is_cross_entropy = loss == CROSS_ENTROPY
+    trial = Trial(curves.known_as(roles), epochs or len(curves), status, error or {}, classes, is_cross_entropy, names)
     found: list[Finding] = []
     for rule in RULES:
         findings = [

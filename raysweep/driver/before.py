@@ -58,7 +58,7 @@ from raysweep.worker.naming import name_of
 from raysweep.worker.tasks import TaskSetting, load, prepare
 
 MUST_MATCH = {
-    "data": "the images or labels changed",
+    "data": "the data changed",
     "precision": "precision resolves differently here (resources.accelerator names a kind of GPU)",
     "workers": "another number of workers",
     "weights": "the weights to begin with (model.weights) changed",

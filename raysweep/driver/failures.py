@@ -60,8 +60,9 @@ def failure_of(text: str, batch_size: int | None) -> Failure:
         return Failure("UnfitNode", found[-1].strip(), text)
     if MEMORY_TEXT.search(text):
         by = "" if batch_size is None else f" with batch_size {batch_size}"
+        smaller = "settings that need less memory are" if batch_size is None else "a smaller batch_size or network is"
         message = f"out of memory{by} (Ray ended its process: the node ran low on it)"
-        return Failure("OutOfMemory", message, text, "a smaller batch_size or network is another trial")
+        return Failure("OutOfMemory", message, text, f"{smaller} another trial")
     if NODE_TEXT.search(text):
         return Failure(NODE_DIED, "its node went away", text)
     advice = "ended by the kernel for want of memory (then dmesg says so), by a signal, or by a crash of native code"

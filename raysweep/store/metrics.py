@@ -1,8 +1,9 @@
 """What the names of metrics say: which belong together, as training and validation of the same; which is a loss.
 
 A loop may call its metrics as it likes. These ways to write training and validation are known: `train_loss` and
-`val_loss`; `train/loss` and `val/loss` (W&B); `loss` and `val_loss` (Keras) or `eval_loss` (Hugging Face); `Loss/train`
-and `Loss/test` (PyTorch's tutorials). What ends in `_ema` is of averaged weights.
+`val_loss`, or `trainLoss` and `valLoss`; `train/loss` and `val/loss` (W&B); `loss` and `val_loss` (Keras) or
+`eval_loss` (Hugging Face); `Loss/train` and `Loss/test` (PyTorch's tutorials). What ends in `_ema` is of averaged
+weights.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ MARKS = "_/.:- "
 """What may stand between the words of a name."""
 _LEARNING_RATE = re.compile(r"(train/)?(lr|learning_rate)$|lr-")  # the last by Lightning's LearningRateMonitor
 _TOP_ONE = re.compile(r"[@_]?1$")
-_APART = re.compile(r"[_/.:\- ]+")
+_CAPITAL = re.compile(r"^[A-Z](?=[a-z])")  # `valLoss` and `loss` are of one quantity
+_APART = re.compile(rf"[{re.escape(MARKS)}]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def roles_of(names: tuple[str, ...], objective: str, maximize: bool) -> Mapping[
     losses = sorted((family for family in families if family.is_loss), key=lambda family: family.name.lower() != "loss")
     loss = losses[0] if losses and (len(losses) == 1 or _known_as(losses[0])) else None
     if not losses and not maximize:
-        loss = next((family for family in families if objective in family), None)
+        loss = next((family for family in families if objective in family and not _is_rate(family)), None)
     patterns: dict[Kind, str] = {"train": "train_{}", "val": "val_{}", "averaged": "val_{}_ema"}
     roles = {
         patterns[kind].format(part): name
@@ -95,6 +97,10 @@ def roles_of(names: tuple[str, ...], objective: str, maximize: bool) -> Mapping[
     }
     rates = [name for family in families for name in family.metrics.values() if _LEARNING_RATE.match(name)]
     return roles | ({"lr": rates[0]} if len(rates) == 1 else {})
+
+
+def _is_rate(family: Family) -> bool:
+    return any(map(_LEARNING_RATE.match, (family.name, *family.metrics.values())))
 
 
 def _known_as(family: Family) -> str:
@@ -116,7 +122,7 @@ def _parsed(name: str) -> tuple[str, str, bool]:
     first, last = SPLITS.get(parts[0].lower()), SPLITS.get(parts[-1].lower())
     head, tail = (text.strip(MARKS) for text in (plain[: -len(parts[-1])], plain[len(parts[0]) :]))
     if first and tail:
-        return first, tail, plain != name
+        return first, _CAPITAL.sub(lambda letter: letter[0].lower(), tail), plain != name
     if last and head:
         return last, head, plain != name
     return "", plain, plain != name

@@ -49,14 +49,16 @@ class Source:
         return ": ".join(filter(None, (self.place(way), ".".join(map(str, way)), message)))
 
 
-def read_document(path: str) -> Source:
-    """Read a sweep file; raise SweepFileError if it cannot be read, or is not one plain YAML mapping."""
+SWEEP_FILE = "must be a mapping with `name`, `base`, `grid` ..."
+
+
+def read_document(path: str, expected: str = SWEEP_FILE) -> Source:
+    """Read a sweep file, or `expected`; raise SweepFileError if it cannot be read, or is not one plain YAML mapping."""
     source = Source(path)
     values = _Reader(source).read(_text(path))
     if not isinstance(values, dict):
-        raise SweepFileError(
-            f"{path}:1: must be a mapping with `name`, `base`, `grid` ...; got {type(values).__name__}"
-        )
+        got = "nothing" if values is None else type(values).__name__
+        raise SweepFileError(f"{path}:1: {expected}; got {got}")
     source.values = values
     return source
 

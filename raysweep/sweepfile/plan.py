@@ -267,7 +267,7 @@ def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> L
     kind = loop_named(sweep.loop).config
     for setting in settings:
         patch(merged, setting.key, setting.value)
-        if setting.key.endswith(".name"):
+        if setting.key.endswith(".name") and setting.key.count(".") == 1:  # only whole sections are of several kinds
             _forget_other_kinds(kind, merged, setting.key.removesuffix(".name"))
     try:
         return kind.model_validate(merged)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from data_files import write_classes
 
+from raysweep import Config, register_loop
 from raysweep.cli import main
+from raysweep.loops import LOOPS
 from raysweep.vision.data import load
 
 
@@ -71,6 +73,17 @@ def test_data_takes_overrides_and_sources_without_files(tmp_path: Path, capsys: 
     assert main(["data", "--json", sweep, "data.name=synthetic", "data.classes=3"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["data"]
     assert (found["source"], found["path"], found["num_classes"]) == ("synthetic", None, 3)
+
+
+def test_data_says_that_another_loops_data_is_not_its_to_prepare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LOOPS.for_now():
+        register_loop("mlp", config=Config, metrics={"loss": "min"})(lambda config, trial: iter(()))
+        assert main(["data", sweep := write_sweep(tmp_path, "name: a\nloop: mlp\n")]) == 2
+    assert capsys.readouterr().err == (
+        f"{sweep}:2: loop: mlp prepares its data itself; `raysweep data` is for sweeps of classify\n"
+    )
 
 
 def test_data_names_the_faults_of_all_sets_and_ends_with_2(

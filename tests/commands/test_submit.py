@@ -20,6 +20,7 @@ from running import Command, wait_for
 from raysweep.cli import main
 from raysweep.cluster import modules
 from raysweep.cluster.modules import copy_modules
+from raysweep.cluster.requirements import read_requirements
 from raysweep.commands.submit import differences
 from raysweep.errors import UserError
 from raysweep.registry import import_modules
@@ -141,6 +142,48 @@ def test_a_requirements_file_that_asks_for_nothing_is_refused(
         (tmp_path / "needs.txt").write_text(text)
     assert main(["submit", str(tmp_path / "s.yaml"), "--requirements", str(tmp_path / "needs.txt")]) == 2
     assert f"--requirements {tmp_path}/needs.txt: {why}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("--extra-index-url https://me:s3cret@host/simple", "holds credentials"),
+        ("net @ git+https://s3cret@host/net.git", "holds credentials"),
+        ("https://host/net.whl?token=s3cret", "holds credentials"),
+        ("-r other.txt", "-r names a file"),
+        ("-cother.txt", "-c names a file"),
+        ("--editable=.", "--editable names a file"),
+        ("./net.whl", "names a file of this machine"),
+        ("net-1.0-py3-none-any.whl ; python_version > '3'", "names a file of this machine"),
+        ("net @ file:wheels/net.whl", "names a file of this machine"),
+        ("--find-links wheels", "names a file of this machine"),
+    ],
+)
+def test_a_requirement_that_holds_a_secret_or_that_no_node_can_follow_is_refused_with_its_line(
+    line: str, why: str, tmp_path: Path
+) -> None:
+    (file := tmp_path / "needs.txt").write_text(f"timm>=1 # fine\n\n{line}\n")
+    with pytest.raises(UserError) as raised:
+        read_requirements(file)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"--requirements {file}:3: ")
+    assert why in problem
+    assert "s3cret" not in problem
+
+
+def test_requirements_that_any_node_can_follow_are_taken_as_they_are(tmp_path: Path) -> None:
+    lines = [
+        "timm>=1,<2 ; python_version > '3'",
+        "net[extra] @ git+ssh://git@host/net.git@v1#subdirectory=a/b",
+        "--extra-index-url https://me:${TOKEN}@host/simple",
+        "--find-links /shared/wheels",
+        "/shared/net.whl",
+        "net @ file:///shared/net.whl --hash=sha256:00",
+        "https://host/net.whl",
+        "--no-binary :all:",
+    ]
+    (file := tmp_path / "needs.txt").write_text("\n".join(lines))
+    assert read_requirements(file) == lines
 
 
 @pytest.mark.long

@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_curves import KINDS, Labelled, agreement, alexnet, labelled_trials, read_real, real_trials
 
-from raysweep.diagnose import Diagnosis, Thresholds, diagnose, diagnose_sweep
+from raysweep.diagnose import Diagnosis, Thresholds, diagnose, diagnose_record, diagnose_sweep
 from raysweep.diagnose.words import describe, evidence_lines, sweep_sentences
 from raysweep.store import Record, Score
 from raysweep.sweepfile.schema import Objective
@@ -197,6 +197,19 @@ def test_a_loss_like_that_of_guessing_beside_an_accuracy_that_is_not_is_learning
         )
 
 
+def test_training_on_mixed_images_is_no_underfitting_where_validation_is_fitted() -> None:
+    for val, underfits in ((0.88, False), (0.47, True)):
+        rows = [{"train_loss": 1.6, "train_acc": 0.44, "val_acc": val}] * 10
+        assert diagnose(rows, classes=10).has("underfitting") == underfits
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cross_entropy", "divergence"), ("own", "underfitting")])
+def test_a_loss_of_the_users_own_is_not_compared_with_that_of_guessing(name: str, kind: str) -> None:
+    rows = [{"epoch": epoch, "train_loss": 40.0, "train_acc": 0.1, "val_acc": 0.1} for epoch in range(1, 11)]
+    record = Record("a", "a", 0, {}, {"loss": {"name": name}}, 10, "finished", {"classes": list("0123456789")}, rows)
+    assert [finding.kind for finding in diagnose_record(record).findings] == [kind]
+
+
 def test_an_unfinished_trial_does_not_underfit() -> None:
     rows = [{"val_acc": 0.01 * i, "train_acc": 0.01 * i, "train_loss": 3 - 0.01 * i} for i in range(1, 21)]
     assert diagnose(rows, epochs=20).has("underfitting")
@@ -263,6 +276,12 @@ def test_an_error_that_rises_while_training_goes_on_is_overfitting_and_noise_is_
     assert describe(found[0]).endswith(", while train_mse fell")
     healthy = [diagnose(errors(0.0, noise, seed), objective=ERROR) for noise in (0.01, 0.1, 0.2) for seed in range(30)]
     assert not any(diagnosis.findings for diagnosis in healthy)
+    names = {"train_mse": "loss", "val_mse": "eval_loss"}
+    rows = [{names.get(name, name): value for name, value in row.items()} for row in errors(0.5, 0.01, 0)]
+    with_accuracy = [{**row, "eval_accuracy": 0.7 + 0.001 * place} for place, row in enumerate(rows)]
+    assert diagnose(with_accuracy, objective=Objective(metric="eval_accuracy")).of("overfitting"), (
+        "as Hugging Face has it"
+    )
 
 
 def test_a_loop_with_nothing_but_a_score_has_no_findings() -> None:

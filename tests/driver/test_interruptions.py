@@ -153,7 +153,7 @@ def test_data_that_changed_since_the_run_began_is_refused_and_nothing_is_lost(co
     before = settled(lambda: command.records("small"))
     write_images(command.folder / "t.parquet", 100)
     _, err = command(sweep, code=2)
-    assert "the images or labels changed since the run began" in err
+    assert "the data changed since the run began" in err
     assert "--fresh" in err
     assert command.records("small") == before
 

@@ -132,7 +132,10 @@ def test_what_ray_says_of_a_death_tells_whose_fault_it_was(text: str, type: str,
 
 def test_a_loop_without_a_batch_size_is_not_told_to_make_it_smaller() -> None:
     text = "Task was killed due to the node running low on memory."
-    assert failure_of(text, batch_size=None).message.startswith("out of memory (Ray ended")
+    failure = failure_of(text, batch_size=None)
+    assert failure.message.startswith("out of memory (Ray ended")
+    assert "batch_size" not in failure.advice
+    assert "a smaller batch_size" in failure_of(text, batch_size=64).advice
 
 
 def test_storage_that_is_away_is_said_once_and_that_it_is_back_and_housekeeping_goes_on() -> None:

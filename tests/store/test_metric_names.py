@@ -19,6 +19,8 @@ CLASSIFY = ("train_loss", "train_acc", "val_loss", "val_acc", "val_loss_ema", "v
         (("train/loss", "val/loss", "val/acc"), {"acc": 1, "loss": 2}),
         (("loss", "accuracy", "val_loss", "val_accuracy"), {"accuracy": 2, "loss": 2}),
         (("loss", "eval_loss", "eval_runtime"), {"loss": 2, "runtime": 1}),
+        (("trainLoss", "valLoss", "valAcc", "accTest"), {"acc": 1, "loss": 2, "accTest": 1}),
+        (("loss", "evalLoss", "valAUC", "trainAUC"), {"loss": 2, "AUC": 2}),
         (("training_mse", "validation_mse"), {"mse": 2}),
         (("Loss/train", "Loss/test"), {"Loss": 2}),
         (("train_loss", "val_loss", "test_loss"), {"loss": 2, "test_loss": 1}),
@@ -44,6 +46,9 @@ def test_training_and_validation_of_one_quantity_are_told_by_their_names(
         (("train/loss", "val/acc@1", "lr-AdamW"), "val/acc@1", ("train/loss", None, "val/acc@1", "lr-AdamW")),
         (("train_mse", "val_mse", "val_mae"), "val_mse", ("train_mse", "val_mse", None, None)),
         (("train_mse", "val_loss"), "train_mse", (None, "val_loss", None, None)),
+        (("trainLoss", "valLoss", "valAcc"), "valAcc", ("trainLoss", "valLoss", "valAcc", None)),
+        (("lr", "train_lr"), "lr", (None, None, None, "lr")),
+        (("train_lr", "fps"), "train_lr", (None, None, None, None)),
         (("g_loss", "d_loss", "fid"), "fid", (None, None, None, None)),
     ],
 )
@@ -56,7 +61,7 @@ def test_the_loss_is_what_is_called_one_or_else_the_objective_that_is_to_be_smal
     if objective == "fid":  # of two losses neither is the loss, and the objective is none
         assert roles_of(names, objective, maximize=False) == roles
     else:
-        assert roles_of(names, objective, maximize="acc" in objective) == roles
+        assert roles_of(names, objective, maximize="acc" in objective.lower()) == roles
 
 
 @pytest.mark.parametrize(

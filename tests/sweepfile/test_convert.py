@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from scipy import stats
 
 from raysweep.errors import SweepFileError
+from raysweep.loops import LOOPS
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.convert import Converted, convert
 from raysweep.sweepfile.plan import plan_trials
@@ -186,6 +187,71 @@ def test_renamed_parameters_are_said_with_their_lines() -> None:
     assert "'opt.inner.weight_decay'" in said["wandb.yaml:13"]
     twice = NESTED.replace("lambda:", "epochs: {value: 3}\n  lambda:")
     assert [problem.split(": ")[:2] for problem in problems(twice)] == [["wandb.yaml:7", "parameters.epochs"]]
+
+
+NAMES = st.sampled_from(["a", "a_b", "b", "grid", "samples", "name", "loop", "class", "config", "any", "model", "x1"])
+KEYS = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.sampled_from(["x", "y", "1", "on"]), st.just([1]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(KEYS, st.lists(VALUES, min_size=1, max_size=3), min_size=1), st.booleans())
+def test_whatever_parameters_are_called_the_file_can_be_planned_with_its_module_or_is_refused(
+    parameters: dict[str, list[Any]], as_optuna: bool
+) -> None:
+    attributes = {key: {"choices": values} for key, values in parameters.items()}
+    optuna = {key: {"name": "CategoricalDistribution", "attributes": each} for key, each in attributes.items()}
+    wandb = {
+        "method": "random",
+        "run_cap": 2,
+        "parameters": {f"{key}.z": {"values": parameters[key]} for key in parameters},
+    }
+    Path("other.json").write_text(json.dumps(optuna if as_optuna else wandb))
+    if as_optuna and any(each.startswith(f"{key}.") for key in parameters for each in parameters):
+        with pytest.raises(SweepFileError, match="cannot be both a value and a section"):
+            convert("other.json", 2)
+        return
+    made = convert("other.json", 2)
+    with LOOPS.for_now():
+        exec(compile(made.module, "<module>", "exec", dont_inherit=True), {"__name__": "made"})
+        Path("made.yaml").write_text(made.text)
+        assert len(plan_trials(load_sweep("made.yaml"))) >= 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("model", "model.size"), ("model.size", "model")])
+def test_a_parameter_that_is_also_the_section_of_another_is_refused_with_its_line_unless_the_loop_knows_it(
+    first: str, second: str
+) -> None:
+    text = f"method: grid\nparameters:\n  {first}: {{values: [1, 2]}}\n  {second}: {{values: [3, 4]}}\n"
+    line = 3 if first == "model" else 4
+    (problem,) = problems(text)
+    assert problem.startswith(f"wandb.yaml:{line}: parameters.model: 'model.size' is a parameter too;")
+    network = text.replace("model.size", "model.width").replace(
+        "[1, 2]" if first == "model" else "[3, 4]", "[baseline_block]"
+    )
+    assert len(plan_trials(planned(converted(network)))) == 2
+
+
+def test_a_parameter_called_samples_is_renamed_and_a_program_called_classify_is_not_raysweeps() -> None:
+    made = converted("method: random\nrun_cap: 3\nprogram: classify.py\nparameters: {samples: {values: [1, 2]}}\n")
+    assert any("parameters.samples: is 'samples_' now" in note for note in made.notes)
+    register(made)
+    assert planned(made).loop == "classify_"
+    assert {trial.config.model_dump()["samples_"] for trial in plan_trials(planned(made))} <= {1, 2}
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]"])
+def test_what_is_no_mapping_is_told_what_another_tools_file_is(text: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith("wandb.yaml:1: must be a mapping: a W&B sweep file has `method`")
+
+
+def test_a_value_that_quantiles_are_rounded_to_stands_as_often_as_it_is_likely_and_that_is_said() -> None:
+    made = converted(NESTED.replace("{values: [1, 2.5]}", "{distribution: q_normal, sigma: 0.5}"))
+    register(made)
+    choice = planned(made).random["lambda_"].choice
+    assert choice.count(0) > choice.count(1) > 0
+    assert any("stands there once for each that is rounded to it" in note for note in made.notes)
 
 
 def test_a_loop_that_is_asked_for_is_named_and_not_written_where_it_is_registered() -> None:

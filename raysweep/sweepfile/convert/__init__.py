@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysweep.sweepfile.convert.choose import choose_loop
+from raysweep.errors import SweepFileError
+from raysweep.sweepfile.convert.choose import check_new_loop, choose_loop
 from raysweep.sweepfile.convert.optuna import is_optuna, read_optuna
 from raysweep.sweepfile.convert.python import loop_module
 from raysweep.sweepfile.convert.wandb import read_wandb
 from raysweep.sweepfile.convert.write import sweep_text
 from raysweep.sweepfile.document import read_document
+
+EXPECTED = "must be a mapping: a W&B sweep file has `method` and `parameters`, an Optuna space a distribution by name"
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,13 @@ def convert(path: str, samples: int | None = None, loop: str = "") -> Converted:
     Raises:
         SweepFileError: it is no such file, or cannot be converted; all faults at once, each with its line.
     """
-    source = read_document(path)
+    source = read_document(path, EXPECTED)
     space = read_optuna(source, samples) if is_optuna(source) else read_wandb(source, samples)
     is_new = choose_loop(space, loop)
-    module = loop_module(space) if is_new else ""
+    module = ""
+    if is_new:
+        if problems := space.both_value_and_section():
+            raise SweepFileError(*problems)
+        module = loop_module(space)
+        check_new_loop(space, module)
     return Converted(sweep_text(space, module), space.notes, module, space.trials)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from raysweep.errors import SweepFileError
 from raysweep.loops import CLASSIFY, LOOPS, loop_named
@@ -12,6 +14,8 @@ from raysweep.sweepfile.load import sweep_of
 
 SHORTER = (("[^a-z0-9]+", "_"), ("validation|valid", "val"), ("accuracy", "acc"))
 """What `validation/accuracy` and the like come to, as `classify` names its metrics."""
+FEW = 10
+"""How many configs of a random search are planned to see whether they can be."""
 
 
 def choose_loop(space: Space, asked: str) -> bool:
@@ -26,7 +30,8 @@ def choose_loop(space: Space, asked: str) -> bool:
         if problems := _problems(space, asked):
             raise SweepFileError(*(f"loop {asked!r} cannot train this: {each}" for each in problems))
     elif asked or _problems(space, CLASSIFY):
-        space.loop = asked or space.loop or re.sub(r"\W", "_", space.name)
+        own = space.loop or re.sub(r"\W", "_", space.name)
+        space.loop = asked or (f"{own}_" if own in LOOPS.names() else own)
         return True
     elif space.loop:
         message = "is not run: `classify`, raysweep's loop for images, has all these parameters; for it: --loop NAME"
@@ -40,11 +45,30 @@ def choose_loop(space: Space, asked: str) -> bool:
 def _problems(space: Space, loop: str) -> tuple[str, ...]:
     """Return why a loop cannot train the trials of a search, if it cannot."""
     trials = {key: value for key, value in sections(space).items() if key not in ("objective", "scheduler")}
+    return _why_not({**trials, "loop": loop})
+
+
+def _why_not(values: Mapping[str, Any]) -> tuple[str, ...]:
     try:
-        sweep_of({**trials, "loop": loop})
+        sweep_of(values)
     except SweepFileError as error:
         return error.problems
     return ()
+
+
+def check_new_loop(space: Space, module: str) -> None:
+    """Check that a search can be planned with the loop that is to be written, whose module begins so.
+
+    Raises:
+        SweepFileError: it cannot; all faults at once.
+    """
+    with LOOPS.for_now():
+        exec(compile(module, "<new loop>", "exec", dont_inherit=True), {"__name__": "new_loop"})
+        values = sections(space)
+        if space.random:  # all draws of a parameter are of one kind, so that a few tell
+            values["random"]["samples"] = min(space.samples, FEW)
+        if problems := _why_not(values):
+            raise SweepFileError(*(f"{space.source.path}: makes no sweep: {each}" for each in problems))
 
 
 def _choose_metric(space: Space) -> None:

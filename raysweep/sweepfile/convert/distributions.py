@@ -412,9 +412,11 @@ def quantiles(quantile: Callable[[float], float], q: float | None = None) -> Dra
     """Return a choice of the middles of equally likely parts, rounded to a multiple of q as W&B rounds."""
     middles = [quantile((part + 0.5) / QUANTILES) for part in range(QUANTILES)]
     values = [_short(each) if q is None else _multiple(round(each / q), q) for each in middles]
+    kinds = len(set(values))
+    weighted = "; a value stands there once for each that is rounded to it" if 1 < kinds < len(values) else ""
     return DrawOf(
-        {"choice": values if len(set(values)) > 1 else values[:1]},
-        f"has no counterpart: one of its {QUANTILES} equally likely quantiles is drawn",
+        {"choice": values if kinds > 1 else values[:1]},
+        f"has no counterpart: one of its {QUANTILES} equally likely quantiles is drawn{weighted}",
     )
 
 

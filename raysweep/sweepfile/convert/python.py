@@ -36,19 +36,22 @@ def loop_module(space: Space) -> str:
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[last] = values
-    classes = _classes("Config", "raysweep.Config", settings)
+    classes = _classes("Config", "raysweep.Config", settings, {"Any", "Config", "Iterator", "Literal"})
     comment = "" if space.metric else "# the metrics that it reports, by which trials may be ranked; the first does\n"
     metrics = f"{{{_text(space.metric or 'val_loss')}: {_text(space.mode)}}}"
     return HEAD + "\n\n\n".join(classes) + LOOP.format(comment=comment, loop=_text(space.loop), metrics=metrics)
 
 
-def _classes(name: str, base: str, settings: Mapping[str, Any]) -> list[str]:
-    """Return a class of settings, after those of its sections."""
+def _classes(name: str, base: str, settings: Mapping[str, Any], taken: set[str]) -> list[str]:
+    """Return a class of settings, after those of its sections, whose names are none of those taken."""
     before, lines = [], []
     for key, values in settings.items():
         if isinstance(values, Mapping):
             section = f"{'' if name == 'Config' else name}{key.title().replace('_', '')}"
-            before += _classes(section, "raysweep.Section", values)
+            while section in taken:
+                section += "_"
+            taken.add(section)
+            before += _classes(section, "raysweep.Section", values, taken)
             lines.append(f"    {key}: {section}")
         elif key != "epochs" or base == "raysweep.Section":
             lines.append(f"    {key}: {_annotation(values)}")

@@ -34,6 +34,7 @@ class Space:
     mode: str = "min"  # or max
     scheduler: dict[str, Any] = field(default_factory=dict)
     noted: list[tuple[Keys, str]] = field(default_factory=list)  # what has no counterpart, each with the way to it
+    ways: dict[str, Keys] = field(default_factory=dict)  # where each key comes from
 
     def note(self, way: Keys, message: str) -> None:
         """Say of a value of the file that it has no counterpart, or another one."""
@@ -75,6 +76,7 @@ class Space:
         if key in SEEDS:
             return self._take_seed(way, key, values)
         renamed = "epochs" if key in EPOCHS else ".".join(map(_field_name, key.split(".")))
+        renamed = re.sub(r"^samples(?=\.|$)", "samples_", renamed)  # `random.samples` says how many configs to draw
         if renamed in self.axes:
             raise ValueError(f"becomes {renamed!r}, which is there already; rename one of them")
         if renamed != key:
@@ -82,6 +84,7 @@ class Space:
             self.note(way, f"is {renamed!r} now, {why}")
         if renamed == "epochs" and not all(type(each) is int and each > 0 for each in _numbers(values, draw)):
             raise ValueError("must be whole numbers above 0: a trial trains so many epochs")
+        self.ways[renamed] = way
         if draw is not None:
             self.random[renamed] = draw
         elif values and len(values) == 1:
@@ -89,6 +92,12 @@ class Space:
         else:
             self.grid[renamed] = values or []
         return None
+
+    def both_value_and_section(self) -> list[str]:
+        """Return what is wrong with keys that begin others: `model` beside `model.size`, each with its line."""
+        pairs = ((key, next((each for each in self.axes if each.startswith(f"{key}.")), "")) for key in self.axes)
+        problem = "{!r} is a parameter too; a setting cannot be both a value and a section: rename one of them"
+        return [self.source.problem(self.ways[key], problem.format(inner)) for key, inner in pairs if inner]
 
     def _take_seed(self, way: Keys, key: str, values: list[Any] | None) -> None:
         if values and all(type(each) is int and 0 <= each < 2**32 for each in values):

@@ -36,7 +36,7 @@ def sweep_text(space: Space, module: str = "") -> str:
     """Return the text of the sweep file; `module` is the Python that its loop begins with, if that is to be written."""
     lines = [f"# Made of {space.source.path} by `raysweep convert`."]
     if notes := space.notes:
-        lines.append("# What is otherwise here than there, or has no counterpart:")
+        lines.append("# What differs from the original, or has no counterpart:")
         lines += [line for note in notes for line in _comment(note)]
     for key, value in sections(space).items():
         if isinstance(value, dict):

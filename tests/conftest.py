@@ -15,15 +15,17 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}  # Ray 
 import pytest
 from running import Command, ray_cluster
 
+from raysweep import registry
 from raysweep.loops import LOOPS
-from raysweep.registry import AUGMENTATIONS, DATA_SOURCES, MODELS
 
 
 @pytest.fixture(autouse=True)
 def _registers_for_itself(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a test registers, through `--import` say, and the modules that it wrote are not there for the next."""
-    for registry in (LOOPS, MODELS, DATA_SOURCES, AUGMENTATIONS):
-        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    for each in (LOOPS, *vars(registry).values()):
+        if isinstance(each, registry.Registry):
+            monkeypatch.setattr(each, "_registered", dict(each._registered))
+    monkeypatch.setattr(registry, "_modes", dict(registry._modes))
     yield
     folder = tmp_path_factory.getbasetemp()
     for name, module in list(sys.modules.items()):

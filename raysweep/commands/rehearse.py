@@ -13,7 +13,7 @@ from raysweep.terminal import format_bytes, print_fitting, say, shortened, step
 
 if TYPE_CHECKING:
     from raysweep.sweepfile.plan import Trial
-    from raysweep.worker.rehearsal import Rehearsed
+    from raysweep.worker.rehearsal import RehearsalError, Rehearsed
 
 SUMMARY = "train two epochs of each kind of trial here: seconds, memory, bytes, and whether it resumes exactly"
 IN_WORDS = {
@@ -31,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rehearse the first trial of each kind, and print what was found; return 1 if one failed."""
+    """Rehearse the first trial of each kind, and print what was found; return 0 if none failed."""
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     kinds = _kinds(context)
     found, failed = _rehearse(context, kinds)
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_document(kinds, found, failed, totals)))
     else:
         _print(kinds, found, failed, totals)
-    return 1 if failed else 0
+    return max((error.exit_code for error in failed.values()), default=0)
 
 
 def _kinds(context: Context) -> dict[str, list[Trial]]:
@@ -54,7 +54,9 @@ def _kinds(context: Context) -> dict[str, list[Trial]]:
     return kinds
 
 
-def _rehearse(context: Context, kinds: Mapping[str, Sequence[Trial]]) -> tuple[dict[str, Rehearsed], dict[str, str]]:
+def _rehearse(
+    context: Context, kinds: Mapping[str, Sequence[Trial]]
+) -> tuple[dict[str, Rehearsed], dict[str, RehearsalError]]:
     """Return what was found of each kind, or why it failed."""
     from raysweep.worker.rehearsal import RehearsalError, rehearse
     from raysweep.worker.tasks import TaskSetting
@@ -64,13 +66,13 @@ def _rehearse(context: Context, kinds: Mapping[str, Sequence[Trial]]) -> tuple[d
     folder = str(context.file.absolute().parent)
     setting = TaskSetting(folder, context.named.imports, _threads(context), device, sweep.loop)
     found: dict[str, Rehearsed] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, RehearsalError] = {}
     for number, (kind, trials) in enumerate(kinds.items(), 1):
         with step(f"rehearsing {trials[0].id} ({number} of {len(kinds)})"):
             try:
                 found[kind] = rehearse(setting, trials[0].config, trials[0].seed)
             except RehearsalError as error:
-                failed[kind] = str(error)
+                failed[kind] = error
     return found, failed
 
 
@@ -85,7 +87,7 @@ def _threads(context: Context) -> int:
 def _print(
     kinds: Mapping[str, Sequence[Trial]],
     found: Mapping[str, Rehearsed],
-    failed: Mapping[str, str],
+    failed: Mapping[str, RehearsalError],
     totals: Mapping[str, float] | None,
 ) -> None:
     columns, settings = _columns({kind: trials for kind, trials in kinds.items() if kind in found}, found)
@@ -93,8 +95,8 @@ def _print(
         print_fitting(columns, settings, right=("trials", "an epoch", "memory", "state", "weights"))
     for why, ids in _alike({kinds[kind][0].id: each.why for kind, each in found.items()}).items():
         say(f"{', '.join(ids) if len(ids) < len(kinds) else 'all'}: {why}")
-    for kind, trace in failed.items():
-        say(f"{kinds[kind][0].id} failed:\n{trace}", stderr=True)
+    for kind, error in failed.items():
+        say(f"{kinds[kind][0].id} failed:\n{error.message}", stderr=True)
     if totals:
         say(_totals_line(totals))
 
@@ -136,12 +138,12 @@ def _columns(
 def _document(
     kinds: Mapping[str, Sequence[Trial]],
     found: Mapping[str, Rehearsed],
-    failed: Mapping[str, str],
+    failed: Mapping[str, RehearsalError],
     totals: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     rehearsed = [
         {"trial": trials[0].id, "trials": [trial.id for trial in trials]}
-        | (asdict(found[kind]) if kind in found else {"error": failed[kind]})
+        | (asdict(found[kind]) if kind in found else {"error": failed[kind].message})
         for kind, trials in kinds.items()
     ]
     return {"rehearsed": rehearsed, "totals": totals}

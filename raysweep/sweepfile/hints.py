@@ -75,6 +75,8 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
         return did_you_mean(key, known)
     if meant.partition(".")[0] not in trial.model_fields:
         return f" (did you mean {meant!r}{'' if model is Sweep else ', at the top of the file'}?)"
+    if model is trial and len(way) > 1 and "." not in meant:
+        return f" (did you mean {meant!r}, outside of {way[-2]!r}?)"
     other = f", or {key!r}, at the top of the file" if key in Sweep.model_fields else ""
     return f" (did you mean '{'base.' if model is Sweep else ''}{meant}'{other}?)"
 

@@ -55,6 +55,10 @@ class Rehearsed:
 class RehearsalError(Exception):
     """The loop failed; the message says why, or is its traceback."""
 
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message, exit_code)  # both: it is pickled
+        self.message, self.exit_code = message, exit_code
+
 
 def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
     """Train two epochs of a trial, and the second one again from the state of the first.
@@ -174,7 +178,9 @@ def _train(part: _Part) -> _Trained:
         _run(loop, config, part, taking)
     except _Enough:
         taking.is_done = True
-    except (RaysweepError, Diverged) as error:
+    except RaysweepError as error:
+        raise RehearsalError(str(error), error.exit_code) from None
+    except Diverged as error:
         raise RehearsalError(str(error)) from None
     except (Exception, SystemExit) as error:
         raise RehearsalError(traceback_of(error)) from None

@@ -199,7 +199,7 @@ def test_an_unknown_name_is_told_with_its_line_and_what_is_known(
         ("grid: {wd: [0.1]}", "did you mean 'optimizer.weight_decay'?"),
         ("base: {momentum: 0.9}", "did you mean 'optimizer.momentum'?"),
         ("base: {learning_rate: 0.1}", "did you mean 'lr'?"),
-        ("base: {optimizer: {learning_rate: 0.1}}", "did you mean 'lr'?"),
+        ("base: {optimizer: {learning_rate: 0.1}}", "did you mean 'lr', outside of 'optimizer'?"),
         ("lr: 0.1", "did you mean 'base.lr'?"),
         ("base: {max_epochs: 3}", "did you mean 'epochs'?"),
         ("num_epochs: 3", "did you mean 'base.epochs'?"),

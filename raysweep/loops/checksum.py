@@ -45,8 +45,8 @@ def _parts_of_array(value: Any, way: str, loop: str) -> Iterator[bytes | memoryv
         array = np.array(None)
     if array.dtype.hasobject:
         raise UserError(
-            f"loop {loop!r}: prepare: {way[1:]} is a {type(value).__name__}; it may return arrays, plain values, and "
-            "lists and dicts of these"
+            f"loop {loop!r}: prepare: {way[1:]} is of type {type(value).__name__}; it may return arrays, plain values, "
+            "and lists and dicts of these"
         )
     yield f"{way} {array.dtype.str} {array.shape}".encode()
     yield array.reshape(-1).view(np.uint8).data

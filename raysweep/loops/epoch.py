@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Epoch:
     """One epoch's outcome; or, without metrics, a place inside one, where `TrialContext.should_save` said so.
 
-    What is a function is called at most once, before the loop goes on, and only if the result is wanted.
+    What is a function is called before the loop goes on, and only if the result is wanted.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -75,6 +75,8 @@ class TrialContext:
     should_stop: Callable[[], bool] = _never
     """Whether the run is to stop; cheap enough to be asked before every step. A loop that never asks is stopped at the
     end of its epoch. Where several workers train the trial, all must ask alike; they get the first one's answer."""
+    is_led_again: bool = field(default=False, init=False)
+    """Whether a Ray Train function has begun anew, and is led through epochs that are done."""
     should_save: Callable[[], bool] = _never
     """Whether a loop that can go on from inside an epoch is to yield an `Epoch` without metrics now."""
 

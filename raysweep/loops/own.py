@@ -163,7 +163,10 @@ def _factory(
         if config is not LoopConfig or metrics or prepare:
             raise UserError(f"register_loop({name!r}): {function.__name__} says its config, metrics and data itself")
         return function
-    parameters, wanted = parameters_of(function), "takes train(config, trial), which yields a raysweep.Epoch an epoch"
+    parameters, wanted = (
+        parameters_of(function),
+        "needs train(config, trial), which yields one raysweep.Epoch per epoch",
+    )
     if parameters == 2:
         made: Loop = GeneratorLoop(name, function, config, metrics, prepare)
     elif parameters < 2 and not inspect.isgeneratorfunction(function):

@@ -262,8 +262,8 @@ class RunFolder:
         """The newest commit of a trial whose weights are whole, as (record, bytes of `last`).
 
         The history is cut to the epoch of `last`, which is an earlier one where a loop gave no state at the end. It
-        falls back to the commit before, or else to the trial's beginning. The
-        record still names the files that are not whole, so that the next commits delete them.
+        falls back to the commit before, or else to the trial's beginning. The record still names the files that are not
+        whole, so that the next commits delete them.
         """
         record = self.record(trial_id)
         if record is None:

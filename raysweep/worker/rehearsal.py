@@ -75,6 +75,11 @@ def rehearse(setting: TaskSetting, config: LoopConfig, seed: int) -> Rehearsed:
         return Rehearsed(*cost, "anew", why, metrics)
     resumed = _apart(_Part(setting, values, seed, straight.last))
     found = compare(straight.outcome(), resumed.outcome())
+    if resumed.is_led_again:
+        why = (
+            "the function does not go on from a checkpoint of its own: it trains its epochs again, to the same numbers"
+        )
+        return Rehearsed(*cost, "anew", why if found is None else f"{why} but for {found.name}", metrics)
     if found is None:
         return Rehearsed(*cost, "exactly", "the same metrics, weights and state, bit for bit", metrics)
     again = _apart(_Part(setting, values, seed))
@@ -106,7 +111,7 @@ class Difference:
     def in_words(self, one: str, other: str) -> str:
         """Say what differs, and by how much."""
         if self.by == math.inf and isinstance(self.one, str):
-            return f"{self.name} is another {other} than {one} after epoch 2, though no metric differs yet"
+            return f"{self.name} differs after epoch 2, though no metric does yet ({other} against {one})"
         return f"{self.name} differs first, after epoch 2: {self.one:.6g} {one}, {self.other:.6g} {other}"
 
 
@@ -115,8 +120,10 @@ def compare(one: Mapping[str, float | str], other: Mapping[str, float | str]) ->
 
     A metric that only one of them has differs. Metrics that tell times do not count.
     """
-    for name in [name for name in dict.fromkeys([*one, *other]) if not TIMES.search(name)]:
+    for name in dict.fromkeys([*one, *other]):
         first, second = one.get(name, math.nan), other.get(name, math.nan)
+        if not isinstance(first, str) and TIMES.search(name):
+            continue
         if first == second or (first != first and second != second):
             continue
         return Difference(name, first, second)
@@ -145,6 +152,7 @@ class _Trained:
     saved: dict[str, str] = field(default_factory=dict)  # checksums of weights and state after the last epoch
     epoch_s: float = 0.0
     memory_bytes: int = 0
+    is_led_again: bool = False  # whether a function that was to go on began anew
     last: bytes | None = None  # the state after the first epoch
     last_bytes: int = 0
     best_bytes: int = 0
@@ -188,6 +196,7 @@ def _train(part: _Part) -> _Trained:
         raise RehearsalError(
             f"the loop ended by itself after {count_of(taking.done, 'epoch')}; it must train two at least"
         )
+    taking.found.is_led_again = taking.trial.is_led_again
     taking.found.memory_bytes = _memory(part.setting.device)
     return taking.found
 
@@ -214,6 +223,7 @@ def _run(loop: Loop, config: LoopConfig, part: _Part, taking: _Taking) -> None:
         def train() -> None:
             run_loop(loop, config, trial, taking, "rehearsal")
 
+        taking.trial = trial
         if isinstance(loop, TrainFunctionLoop):  # inside Ray Train's local mode, which needs no cluster
             run_ranks(train, train, 1, print, "rehearsal", "rehearsal")
         else:
@@ -233,6 +243,7 @@ class _Taking:
         self.whole: Mapping[str, Any] = {}
         self.few: dict[str, Any] = {}
         self.began, self.is_done = 0.0, False
+        self.trial = TrialContext()
 
     @property
     def done(self) -> int:

@@ -90,9 +90,12 @@ def leaves_of(last: bytes) -> dict[str, str]:
     with going_on_from(last) as (saved, folder):
         parts = {"state": {name: value for name, value in (saved or {}).items() if name != GENERATORS}}
         for file in sorted(folder.rglob("*")) if folder else ():
+            assert folder
             with contextlib.suppress(Exception):  # of any kind, in a file that is none of torch's
                 is_safe = file.suffix == ".safetensors"
-                parts[file.name] = load_file(file) if is_safe else torch.load(file, weights_only=True)
+                parts[file.relative_to(folder).as_posix()] = (
+                    load_file(file) if is_safe else torch.load(file, weights_only=True)
+                )
         return dict(_leaves(parts, ""))
 
 

@@ -115,7 +115,7 @@ def _check_ray() -> None:
 
 def _other_ray(why: str) -> UserError:
     return UserError(
-        f"ray {ray.__version__} hosts a training function otherwise than the versions that raysweep knows ({why}): "
+        f"ray {ray.__version__} hosts training functions differently from the versions that raysweep supports ({why}): "
         "install ray 2.54 to 2.60, or write the loop as a generator of epochs (register_loop)"
     )
 
@@ -274,6 +274,7 @@ class _Hosted:
             raise _End
         self.has_reported, self.reported = True, folder or self.reported
         self.done += 1
+        self.trial.is_led_again |= self.done <= self.trial.epoch
         is_new = self.done > self.trial.epoch
         with self._merged(folder) as whole:
             states = self.ranks.gather(generator_states())
@@ -288,6 +289,10 @@ class _Hosted:
         goes_on = folder is not None or (self.reported is None and self.trial.checkpoint is None)
         state = (lambda: {GENERATORS: states}) if goes_on else None
         try:
+            if is_new and not metrics:
+                raise UserError(
+                    f"ray.train.report: report {self.done} has no metric that is a number; measure before reporting"
+                )
             if is_new:
                 self.take(Epoch(metrics, state=state, checkpoint=folder))
             elif self.trial.should_stop():

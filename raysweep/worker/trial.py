@@ -49,6 +49,8 @@ COMMIT_UNDER_NOTICE_EVERY_S = 20.0
 """How often a trial commits whose node is to go away."""
 TELL_EVERY_S = 5.0
 """How often such a trial reports that it is alive, lest it be ended for its silence."""
+WAIT_FOR_AN_EPOCH_S = 30.0
+"""How long a trial that is to stop may take to the end of its epoch, where there are whole epochs to commit then."""
 LOOK_EVERY_S = 0.25
 """How often a trial that waits for its data looks whether the run is to stop."""
 
@@ -151,6 +153,9 @@ class _Run:
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     committed_epoch: int = field(init=False, default=0)
+    state_at: float = field(init=False, default_factory=time.monotonic)
+    """When a state was committed."""
+    epoch_began_at: float = field(init=False, default_factory=time.monotonic)
     pending_best: Best | None = field(init=False, default=None)
     """That of a best epoch which is not committed yet."""
     remark: str = field(init=False, default="")
@@ -224,7 +229,7 @@ class _Run:
         epoch, should_save = self.record.epoch, lambda: self._is_commit_due() or self.should_stop()
         try:
             with going_on_from(state) as last:
-                trial = _context(self.assignment, arrays, epoch, last, self.should_stop, should_save)
+                trial = _context(self.assignment, arrays, epoch, last, self._is_told_to_stop, should_save)
                 run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
             if self.should_stop():
                 raise Interrupted("the loop ended since the run is to stop")
@@ -232,7 +237,7 @@ class _Run:
         except _Done:
             pass
         except Interrupted:
-            pass  # all is committed
+            pass  # what is not committed is trained again
         except Diverged as diverged:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
@@ -257,6 +262,7 @@ class _Run:
             if self.should_stop() and not self.loop.keeps_step:
                 raise Interrupted("stopped inside an epoch")
             return
+        self.epoch_began_at = time.monotonic()
         self._note(epoch)
         self._commit_if_due(epoch)
         self._report()
@@ -275,7 +281,7 @@ class _Run:
             self._commit("finished", None)
         elif self._is_at_rung():
             self._commit("paused", epoch)
-        elif self._is_commit_due():
+        elif self._is_commit_due() or (epoch.state is not None and self._is_state_due()):
             self._commit("running", epoch)
         elif self.record.epoch == 1 and isinstance(self.loop, GeneratorLoop):
             state_of(epoch, self.loop)  # tried once, lest it fail after minutes of training
@@ -286,6 +292,20 @@ class _Run:
         if noticed_at is not None:
             every_s = min(every_s, COMMIT_UNDER_NOTICE_EVERY_S) if self.committed_at >= noticed_at else 0
         return time.monotonic() - self.committed_at >= every_s
+
+    def _is_state_due(self) -> bool:
+        """Whether the last state is too old: a loop may give one now and then, and not when a commit was due."""
+        return time.monotonic() - self.state_at >= self.assignment.commit_every_s
+
+    def _is_told_to_stop(self) -> bool:
+        """Return what a loop is told that asks whether the run is to stop.
+
+        At the end of its epoch the trial is committed. So it is told before only where no whole epoch is lost by that,
+        or where the epoch takes long.
+        """
+        lasts = time.monotonic() - self.epoch_began_at
+        loses_nothing = self.loop.keeps_step or self.committed_epoch == self.record.epoch
+        return (loses_nothing or lasts > WAIT_FOR_AN_EPOCH_S) and self.should_stop()
 
     def _go_back_to_last_commit(self, attempt: int) -> bytes | None:
         """Set the record to the last whole commit, or to the beginning; return the state from which to go on."""
@@ -308,6 +328,7 @@ class _Run:
             former_metrics=[history for history in record.former_metrics if rungs and len(history) >= rungs[0]],
         )
         self.committed_epoch = self.record.epoch
+        self.epoch_began_at = time.monotonic()
         return data
 
     def _note(self, epoch: Epoch) -> None:
@@ -332,17 +353,22 @@ class _Run:
         are kept, too. While the trial is "running" no decision waits for it, so an upload to an object store goes on
         beside training.
         """
+        self.record = self.uploads.finish(self.record)
         weights = state_of(epoch, self.loop) if epoch is not None else {}
-        begins_anew = "last" not in self.record.weights
-        if self.pending_best is not None and (weights or epoch is None or begins_anew):
+        if weights:
+            self.state_at = time.monotonic()
+        without: Collection[str] = ()
+        begins_anew, may_end = "last" not in self.record.weights, status != "running"
+        if self.pending_best is not None and (weights or begins_anew or may_end):
+            without = OF_THE_BEST  # the best epoch may have no weights: those of another are not its own
             weights |= self.pending_best.files()
             self.pending_best = None
         record = self.record.with_(status=status)
         if status == "running" and self.folder.files.local is None:
-            self.uploads.begin(record, weights)
+            self.uploads.begin(record, weights, set(SUFFIX) - set(without))
         else:
             keep: Collection[str] = OF_THE_BEST if status not in ("running", "paused") else SUFFIX
-            self.record = self.folder.commit(self.uploads.finish(record), weights, keep)
+            self.record = self.folder.commit(record, weights, set(keep) - set(without))
         self.committed_at, self.committed_epoch = time.monotonic(), self.record.epoch
 
     def _is_at_rung(self) -> bool:

@@ -226,5 +226,5 @@ def test_a_checksum_tells_any_change_of_the_data(other: dict[str, Any]) -> None:
 def test_a_checksum_takes_dates_and_refuses_objects() -> None:
     dates = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")
     assert checksum({"when": dates}, "own") != checksum({"when": dates[::-1]}, "own")
-    with pytest.raises(UserError, match=r"x\.0 is a object; it may return arrays"):
+    with pytest.raises(UserError, match=r"x\.0 is of type object; it may return arrays"):
         checksum({"x": [object()]}, "own")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -185,23 +184,44 @@ def test_a_loop_that_gives_its_state_every_third_epoch_goes_back_to_the_last_one
     assert record.best.epoch == record.weights["best"].epoch == 1
 
 
-def test_a_loop_that_asks_saves_inside_an_epoch_and_stops_there(make_trial: Callable[..., Trial]) -> None:
+def test_a_loop_that_only_asks_whether_to_stop_is_told_in_mid_epoch_where_that_loses_no_whole_one(
+    make_trial: Callable[..., Trial],
+) -> None:
     def in_steps(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
-        step = (trial.state or {"step": 0})["step"]
-        while step < 4 * config.epochs:
-            if trial.should_stop():
-                yield raysweep.Epoch(state=lambda: {"step": step})  # noqa: B023 (called before the loop goes on)
-                raise raysweep.Interrupted("told to stop")
-            step += 1
-            if step % 4 == 0:
-                yield raysweep.Epoch({"val_mse": float(step)}, state=lambda: {"step": step})  # noqa: B023
+        for epoch in range(trial.epoch + 1, config.epochs + 1):
+            for _ in range(4):
+                if trial.should_stop():
+                    raise raysweep.Interrupted("told to stop")
+            yield raysweep.Epoch({"val_mse": float(epoch)}, state=dict)
 
-    trial = make_trial(in_steps)
-    record = trial.run(stop_after=7)  # asked once more at the end of the first epoch
-    data = trial.folder.read_weights(record, "last")
-    assert data is not None
-    assert (record.epoch, torch.load(io.BytesIO(data))["step"]) == (1, 6)
-    assert [row["val_mse"] for row in trial.run().metrics] == [4, 8, 12, 16, 20, 24]
+    at_once, later = make_trial(in_steps, "at_once", every_s=0), make_trial(in_steps, "later")
+    assert at_once.run(stop_after=7).epoch == 1, "the first epoch is committed"
+    assert later.run(stop_after=7).epoch >= 2, "the first epoch would be lost"
+
+
+def test_the_best_weights_are_committed_with_a_pause_where_no_state_is_given(make_trial: Callable[..., Trial]) -> None:
+    def every_second(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        for epoch in range(trial.epoch + 1, config.epochs + 1):
+            state = dict if epoch % 2 == 0 else None
+            yield raysweep.Epoch({"val_mse": 1.0 / epoch}, state=state, weights=lambda: {"w": torch.zeros(1)})
+
+    record = make_trial(every_second, every_s=0, rungs=(3,)).run(stop_after=2)
+    assert (record.status, record.epoch, record.weights["last"].epoch) == ("paused", 3, 2)
+    assert record.best is not None
+    assert record.weights["best"].epoch == record.best.epoch == 3
+
+
+def test_weights_of_another_epoch_are_not_kept_as_those_of_a_best_one_that_gives_none(
+    make_trial: Callable[..., Trial],
+) -> None:
+    def first_only(config: Config, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+        for epoch in range(1, config.epochs + 1):
+            weights = (lambda: {"w": torch.zeros(1)}) if epoch == 1 else None
+            yield raysweep.Epoch({"val_mse": 1.0 / epoch}, state=dict, weights=weights)
+
+    record = make_trial(first_only, every_s=0).run()
+    assert record.best is not None
+    assert (record.best.epoch, set(record.weights)) == (6, set())
 
 
 def test_a_loop_that_saves_where_it_is_asked_to_stops_there_and_saves_once(make_trial: Callable[..., Trial]) -> None:

@@ -44,6 +44,18 @@ def train(config, trial):
 """
 
 
+FUNCTION = """
+import random
+import ray.train
+import raysweep
+
+@raysweep.register_loop("never_asks", metrics={"val_loss": "min"})
+def train(config):
+    for _ in range(config["epochs"]):
+        ray.train.report({"val_loss": random.random()})
+"""
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of a loop of the user's own, whose trials keep more or less of what they would go on from."""
@@ -82,7 +94,7 @@ def test_a_loop_that_forgets_its_optimizer_is_told_before_any_metric_shows_it(
     code, document = rehearsed(capfd, sweep, "keeps=network", "lr=0.1", "--import", "own_loops")
     (found,) = document["rehearsed"]
     assert (code, found["resumes"]) == (0, "no")
-    assert found["why"].startswith("state.net.weight is another resumed than without a stop after epoch 2")
+    assert found["why"].startswith("state.net.weight differs after epoch 2, though no metric does yet")
 
 
 @pytest.mark.slow
@@ -96,6 +108,18 @@ def test_a_loop_without_a_state_begins_anew_and_one_that_fails_shows_its_traceba
     assert "the loop prints" not in said.out
     assert f'File "{sweep.parent}/own_loops.py", line ' in said.err
     assert said.err.endswith("ValueError: no such thing\n\n")
+
+
+@pytest.mark.slow
+def test_a_function_that_never_asks_for_its_checkpoint_begins_anew_to_the_same_numbers(
+    sweep: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (sweep.parent / "functions.py").write_text(FUNCTION)
+    sweep.write_text("name: s\nloop: never_asks\nresources: {gpus: 0}\n")
+    code, document = rehearsed(capfd, sweep, "--import", "functions")
+    (found,) = document["rehearsed"]
+    assert (code, found["resumes"]) == (0, "anew")
+    assert found["why"].endswith("it trains its epochs again, to the same numbers")
 
 
 @pytest.mark.slow
@@ -133,5 +157,5 @@ def test_what_was_saved_tells_of_a_difference_that_no_metric_shows_yet() -> None
     saved = compare({"loss": 1.0, "state.step": "1"}, {"loss": 1.0, "state.step": "2"})
     assert saved is not None
     said = saved.in_words("without a stop", "resumed")
-    assert said == "state.step is another resumed than without a stop after epoch 2, though no metric differs yet"
+    assert said == "state.step differs after epoch 2, though no metric does yet (resumed against without a stop)"
     assert Difference("loss", float("nan"), 1.0).by == float("inf")

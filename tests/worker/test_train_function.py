@@ -351,7 +351,7 @@ def test_a_ray_that_is_made_otherwise_is_named_with_what_it_lacks(
         pass
 
     monkeypatch.setattr(train_function, place, Other)
-    with pytest.raises(UserError, match=rf"ray {ray.__version__} hosts .* otherwise .*{name}.*install ray"):
+    with pytest.raises(UserError, match=rf"ray {ray.__version__} hosts .* differently .*{name}.*install ray"):
         train_function.host(lambda: None, {}, TrialContext(), lambda epoch: None)
 
 

@@ -177,7 +177,7 @@ def test_an_interrupted_run_commits_exits_130_and_goes_on_to_the_same_numbers(co
     assert "run the same command again" in err
     command(sweep, "epochs=100")
     undisturbed = {
-        trial.id: {"metrics": [{"epoch": epoch.number, **epoch.metrics} for epoch in epochs_of(trial)]}
+        trial.id: {"metrics": [{"epoch": epoch, **each.metrics} for epoch, each in enumerate(epochs_of(trial), 1)]}
         for trial in plan_trials(load_sweep(sweep, ["epochs=100"]))
     }
     assert curves(command.records("small")) == curves(undisturbed)

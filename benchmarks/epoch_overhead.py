@@ -22,7 +22,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import SgdConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
-from raysweep.vision.loop import resolve_device, resolve_precision, train
+from raysweep.vision.device import resolve_device, resolve_precision
+from raysweep.vision.loop import train
 from raysweep.vision.models.build import build_model
 
 CLASSES, IMAGE_SIZE, BATCH = 20, 40, 128

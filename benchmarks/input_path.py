@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
-from raysweep.vision.loop import resolve_device
+from raysweep.vision.device import resolve_device
 from raysweep.vision.randomness import generator
 from raysweep.worker.process import keep_freed_memory
 

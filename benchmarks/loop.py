@@ -47,7 +47,8 @@ from raysweep.sweepfile.plan import plan_trials
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import DataConfig, ModelConfig, TrialConfig
 from raysweep.vision.data import DataSet, open_data
-from raysweep.vision.loop import resolve_device, resolve_precision, train
+from raysweep.vision.device import resolve_device, resolve_precision
+from raysweep.vision.loop import train
 from raysweep.vision.models.build import build_model
 from raysweep.vision.models.summary import summarize
 from raysweep.worker.process import keep_freed_memory

@@ -100,7 +100,7 @@ class Classify(EvaluatingLoop):
     def conditions(self, config: TrialConfig, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return the precision, the data's fingerprint and classes, and how the network's input is normalised."""
         from raysweep.vision.data import DataSet, mean_std
-        from raysweep.vision.loop import resolve_device, resolve_precision
+        from raysweep.vision.device import resolve_device, resolve_precision
         from raysweep.vision.models.pretrained import Pretrained
 
         data, pretrained = DataSet.from_arrays(arrays), Pretrained.from_arrays(arrays)
@@ -143,7 +143,8 @@ class Classify(EvaluatingLoop):
     def train(self, config: TrialConfig, trial: TrialContext) -> Iterator[Epoch]:
         """Train on the prepared images; see `vision.loop`."""
         from raysweep.vision.data import DataSet
-        from raysweep.vision.loop import check_precision, resolve_device, train
+        from raysweep.vision.device import check_precision, resolve_device
+        from raysweep.vision.loop import train
         from raysweep.vision.models.pretrained import Pretrained
 
         data, pretrained = DataSet.from_arrays(dict(trial.data)), Pretrained.from_arrays(trial.data)
@@ -247,7 +248,7 @@ def _trained(
 
 def check_model(config: TrialConfig, data: DataSet, device: str = "auto", pretrained: Pretrained | None = None) -> None:
     """Check before anything is trained that a trial's network can be built, takes its weights, and takes the images."""
-    from raysweep.vision.loop import check_sync_batch_norm, resolve_device
+    from raysweep.vision.device import check_sync_batch_norm, resolve_device
     from raysweep.vision.models.build import check_image_size
     from raysweep.vision.models.pretrained import begin
 

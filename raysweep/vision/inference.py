@@ -7,7 +7,7 @@ from torch import nn
 
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.data.dataset import Channels, Split
-from raysweep.vision.loop import resolve_device
+from raysweep.vision.device import resolve_device
 from raysweep.vision.memory import Batches
 from raysweep.vision.tta import views_of
 

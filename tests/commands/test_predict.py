@@ -25,7 +25,8 @@ from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep, storage_of
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.vision.data import DataSet, mean_std, open_data
-from raysweep.vision.loop import resolve_device, resolve_precision, train
+from raysweep.vision.device import resolve_device, resolve_precision
+from raysweep.vision.loop import train
 
 SWEEP = """
 name: tiny

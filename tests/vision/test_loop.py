@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.device import resolve_precision
 from raysweep.vision.ema import AveragedWeights
-from raysweep.vision.loop import Diverged, Interrupted, resolve_precision, split_batches, train
+from raysweep.vision.loop import Diverged, Interrupted, split_batches, train
 from raysweep.vision.models.build import build_model
 from raysweep.vision.names import AUGMENTATIONS, MODELS
 from raysweep.vision.randomness import generator, seeded

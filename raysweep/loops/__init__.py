@@ -1,10 +1,11 @@
 """The loops that train: what raysweep asks of one, and how one of the user's own is made. No torch, no Ray.
 
-* `epoch`     what a loop is told of its trial, and what it yields
-* `loop`      what raysweep asks of a loop
-* `named`     the loops by name
-* `own`       `register_loop`, and the loops that it makes of functions
-* `checksum`  of the data that a loop has prepared
+* `epoch`      what a loop is told of its trial, and what it yields
+* `loop`       what raysweep asks of a loop
+* `named`      the loops by name
+* `own`        `register_loop`, and the loops that it makes of functions
+* `checksum`   of the data that a loop has prepared
+* `placement`  where that data lies while trials train on it
 """
 
 from raysweep.loops.epoch import Epoch, TrialContext, seed_generators

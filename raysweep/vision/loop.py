@@ -21,7 +21,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted
 from raysweep.vision.augment.batch import Normalize, build_augment
+from raysweep.vision.compiled import compile_network
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.device import check_sync_batch_norm, resolve_device, resolve_precision
@@ -499,23 +500,6 @@ class _Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
         return self.loss.sum(logits, labels, smoothed=False), logits
-
-
-_graphs_compute: Hashable = None
-"""What the graphs that torch.compile keeps in this process compute."""
-
-
-def compile_network(model: nn.Module, computes: Hashable) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a network compiled; graphs that compute anything but `computes`, a network on images, are forgotten.
-
-    torch.compile keeps 8 graphs of a piece of code, and runs what comes after them uncompiled. A network takes two or
-    three, and one piece of code, the forward pass of torchvision's ResNet, is that of nearly all networks here.
-    """
-    global _graphs_compute
-    if computes != _graphs_compute:
-        torch.compiler.reset()
-        _graphs_compute = computes
-    return torch.compile(model)
 
 
 def _hits(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -72,8 +72,6 @@ class TrialContext:
     """This worker's, where several train the trial together."""
     world_size: int = 1
     """How many workers train the trial."""
-    gpu_share: float = 1.0
-    """The share of its GPU that this process may take."""
     should_stop: Callable[[], bool] = _never
     """Whether the run is to stop; cheap enough to be asked before every step. A loop that never asks is stopped at the
     end of its epoch. Where several workers train the trial, all must ask alike; they get the first one's answer."""

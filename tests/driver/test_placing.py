@@ -125,15 +125,14 @@ def undisturbed(
 # -- hosts that are pretended: nodes of one machine see the same folders
 
 
-H1, H2, H3, HEAD = (
-    Host(name, name, "10.0.0.1", {"CPU": cpus}) for name, cpus in zip("abcd", (1, 1, 1, 0), strict=True)
-)
+H1, H2, H3 = (Host(name, name, "10.0.0.1", {"CPU": 1}) for name in "abc")
+HEAD = Host("head", "head", "10.0.0.4", {"CPU": 0})
 IMAGES = TrialConfig.model_validate({"data": {"name": "folder", "image_size": 8, "val_fraction": 0.5}})
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[OnEachNode, str]]:
-    """Places a set of so many bytes that host a has prepared, where object stores have 1 MB; each has its own folders."""
+    """Places a set of so many bytes, which a has prepared, where the store of b has 1 MB; each has folders of its own."""
 
     def pretend(asked: Sequence[Host], question: Any, setting: TaskSetting, config: TrialConfig, **how: Any) -> Any:
         return {host.id: answer(host, question, setting, config) for host in asked}
@@ -145,7 +144,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tu
             return RayTaskError("prepare_here", "", error)
 
     def variables_of(host: Host) -> dict[str, str]:
-        return {"RAYSWEEP_DATA": str(tmp_path / host.id), "RAYSWEEP_CACHE": str(tmp_path / host.id / "cache")}
+        return {"RAYSWEEP_DATA": str(tmp_path / host.id), "RAYSWEEP_CACHE": str(tmp_path / "caches" / host.id)}
 
     def place(size: int) -> tuple[Any, str]:
         out, setting = io.StringIO(), TaskSetting(str(tmp_path), (), 1, "cpu", variables=variables_of(H1))
@@ -182,7 +181,7 @@ def test_a_set_is_shared_up_to_80_percent_of_the_smallest_store_and_above_each_n
         "trials map them into memory from the cache of their node\npreparing folder on 2 more nodes\n"
     )
     assert placed.nodes == {"a", "b", "c"}
-    assert [len(list((tmp_path / id / "cache" / "sets").iterdir())) for id in "abc"] == [1, 1, 1]
+    assert [len(list((tmp_path / "caches" / id / "sets").iterdir())) for id in "abc"] == [1, 1, 1]
     arrays = placed.open()
     assert arrays["train_images"].shape == (4, 3, 8, 8)
     assert placed.open() is arrays, "a process keeps what it has opened"

@@ -105,8 +105,8 @@ def test_a_node_that_joined_later_and_has_not_the_data_ends_the_process_so_that_
         monkeypatch.setattr(OnEachNode, "begin_on", lambda placed, nodes, name: ["task"])
 
     answers(DataError("h4: no such file"))
-    with pytest.raises(UnfitNodeError, match="^h4: no such file$"):
+    with pytest.raises(UnfitNodeError, match=r"^h4: no such file$"):
         run.to_the_end()
     answers(("h4", {"data": "4567"}))
-    with pytest.raises(UnfitNodeError, match="^h4: the data is not what the run began with: copy its files"):
+    with pytest.raises(UnfitNodeError, match=r"^h4: the data is not what the run began with: copy its files"):
         run.to_the_end()

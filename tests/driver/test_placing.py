@@ -132,7 +132,7 @@ IMAGES = TrialConfig.model_validate({"data": {"name": "folder", "image_size": 8,
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[OnEachNode, str]]:
-    """Places a set of so many bytes, which a has prepared, where the store of b has 1 MB; each has folders of its own."""
+    """Places a set of so many bytes, which a has prepared, where the store of b has 1 MB; each has its own folders."""
 
     def pretend(asked: Sequence[Host], question: Any, setting: TaskSetting, config: TrialConfig, **how: Any) -> Any:
         return {host.id: answer(host, question, setting, config) for host in asked}

@@ -19,7 +19,8 @@ from raysweep.vision.data.tree import read_text
 TINY = "tiny-imagenet-200"
 ROWS_A_BATCH = 256
 BYTES_AT_ONCE = 2**20
-"""Read of a file at a time. By default a row group's whole column is read at once, and a file may be one group."""
+"""Read of a file at a time, beside a page, which may have 1,024 images. By default a row group's whole column is read
+ahead, and a large file may be one group."""
 MAX_CLASSES = 100_000
 UNREADABLE = (pa.ArrowException, OSError)
 
@@ -92,7 +93,7 @@ def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path, buffer_size=BYTES_AT_ONCE)
+        file = pq.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     names = file.schema_arrow.names

@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
     from raysweep.vision.data.dataset import SPLITS
-    from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
+    from raysweep.vision.data.prepare import find_raw, load, prepare
+    from raysweep.vision.prepared import data_root
 
     root = data_root(config, folder)
     raw = find_raw(config, root)

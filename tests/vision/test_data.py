@@ -24,8 +24,9 @@ from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig, MeanStd
 from raysweep.vision.data import DataSet, load, mean_std, open_data
 from raysweep.vision.data import cache as cache_module
-from raysweep.vision.data.prepare import data_root, prepare
+from raysweep.vision.data.prepare import prepare
 from raysweep.vision.data.selection import first_of_each, hold_out
+from raysweep.vision.prepared import data_root
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +25,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from raysweep.errors import DataError
 from raysweep.terminal import can_redraw
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.cache import default_cache, digest_files, locked, made_whole
+from raysweep.vision.data.cache import digest_files, locked, made_whole
 from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
 from raysweep.vision.data.decode import Pixels, Undecodable, decode_all
 from raysweep.vision.data.raw import Labels, RawData, refuse
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
 from raysweep.vision.names import DATA_SOURCES
+from raysweep.vision.prepared import Noted, data_root, default_cache, note
 
 FORMAT = 1
 """Version of the prepared folder's format. Count it up when the format or the way pixels are made changes."""
@@ -42,13 +42,6 @@ BYTES_A_CHUNK = 2**23
 def open_data(config: DataConfig, *, sweep_folder: Path) -> DataSet:
     """Prepare the set if need be, and open it; DataError if files are absent, wrong, or hold less than is asked for."""
     return load(prepare(config, root=data_root(config, sweep_folder)))
-
-
-def data_root(config: DataConfig, sweep_folder: Path) -> Path:
-    """Return the folder of the source's files: `path`, else $RAYSWEEP_DATA, else `data` beside the sweep file."""
-    if config.path is not None:
-        return sweep_folder / Path(config.path).expanduser()
-    return Path(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data").expanduser()
 
 
 def prepare(
@@ -73,6 +66,7 @@ def prepare(
                         _write(raw, config, folder, progress)
     except OSError as error:
         raise DataError(f"{cache}: cannot write the cache: {error}; set RAYSWEEP_CACHE to another folder") from error
+    note(Noted(target.name, _bytes_in(target)), config, root, cache)
     return target
 
 
@@ -98,6 +92,10 @@ def _array_files(folder: Path) -> dict[str, Path]:
     """Return the array files of a prepared set by name, such as `train_images`, in a fixed order."""
     names = [f"{split}_{part}" for split in SPLITS if (folder / f"{split}_images.npy").exists() for part in PARTS]
     return {name: folder / f"{name}.npy" for name in names}
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(int(np.load(file, mmap_mode="r").nbytes) for file in _array_files(folder).values())
 
 
 def _key(raw: RawData, config: DataConfig, cache: Path) -> str:

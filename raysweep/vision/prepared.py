@@ -34,8 +34,8 @@ def default_cache() -> Path:
 def data_root(config: DataConfig, sweep_folder: Path) -> Path:
     """Return the folder of the source's files: `path`, else $RAYSWEEP_DATA, else `data` beside the sweep file."""
     if config.path is not None:
-        return sweep_folder / Path(config.path).expanduser()
-    return Path(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data").expanduser()
+        return sweep_folder / os.path.expanduser(config.path)
+    return Path(os.path.expanduser(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data"))
 
 
 def note(noted: Noted, config: DataConfig, root: Path, cache: Path) -> None:
@@ -54,9 +54,9 @@ def noted_of(config: DataConfig, root: Path, cache: Path) -> Noted | None:
     """Return what was noted of the set that a config makes of the files in `root`; None if the cache has none."""
     try:
         noted = Noted(**json.loads(_path(config, root, cache).read_text()))
+        return noted if (cache / "sets" / noted.folder / "data.json").exists() else None
     except (OSError, ValueError, TypeError):
         return None
-    return noted if (cache / "sets" / noted.folder / "data.json").exists() else None
 
 
 def _path(config: DataConfig, root: Path, cache: Path) -> Path:

@@ -25,7 +25,7 @@ CGROUPS = {
 }
 """Files of a container's limit on memory, of its use, and of what of that the kernel would give up; version 1 and 2."""
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits")
-NVIDIA_SMI_S = 10
+NVIDIA_SMI_S = 3
 
 
 @dataclass(frozen=True)

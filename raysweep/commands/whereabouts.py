@@ -59,7 +59,7 @@ class Whereabouts:
     @property
     def largest(self) -> int:
         """The bytes of the largest set, since a trial has one on its GPU."""
-        return max(size or 0 for size in self.sizes)
+        return max((size or 0 for size in self.sizes), default=0)
 
     @property
     def in_store(self) -> bool:

@@ -66,7 +66,7 @@ class Case:
 CASES = {
     "baseline_block_40px": Case({"name": "baseline_block"}, 40, "medium", 1280, 128),
     "resnet18_w16_40px": Case({"name": "resnet18", "width": 16}, 40, "flip_shift", 2560, 128),
-    "resnet18_w8_224px": Case({"name": "resnet18", "width": 8}, 224, "flip_shift", 640, 32),
+    "resnet18_w16_224px": Case({"name": "resnet18", "width": 16}, 224, "flip_shift", 160, 32),
 }
 QUICK = {"baseline_block_40px": Case({"name": "baseline_block", "width": 8}, 40, "medium", 320, 64)}
 LARGE = Case({"name": "pooled"}, 224, "none", 2000, 16)

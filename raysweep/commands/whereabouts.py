@@ -13,7 +13,7 @@ from raysweep.cluster.memory import Memory, gpus, memory, object_store_bytes
 from raysweep.commands.context import Context
 from raysweep.loops import CLASSIFY, loop_named
 from raysweep.loops.placement import SHARE_OF_DEVICE, SHARE_OF_STORE, fits_device, fits_store
-from raysweep.terminal import count_of, format_bytes
+from raysweep.terminal import count_of, format_bytes, some_of
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class Whereabouts:
     def in_words(self, file: str) -> list[str]:
         """Return a line or two, and a warning where the disk would be what trials wait for."""
         if self.bytes is None:
-            them = "them" if len(self.unknown) > 1 else "it"
-            names = ", ".join(dict.fromkeys(self.unknown))
-            return [f"data: {names}: not prepared here; `raysweep data {file}` prepares {them} and tells the size"]
+            names = some_of(list(dict.fromkeys(self.unknown)))
+            return [
+                f"data: {names}: not prepared here; `raysweep data {file}` prepares what is absent, and tells its size"
+            ]
         lines = [self._store_line(self.bytes), *([self._gpu_line()] if self.gpu_share else [])]
         if self.bytes > self.memory:
             lines.append(

@@ -50,7 +50,7 @@ def test_plan_names_what_is_not_prepared_and_knows_it_afterwards(
     sweep: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lines(capsys, "plan", sweep) == [
-        f"synthetic: not prepared here; `raysweep data {sweep}` prepares it and tells the size"
+        f"synthetic: not prepared here; `raysweep data {sweep}` prepares what is absent, and tells its size"
     ]
     assert numbers(capsys, "plan", sweep)["bytes"] is None
     told = lines(capsys, "data", sweep)

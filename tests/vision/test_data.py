@@ -326,14 +326,14 @@ def test_absent_files_say_where_was_looked_and_how_to_set_it(tmp_path: Path, cac
 )
 def test_undecodable_image_is_named_by_row(tmp_path: Path, cache: Path, broken: bytes | None) -> None:
     write_small(tmp_path)
-    images: list[bytes | None] = [png() for _ in range(8)]
+    images: list[bytes | None] = [png((i, 0, 0)) for i in range(8)]
     images[5] = broken
     write_parquet(tmp_path / "train.parquet", images, [0, 1] * 4)
     assert "train.parquet: row 5: cannot decode: " in fault(tmp_path, cache)
     data = prepared(tmp_path, cache, on_corrupt="skip")
     assert (len(data.train), data.skipped) == (7, 1)
     assert data.train.labels.tolist() == [0, 1, 0, 1, 0, 0, 1]
-    assert data.train.images.shape[0] == 7
+    assert data.train.images[:, 0, 4, 4].tolist() == [0, 1, 2, 3, 4, 6, 7]
 
 
 def test_all_undecodable_rows_of_all_splits_are_named_at_once(tmp_path: Path, cache: Path) -> None:

@@ -93,7 +93,7 @@ def _epoch(record: Path) -> int:
 def _pss() -> dict[str, float]:
     """Bytes of the trials' processes, and of all that this process has started."""
     processes = _descendants(os.getpid())
-    trials = [pid for pid in processes if b"ImplicitFunc" in _read(pid, "cmdline")]
+    trials = [pid for pid in processes if _read(pid, "cmdline").startswith(b"ray::raysweep shared/pooled")]
     assert len(trials) == TRIALS, f"{len(trials)} trials run, not {TRIALS}"
     return {
         "trials_bytes": sum(_size(pid, b"Pss:") for pid in trials),

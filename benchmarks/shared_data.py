@@ -93,7 +93,8 @@ def _epoch(record: Path) -> int:
 def _pss() -> dict[str, float]:
     """Bytes of the trials' processes, and of all that this process has started."""
     processes = _descendants(os.getpid())
-    trials = [pid for pid in processes if _read(pid, "cmdline").startswith(b"ray::raysweep shared/pooled")]
+    named = {pid: name for pid in processes if (name := _read(pid, "cmdline")).startswith(b"ray::raysweep shared")}
+    trials = [pid for pid, name in named.items() if b"stop flag" not in name]
     assert len(trials) == TRIALS, f"{len(trials)} trials run, not {TRIALS}"
     return {
         "trials_bytes": sum(_size(pid, b"Pss:") for pid in trials),

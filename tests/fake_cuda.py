@@ -145,12 +145,21 @@ def _apply(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor], re
     return module
 
 
+def _deepcopy(tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Copy a fake parameter or buffer; torch's own deepcopy of fakes corrupts the heap."""
+    copied = tensor.detach().clone()
+    if isinstance(tensor, nn.Parameter):
+        copied = nn.Parameter(copied, tensor.requires_grad)
+    return memo.setdefault(id(tensor), copied)
+
+
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[FakeCuda]:
     """Put a fake GPU into this process; what it has made must not be used after the block."""
     caches = (geometry._pixel_centres,)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(nn.Module, "_apply", _apply)
+        patch.setattr(FakeTensor, "__deepcopy__", _deepcopy)
         patch.setattr(torch, "Generator", FakeGenerator)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)

@@ -165,6 +165,7 @@ class Classify(EvaluatingLoop):
             should_stop=trial.should_stop,
             should_save=trial.should_save,
             pretrained=pretrained,
+            gpu_share=trial.gpu_share,
         )
         return _for_the_record(epochs)
 
@@ -225,8 +226,8 @@ def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterato
             yield Epoch(
                 epoch.metrics,
                 epoch.state,
-                weights=partial(epoch.weights, False),
-                ema_weights=partial(epoch.weights, True),
+                weights=partial(epoch.own_weights, False),
+                ema_weights=partial(epoch.own_weights, True),
                 correct=partial(epoch.correct, False),
                 ema_correct=partial(epoch.correct, True),
             )

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 else:
     torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
-__all__ = ["F", "LazyModule", "Operation", "as_float", "chosen", "constant", "per_image", "to_device", "torch", "uniform"]
+__all__ = [
+    "F",
+    "LazyModule",
+    "Operation",
+    "as_float",
+    "chosen",
+    "constant",
+    "per_image",
+    "to_device",
+    "torch",
+    "uniform",
+]
 
 
 class Operation(Config):

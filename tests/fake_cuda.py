@@ -3,8 +3,8 @@ A GPU that is not there: tensors on `cuda` that have shapes and no numbers, and 
 
 torch's FakeTensorMode computes shapes, types and devices of tensors on a device that this machine lacks, without its
 driver; here, tensors on the CPU stay real. What a real GPU would have to be waited for is noted, or raises `Waits`: a
-number that is asked for (`.item()`, `if tensor:`), a shape that depends on numbers (`nonzero`, a mask as an index), a copy
-from or to memory that is not pinned. The backward pass needs a real device.
+number that is asked for (`.item()`, `if tensor:`), a shape that depends on numbers (`nonzero`, a mask as an index), and
+a copy from or to memory that is not pinned. The backward pass needs a real device.
 """
 
 from __future__ import annotations

@@ -44,3 +44,9 @@ def test_a_benchmark_prints_one_json_document() -> None:
     document = json.loads(run(str(BENCHMARKS / "report.py"), "--quick", "--json").stdout)
     assert set(document) == {"name", "machine", "versions", "figures", "targets", "met"}
     assert document["figures"]
+
+
+@pytest.mark.slow
+def test_an_update_of_the_ema_weights_takes_less_than_torchs_own() -> None:
+    figures = json.loads(run(str(BENCHMARKS / "ema.py"), "--quick", "--json").stdout)["figures"]
+    assert figures["resnet50_raysweep_update_ms"] < figures["resnet50_torch_update_ms"] / 2

@@ -52,8 +52,8 @@ class AveragedWeights(AveragedModel):
 class _Pairs:
     """Each tensor of an average beside the network's, in lists of one type and device, as foreach functions take them.
 
-    Tensors that are written in place stay in the lists. A network may come to hold others, as after `.to(...)`; `are_of`
-    tells.
+    Tensors that are written in place stay in the lists. A network may come to hold others, as after `.to(...)`:
+    `are_of` tells.
     """
 
     def __init__(self, average: nn.Module, network: nn.Module) -> None:
@@ -82,7 +82,7 @@ class _Pairs:
             torch._foreach_copy_(averages, currents)
 
     def blend(self, decay: float) -> None:
-        """Keep a share of `decay` of the average; batch norm's counts of batches, which are whole, are the network's."""
+        """Keep a share of `decay` of the average; whole numbers, as batch norm's counts are, become the network's."""
         for (dtype, _), (averages, currents) in self._lists.items():
             if dtype.is_floating_point:
                 torch._foreach_lerp_(averages, currents, 1 - decay)

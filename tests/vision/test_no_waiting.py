@@ -72,7 +72,7 @@ def train_epoch(**settings):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_step_of_a_network_waits(name):
-    train_epoch(model={"name": name}, ema=name == "resnet50" and {})
+    train_epoch(model={"name": name}, ema={} if name == "resnet50" else False)
 
 
 @pytest.mark.parametrize("name", OF_TORCHVISION)

@@ -11,8 +11,8 @@ from raysweep.vision.augment.operation import Operation, as_float, chosen, const
 
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's, after ITU-R 601-2
 _SHARES = (3.0, 2.0, 4.0), (-1.0, 1.0, 1.0), (2.0, -1.0, -1.0)
-"""Centre, slope and offset of the share of the chroma that a channel lacks at hue h: red 2 - |h - 3|, green |h - 2| - 1,
-blue |h - 4| - 1, kept to 0..1."""
+"""Centre, slope and offset of the share of the chroma that a channel lacks at hue h: red 2 - |h - 3|,
+green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1."""
 _HUGE = 1e30  # lifts any difference of two channels that matters over 1
 
 

@@ -44,7 +44,7 @@ class AveragedWeights(AveragedModel):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> AveragedWeights:
         """Move all but the count of updates, which stays on the CPU, where no device is waited for."""
         count = self.n_averaged
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.n_averaged = count
         return self
 

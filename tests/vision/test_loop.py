@@ -391,6 +391,15 @@ def test_a_deterministic_trial_computes_so_and_leaves_the_process_as_it_was(ends
     assert switches() == before == (False, False, False, True, None)
 
 
+def test_any_other_trial_has_cudnn_take_its_fastest_algorithms_and_leaves_the_process_as_it_was():
+    before = switches()
+    epochs = train(config(), data(), seed=3)
+    next(epochs)
+    assert switches() == (*before[:3], True, before[4])
+    epochs.close()
+    assert switches() == before
+
+
 def test_a_deterministic_trial_comes_to_the_same_numbers_as_any_other_on_a_cpu():
     images, seen = data(), config(augment="v1augs", precision="fp32")
     again = config(augment="v1augs", precision="fp32", deterministic=True)

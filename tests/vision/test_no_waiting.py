@@ -12,6 +12,7 @@ from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.distributed import Group
 from raysweep.vision.names import NETWORKS
+from raysweep.vision.tta import MOST_VIEWS, views_of
 
 SMALL = {"name": "baseline_block", "width": 8}
 OF_TORCHVISION = {
@@ -88,7 +89,7 @@ def test_no_augmentation_waits(augment):
 
 
 def test_two_rand_augments_do_not_wait():
-    train_epoch(augment=[{"rand_augment": {}}, {"color_jitter": {"hue": 0.1}}, {"rand_augment": {}}], batch_size=256)
+    train_epoch(augment=[{"rand_augment": {}}, {"color_jitter": {"hue": 0.1}}, {"rand_augment": {}}])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,13 @@ def test_an_evaluation_waits_for_its_two_numbers_alone():
         training.val_batches.size = 2
         training.evaluate(training.average.module, training.average.module)
         assert len(cuda.waits) == 2, cuda.waits
+
+
+def test_views_for_test_time_augmentation_do_not_wait():
+    with fake_cuda() as cuda:
+        images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device=CUDA)
+        with cuda.no_waiting():
+            assert len(list(views_of(images, MOST_VIEWS))) == MOST_VIEWS
 
 
 WAITING = {

@@ -97,6 +97,7 @@ def emit(
     figures: Mapping[str, float],
     targets: Mapping[str, tuple[str, float]],
     arguments: argparse.Namespace,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Print the outcome.
 
@@ -105,11 +106,13 @@ def emit(
         figures: numbers by name; a name ends with the unit (`_s`), that of a ratio has none.
         targets: `("<=" or ">=", bound)` by the figure's name.
         arguments: what `parse_arguments` returned.
+        notes: what else there is to say, by name, as why a figure is missing.
     """
     missed = [figure for figure, (sign, bound) in targets.items() if not _COMPARE[sign](figures[figure], bound)]
     if arguments.json:
         wanted = {figure: f"{sign} {bound:g}" for figure, (sign, bound) in targets.items()}
         outcome = {"figures": dict(figures), "targets": wanted, "met": not missed}
+        outcome |= {} if notes is None else {"notes": dict(notes)}
         _print_document({"name": name, "machine": machine(), "versions": versions(), **outcome})
         return
     print(f"{name} on {', '.join(f'{key} {value}' for key, value in machine().items() if value is not None)}")
@@ -120,3 +123,5 @@ def emit(
             sign, bound = targets[figure]
             target = f"   target {sign} {bound:g}: {'missed' if figure in missed else 'met'}"
         print(f"  {figure:<40} {value:>12.4g}{target}")
+    for name, text in (notes or {}).items():
+        print(f"  {name:<40} {text}")

@@ -45,3 +45,12 @@ def test_a_benchmark_prints_one_json_document(name: str) -> None:
     document = json.loads(run(str(BENCHMARKS / f"{name}.py"), "--quick", "--json").stdout)
     assert set(document) == {"name", "machine", "versions", "figures", "targets", "met"}
     assert document["figures"]
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_on_a_cpu_and_says_what_needs_a_gpu() -> None:
+    document = json.loads(run(str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--quick", "--json").stdout)
+    ways = ("eager", "train", "trials_1", "trials_2")
+    assert all(document["figures"][f"baseline_block_{way}_images_per_s"] > 0 for way in ways)
+    notes = document["notes"]
+    assert {notes[f"baseline_block_{way}"] for way in ("captured", "graphed", "trials_mps")} == {"needs a GPU"}

@@ -101,9 +101,9 @@ def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
     for way, message in problems:
         if any(other != way and other[: len(way)] == way for other, _ in problems):
             continue
-        _, must, wanted = message.partition("must be ")
+        wanted = message.partition("must be ")[2] or message.partition("; allowed: ")[2]
         before = joined.get(way)
-        joined[way] = message if before is None else f"{before}, or {wanted}" if must else before
+        joined[way] = message if before is None else f"{before}, or {wanted}" if wanted else before
     return list(joined.items())
 
 

@@ -388,8 +388,10 @@ class TrialConfig(LoopConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on,
     CPUs with AMX)."""
-    compile: bool = False
-    """torch.compile the network."""
+    compile: bool | Literal["reduce-overhead"] = False
+    """torch.compile the network. `reduce-overhead`, a mode of torch's, also has GPUs replay it as CUDA graphs, for
+    networks so small that telling a GPU what to do takes longer than doing it; never tried on a GPU. On CPUs it is
+    the same as true."""
     deterministic: bool = False
     """Compute by torch's and cuDNN's deterministic algorithms alone, so that GPUs of one kind come to the same bits, as
     CPUs do anyway. Slower; an operation that has no such algorithm fails the trial."""

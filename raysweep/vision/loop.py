@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_map_only
 
 from raysweep.errors import Diverged, Interrupted
 from raysweep.vision.augment.batch import Normalize, build_augment
-from raysweep.vision.compiled import compile_network
+from raysweep.vision.compiled import begin_step, compile_network, release
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.device import check_sync_batch_norm, resolve_device, resolve_precision
@@ -244,8 +244,11 @@ class _Training:
             config.batch_size,
             config.accumulate,
             self.bf16,
+            config.deterministic,
+            self.group.size,
+            str(self.device),
         )
-        return compile_network(model, (*computed, config.deterministic, self.group.size, str(self.device)))
+        return compile_network(model, computed, with_graphs=config.compile == "reduce-overhead")
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from an `Epoch.state()`."""
@@ -296,6 +299,7 @@ class _Training:
     def close(self) -> None:
         """Free the device for the next trial in the process."""
         self.epochs_done = -1
+        release(self.forward)
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
         del self.val_labels, self.correct
         self.feed.close()
@@ -419,6 +423,7 @@ class _Training:
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
         examples, count = self._examples(epoch, step, batch, labels), len(labels)
+        begin_step(self.forward)
         *others, last = self.group.parts(count, self.config.accumulate)
         shares = [self._pass(*examples(rows), count, is_last=False) for rows in others]
         loss, hits = self._pass(*examples(last), count, is_last=True)
@@ -498,7 +503,7 @@ class _Training:
             loss_sum += loss
             rows = slice(start, start + len(logits))
             hits[rows] = logits.argmax(1) == self.feed.val_labels[rows]
-            kept += [logits] if self.config.metrics else []
+            kept += [logits.clone()] if self.config.metrics else []
             start = rows.stop
         correct = self.group.sum_(sums)[1:]
         loss, right = torch.stack([loss_sum, correct.sum()]).tolist()
@@ -519,6 +524,7 @@ class _Training:
         self, forward: Callable[[torch.Tensor], torch.Tensor], rows: slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the losses of some validation images, and their logits."""
+        begin_step(forward)
         labels, images = self.feed.val_labels[rows], self.normalize(self.feed.val[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()

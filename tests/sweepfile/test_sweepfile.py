@@ -249,7 +249,8 @@ def test_every_name_of_another_tool_leads_to_a_key_that_exists() -> None:
         ("base: [1]", "s.yaml:2: base: got [1], must be a mapping"),
         ("grid: {lr: 0.1}", "s.yaml:2: grid.lr: got 0.1, must be a list"),
         ("cases: {b: }", "s.yaml:2: cases.b: got None, must be a mapping"),
-        ("base: {compile: 1}", "s.yaml:2: base.compile: got 1, must be true or false"),
+        ("base: {compile: 1}", "s.yaml:2: base.compile: got 1, must be true or false, or 'reduce-overhead'"),
+        ("base: {compile: maybe}", "s.yaml:2: base.compile: got 'maybe', must be true or false, or reduce-overhead"),
         ("seeds: [0, -1]", "s.yaml:2: seeds.1: got -1, must be at least 0"),
         ("resources: {gpus: -1}", "s.yaml:2: resources.gpus: got -1, must be at least 0, or 'auto'"),
         ("resources: {gpus: 4}", "s.yaml:2: resources.gpus: got 4, must be at most 1, since each worker trains on one "

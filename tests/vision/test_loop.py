@@ -8,7 +8,6 @@ import math
 import os
 import time
 import weakref
-from functools import partial
 
 import pytest
 import torch
@@ -550,40 +549,6 @@ def test_given_precision_is_kept():
     assert resolve_precision(config(precision="fp32"), "cpu") == "fp32"
     assert resolve_precision(config(precision="bf16"), "cpu") == "bf16"
     assert resolve_precision(config(), "cpu") in ("fp32", "bf16")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_compiled_network_trains_and_its_weights_have_the_plain_names():
-    epochs = train(config(compile=True, epochs=1), data(), seed=0)
-    epoch = next(epochs)
-    weights = epoch.weights(averaged=False)
-    epochs.close()
-    assert weights.keys() == build_model(ModelConfig(**TINY), 4).state_dict().keys()
-    assert torch.isfinite(torch.tensor(epoch.metrics["train_loss"]))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_one_network_after_the_other_is_compiled_in_a_process_and_the_same_again_is_not(monkeypatch):
-    graphs = []
-
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
-
-    def compiled_for(width, lr):
-        before = len(graphs)
-        settings = config(compile=True, epochs=1, model={"name": "baseline_block", "width": width}, lr=lr)
-        list(train(settings, data(), seed=0))
-        return len(graphs) - before
-
-    of_each = [compiled_for(width, 0.05) for width in (2, 3, 4, 5, 6)]
-    assert of_each[0] > 1
-    assert set(of_each) == {of_each[0]}
-    assert compiled_for(6, 0.01) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -59,10 +59,9 @@ class Placing:
         """
         store = smallest_store(self._slot)
         sizes = {key: each.prepared.bytes for key, each in sets.items()}
-        large = too_large(sizes, store.bytes)
-        beside = " beside the other sets" if len(sets) > 1 else ""
+        large, needed = too_large(sizes, store.bytes), math.ceil(sum(sizes.values()) / SHARE_OF_STORE)
         return {
-            key: self._on_each_node(each, self._unfit(each, store, beside)) if key in large else self._share(each)
+            key: self._on_each_node(each, store, needed) if key in large else self._share(each)
             for key, each in sets.items()
         }
 
@@ -76,10 +75,12 @@ class Placing:
         where = where_trials_run(self._slot, of.prepared.node, of.without)
         return task.options(name=name, **where).remote(self._setting, of.config)
 
-    def _on_each_node(self, of: PreparedSet, unfit: str) -> OnEachNode:
-        """Have a set prepared on each node where trials may run; `unfit` says why it is not shared."""
-        self._view.say(f"{unfit}: trials map them into memory from the cache of their node")
+    def _on_each_node(self, of: PreparedSet, store: Store, needed: int) -> OnEachNode:
+        """Have a set prepared on each node where trials may run, since the smallest store has less than is needed."""
         name, first = self._loop.data_name(of.config), of.prepared.node
+        size, has = format_bytes(of.prepared.bytes), format_bytes(store.bytes)
+        why = f"Ray's object store would need {format_bytes(needed)}, that of {store.place} has {has}"
+        self._view.say(f"{name}: {size}, memory-mapped from each node's cache: {why}")
         content = content_of(of.prepared.conditions[0])
         hosts = [host for host in live_hosts() if self._slot.fits(host.resources) and host.id != first]
         if hosts:
@@ -88,20 +89,13 @@ class Placing:
                 how: dict[str, Any] = {"is_stopped": self._is_stopped, "within_s": math.inf}
                 answers = ask(hosts, prepare_here, setting, of.config, **how)
             if not self._is_stopped():
-                _check(hosts, answers, content, f"{unfit}, so each node has to prepare it")
+                mend = f"mend that, or start Ray with --object-store-memory={needed}"
+                _check(hosts, answers, content, f"each node has to prepare {name} itself ({why}): {mend}")
         return OnEachNode(self._setting, of.config, content, frozenset([first, *(host.id for host in hosts)]))
 
-    def _unfit(self, of: PreparedSet, store: Store, beside: str) -> str:
-        """Say that a set does not fit the object store."""
-        size, share = format_bytes(of.prepared.bytes), f"{100 * SHARE_OF_STORE:.0f} %"
-        return (
-            f"{self._loop.data_name(of.config)}: its {size} do not fit{beside} into the object store of {store.place}, "
-            f"of whose {format_bytes(store.bytes)} data may take {share}"
-        )
 
-
-def _check(hosts: Sequence[Host], answers: Mapping[str, Any], content: Mapping[str, Any], unfit: str) -> None:
-    """Refuse to go on unless all hosts that are still there have prepared the same.
+def _check(hosts: Sequence[Host], answers: Mapping[str, Any], content: Mapping[str, Any], why: str) -> None:
+    """Refuse to go on unless all hosts that are still there have prepared the same, and say `why` they have to.
 
     Raises:
         DataError: one could not, or has other images.
@@ -114,8 +108,7 @@ def _check(hosts: Sequence[Host], answers: Mapping[str, Any], content: Mapping[s
             lacking.setdefault(problem, []).append(host)
     if lacking:
         problems = [f"{listed(there)}: {problem}" for problem, there in lacking.items()]
-        mend = "mend that, or start Ray with a larger --object-store-memory"
-        raise DataError("; ".join([*problems, f"{unfit}: {mend}"]))
+        raise DataError("; ".join([*problems, why]))
 
 
 def _problem(host: Host, answer: Any, content: Mapping[str, Any]) -> str:

@@ -121,8 +121,9 @@ def register_loop(
         metrics: what trials may be ranked by, with `max` or `min`; the first is the objective where a file names none.
         epochs: the key under which a Ray Train function finds the number of epochs; sweep files say `epochs`.
         prepare: makes a data set: arrays by name, which lie in the memory of each node once, where the loop finds
-            them in `TrialContext.data`. Its parameters are named after the settings that the data set depends on;
-            trials that agree in these share it.
+            them in `TrialContext.data`; where they do not fit Ray's object store, each process that trains calls it.
+            Its parameters are named after the settings that the data set depends on; trials that agree in these share
+            it.
 
     A function of two parameters, `train(config, trial)`, yields an `Epoch` after each epoch. One of a single parameter,
     `train(config: dict)`, or of none, is a function as Ray Train runs it: it calls `ray.train.report`.

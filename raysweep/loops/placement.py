@@ -19,8 +19,14 @@ SHARE_OF_STORE = 0.8
 
 
 def bytes_of(arrays: Mapping[str, Any]) -> int:
-    """Return the size of a data set: the bytes of its arrays."""
-    return sum(int(getattr(value, "nbytes", 0)) for value in arrays.values())
+    """Return the size of a data set: the bytes of its arrays, those in lists and dicts of it too."""
+    return sum(map(_bytes, arrays.values()))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Mapping | list | tuple):
+        return sum(map(_bytes, value.values() if isinstance(value, Mapping) else value))
+    return int(getattr(value, "nbytes", 0))
 
 
 def fits_device(size: int, free: int) -> bool:

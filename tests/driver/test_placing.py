@@ -89,13 +89,12 @@ def test_a_run_that_goes_on_where_its_data_does_not_fit_the_object_store_maps_th
 
     (tmp_path / "fail").touch()
     said, begun = run(cluster, code=1)
-    assert "do not fit" not in said
+    assert "cache" not in said
     assert len(begun["metrics"]) == 1, "it fails in its second epoch"
     assert "train_images.npy" not in (tmp_path / "mapped").read_text(), "it reads the object store"
     (tmp_path / "fail").unlink()
     said, moved = run(small_store, code=0)
-    assert "synthetic: its 74.9 MB do not fit into the object store of" in said
-    assert "of whose 83.9 MB data may take 80 %: trials map them into memory from the cache of their node" in said
+    assert "synthetic: 74.9 MB, memory-mapped from each node's cache: Ray's object store would need 93.6 MB" in said
     assert str(next((tmp_path / "cache").rglob("train_images.npy"))) in (tmp_path / "mapped").read_text()
     metrics, weights = undisturbed(moved, tmp_path, monkeypatch)
     assert curves({"": moved})[""] == metrics
@@ -177,8 +176,8 @@ def test_a_set_is_shared_up_to_80_percent_of_the_smallest_store_and_above_each_n
     assert place(800_000) == ("shared", "")
     placed, said = place(800_001)
     assert said == (
-        "folder: its 800 kB do not fit into the object store of b, of whose 1 MB data may take 80 %: "
-        "trials map them into memory from the cache of their node\npreparing folder on 2 more nodes\n"
+        "folder: 800 kB, memory-mapped from each node's cache: Ray's object store would need 1 MB, that of b has 1 MB\n"
+        "preparing folder on 2 more nodes\n"
     )
     assert placed.nodes == {"a", "b", "c"}
     assert [len(list((tmp_path / "caches" / id / "sets").iterdir())) for id in "abc"] == [1, 1, 1]
@@ -196,10 +195,10 @@ def test_nodes_that_cannot_prepare_a_set_or_have_other_images_are_told_in_one_se
         place(900_000)
     (problem,) = refused.value.problems
     assert problem.startswith(f"b: folder: no such folder or zip archive; looked at {tmp_path}/b")
-    assert "; c: its files make other data than those of the node that prepared it first; folder: its 900 kB" in problem
+    assert "; c: its files make other data than those of the node that prepared it first; each node has to" in problem
     assert problem.endswith(
-        "of whose 1 MB data may take 80 %, so each node has to prepare it: mend that, or start Ray with a larger "
-        "--object-store-memory"
+        "each node has to prepare folder itself (Ray's object store would need 1.12 MB, that of b has 1 MB): "
+        "mend that, or start Ray with --object-store-memory=1125000"
     )
 
 

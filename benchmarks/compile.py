@@ -8,7 +8,7 @@ bare training (forward, backward, update; images lie ready) alternate; the ratio
 * second_trial_s    the same of the next trial in the same process, of another network of the same shape
 * second_process_s  the same of the first trial in another process, which finds on the disk what torch compiled
 * pays_after_epochs epochs of 10,000 images after which first_s has been won back; there is none where a compiled step
-                    is the slower one
+                    is the slower one. pays_again_after_epochs: second_process_s
 
 One thread by default, as where each core has a trial of its own.
 """
@@ -81,6 +81,7 @@ def compare(network: str, width: int, batch: int, pairs: int, threads: int) -> d
     won = (figures["eager_step_s"] - figures["compiled_step_s"]) * EPOCH / batch
     if won > 0:
         figures["pays_after_epochs"] = figures["first_s"] / won
+        figures["pays_again_after_epochs"] = again["first_s"] / won
     return figures
 
 

@@ -40,8 +40,9 @@ def test_a_benchmark_that_cannot_run_here_says_why_in_its_document() -> None:
 
 
 @pytest.mark.slow
-def test_a_benchmark_prints_one_json_document() -> None:
-    document = json.loads(run(str(BENCHMARKS / "report.py"), "--quick", "--json").stdout)
+@pytest.mark.parametrize("name", ["ema", "large_data", "report"])
+def test_a_benchmark_prints_one_json_document(name: str) -> None:
+    document = json.loads(run(str(BENCHMARKS / f"{name}.py"), "--quick", "--json").stdout)
     assert set(document) == {"name", "machine", "versions", "figures", "targets", "met"}
     assert document["figures"]
 

@@ -67,6 +67,7 @@ def ask(
     question: Callable[..., Any],
     *arguments: Any,
     is_stopped: Callable[[], bool] = lambda: False,
+    within_s: float = ANSWER_WITHIN_S,
 ) -> dict[str, Any]:
     """Call a function on each node, all at the same time; return what each answered, by the node's id.
 
@@ -77,7 +78,7 @@ def ask(
     for host in hosts:
         on_host = NodeAffinitySchedulingStrategy(host.id, soft=False)
         asked[host.id] = remote.options(scheduling_strategy=on_host).remote(*arguments)
-    end = time.monotonic() + ANSWER_WITHIN_S
+    end = time.monotonic() + within_s
     waiting = list(asked.values())
     while waiting and time.monotonic() < end and not is_stopped():
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.25)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.job_config import JobConfig
@@ -31,6 +32,8 @@ NODE_ID = "ray.io/node-id"
 KIND, KIND_SHARE = "accelerator_type:", 0.001
 """A node with GPUs has one of the resource that Ray names after their kind, of which a worker that asks for the kind
 takes this much, as with Ray's own option `accelerator_type`."""
+OBJECT_STORE = "object_store_memory"
+"""The resource that says how many bytes a node's object store has."""
 Nodes = Sequence[Mapping[str, float]]
 """The resources of each node, by Ray's names."""
 
@@ -195,6 +198,25 @@ def count_slots(slot: Slot, without: Collection[str] = ()) -> int:
     """Return how many trials the cluster as it is now can run at the same time, `without` the nodes of these ids."""
     nodes = (node["Resources"] for node in alive_nodes() if node["NodeID"] not in without)
     return sum(map(slot.fits, nodes)) // slot.workers
+
+
+class Store(NamedTuple):
+    """A node's part of Ray's object store."""
+
+    bytes: int
+    place: str
+    """The node, in words."""
+
+
+def smallest_store(slot: Slot) -> Store:
+    """Return the smallest object store of the nodes that hold a trial's worker; one without end if none is known.
+
+    Nodes that the autoscaler may add count if its file says how large theirs is.
+    """
+    nodes = [(node["NodeManagerHostname"], node["Resources"]) for node in alive_nodes()]
+    nodes += [(f"a node of type {each.name}", each.resources) for each in read_autoscaler().node_types]
+    able = ((place, has) for place, has in nodes if OBJECT_STORE in has and slot.fits(has))
+    return min((Store(int(has[OBJECT_STORE]), place) for place, has in able), default=Store(sys.maxsize, ""))
 
 
 def where_trials_run(slot: Slot, first: str, without: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
 from raysweep.errors import DataError, UserError
 from raysweep.loops import CLASSIFY
-from raysweep.terminal import count_of
+from raysweep.loops.placement import bytes_of
+from raysweep.terminal import count_of, format_bytes
 
 if TYPE_CHECKING:
     from raysweep.vision.config import DataConfig
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     A faulty data set does not keep the others from being prepared and printed.
     """
+    from raysweep.commands.whereabouts import Whereabouts
     from raysweep.vision.config import TrialConfig
 
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
@@ -49,14 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
         found.append(about)
     if problems:
         raise DataError(*problems)
+    where = Whereabouts.of(context)
     if arguments.json:
-        print(json.dumps({"name": context.sweep.name, "data": found}))
+        print(json.dumps({"name": context.sweep.name, "data": found, "memory": where and where.as_json()}))
+    elif where:
+        print("", *where.in_words(arguments.sweep), sep="\n")
     return 0
 
 
 def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
     from raysweep.vision.data.dataset import SPLITS
-    from raysweep.vision.data.prepare import data_root, find_raw, load, prepare
+    from raysweep.vision.data.prepare import find_raw, load, prepare
+    from raysweep.vision.prepared import data_root
 
     root = data_root(config, folder)
     raw = find_raw(config, root)
@@ -72,6 +78,7 @@ def _prepare(config: DataConfig, folder: Path) -> dict[str, Any]:
         "images": {name: len(split) for name, split in splits.items() if split is not None},
         **plain,
         **listed,
+        "bytes": bytes_of(dataset.to_arrays()),
         "skipped_images": json.loads((prepared / "data.json").read_text())["skipped_rows"],
         "prepared": str(prepared),
     }
@@ -88,6 +95,7 @@ def _lines(about: dict[str, Any]) -> Iterable[str]:
         "mean": " ".join(f"{value:.4f}" for value in about["mean"]),
         "std": " ".join(f"{value:.4f}" for value in about["std"]),
         "fingerprint": about["fingerprint"],
+        "size": f"{format_bytes(about['bytes'])}, on the disk and in memory",
         "skipped": f"{count_of(about['skipped'], 'image')} that cannot be decoded",
         "prepared": about["prepared"],
     }

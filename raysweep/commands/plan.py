@@ -31,6 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code."""
+    from raysweep.commands.whereabouts import Whereabouts
     from raysweep.halving.cost import cost_of
 
     context = Context.of(arguments)
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)
+    where = None if context.is_run_folder else Whereabouts.of(context)
     if arguments.json:
-        document = _document(sweep, trials, cost)
+        document = {**_document(sweep, trials, cost), "memory": where.as_json() if where else None}
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     columns, settings = _columns(trials, cost)
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
+    lines += where.in_words(context.named.path) if where else []
     lines += edits.in_words() if edits else []
     lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))

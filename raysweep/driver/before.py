@@ -33,13 +33,13 @@ from raysweep.cluster.slots import (
     dashboard_url,
     find_slot,
     wait_for,
-    where_trials_run,
 )
 from raysweep.cluster.token import is_token_asked_for, token_place
 from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
+from raysweep.driver.placing import Placing, PreparedSet
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -55,7 +55,7 @@ from raysweep.sweepfile.plan import Trial, config_key
 from raysweep.sweepfile.schema import SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
 from raysweep.worker.naming import name_of
-from raysweep.worker.tasks import TaskSetting, load, prepare
+from raysweep.worker.tasks import TaskSetting, prepare
 
 MUST_MATCH = {
     "data": "the data changed",
@@ -177,7 +177,7 @@ class TrainedOn:
     """What the trials that are left train on."""
 
     data: dict[str, Any] = field(default_factory=dict)
-    """The object reference of each data set's arrays, by `Loop.data_key`."""
+    """The object reference of each data set's arrays, or an `OnEachNode`, by `Loop.data_key`."""
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each trial's numbers depend on beside its config, by its id."""
 
@@ -199,9 +199,9 @@ def _check_hosts(run: Run) -> None:
 
 
 def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
-    """Prepare each data set of what is left once, on a trial's slot, and check that the networks can be built for it.
+    """Prepare each data set of what is left on a trial's slot, and check that the networks can be built for it.
 
-    What is returned counts only if the run is not to stop.
+    Then place them all. What is returned counts only if the run is not to stop.
 
     Raises:
         DataError: a data set cannot be read as asked.
@@ -210,7 +210,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     run.view.say(_first_line(run, left))
     # Imports torch, for seconds: now, while this process waits for others to prepare the data.
     threading.Thread(target=importlib.import_module, args=("raysweep.store.tensorboard",)).start()
-    found = TrainedOn()
+    found, sets = TrainedOn(), dict[str, PreparedSet]()
     for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
         without = nodes_without(run, slot, alike[0])
@@ -218,9 +218,11 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
         prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=without)
         if prepared is None:
             return found
-        found.data[key] = _share(run, slot, alike[0], prepared.node, without)
+        sets[key] = PreparedSet(alike[0], prepared, without)
         found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
     _check_conditions(run.folder.path, left, found.conditions)
+    placing = Placing(run.sweep.name, slot, _setting(run, slot), run.view, lambda: run.stop.requested)
+    found.data.update(placing.place(sets))
     write_plan(run, found.conditions)
     return found
 
@@ -270,16 +272,6 @@ def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopCo
         if trial.id in ids:
             sharing.setdefault(run.loop.data_key(trial.config), {})[trial.id] = trial.config
     return sharing
-
-
-def _share(run: Run, slot: Slot, config: LoopConfig, node: str, without: Sequence[str]) -> Any:
-    """Return the reference of a data set's arrays, which Ray loads anew as often as the last copy is lost with a node.
-
-    That takes no slot: the trials that wait for it hold theirs, and there may be no other.
-    """
-    task: Any = ray.remote(num_cpus=0, max_retries=-1)(load)
-    name = name_of(run.sweep.name, f"loading {run.loop.data_name(config)}")
-    return task.options(name=name, **where_trials_run(slot, node, without)).remote(_setting(run, slot), config)
 
 
 def run_task(

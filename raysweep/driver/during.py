@@ -49,6 +49,7 @@ from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.store.newest import write_newest
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
+from raysweep.worker.data import OnEachNode
 from raysweep.worker.naming import called, name_of, trainable_called
 from raysweep.worker.notices import LOOK_EVERY_S, drained_nodes
 from raysweep.worker.tasks import Assignment, Questions, StopFlag, Trainable, evaluate
@@ -137,6 +138,7 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         threads=slot.threads,
         conditions=conditions,
         device=slot.device,
+        gpu_share=min(1.0, slot.gpus),
         rungs=rules_of(scheduler, sweep.objective).rung_epochs(record.epochs),
         rank_by=scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema",
         may_be_stopped=isinstance(scheduler, RayAshaConfig),
@@ -284,14 +286,15 @@ def _records_now(run: Run, changed: Collection[str]) -> list[Record]:
 def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     """Measure the winner's best weights as the sweep asks for, and its mistakes, unless the run folder has it already.
 
-    A data set that is in `data` need not be opened again. A fault is only said, since the trials are done all the same;
-    a rerun tries again.
+    A data set whose reference is in `data` need not be opened again. A fault is only said, since the trials are done
+    all the same; a rerun tries again.
     """
     asked = _questions(run)
     if asked is None:
         return
     config = run.loop.config.model_validate(asked.winner.config)
-    arrays = data.get(run.loop.data_key(config))
+    placed = data.get(run.loop.data_key(config))
+    arrays = None if isinstance(placed, OnEachNode) else placed  # the task opens it where it runs
     try:
         without = nodes_without(run, slot, config) if arrays is None else []
         answer = run_task(run, slot, f"evaluating {asked.winner.id}", evaluate, asked, arrays, without=without)

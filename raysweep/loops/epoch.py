@@ -79,6 +79,8 @@ class TrialContext:
     """Whether a Ray Train function has begun anew, and is led through epochs that are done."""
     should_save: Callable[[], bool] = _never
     """Whether a loop that can go on from inside an epoch is to yield an `Epoch` without metrics now."""
+    gpu_share: float = 1.0
+    """The share of its GPU that this process may take."""
 
     @property
     def state(self) -> Mapping[str, Any] | None:

@@ -54,6 +54,10 @@ class Loop:
         """
         return ()
 
+    def data_bytes(self, config: Any, sweep_folder: Path) -> int | None:
+        """Return the size of a data set that this node has prepared; None where that is not known at once."""
+        return None
+
     def prepare(self, config: Any, sweep_folder: Path) -> dict[str, Any]:
         """Return the data set of a config, as arrays and plain values by name; it is prepared if this node has none.
 

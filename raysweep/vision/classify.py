@@ -17,6 +17,7 @@ from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
+from raysweep.vision.prepared import data_root, default_cache, noted_of
 from raysweep.vision.timing import few_of, same_cost
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Classify(EvaluatingLoop):
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
-        from raysweep.vision.data.prepare import data_root, find_raw
+        from raysweep.vision.data.prepare import find_raw
 
         raw = find_raw(config.data, data_root(config.data, sweep_folder))
         if config.model.weights is None:
@@ -68,6 +69,11 @@ class Classify(EvaluatingLoop):
         from raysweep.vision.models.pretrained import find_weights
 
         return [*raw.files, *find_weights(config.model, sweep_folder)]
+
+    def data_bytes(self, config: TrialConfig, sweep_folder: Path) -> int | None:
+        """Return the size of the images and labels, as they were prepared last."""
+        noted = noted_of(config.data, data_root(config.data, sweep_folder), default_cache())
+        return None if noted is None else noted.bytes
 
     def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
         """Prepare the images, or open them where they are prepared already."""
@@ -165,6 +171,7 @@ class Classify(EvaluatingLoop):
             should_stop=trial.should_stop,
             should_save=trial.should_save,
             pretrained=pretrained,
+            gpu_share=trial.gpu_share,
         )
         return _for_the_record(epochs)
 
@@ -225,8 +232,8 @@ def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterato
             yield Epoch(
                 epoch.metrics,
                 epoch.state,
-                weights=partial(epoch.weights, False),
-                ema_weights=partial(epoch.weights, True),
+                weights=partial(epoch.own_weights, False),
+                ema_weights=partial(epoch.own_weights, True),
                 correct=partial(epoch.correct, False),
                 ema_correct=partial(epoch.correct, True),
             )

@@ -387,7 +387,7 @@ class TrialConfig(LoopConfig):
     """Averaged weights, evaluated beside the plain ones; false: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the forward and backward pass; auto: bf16 where the device computes it fast (GPUs from Ampere on,
-    CPUs with AMX)."""
+    CPUs with AMX). fp32 is what torch means by it: such GPUs convolve in TF32, and multiply matrices in fp32."""
     compile: bool | Literal["reduce-overhead"] = False
     """torch.compile the network. `reduce-overhead`, a mode of torch's, also has GPUs replay it as CUDA graphs, for
     networks so small that telling a GPU what to do takes longer than doing it; never tried on a GPU. On CPUs it is

@@ -2,6 +2,7 @@
 The processes (ranks) that train one trial together, on torch.distributed. No Ray.
 
 * Group    this process among them: its part of a batch, sums over all, what rank 0 decides
+* Pace     how often rank 0 is asked whether to go on
 * Sharded  a network as DistributedDataParallel sees it: a rank without images in a step takes part all the same
 
 Outside of a process group a `Group` is this process alone, and each of its methods does nothing at no cost.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -51,7 +53,6 @@ class Group:
             # Groups of its own: two time-outs, and decisions on the CPU, for which no GPU has to wait.
             self.data = dist.new_group(timeout=STEP_TIMEOUT)
             self._control = dist.new_group(timeout=DECISION_TIMEOUT, backend="gloo")
-            self._answer = torch.zeros(1, dtype=torch.uint8)
 
     def __enter__(self) -> Group:
         return self
@@ -160,15 +161,15 @@ class Group:
 
     def agree(self, answer: bool) -> bool:
         """Return rank 0's `answer`."""
-        return bool(self.decide(answer))
+        return bool(*self.decide(answer))
 
-    def decide(self, answer: int) -> int:
-        """Return rank 0's `answer`, which is below 256."""
+    def decide(self, *answers: int) -> tuple[int, ...]:
+        """Return rank 0's `answers`."""
         if self.size == 1:
-            return answer
-        self._answer.fill_(answer)
-        dist.broadcast(self._answer, 0, group=self._control)
-        return int(self._answer.item())
+            return answers
+        box = torch.tensor(answers)
+        dist.broadcast(box, 0, group=self._control)
+        return tuple(box.tolist())
 
     def from_first(self, value: T) -> T:
         """Return rank 0's `value`, sent as a pickle: the ranks are one program's."""
@@ -214,6 +215,40 @@ class Group:
             gradient_as_bucket_view=True,
             find_unused_parameters=used is None or not all(used),
         )
+
+
+class Pace:
+    """How many steps ranks take between two questions to rank 0, so that each of them is answered within a moment.
+
+    A broadcast before every step would cost a small network as much as the step. Every rank takes as many steps: rank 0
+    measures, and tells the others with its answer.
+    """
+
+    ASK_EVERY_S = 0.25
+    MOST_STEPS = 256
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._asked_at, self._steps, self._left = 0.0, 1, 0
+
+    def begin_anew(self) -> None:
+        """Ask before the next step, and measure from there: an evaluation or a commit was between."""
+        self._steps, self._left = 1, 0
+
+    def ask(self, answer: Callable[[], int], otherwise: int) -> int:
+        """Return rank 0's `answer()`, or `otherwise` where it is not asked before this step."""
+        if self._group.size == 1:
+            return answer()
+        if self._left > 0:
+            self._left -= 1
+            return otherwise
+        now = time.perf_counter()
+        of_a_step = (now - self._asked_at) / self._steps
+        # At most twice as many as before: the first step of a kind takes long, and a GPU's queue is empty at first.
+        steps = max(1, min(2 * self._steps, int(self.ASK_EVERY_S / of_a_step), self.MOST_STEPS))
+        decided, self._steps = self._group.decide(answer(), steps)
+        self._asked_at, self._left = now, self._steps - 1
+        return decided
 
 
 class Sharded(nn.Module):

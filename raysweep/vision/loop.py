@@ -38,8 +38,9 @@ from raysweep.vision.compiled import begin_step, compile_network, release
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, mean_std
 from raysweep.vision.device import check_sync_batch_norm, resolve_device, resolve_precision
-from raysweep.vision.distributed import Group, used_parameters
+from raysweep.vision.distributed import Group, Pace, used_parameters
 from raysweep.vision.ema import AveragedWeights
+from raysweep.vision.feed import Place, Rows, feed_of
 from raysweep.vision.losses import Loss
 from raysweep.vision.memory import FEWER, Batches, telling
 from raysweep.vision.mix import draw_mix
@@ -75,16 +76,19 @@ class Epoch:
 
     def weights(self, averaged: bool) -> dict[str, torch.Tensor]:
         """Return copies on the CPU of the plain or the EMA weights, named as in `build_model(...)`."""
-        training = self._still_here()
-        model: nn.Module = training.model
-        if averaged:
-            if training.average is None:
-                raise ValueError("no EMA weights: the trial's config has ema: false")
-            model = training.average.module
         return {
-            name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, tensor in model.state_dict().items()
+            name: tensor.to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in self.own_weights(averaged).items()
         }
+
+    def own_weights(self, averaged: bool) -> dict[str, torch.Tensor]:
+        """Return what `weights` copies: the network's tensors, on their device, which training changes."""
+        training = self._still_here()
+        if not averaged:
+            return dict(training.model.state_dict())
+        if training.average is None:
+            raise ValueError("no EMA weights: the trial's config has ema: false")
+        return dict(training.average.module.state_dict())
 
     def correct(self, averaged: bool) -> torch.Tensor:
         """Return of each validation image whether the plain or the EMA weights got it right: bool, on the CPU.
@@ -112,13 +116,18 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
     pretrained: Pretrained | None = None,
+    place: Place = "auto",
+    gpu_share: float = 1.0,
 ) -> Generator[Epoch, None, None]:
     """Train a network and yield after each epoch, and before each step where `should_save()` is true.
 
     `seed` decides the initial weights, the order of images, augmentation and dropout. `device` is torch's name of one,
     or `auto`: a GPU if there is one. `state` is the `Epoch.state()` to go on from. `should_stop` and `should_save`
     are asked before every step, and must be cheap; where both are true, it saves and then stops. Among several ranks,
-    rank 0's `state` and answers count. `pretrained` are the weights to begin with, where `config.model` names any.
+    rank 0's `state` and answers count, and it is asked every few steps. `pretrained` are the weights to begin with,
+    where `config.model` names any. The images lie on the `device`, or stream there from the `host`, which makes no
+    difference to any number; `auto`: on the device where they take at most half of its memory that is free, or of the
+    `gpu_share` of it that this process may have.
 
     Raises:
         UserError: the network cannot be built, or cannot take images of this size.
@@ -127,7 +136,7 @@ def train(
     """
     with (
         Group() as group,
-        closing(_Training(config, data, seed, resolve_device(device), group, pretrained)) as training,
+        closing(_Training(config, data, seed, resolve_device(device), group, pretrained, place, gpu_share)) as training,
         deterministic(config.deterministic),
         group.aborted_by_errors(),
     ):
@@ -178,6 +187,8 @@ class _Training:
         device: torch.device,
         group: Group,
         pretrained: Pretrained | None,
+        place: Place,
+        gpu_share: float,
     ) -> None:
         check_sync_batch_norm(config, device)
         self.config, self.seed, self.device, self.group = config, seed, device, group
@@ -189,9 +200,14 @@ class _Training:
         mean, std = mean_std(config.normalize, data, pretrained.mean_std if pretrained else None)
         self.normalize = Normalize(mean, std, device)
         self.augment = build_augment(config.augment, data.image_size)
-        self.num_classes, self.train_split = data.num_classes, data.train.to(device)
-        self.loss = Loss(config)
-        self._take_validation_images(data)
+        self.num_classes, self.image_size = data.num_classes, data.image_size
+        self.train_images, self.val_images = len(data.train), len(data.val)
+        self.val_share = group.share(self.val_images)
+        self.feed = feed_of(data, self.val_share, device, place, gpu_share)
+        self.val_labels = data.val.labels.to(device) if config.metrics else None  # of all ranks' images
+        at_once = -(-config.batch_size // group.size // config.accumulate)
+        self.val_batches = Batches(device, data.image_size, at_once)
+        self.loss, self.pace = Loss(config), Pace(group)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
         smallest = min(group.smallest_part(len(batch)) for batch in batches)
         model, used = self._new_model(data, pretrained, smallest if config.accumulate == 1 else min(smallest, 2))
@@ -207,13 +223,6 @@ class _Training:
         self.sharded = group.shard(self.forward, data.num_classes, device, used)
         self.frozen_norms = frozen_norms(model, config.freeze)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def _take_validation_images(self, data: DataSet) -> None:
-        self.val_images, self.val_share = len(data.val), self.group.share(len(data.val))
-        self.val_split = data.val[self.val_share].to(self.device)
-        self.val_labels = data.val.labels.to(self.device)  # all of them, for the user's metrics
-        at_once = -(-self.config.batch_size // self.group.size // self.config.accumulate)
-        self.val_batches = Batches(self.device, data.image_size, at_once)
 
     def _new_model(
         self, data: DataSet, pretrained: Pretrained | None, smallest_batch: int
@@ -292,7 +301,8 @@ class _Training:
         self.epochs_done = -1
         release(self.forward)
         del self.model, self.average, self.forward, self.sharded, self.parameters, self.frozen_norms, self.optimizer
-        del self.train_split, self.val_split, self.val_labels, self.correct
+        del self.val_labels, self.correct
+        self.feed.close()
         if self.device.type == "cuda" or self.group.size > 1:
             gc.collect()
         if self.device.type == "cuda":
@@ -313,7 +323,7 @@ class _Training:
             self.begun.seconds = time.perf_counter() - start
             return {}
         metrics = self._training_metrics()
-        metrics["images_per_s"] = len(self.train_split) / (time.perf_counter() - start)
+        metrics["images_per_s"] = self.train_images / (time.perf_counter() - start)
         self.group.average_buffers(self.model)
         measured, self.correct[False] = self.evaluate(self.forward, self.model)
         metrics |= {f"val_{name}": value for name, value in measured.items()}
@@ -341,25 +351,36 @@ class _Training:
         for frozen in self.frozen_norms:
             frozen.eval()
         epoch, begun = self.epochs_done, self.begun
-        order = torch.randperm(len(self.train_split), generator=generator("cpu", "order", self.seed, epoch))
-        batches = split_batches(order.to(self.device), self.config.batch_size)
+        order = torch.randperm(self.train_images, generator=generator("cpu", "order", self.seed, epoch))
+        batches = split_batches(order, self.config.batch_size)
+        labels = split_batches(self.feed.train_labels[order.to(self.device)], self.config.batch_size)
         loss_sum, correct, norm_sum, norm_max = begun.sums.unbind()
-        for indices in batches[begun.steps :]:
-            match self._ask(should_stop, should_save):
-                case Order.SAVE:
-                    self._pause()
-                    return False
-                case Order.STOP:
-                    raise Interrupted(f"stopped in epoch {epoch + 1}, before step {begun.steps + 1} of {len(batches)}")
-            self._set_lr(len(batches))
-            with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
-                loss, hits, norm = self._step(epoch, begun.steps, indices)
-            loss_sum += loss * len(indices)
-            correct += hits
-            norm_sum += norm
-            torch.maximum(norm_max, norm, out=norm_max)
-            begun.steps += 1
+        self.pace.begin_anew()
+        with closing(self.feed.train.batches(batches[begun.steps :], self._needed)) as images:
+            for batch, labels_of_batch in zip(images, labels[begun.steps :], strict=True):
+                match self.pace.ask(partial(self._order, should_stop, should_save), Order.GO_ON):
+                    case Order.SAVE:
+                        self._pause()
+                        return False
+                    case Order.STOP:
+                        where = f"before step {begun.steps + 1} of {len(batches)}"
+                        raise Interrupted(f"stopped in epoch {epoch + 1}, {where}")
+                self._set_lr(len(batches))
+                with telling(f"training, with batch_size {self.config.batch_size}", SMALLER):
+                    loss, hits, norm = self._step(epoch, begun.steps, batch, labels_of_batch)
+                loss_sum += loss * len(labels_of_batch)
+                correct += hits
+                norm_sum += norm
+                torch.maximum(norm_max, norm, out=norm_max)
+                begun.steps += 1
         return True
+
+    def _needed(self, count: int) -> list[slice]:
+        """Return the rows of a batch of `count` images that this rank looks at."""
+        if self.group.size == 1 or self.augment.takes_all:
+            return [slice(0, count)]
+        part = self.group.part(count)
+        return [_row_before(part, count), part] if self.config.mix else [part]
 
     def _set_lr(self, steps: int) -> None:
         """Set the learning rates of the next step, in an epoch of so many."""
@@ -368,12 +389,12 @@ class _Training:
         for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
             group["lr"] = lr * factor
 
-    def _ask(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> int:
-        """Return rank 0's order before a step; nobody is asked to save the place that was saved last."""
+    def _order(self, should_stop: Callable[[], bool], should_save: Callable[[], bool]) -> Order:
+        """Return what is wanted before a step; nobody is asked to save the place that was saved last."""
         order = Order.STOP if should_stop() else Order.GO_ON
         if self.place != self._saved_at and should_save():
             order = Order.SAVE  # before it stops; asked second, lest the answer to both change between them
-        return self.group.decide(order)
+        return order
 
     def _pause(self) -> None:
         """Note what `state` needs beside the weights, inside of an epoch."""
@@ -386,7 +407,7 @@ class _Training:
     def _training_metrics(self) -> dict[str, float]:
         self.group.sum_(self.begun.sums[:2])  # the norms are of the averaged gradient: the same on all ranks
         loss_sum, correct, norm_sum, norm_max = self.begun.sums.tolist()
-        images = len(self.train_split)
+        images = self.train_images
         return {
             "train_loss": loss_sum / images,
             "train_acc": correct / images,
@@ -394,16 +415,18 @@ class _Training:
             "grad_norm_max": norm_max,
         }
 
-    def _step(self, epoch: int, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _step(
+        self, epoch: int, step: int, batch: Rows, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Update the weights on one batch, of which this rank computes its part.
 
         Returns this rank's share of the batch's mean loss and of its correct answers, and the gradient's norm.
         """
-        examples = self._examples(epoch, step, indices)
+        examples, count = self._examples(epoch, step, batch, labels), len(labels)
         begin_step(self.forward)
-        *others, last = self.group.parts(len(indices), self.config.accumulate)
-        shares = [self._pass(*examples(rows), len(indices), is_last=False) for rows in others]
-        loss, hits = self._pass(*examples(last), len(indices), is_last=True)
+        *others, last = self.group.parts(count, self.config.accumulate)
+        shares = [self._pass(*examples(rows), count, is_last=False) for rows in others]
+        loss, hits = self._pass(*examples(last), count, is_last=True)
         for loss_of_part, hits_of_part in shares:
             loss, hits = loss + loss_of_part, hits + hits_of_part
         norm = self._clip()
@@ -427,23 +450,22 @@ class _Training:
         return loss.detach(), _hits(logits.detach().argmax(1), labels)
 
     def _examples(
-        self, epoch: int, step: int, indices: torch.Tensor
+        self, epoch: int, step: int, batch: Rows, all_labels: torch.Tensor
     ) -> Callable[[slice], tuple[torch.Tensor, torch.Tensor]]:
         """Return what gives some rows of a batch: images as the network gets them but for normalisation, and labels.
 
         Labels are int64, N, or where they are mixed the probability of each class, N x classes.
         """
+        config, count = self.config.mix, len(all_labels)
         drawn_from = generator(self.device, "augment", self.seed, epoch, step)
-        augmented = self.augment.parts(self.train_split.images, indices, drawn_from)
-        all_labels, config = self.train_split.labels[indices], self.config.mix
+        augmented = self.augment.parts(batch, count, self.image_size, drawn_from)
 
         def examples(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
             images, labels = augmented(rows), all_labels[rows]
             mix = draw_mix(config, images.shape[-1], self.seed, epoch, step) if config else None
             if mix is None or len(labels) == 0:
                 return images, labels
-            last = (rows.start or len(indices)) - 1  # of the row before the first, which may lie in another's part
-            before = slice(last, last + 1)
+            before = _row_before(rows, count)
             mixed = mix.images(images, torch.cat([augmented(before), images[:-1]]))
             return mixed, mix.labels(labels, torch.cat([all_labels[before], labels[:-1]]), self.num_classes)
 
@@ -475,10 +497,12 @@ class _Training:
         sums = torch.zeros(1 + self.val_images, device=self.device)
         loss_sum, hits = sums[0], sums[1:][self.val_share]
         start, kept = 0, []
-        for loss, logits in self.val_batches.over(len(self.val_split), partial(self._loss_and_logits, forward)):
+        for loss, logits in self.val_batches.over(
+            self.val_share.stop - self.val_share.start, partial(self._loss_and_logits, forward)
+        ):
             loss_sum += loss
             rows = slice(start, start + len(logits))
-            hits[rows] = logits.argmax(1) == self.val_split.labels[rows]
+            hits[rows] = logits.argmax(1) == self.feed.val_labels[rows]
             kept += [logits.clone()] if self.config.metrics else []
             start = rows.stop
         correct = self.group.sum_(sums)[1:]
@@ -501,8 +525,7 @@ class _Training:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the losses of some validation images, and their logits."""
         begin_step(forward)
-        labels = self.val_split.labels[rows]
-        images = self.normalize(self.val_split.images[rows])
+        labels, images = self.feed.val_labels[rows], self.normalize(self.feed.val[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = forward(images).float()
         return self.loss.sum(logits, labels, smoothed=False), logits
@@ -513,6 +536,15 @@ def _hits(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return labels.gather(1, answers.unsqueeze(1)).sum()
     return (answers == labels).sum()
+
+
+def _row_before(rows: slice, count: int) -> slice:
+    """Return the row of a batch of `count` before the first of `rows`, whose image is mixed with it.
+
+    It is the last one before the first, and may be another rank's.
+    """
+    before = (rows.start or count) - 1
+    return slice(before, before + 1)
 
 
 def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

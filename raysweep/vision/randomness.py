@@ -59,21 +59,23 @@ def generator_states(device: torch.device) -> list[torch.Tensor]:
 def deterministic(wanted: bool) -> Iterator[None]:
     """Use deterministic algorithms alone inside the block, if `wanted`; the process then goes on as it was.
 
-    An operation without such an algorithm raises RuntimeError, which names it.
+    An operation without such an algorithm raises RuntimeError, which names it. If they are not wanted, cuDNN times its
+    algorithms for each new shape, and takes the fastest; a trial has a handful of shapes.
     """
-    if not wanted:
-        yield
-        return
     with contextlib.ExitStack() as undo:
+        undo.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+        cudnn.benchmark = not wanted
+        if not wanted:
+            yield
+            return
         warned = torch.is_deterministic_algorithms_warn_only_enabled()
         undo.callback(
             torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(), warn_only=warned
         )
         undo.callback(setattr, cudnn, "deterministic", cudnn.deterministic)
-        undo.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
         if CUBLAS not in os.environ:
             undo.callback(os.environ.pop, CUBLAS)
             os.environ[CUBLAS] = ":4096:8"
         torch.use_deterministic_algorithms(True)
-        cudnn.deterministic, cudnn.benchmark = True, False
+        cudnn.deterministic = True
         yield

@@ -128,7 +128,10 @@ class Best:
 
     @classmethod
     def of(cls, epoch: Epoch, averaged: bool) -> Best:
-        """Return copies on the CPU of what an epoch leaves, of its averaged weights if it has any."""
+        """Return copies, on their device, of what an epoch leaves, of its averaged weights if it has any.
+
+        Most best epochs are overtaken before there is a commit, so their weights never leave a GPU.
+        """
         given = (averaged and epoch.ema_weights) or epoch.weights
         correct = (averaged and epoch.ema_correct) or epoch.correct
         weights = _copies(given()) if given else None
@@ -137,7 +140,8 @@ class Best:
 
     def files(self) -> dict[str, bytes]:
         """Return it as files of a commit."""
-        weights = {} if self.weights is None else {"best": save_safetensors(self.weights)}
+        on_cpu = {name: weight.cpu() for name, weight in (self.weights or {}).items()}
+        weights = {} if self.weights is None else {"best": save_safetensors(on_cpu)}
         weights |= {} if self.folder is None else {"best": self.folder}
         return weights if self.correct is None else {**weights, "correct": pack_correct(self.correct.numpy())}
 
@@ -150,4 +154,16 @@ def _copies(weights: Any) -> dict[str, torch.Tensor]:
     for name, weight in weights.items():
         if not isinstance(weight, torch.Tensor):
             raise UserError(f"Epoch.weights: {name} is a {type(weight).__name__}; it must be a tensor")
-    return {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
+    try:
+        return _on(None, weights)
+    except torch.OutOfMemoryError:
+        return _on("cpu", weights)
+
+
+def _on(device: str | None, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return contiguous copies on a device, or each on its own."""
+    contiguous = torch.contiguous_format
+    return {
+        name: weight.detach().to(device or weight.device, memory_format=contiguous, copy=True)
+        for name, weight in weights.items()
+    }

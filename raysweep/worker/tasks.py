@@ -21,6 +21,7 @@ from typing import Any
 from raysweep.config import LoopConfig
 from raysweep.errors import DataError, UserError
 from raysweep.loops import CLASSIFY, evaluating_loop, loop_named, loop_of
+from raysweep.loops.placement import bytes_of
 from raysweep.results.evaluation import Accuracies
 from raysweep.results.mistakes import Mistakes
 from raysweep.store import Record, RunFolder
@@ -47,6 +48,8 @@ class Assignment:
     """What the trial's numbers depend on beside its config, resolved once for the whole run."""
     device: str = "auto"
     """The device of each worker, as `Loop.train` takes it."""
+    gpu_share: float = 1.0
+    """The share of its GPU that each worker's process may take."""
     rungs: tuple[int, ...] = ()
     """The epochs after which the trial commits and is compared with others; it may be paused there."""
     rank_by: RankBy = "ema"
@@ -165,6 +168,8 @@ class Prepared:
     """The node whose cache has it now."""
     conditions: list[dict[str, Any]]
     """What each trial's numbers depend on beside its config."""
+    bytes: int = 0
+    """The size of its arrays."""
 
 
 def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Prepared:
@@ -186,7 +191,7 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Pr
         {"workers": workers, **loop.conditions(each, arrays, setting.device), **named, "versions": versions}
         for each in configs
     ]
-    return Prepared(ray.get_runtime_context().get_node_id(), conditions)
+    return Prepared(ray.get_runtime_context().get_node_id(), conditions, bytes_of(arrays))
 
 
 def load(setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:

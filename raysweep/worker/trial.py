@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
 from raysweep.worker import notices
+from raysweep.worker.data import OnEachNode, arrays_of, in_a_thread
 from raysweep.worker.frames import place_of, traceback_of
 from raysweep.worker.looping import check_objective, ended_early, numbers_of, run_loop
+from raysweep.worker.naming import name_of
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import run_ranks
 from raysweep.worker.states import Best, going_on_from, state_of
-from raysweep.worker.tasks import Assignment, result_of
+from raysweep.worker.tasks import Assignment
 
 SAME_ERROR = ("type", "message", "at", "epoch")
 """What two errors have in common that come of the same cause, with no epoch between them."""
@@ -58,8 +61,8 @@ LOOK_EVERY_S = 0.25
 def run_trial(config: dict[str, Any], data: Mapping[str, Any], stop: Any) -> None:
     """Train a trial from its last commit to its end; this is the function that Tune runs.
 
-    `config` holds the assignment, `data` the object references of the prepared arrays, by `Loop.data_key`; `stop`
-    is the `StopFlag` actor.
+    `config` holds the assignment, `data` the object references of the prepared arrays, or `OnEachNode`s, by
+    `Loop.data_key`; `stop` is the `StopFlag` actor.
     """
     # A loop and the peers of rank 0 may need this long to end. At Tune's default, 2 s, the next trial would fail unrun.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
@@ -81,12 +84,12 @@ def check_node(assignment: Assignment) -> None:
         )
 
 
-def train_as_peer(assignment: Assignment, arrays: Any, epoch: int, state: bytes | None) -> None:
+def train_as_peer(assignment: Assignment, placed: Any, epoch: int, state: bytes | None) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
     settings = _get_ready(assignment)
     notices.watch((ray.get_runtime_context().get_node_id(),))
     with going_on_from(state) as last, contextlib.suppress(Diverged, Interrupted):
-        trial = _context(assignment, result_of(arrays), epoch, last)
+        trial = _context(assignment, arrays_of(placed), epoch, last)
         run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None, _name_of(assignment))
 
 
@@ -114,6 +117,7 @@ def _context(
         conditions=assignment.conditions,
         rank=int(os.environ["RANK"]) if assignment.workers > 1 else 0,
         world_size=assignment.workers,
+        gpu_share=assignment.gpu_share,
         should_stop=should_stop,
         should_save=should_save,
     )
@@ -145,8 +149,8 @@ class _Run:
     """A trial on its way from its last commit to its end."""
 
     assignment: Assignment
-    references: Mapping[str, Any]
-    """Those of the prepared arrays."""
+    data: Mapping[str, Any]
+    """The references of the prepared arrays, or `OnEachNode`s, by `Loop.data_key`."""
     should_stop: Callable[[], bool]
     loop: Loop = field(init=False)
     config: LoopConfig = field(init=False)
@@ -173,9 +177,10 @@ class _Run:
         for attempt in range(1, self.assignment.retries + 2):
             try:
                 return self._attempt(attempt)
-            except (StorageError, RayActorError, torch.AcceleratorError):
+            except (StorageError, RayActorError, torch.AcceleratorError, UnfitNodeError):
                 # Without storage nothing can be committed: the driver ends the run and says why. If another rank's
-                # process died, or this one's CUDA is broken, the trial starts again in a new process.
+                # process died, or this one's CUDA is broken, or a node has not the data, the trial starts again in a
+                # new process, maybe elsewhere.
                 raise
             except Interrupted:
                 return None
@@ -198,32 +203,50 @@ class _Run:
             return self._report(is_new=False)
         self.config = _get_ready(self.assignment)
         self.loop = loop_named(self.assignment.loop)
-        reference = self.references[self.loop.data_key(self.config)]
+        placed = self.data[self.loop.data_key(self.config)]
         state = self._go_back_to_last_commit(attempt)
-        peers_loop = functools.partial(train_as_peer, self.assignment, reference, self.record.epoch, state)
+        peers_loop = functools.partial(train_as_peer, self.assignment, placed, self.record.epoch, state)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
-        arrays = self._wait_for_data(reference)
+        arrays = self._wait_for_data(placed)
         note = functools.partial(self._remember, attempt=attempt, last_words=True)
         workers, sweep, trial = self.assignment.workers, self.assignment.run_name, self.assignment.record.id
         return run_ranks(lambda: self._train(arrays, state), peers_loop, workers, note, sweep, trial)
 
-    def _wait_for_data(self, reference: Any) -> dict[str, Any]:
+    def _wait_for_data(self, placed: Any) -> dict[str, Any]:
         """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.
+
+        A set that each node prepares may have to be prepared on one that joined after the start.
 
         Raises:
             DataError: they cannot be made anew.
+            UnfitNodeError: a node that joined later cannot prepare the set; another one may.
+            Interrupted: the run is to stop meanwhile.
+        """
+        if not isinstance(placed, OnEachNode):
+            self._wait_until(functools.partial(_is_there, placed))
+            return arrays_of(placed)
+        name = name_of(self.assignment.run_name, f"preparing {self.loop.data_name(self.config)}")
+        for task in placed.begin_on(self.nodes, name):
+            self._wait_until(functools.partial(_is_there, task))
+            placed.check(task)
+        opening = in_a_thread(placed.open)  # a loop of the user's own may take its time
+        self._wait_until(lambda: bool(futures.wait([opening], LOOK_EVERY_S).done))
+        return opening.result()
+
+    def _wait_until(self, is_there: Callable[[], bool]) -> None:
+        """Wait until what is asked now and then says so, and tell Tune meanwhile that the trial is alive.
+
+        Raises:
             Interrupted: the run is to stop meanwhile.
         """
         told_at = time.monotonic()
-        while not ray.wait([reference], timeout=LOOK_EVERY_S)[0]:
+        while not is_there():
             if self.should_stop():
                 raise Interrupted("stopped while the data was loaded")
             if time.monotonic() - told_at > TELL_EVERY_S:  # it waits, and does not hang
                 told_at = time.monotonic()
                 self._report(is_new=False)
-        arrays: dict[str, Any] = result_of(reference)
-        return arrays
 
     def _train(self, arrays: dict[str, Any], state: bytes | None) -> None:
         epoch, should_save = self.record.epoch, lambda: self._is_commit_due() or self.should_stop()
@@ -431,6 +454,11 @@ class _Run:
             return ""
         why = f"{error.get('type')}: {error.get('message')}"
         return f"attempt {attempt - 1} of {at_most} failed, {why}; goes on after epoch {record.epoch}"
+
+
+def _is_there(reference: Any) -> bool:
+    """Wait a moment for an object or the end of a task; return whether it came."""
+    return bool(ray.wait([reference], timeout=LOOK_EVERY_S)[0])
 
 
 def _in_a_line(error: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -33,13 +34,21 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 for variables in json.loads(sys.argv[1]):
-    cluster.add_node(num_cpus=1, env_vars=variables)
+    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars=variables)
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
 HERE = socket.gethostname()
 """The name of every node, since all run on this machine."""
+POOLED = """
+from torch import nn
+from raysweep import register_model
+
+@register_model("pooled")
+def pooled(num_classes, width=None):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+"""
 FOLDER_SWEEP = """
 name: small
 base: {data: {name: folder, image_size: 8, val_fraction: 0.5}, model: baseline_block, epochs: 1, batch_size: 2}
@@ -50,22 +59,25 @@ resources: {cpus: 1}
 
 @dataclass
 class Nodes:
-    """A head that runs no trials, and two workers, each with its own folder of data and its own copy of raysweep."""
+    """A head that runs no trials, and two workers, each with its own folders of data and prepared data and its own copy
+    of raysweep. Theirs are small object stores."""
 
     address: str
     data: tuple[Path, Path]
+    cache: tuple[Path, Path]
     code: tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     folders = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
-    data, code = (tuple(folder / name for folder in folders) for name in ("data", "code"))
+    data, cache, code = (tuple(folder / name for folder in folders) for name in ("data", "cache", "code"))
     for folder in code:
         package = Path(raysweep.__file__).parent
         shutil.copytree(package, folder / "raysweep", ignore=shutil.ignore_patterns("__pycache__"))
     environments = [
-        {"PYTHONPATH": str(package), "RAYSWEEP_DATA": str(images)} for package, images in zip(code, data, strict=True)
+        {"PYTHONPATH": str(package), "RAYSWEEP_DATA": str(images), "RAYSWEEP_CACHE": str(prepared)}
+        for package, images, prepared in zip(code, data, cache, strict=True)
     ]
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER, json.dumps(environments)],
@@ -75,7 +87,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         text=True,
     )
     assert process.stdout
-    yield Nodes(process.stdout.readline().strip(), data, code)
+    yield Nodes(process.stdout.readline().strip(), data, cache, code)
     process.communicate(timeout=60)
 
 
@@ -122,6 +134,31 @@ def test_images_on_one_worker_alone_are_prepared_there_and_doctor_warns(nodes: N
     _, said = command("folder.yaml")
     assert f"{nodes.data[0]}" in said
     assert "prepared on another node that has the files" in said
+    assert [record["status"] for record in command.records("small").values()] == ["finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_images_that_fit_no_object_store_are_prepared_by_each_worker_or_the_run_ends_before_any_trial(
+    nodes: Nodes, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAYSWEEP_DATA", "RAYSWEEP_CACHE"):  # each worker has its own
+        monkeypatch.delenv(name, raising=False)
+    (command.folder / "pooled.py").write_text(POOLED)
+    words = ("folder.yaml", "--import", "pooled", "data.image_size=1024", "model=pooled")
+    shutil.rmtree(nodes.data[0], ignore_errors=True)
+    write_images(nodes.data[1], 12)
+    _, said = command(*words, code=2)
+    told = re.search(
+        rf"^{HERE}: folder: no such folder.*; looked at {nodes.data[0]}.*--object-store-memory$", said, re.M
+    )
+    assert told, said
+    assert f"folder: its 75.5 MB do not fit into the object store of {HERE}, of whose 83.9 MB" in told[0]
+    assert command.records("small") == {}
+    write_images(nodes.data[0], 12)
+    _, said = command(*words)
+    assert "preparing folder on 1 more node" in said
+    assert [len(list(cache.glob("sets/folder-*/train_images.npy"))) for cache in nodes.cache] == [1, 1]
     assert [record["status"] for record in command.records("small").values()] == ["finished"]
 
 

@@ -238,7 +238,8 @@ def train_here(folder: RunFolder, trial: Trial, epochs: int) -> Record:
             correct = epoch.ema_correct if best.averaged else epoch.correct
             assert kept
             assert correct
-            weights = {"best": save_safetensors(dict(kept())), "correct": pack(correct().numpy())}
+            copies = {name: weight.contiguous() for name, weight in kept().items()}
+            weights = {"best": save_safetensors(copies), "correct": pack(correct().numpy())}
         ends = number == trial.config.epochs
         if not ends:
             buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
@@ -58,7 +59,11 @@ def trained(folder: RunFolder, arrays: dict[str, Any], lr: float, seed: int = 0)
     settings = LOOP.config.model_validate(config)
     conditions = LOOP.conditions(settings, arrays)
     (epoch,) = (
-        ({"epoch": 1, **epoch.metrics}, dict(epoch.weights()), epoch.correct())
+        (
+            {"epoch": 1, **epoch.metrics},
+            {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in epoch.weights().items()},
+            epoch.correct(),
+        )
         for epoch in LOOP.train(settings, TrialContext(seed, data=arrays, conditions=conditions))
     )
     metrics, weights, correct = epoch

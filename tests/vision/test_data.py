@@ -24,8 +24,9 @@ from raysweep.errors import DataError
 from raysweep.vision.config import DataConfig, MeanStd
 from raysweep.vision.data import DataSet, load, mean_std, open_data
 from raysweep.vision.data import cache as cache_module
-from raysweep.vision.data.prepare import data_root, prepare
+from raysweep.vision.data.prepare import prepare
 from raysweep.vision.data.selection import first_of_each, hold_out
+from raysweep.vision.prepared import data_root
 
 
 @pytest.fixture
@@ -294,10 +295,11 @@ def test_read_only_arrays_become_tensors_without_copy_or_warning(tmp_path: Path,
     )  # fmt: skip
 
 
-def test_changing_loaded_images_leaves_the_file_as_it_was(tmp_path: Path, cache: Path) -> None:
+def test_a_prepared_set_is_mapped_such_that_nothing_can_write_to_it(tmp_path: Path, cache: Path) -> None:
     write_small(tmp_path)
-    prepared(tmp_path, cache).train.images.zero_()
-    assert prepared(tmp_path, cache).train.images.max() > 0
+    data = prepared(tmp_path, cache)
+    maps = [line.split()[1] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line]
+    assert (len(data.train), len(maps), set(maps)) == (12, 4, {"r--s"})
 
 
 def test_normalisation_by_name_or_numbers(tmp_path: Path, cache: Path) -> None:
@@ -324,14 +326,14 @@ def test_absent_files_say_where_was_looked_and_how_to_set_it(tmp_path: Path, cac
 )
 def test_undecodable_image_is_named_by_row(tmp_path: Path, cache: Path, broken: bytes | None) -> None:
     write_small(tmp_path)
-    images: list[bytes | None] = [png() for _ in range(8)]
+    images: list[bytes | None] = [png((i, 0, 0)) for i in range(8)]
     images[5] = broken
     write_parquet(tmp_path / "train.parquet", images, [0, 1] * 4)
     assert "train.parquet: row 5: cannot decode: " in fault(tmp_path, cache)
     data = prepared(tmp_path, cache, on_corrupt="skip")
     assert (len(data.train), data.skipped) == (7, 1)
     assert data.train.labels.tolist() == [0, 1, 0, 1, 0, 0, 1]
-    assert data.train.images.shape[0] == 7
+    assert data.train.images[:, 0, 4, 4].tolist() == [0, 1, 2, 3, 4, 6, 7]
 
 
 def test_all_undecodable_rows_of_all_splits_are_named_at_once(tmp_path: Path, cache: Path) -> None:
@@ -352,7 +354,16 @@ def test_too_little_room_for_the_prepared_images_is_told_before_writing(
 ) -> None:
     write_small(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2000}))
-    assert "the prepared images take 2,304 bytes, 2,000 are free" in fault(tmp_path, cache)
+    assert "the prepared images take 2,688 bytes, 2,000 are free" in fault(tmp_path, cache)
+
+
+def test_room_is_looked_for_before_anything_is_decoded_where_the_size_is_given(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 600}))
+    monkeypatch.setattr("raysweep.vision.data.prepare.decode_all", lambda *_: pytest.fail("an image is decoded"))
+    assert "the prepared images take 672 bytes, 600 are free" in fault(tmp_path, cache, image_size=4)
 
 
 def test_cache_that_is_no_folder_is_named(tmp_path: Path, cache: Path) -> None:

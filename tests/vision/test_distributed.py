@@ -7,6 +7,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -27,7 +29,8 @@ from raysweep.sweepfile import load_sweep
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
-from raysweep.vision.distributed import Group, used_parameters
+from raysweep.vision.distributed import Group, Pace, used_parameters
+from raysweep.vision.feed import Place
 from raysweep.vision.loop import Diverged, Interrupted, train
 from raysweep.vision.models.build import build_model
 from raysweep.vision.names import AUGMENTATIONS, METRICS, MODELS
@@ -114,12 +117,14 @@ def config(**changes: Any) -> TrialConfig:
 CLOCK = ("seconds", "images_per_s")
 
 
+@patch.object(Pace, "ASK_EVERY_S", 0.0)  # before every step
 def outcome(
     changes: dict[str, Any],
     sizes: tuple[int, int],
     state: bytes | None = None,
     epochs: int = 99,
     until: int | None = None,
+    place: Place = "auto",
 ) -> dict[str, Any]:
     """Train for so many epochs at most, or until rank 0 saves before the step of that number, counted over all.
 
@@ -127,7 +132,14 @@ def outcome(
     """
     metrics, file, asked = [], io.BytesIO(), itertools.count(1)
     loaded = torch.load(io.BytesIO(state), weights_only=True) if state else None
-    loop = train(config(**changes), dataset(*sizes), seed=3, state=loaded, should_save=lambda: next(asked) == until)
+    loop = train(
+        config(**changes),
+        dataset(*sizes),
+        seed=3,
+        state=loaded,
+        should_save=lambda: next(asked) == until,
+        place=place,
+    )
     for epoch in loop:
         if epoch.metrics:
             metrics.append({key: value for key, value in epoch.metrics.items() if key not in CLOCK})
@@ -166,6 +178,7 @@ def epochs_where_rank_0_ends_after(number: int) -> int:
     return count
 
 
+@patch.object(Pace, "ASK_EVERY_S", 0.0)
 def how_it_ends(rank_asked: int) -> str:
     """What the loop raises where one rank is told to stop, at the fifth step."""
     asked = 0
@@ -180,6 +193,24 @@ def how_it_ends(rank_asked: int) -> str:
     except Interrupted as interrupted:
         return str(interrupted)
     return "finished"
+
+
+def questions_and_delay() -> tuple[int, float, str]:
+    """How often this rank is asked, how long after rank 0 wanted to stop it ends, and where."""
+    asked, wanted_at, began = 0, 0.0, time.monotonic()
+
+    def should_stop() -> bool:
+        nonlocal asked, wanted_at
+        asked += 1
+        if not wanted_at and time.monotonic() - began > 1.5:
+            wanted_at = time.monotonic() - 0.25  # it may have wanted so right after the last question
+        return dist.get_rank() == 0 and wanted_at > 0
+
+    try:
+        list(train(config(epochs=99, batch_size=2), dataset(4000, 8), seed=3, should_stop=should_stop))
+    except Interrupted as interrupted:
+        return asked, time.monotonic() - wanted_at, str(interrupted)
+    raise AssertionError("it was not stopped")
 
 
 def divergence(changes: dict[str, Any]) -> tuple[str, dict[str, float]]:
@@ -381,11 +412,28 @@ def test_resuming_in_the_middle_of_an_epoch_of_two_ranks_equals_never_stopping(i
 
 
 @pytest.mark.slow
+def test_each_rank_streams_the_rows_that_it_looks_at(in_ranks: InRanks) -> None:
+    settings = {"augment": "shift", "mix": {"mixup": 0.2}, "accumulate": 2, "epochs": 2}
+    there, streamed = (in_ranks(2, outcome, settings, (50, 19), None, 99, None, place) for place in ("device", "host"))
+    assert there[0]["metrics"] == streamed[0]["metrics"] == streamed[1]["metrics"]
+    assert there[0]["state"] == streamed[0]["state"]
+
+
+@pytest.mark.slow
 def test_a_network_with_parameters_that_nothing_depends_on_trains(in_ranks: InRanks) -> None:
     assert_close(in_ranks(2, outcome, {"model": "unused"}, (50, 8))[0], outcome({"model": "unused"}, (50, 8)))
 
 
 # -------------------------------------------------------------------------- together to the end
+
+
+@pytest.mark.slow
+def test_ranks_are_asked_every_few_steps_and_stop_at_the_same_one_within_a_second(in_ranks: InRanks) -> None:
+    (asked, delay, where), (_, _, other) = in_ranks(2, questions_and_delay)
+    epoch, step, steps = map(int, re.findall(r"\d+", where))
+    assert where == other
+    assert asked < ((epoch - 1) * steps + step) / 4
+    assert delay < 1
 
 
 @pytest.mark.slow
@@ -459,7 +507,7 @@ def test_a_part_of_a_batch_is_augmented_as_within_the_whole(preset: str) -> None
     batch = torch.randperm(200)[:150]
     whole = augment(images[batch], generator("cpu", 1))
     for rows in (slice(0, 150), slice(0, 70), slice(70, 150), slice(150, 150)):
-        assert torch.equal(augment.parts(images, batch, generator("cpu", 1))(rows), whole[rows])
+        assert torch.equal(augment.parts(images[batch].__getitem__, 150, 8, generator("cpu", 1))(rows), whole[rows])
 
 
 def test_unused_parameters_are_found() -> None:

@@ -17,10 +17,9 @@ from torch.backends import cudnn
 from torch.nn import functional as F
 
 from raysweep.vision.augment.batch import Normalize
-from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.device import resolve_precision
-from raysweep.vision.ema import AveragedWeights
 from raysweep.vision.loop import Diverged, Interrupted, split_batches, train
 from raysweep.vision.models.build import build_model
 from raysweep.vision.names import AUGMENTATIONS, MODELS
@@ -391,6 +390,15 @@ def test_a_deterministic_trial_computes_so_and_leaves_the_process_as_it_was(ends
     assert switches() == before == (False, False, False, True, None)
 
 
+def test_any_other_trial_has_cudnn_take_its_fastest_algorithms_and_leaves_the_process_as_it_was():
+    before = switches()
+    epochs = train(config(), data(), seed=3)
+    next(epochs)
+    assert switches() == (*before[:3], True, before[4])
+    epochs.close()
+    assert switches() == before
+
+
 def test_a_deterministic_trial_comes_to_the_same_numbers_as_any_other_on_a_cpu():
     images, seen = data(), config(augment="v1augs", precision="fp32")
     again = config(augment="v1augs", precision="fp32", deterministic=True)
@@ -474,23 +482,6 @@ def test_inside_an_epoch_nothing_is_known_of_the_validation_images():
     with pytest.raises(ValueError, match="epoch 1: no evaluation of plain weights"):
         inside.correct(averaged=False)
     epochs.close()
-
-
-def test_average_follows_the_formula_for_weights_and_batch_norm_statistics():
-    model = build_model(ModelConfig(**TINY), 4)
-    average = AveragedWeights(model, horizon_steps=4)
-    expected = {}
-    for t in range(6):
-        with torch.no_grad():
-            for tensor in model.state_dict().values():
-                tensor.copy_(torch.rand(tensor.shape) * 10)
-        average.update_parameters(model)
-        decay = min((1 + t) / (10 + t), 1 - 1 / 4) if t else 0
-        for name, tensor in model.state_dict().items():
-            old = expected.get(name, tensor)
-            expected[name] = decay * old + (1 - decay) * tensor if tensor.is_floating_point() else tensor.clone()
-    for name, tensor in average.module.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name])
 
 
 # -------------------------------------------------------------------------- how it ends

@@ -45,6 +45,9 @@ def _fused(operations: Sequence[Operation]) -> list[Operation]:
 class Augmentation:
     """Operations in order, on a batch, which itself stays as it is."""
 
+    takes_all = False
+    """Whether it looks at all images of a batch, also where some are wanted."""
+
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._operations = operations
         self._like_it = [operations[:place].count(operation) for place, operation in enumerate(operations)]
@@ -55,11 +58,14 @@ class Augmentation:
         return _apply(images, 0, self._draw(len(images), images.shape[-1], generator))
 
     def parts(
-        self, images: torch.Tensor, batch: torch.Tensor, generator: torch.Generator
+        self, batch: Callable[[slice], torch.Tensor], count: int, image_size: int, generator: torch.Generator
     ) -> Callable[[slice], torch.Tensor]:
-        """Return what gives `self(images[batch], generator)[rows]` at the cost of these; `rows` has both bounds."""
-        drawn = self._draw(len(batch), images.shape[-1], generator)
-        return lambda rows: _apply(images[batch[rows]], rows.start, drawn)
+        """Return what gives `self(images, generator)[rows]` at the cost of these rows, which have both bounds.
+
+        The `count` images are a batch, of which `batch` gives any rows.
+        """
+        drawn = self._draw(count, image_size, generator)
+        return lambda rows: _apply(batch(rows), rows.start, drawn)
 
     def _draw(self, count: int, image_size: int, generator: torch.Generator) -> list[_Drawn]:
         """Draw each operation's parameters; one like another before it has a generator of its own.
@@ -89,6 +95,8 @@ def _apply(images: torch.Tensor, first: int, drawn: Sequence[_Drawn]) -> torch.T
 class _Registered(Augmentation):
     """A function of the user's, which may look at any image of the batch, so all of it is augmented, once."""
 
+    takes_all = True
+
     def __init__(self, function: Callable[[torch.Tensor, torch.Generator], torch.Tensor]) -> None:
         self._function = function
 
@@ -96,9 +104,9 @@ class _Registered(Augmentation):
         return self._function(images, generator)
 
     def parts(
-        self, images: torch.Tensor, batch: torch.Tensor, generator: torch.Generator
+        self, batch: Callable[[slice], torch.Tensor], count: int, image_size: int, generator: torch.Generator
     ) -> Callable[[slice], torch.Tensor]:
-        return self._function(images[batch], generator).__getitem__
+        return self._function(batch(slice(0, count)), generator).__getitem__
 
 
 class Normalize:

@@ -7,9 +7,12 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from raysweep.config import Probability
-from raysweep.vision.augment.operation import Operation, as_float, chosen, torch, uniform
+from raysweep.vision.augment.operation import Operation, as_float, chosen, constant, torch, uniform
 
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's, after ITU-R 601-2
+_SHARES = (3.0, 2.0, 4.0), (-1.0, 1.0, 1.0), (2.0, -1.0, -1.0)
+"""Centre, slope and offset of the share of the chroma that a channel lacks at hue h: red 2 - |h - 3|,
+green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1."""
 _HUGE = 1e30  # lifts any difference of two channels that matters over 1
 
 
@@ -73,13 +76,13 @@ def _blends(jitter: Jitter) -> tuple[torch.Tensor, torch.Tensor]:
     black, contrast with the image's mean gray, saturation with each pixel's gray.
     """
     device = jitter.ranks.device
-    places = torch.tensor([0, 1, 2, 1, 2, 3]).to(device, non_blocking=True).view(6, 1)
+    places = constant((0, 1, 2, 1, 2, 3), device).view(6, 1)
     hue_rank = jitter.ranks[3]
     active = torch.cat([places[:3] < hue_rank, places[3:] > hue_rank])
     here = (jitter.ranks[:3] == places.unsqueeze(1)) & active.unsqueeze(1)
     factor = torch.where(here, jitter.factors, 1).prod(dim=1)
     _, of_contrast, of_saturation = ((1 - factor).unsqueeze(1) * here).unbind(1)
-    gray = torch.tensor(_GRAY_WEIGHTS).to(device, non_blocking=True)
+    gray = constant(_GRAY_WEIGHTS, device)
     matrices = factor[..., None, None] * torch.eye(3, device=device) + of_saturation[..., None, None] * gray
     return matrices, of_contrast[..., None] * gray
 
@@ -105,10 +108,6 @@ def _turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     sector = torch.lerp(green - blue, torch.lerp(from_green, from_blue, green_below), red_below)
     sector = sector.div_(chroma.clamp(min=1e-12)).add_(6 * turns.view(-1, 1, 1))
     sector = torch.add(sector, (sector / 6).floor_(), alpha=-6)
-    # The share of the chroma that a channel lacks: red 2 - |h - 3|, green |h - 2| - 1, blue |h - 4| - 1, kept to 0..1.
-    centre, slope, offset = (
-        torch.tensor(numbers).view(1, 3, 1, 1).to(images.device, non_blocking=True)
-        for numbers in ((3.0, 2.0, 4.0), (-1.0, 1.0, 1.0), (2.0, -1.0, -1.0))
-    )
+    centre, slope, offset = constant(_SHARES, images.device).view(3, 1, 3, 1, 1).unbind()
     share = (sector.unsqueeze(1) - centre).abs_().mul_(slope).add_(offset).clamp_(0, 1)
     return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1)

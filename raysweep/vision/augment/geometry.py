@@ -43,9 +43,8 @@ class Flip(Operation):
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Draw who is mirrored left to right and who top to bottom: bool, 2 x count."""
-        both = torch.stack([chosen(self.p, count, generator), chosen(self.p, count, generator)])
-        axes = torch.tensor([self.direction != "vertical", self.direction != "horizontal"])
-        return (both & axes.to(both.device, non_blocking=True).view(2, 1),)
+        axes = self.direction != "vertical", self.direction != "horizontal"
+        return (torch.stack([chosen(self.p if axis else 0.0, count, generator) for axis in axes]),)
 
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """Mirror left to right and top to bottom, exactly; uint8 stays uint8."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import types
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from raysweep.config import Config
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
 else:
     torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
-__all__ = ["F", "LazyModule", "Operation", "as_float", "chosen", "per_image", "torch", "uniform"]
+__all__ = [
+    "F",
+    "LazyModule",
+    "Operation",
+    "as_float",
+    "chosen",
+    "constant",
+    "per_image",
+    "to_device",
+    "torch",
+    "uniform",
+]
 
 
 class Operation(Config):
@@ -62,6 +74,18 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
 def chosen(p: float, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw for `count` images whether each is changed, with probability p."""
     return torch.rand(count, generator=generator, device=generator.device) < p
+
+
+@lru_cache(maxsize=64)
+def constant(numbers: tuple[Any, ...], device: torch.device) -> torch.Tensor:
+    """Return numbers, nested in tuples, as float32 on a device; they are copied there once."""
+    return to_device(torch.tensor(numbers, dtype=torch.float32), device)
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy values from the CPU, by memory that a GPU reads without being waited for."""
+    values = values.pin_memory() if device.type == "cuda" else values
+    return values.to(device, non_blocking=True)
 
 
 def per_image(values: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from raysweep.vision.augment.operation import LazyModule, Operation, torch
+from raysweep.vision.augment.operation import LazyModule, Operation, to_device, torch
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import functional as V
@@ -41,15 +42,18 @@ class RandAugment(Operation):
 
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """Apply to each image its operations, in order; uint8 stays uint8."""
+        from raysweep.vision.augment.unblocked import Unblocked  # which imports torch
+
         kinds, signs = parameters
+        changes = torch.where(torch.tensor([*KINDS.values()])[kinds], signs, 1) * (kinds + 1)
+        order = to_device(changes.argsort(dim=1, stable=True), images.device)
         images = images.clone()
-        for kind_of_each, sign_of_each in zip(kinds, signs, strict=True):
-            for number, (name, is_signed) in enumerate(KINDS.items()):
-                for sign in (1, -1) if is_signed else (0,):
-                    rows = ((kind_of_each == number) & ((sign_of_each == sign) | (sign == 0))).nonzero().squeeze(1)
-                    if len(rows):
-                        rows = rows.to(images.device, non_blocking=True)
-                        images[rows] = apply_kind(images[rows], name, (sign or 1) * self.magnitude)
+        with Unblocked() if images.device.type != "cpu" else nullcontext():
+            for rows, of_each in zip(order, changes, strict=True):
+                found, counts = of_each.unique(return_counts=True)  # in ascending order, as the rows are
+                for change, same in zip(found.tolist(), rows.split(counts.tolist()), strict=True):
+                    level = self.magnitude if change > 0 else -self.magnitude
+                    images[same] = apply_kind(images[same], NAMES[abs(change) - 1], level)
         return images
 
 
@@ -85,3 +89,4 @@ def _affine(images: torch.Tensor, **changes: Any) -> Any:
 SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness")
 KINDS = {name: name in SIGNED for name in ("identity", *SIGNED, "posterize", "solarize", "auto_contrast", "equalize")}
 """Whether an operation's strength has a sign, by name, in torchvision's order."""
+NAMES = list(KINDS)

@@ -40,7 +40,8 @@ class ResizedCrop(Operation):
         ratio = torch.exp(turn * (high - low) + low)
         sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()]).round().long()
         fits = ((sides > 0) & (sides <= image_size)).all(dim=0)
-        sides = torch.cat([sides, self._fallback(image_size).to(device, non_blocking=True).expand(-1, 1, count)], dim=1)
+        fallback = [sides.new_full((1, count), side) for side in self._fallback(image_size)]
+        sides = torch.cat([sides, torch.stack(fallback)], dim=1)
         fits = torch.cat([fits, torch.ones_like(fits[:1])])
         first = fits.to(torch.uint8).argmax(dim=0)
         size = sides.gather(1, first.expand(2, 1, count)).squeeze(1)
@@ -49,12 +50,12 @@ class ResizedCrop(Operation):
         centre = room // 2  # where no draw fits
         return (torch.cat([torch.where(first < _ATTEMPTS, corner, centre), size]),)
 
-    def _fallback(self, image_size: int) -> torch.Tensor:
-        """Return height and width of the largest crop of a square with an allowed ratio: 2 x 1 x 1."""
+    def _fallback(self, image_size: int) -> tuple[int, int]:
+        """Return height and width of the largest crop of a square with an allowed ratio."""
         low, high = self.ratio
         height = min(image_size, round(image_size / low)) if low > 1 else image_size
         width = min(image_size, round(image_size * high)) if high < 1 else image_size
-        return torch.tensor([height, width]).view(2, 1, 1)
+        return height, width
 
     def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """Resize each image's crop to the whole, without a look at what is outside of it. Returns floats."""

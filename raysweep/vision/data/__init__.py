@@ -5,7 +5,7 @@
 * `tree`        image files in a folder, or in a zip archive that is read in place
 * `selection`   which rows are trained on and which are held out
 * `decode`      encoded rows to uint8 images, in parallel
-* `cache`       where prepared sets lie, digests of source files, the lock
+* `cache`       digests of source files, the lock, folders that are whole or not there at all
 * `prepare`     all of this in order, once for each content and config
 * `dataset`     the prepared set: a `DataSet` of `Split`s; the mean and std that a trial's input is normalised by
 * `unprepared`  images as a user has them, for `raysweep predict`

@@ -25,12 +25,6 @@ _Entry = list[int | str]
 """A file's size, time of its last change and inode, and its digest."""
 
 
-def default_cache() -> Path:
-    """Return $RAYSWEEP_CACHE, else $XDG_CACHE_HOME/raysweep, else ~/.cache/raysweep."""
-    given = os.environ.get("RAYSWEEP_CACHE")
-    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "raysweep")).expanduser()
-
-
 def digest_files(files: Iterable[Path], root: Path, cache: Path) -> str:
     """Return one digest of the names (relative to `root`) and contents of the files.
 

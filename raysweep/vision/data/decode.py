@@ -27,7 +27,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Formats that are opened. EPS, for one, is not, because Pillow hands it to another program."""
 MAX_PIXELS = 50_000_000
 """Most pixels of an image. No training set has larger ones, but decompression bombs do."""
-ROWS_A_TASK = 64
+ROWS_A_TASK = 16
+"""Images that a thread decodes at a time. Two tasks a thread and one more wait with their images, so that memory stays
+small whatever the number of images is."""
 
 
 class Undecodable(Exception):

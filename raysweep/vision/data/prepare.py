@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,28 +25,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from raysweep.errors import DataError
 from raysweep.terminal import can_redraw
 from raysweep.vision.config import DataConfig
-from raysweep.vision.data.cache import default_cache, digest_files, locked, made_whole
+from raysweep.vision.data.cache import digest_files, locked, made_whole
 from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
 from raysweep.vision.data.decode import Pixels, Undecodable, decode_all
 from raysweep.vision.data.raw import Labels, RawData, refuse
 from raysweep.vision.data.selection import Chosen, check_every_class, choose
 from raysweep.vision.names import DATA_SOURCES
+from raysweep.vision.prepared import Noted, data_root, default_cache, note
 
 FORMAT = 1
 """Version of the prepared folder's format. Count it up when the format or the way pixels are made changes."""
-ROWS_A_CHUNK = 4096
+BYTES_A_CHUNK = 2**23
+"""Of a prepared array that is read through: little beside what decoding takes, and enough that it goes as fast."""
 
 
 def open_data(config: DataConfig, *, sweep_folder: Path) -> DataSet:
     """Prepare the set if need be, and open it; DataError if files are absent, wrong, or hold less than is asked for."""
     return load(prepare(config, root=data_root(config, sweep_folder)))
-
-
-def data_root(config: DataConfig, sweep_folder: Path) -> Path:
-    """Return the folder of the source's files: `path`, else $RAYSWEEP_DATA, else `data` beside the sweep file."""
-    if config.path is not None:
-        return sweep_folder / Path(config.path).expanduser()
-    return Path(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data").expanduser()
 
 
 def prepare(
@@ -71,6 +66,7 @@ def prepare(
                         _write(raw, config, folder, progress)
     except OSError as error:
         raise DataError(f"{cache}: cannot write the cache: {error}; set RAYSWEEP_CACHE to another folder") from error
+    note(Noted(target.name, _bytes_in(target)), config, root, cache)
     return target
 
 
@@ -84,8 +80,9 @@ def load(path: Path) -> DataSet:
     """Open a prepared set, memory-mapped, so that nothing is read before it is indexed."""
     try:
         arrays = json.loads((path / "data.json").read_text())
-        # Copy on write, so that an in-place operation by mistake does not reach the file.
-        arrays |= {name: np.load(file, mmap_mode="c") for name, file in _array_files(path).items()}
+        # Read-only: the kernel counts pages that could be written as the process's own, and refuses to map more of
+        # them than there is memory.
+        arrays |= {name: np.load(file, mmap_mode="r") for name, file in _array_files(path).items()}
         return DataSet.from_arrays(arrays)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a prepared data set: {error}; remove the folder to prepare it again") from error
@@ -95,6 +92,10 @@ def _array_files(folder: Path) -> dict[str, Path]:
     """Return the array files of a prepared set by name, such as `train_images`, in a fixed order."""
     names = [f"{split}_{part}" for split in SPLITS if (folder / f"{split}_images.npy").exists() for part in PARTS]
     return {name: folder / f"{name}.npy" for name in names}
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(int(np.load(file, mmap_mode="r").nbytes) for file in _array_files(folder).values())
 
 
 def _key(raw: RawData, config: DataConfig, cache: Path) -> str:
@@ -111,10 +112,11 @@ def _key(raw: RawData, config: DataConfig, cache: Path) -> str:
 
 
 def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> None:
-    writer = _Writer(folder, config.image_size)
     classes = _first_classes(raw.classes(), config)
     with _naming(raw.place or config.name):
-        _write_splits(writer, choose(raw, config, classes), config, classes, progress)
+        chosen = choose(raw, config, classes)
+        writer = _Writer(folder, config.image_size, total=sum(len(rows) for _, rows, _ in chosen.values()))
+        _write_splits(writer, chosen, config, classes, progress)
     mean, std = _mean_std(np.load(folder / "train_images.npy", mmap_mode="r"))
     about = {
         "name": config.name,
@@ -133,8 +135,7 @@ def _write(raw: RawData, config: DataConfig, folder: Path, progress: bool) -> No
 def _write_splits(
     writer: _Writer, chosen: dict[str, Chosen], config: DataConfig, classes: Sequence[str], progress: bool
 ) -> None:
-    total = sum(len(rows) for _, rows, _ in chosen.values())
-    with _advance(f"Preparing {config.name}", total, progress) as step:
+    with _advance(f"Preparing {config.name}", writer.total, progress) as step:
         kept = {name: writer.write(name, split, step) for name, split in chosen.items()}
     if config.on_corrupt == "error":
         refuse(writer.corrupt, "data.on_corrupt: skip leaves such images out")
@@ -160,20 +161,23 @@ def _first_classes(classes: Sequence[str], config: DataConfig) -> tuple[str, ...
 
 
 class _Writer:
-    """Decodes splits into a folder. All images have the size of the first one, or `image_size`."""
+    """Decodes splits into a folder, `total` images. All have the size of the first one, or `image_size`."""
 
-    def __init__(self, folder: Path, image_size: int | None) -> None:
-        self.folder, self.image_size = folder, image_size
+    def __init__(self, folder: Path, image_size: int | None, total: int) -> None:
+        self.folder, self.image_size, self.total = folder, image_size, total
         self.shape: tuple[int, ...] | None = None
         self.corrupt: list[str] = []
         """Each image left out, and why."""
+        if image_size is not None:
+            _check_space(folder, total * 3 * image_size**2)
 
     def write(self, name: str, chosen: Chosen, step: Callable[[], None]) -> Labels:
         """Write the images of one split that can be decoded, and their labels; return those labels."""
         split, rows, labels = chosen
         path = self.folder / f"{name}_images.npy"
         images: np.memmap[Any, Any] | None = None
-        kept: list[int] = []
+        whole = np.zeros(len(rows), dtype=bool)
+        count = 0
         for index, image in enumerate(decode_all(split.images(rows), self.image_size)):
             where = split.where(int(rows[index]))
             if isinstance(image, Undecodable):
@@ -182,23 +186,26 @@ class _Writer:
             else:
                 self._check_shape(image, where)
                 if images is None:
-                    _check_space(self.folder, len(rows) * image.nbytes)
                     images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *image.shape))
-                images[len(kept)] = image
-                kept.append(index)
+                images[count] = image
+                whole[index] = True
+                count += 1
             step()
         if images is not None:  # else there is no image at all, which `_write_splits` refuses
             images.flush()
-            if len(kept) < len(rows):
-                _shorten(path, len(kept))
-            np.save(self.folder / f"{name}_labels.npy", labels[kept])
-        return labels[kept]
+            del images
+            if count < len(rows):
+                _shorten(path, count)
+            np.save(self.folder / f"{name}_labels.npy", labels[whole])
+        return labels[whole]
 
     def _check_shape(self, image: Pixels, where: str) -> None:
         height, width = image.shape[1:]
         first, self.shape = self.shape, self.shape or image.shape
         if first is None and height != width:
             raise DataError(f"{where}: the image is {width} x {height} pixels, not square: set data.image_size")
+        if first is None:
+            _check_space(self.folder, self.total * image.nbytes)
         if first is not None and image.shape != first:
             raise DataError(
                 f"{where}: the image is {width} x {height} pixels, the first {first[2]} x {first[1]}: "
@@ -217,11 +224,19 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _shorten(path: Path, rows: int) -> None:
-    """Keep the first `rows` of an array file, without reading it into memory."""
-    short = path.with_suffix(".short")
-    with short.open("wb") as file:
-        np.save(file, np.load(path, mmap_mode="r")[:rows])
-    short.replace(path)
+    """Keep the first `rows` of an array file, in place, since there may be no room for another.
+
+    NumPy pads the head for the largest number of rows that there can be, so it keeps its length.
+    """
+    with path.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        file.seek(0)
+        head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, *shape[1:])}
+        np.lib.format.write_array_header_1_0(file, head)
+        assert file.tell() == start
+        file.truncate(start + rows * math.prod(shape[1:]) * dtype.itemsize)
 
 
 def _mean_std(images: Any) -> tuple[list[float], list[float]]:
@@ -240,7 +255,9 @@ def _mean_std(images: Any) -> tuple[list[float], list[float]]:
 
 
 def _chunks(array: Any) -> Iterator[Any]:
-    return (array[start : start + ROWS_A_CHUNK] for start in range(0, len(array), ROWS_A_CHUNK))
+    """Yield a memory-mapped array in parts, which are few rows where rows are large."""
+    rows = max(1, BYTES_A_CHUNK // max(1, math.prod(array.shape[1:]) * array.itemsize))
+    return (array[start : start + rows] for start in range(0, len(array), rows))
 
 
 def _fingerprint(folder: Path, classes: Sequence[str]) -> str:

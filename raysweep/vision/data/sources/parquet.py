@@ -17,7 +17,10 @@ from raysweep.vision.data.raw import Encoded, Labels, RawData, RawSplit, Rows, a
 from raysweep.vision.data.tree import read_text
 
 TINY = "tiny-imagenet-200"
-ROWS_A_BATCH = 1024
+ROWS_A_BATCH = 256
+BYTES_AT_ONCE = 2**20
+"""Read of a file at a time, beside a page, which may have 1,024 images. By default a row group's whole column is read
+ahead, and a large file may be one group."""
 MAX_CLASSES = 100_000
 UNREADABLE = (pa.ArrowException, OSError)
 
@@ -90,7 +93,7 @@ def _split(path: Path, classes: Callable[[], Sequence[str]]) -> RawSplit:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     names = file.schema_arrow.names
@@ -131,8 +134,8 @@ def _read_images(path: Path, rows: Rows) -> Iterator[Encoded]:
             at = int(starts[group])
             try:
                 for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=["image"]):
-                    wanted = rows[(rows >= at) & (rows < at + batch.num_rows)] - at
-                    yield from batch.column(0).take(pa.array(wanted)).to_pylist()
+                    first, end = np.searchsorted(rows, [at, at + batch.num_rows])
+                    yield from batch.column(0).take(pa.array(rows[first:end] - at)).to_pylist()
                     at += batch.num_rows
             except UNREADABLE as error:
                 raise DataError(f"{path}: row {at} or later: cannot read: {_first_line(error)}") from error

@@ -37,10 +37,13 @@ def _split(config: DataConfig, name: str, stream: int, classes: int, per_class: 
     size = config.image_size or SIZE
 
     def images(rows: Rows) -> Iterator[Encoded]:
-        patterns = [_pattern(config.seed, label, size) for label in range(classes)]
+        # Blown up for each image anew: whole patterns of many classes would take more memory than anything else here.
+        colours = [_colours(config.seed, label) for label in range(classes)]
+        index = np.arange(size) * 4 // size
         for row in rows:
+            pattern = colours[int(row) % classes][index][:, index]
             noise = np.random.default_rng([config.seed, stream, int(row)]).normal(0, 48, (size, size, 3))
-            yield np.clip(patterns[int(row) % classes] + noise, 0, 255).astype(np.uint8)
+            yield np.clip(pattern + noise, 0, 255).astype(np.uint8)
 
     return RawSplit(
         labels=lambda: np.arange(classes * per_class, dtype=np.int64) % classes,
@@ -49,8 +52,6 @@ def _split(config: DataConfig, name: str, stream: int, classes: int, per_class: 
     )
 
 
-def _pattern(seed: int, label: int, size: int) -> npt.NDArray[np.float64]:
-    """Return 4 x 4 random colours blown up to size x size x 3, 0..255."""
-    colours = np.random.default_rng([seed, 2, label]).uniform(32, 224, (4, 4, 3))
-    index = np.arange(size) * 4 // size
-    return colours[index][:, index]
+def _colours(seed: int, label: int) -> npt.NDArray[np.float64]:
+    """Return the pattern of a class: 4 x 4 random colours, 0..255."""
+    return np.random.default_rng([seed, 2, label]).uniform(32, 224, (4, 4, 3))

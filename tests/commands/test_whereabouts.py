@@ -1,0 +1,113 @@
+"""`plan` and `data` say where the data will lie, and how much memory that takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysweep.cli import main
+
+SET_BYTES = 2 * (8 + 2) * (3 * 16**2 + 8)
+"""Of the images and labels of `synthetic` with 2 classes of 8 training images and 2 validation images."""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    store_of(monkeypatch, 10**6)
+    file = tmp_path / "s.yaml"
+    file.write_text("name: a\nbase: {data: {name: synthetic, classes: 2, per_class: 8}}\n")
+    return str(file)
+
+
+def store_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Have Ray make an object store of so many bytes at most."""
+    monkeypatch.setenv("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(size))
+
+
+def gpu_of(folder: Path, free_mib: int) -> None:
+    """Have a GPU of 1,000 MiB, as far as NVIDIA's command goes."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho '{free_mib}, 1000'\n")
+    (folder / "bin" / "nvidia-smi").chmod(0o755)
+
+
+def lines(capsys: pytest.CaptureFixture[str], *command: str) -> list[str]:
+    assert main([*command]) == 0
+    return [line.removeprefix("data: ") for line in capsys.readouterr().out.splitlines() if line.startswith("data: ")]
+
+
+def numbers(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
+    assert main([*command, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["memory"]
+
+
+def test_plan_names_what_is_not_prepared_and_knows_it_afterwards(
+    sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lines(capsys, "plan", sweep) == [
+        f"synthetic: not prepared here; `raysweep data {sweep}` prepares what is absent, and tells its size"
+    ]
+    assert numbers(capsys, "plan", sweep)["bytes"] is None
+    told = lines(capsys, "data", sweep)
+    assert told == lines(capsys, "plan", sweep)
+    assert told == [
+        "15.5 kB, shared through Ray's object store: 19.4 kB are needed on each node, this one would have 1 MB",
+        "kept on a trial's GPU if 31 kB are free there, else streamed to it; this machine has no GPU",
+    ]
+    assert numbers(capsys, "data", sweep) == {
+        "bytes": SET_BYTES,
+        "sets": [{"name": "synthetic", "bytes": SET_BYTES}],
+        "object_store": {"needed_bytes": SET_BYTES * 1.25, "here_bytes": 10**6, "holds_it": True},
+        "gpu": {"needed_bytes": 2 * SET_BYTES, "here_bytes": None, "holds_it": None},
+    }
+
+
+def test_a_set_that_an_object_store_does_not_hold_is_mapped_from_the_cache(
+    sweep: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_of(monkeypatch, SET_BYTES)
+    (line,) = lines(capsys, "data", sweep, "resources.gpus=0")
+    assert line == (
+        "15.5 kB, memory-mapped from each node's cache: Ray's object store would need 19.4 kB, "
+        "here it would have 15.5 kB"
+    )
+
+
+def test_the_sets_of_a_sweep_share_an_object_store(
+    sweep: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_of(monkeypatch, 2 * SET_BYTES)
+    assert numbers(capsys, "data", sweep)["object_store"]["holds_it"]
+    Path(sweep).write_text(Path(sweep).read_text() + "grid: {data.seed: [0, 1]}\n")
+    assert lines(capsys, "data", sweep)[0].startswith(
+        "2 sets, together 31 kB, memory-mapped from each node's cache, as far as they do not fit: "
+    )
+
+
+def test_a_trial_keeps_its_set_on_a_gpu_of_which_it_has_enough(
+    sweep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu_of(tmp_path, free_mib=900)
+    assert lines(capsys, "data", sweep)[1] == "kept on each trial's GPU: 31 kB are needed there, 944 MB are free here"
+    assert lines(capsys, "plan", sweep, "resources.gpus=0.00002")[1] == (
+        "streamed to each trial's GPU: 31 kB would be needed to keep it there, "
+        "21 kB are free here in its share of 2e-05"
+    )
+
+
+def test_plan_warns_of_a_set_that_is_larger_than_memory(
+    sweep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", sweep]) == 0
+    (note,) = (tmp_path / "cache" / "notes").iterdir()
+    note.write_text(
+        json.dumps({**json.loads(note.read_text()), "bytes": 10**14})
+    )  # no machine prepares that for a test
+    capsys.readouterr()
+    assert main(["plan", sweep]) == 0
+    assert "warning: the data has 100 TB, this machine's memory" in capsys.readouterr().out

@@ -29,6 +29,7 @@ from _report import emit, parse_arguments
 from _steps import NETWORKS, Step
 
 from raysweep.vision.config import ModelConfig
+from raysweep.worker.process import keep_freed_memory
 
 EPOCH = 10_000
 """Images of an epoch."""
@@ -44,6 +45,7 @@ QUICK = {"baseline_block": ((8,), 32, 9)}
 
 def measure(network: str, width: int, batch: int, pairs: int) -> dict[str, float]:
     """Measure one network in this process; with no pairs, only what compiling takes."""
+    keep_freed_memory()  # as a trial's process does
     model, device = ModelConfig(name=NETWORKS[network], width=width), torch.device("cpu")
     compiled, second = (Step(model, batch, device, compile=True) for _ in range(2))
     figures = {"first_s": compiled.first_s()}

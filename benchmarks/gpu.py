@@ -53,6 +53,7 @@ from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.device import resolve_device, resolve_precision
 from raysweep.vision.loop import train
+from raysweep.worker.process import keep_freed_memory
 
 SPAWN = multiprocessing.get_context("spawn")
 NEEDS_GPU, NO_TIME = "needs a GPU", "no time left"
@@ -225,6 +226,13 @@ def train_images_per_s(plan: Plan, network: str, step_s: float, compile: Compile
     return statistics.median(rates[1:])
 
 
+def _set_up(plan: Plan) -> None:
+    """Make this process what a trial's is."""
+    keep_freed_memory()
+    if not plan.is_gpu:
+        torch.set_num_threads(1)
+
+
 @contextmanager
 def _told(say: Say, name: str) -> Iterator[None]:
     """Make a line of what goes wrong in the block, and go on after it."""
@@ -242,7 +250,7 @@ def _told(say: Say, name: str) -> Iterator[None]:
 
 def trial(orders: Connection, plan: Plan, barrier: dict[int, Barrier]) -> None:
     """Train as one of several whenever told a network and how many there are; answer images a second."""
-    torch.set_num_threads(1)
+    _set_up(plan)
     data = random_images(100 * plan.batch, plan.batch)
     torch.zeros(1, device=plan.device)
     orders.send(None)
@@ -427,8 +435,7 @@ def _work(
 ) -> None:
     """Send rows; () when ready; None at the end."""
     torch.backends.cudnn.benchmark = True  # as the loop has it
-    if not plan.is_gpu:
-        torch.set_num_threads(1)
+    _set_up(plan)
 
     def say(name: str, value: float | str) -> None:
         pipe.send((name, value))

@@ -31,6 +31,7 @@ import argparse
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ from raysweep.vision.config import ModelConfig, TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.device import resolve_device, resolve_precision
 from raysweep.vision.loop import train
+from raysweep.worker.process import keep_freed_memory
 
 SPAWN = multiprocessing.get_context("spawn")
 NEEDS_GPU, NO_TIME = "needs a GPU", "no time left"
@@ -216,12 +218,19 @@ def config_of(network: str, batch: int, compile: Compile = False) -> TrialConfig
 
 
 def train_images_per_s(plan: Plan, network: str, step_s: float, compile: Compile = False) -> float:
-    """Images a second of the best of three epochs, without the evaluation; a step takes about so many seconds."""
+    """Images a second, the median of three epochs, without the evaluation; a step takes about so many seconds."""
     steps = max(2, min(400, int(plan.seconds / 2 / step_s)))
     epochs = train(config_of(network, plan.batch, compile), random_images(steps * plan.batch, plan.batch), seed=0)
     rates = [next(epochs).metrics["images_per_s"] for _ in range(4)]
     epochs.close()
-    return max(rates[1:])
+    return statistics.median(rates[1:])
+
+
+def _set_up(plan: Plan) -> None:
+    """Make this process what a trial's is."""
+    keep_freed_memory()
+    if not plan.is_gpu:
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -241,7 +250,7 @@ def _told(say: Say, name: str) -> Iterator[None]:
 
 def trial(orders: Connection, plan: Plan, barrier: dict[int, Barrier]) -> None:
     """Train as one of several whenever told a network and how many there are; answer images a second."""
-    torch.set_num_threads(1)
+    _set_up(plan)
     data = random_images(100 * plan.batch, plan.batch)
     torch.zeros(1, device=plan.device)
     orders.send(None)
@@ -425,8 +434,8 @@ def _work(
     pipe: Connection, what: str, work: Callable[..., Iterator[None]], plan: Plan, arguments: tuple[Any, ...]
 ) -> None:
     """Send rows; () when ready; None at the end."""
-    if not plan.is_gpu:
-        torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True  # as the loop has it
+    _set_up(plan)
 
     def say(name: str, value: float | str) -> None:
         pipe.send((name, value))

@@ -13,6 +13,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -47,8 +48,10 @@ class FakeCuda(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.stream_log: list[str] = []
+        """What was done: `copied` and `event` on a stream of its own, `waited` and `recorded` on the usual one."""
         self._pinned: dict[int, torch.UntypedStorage] = {}
-        self._refused = self._hollow = False
+        self._refused = self._hollow = self.on_stream = False
 
     @contextlib.contextmanager
     def no_waiting(self) -> Iterator[None]:
@@ -76,6 +79,9 @@ class FakeCuda(TorchDispatchMode):
             return self._pin(args[0])
         if func is aten.is_pinned.default:
             return self._is_pinned(args[0])
+        if kwargs.get("pin_memory"):
+            with unset_fake_temporarily():
+                return self._pin(func(*args, **{**kwargs, "pin_memory": False}))
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
         if self._is_real(func, tensors, args, kwargs):
             with unset_fake_temporarily():
@@ -112,7 +118,10 @@ class FakeCuda(TorchDispatchMode):
 
     def _check_copy(self, source: torch.Tensor, target: torch.device, non_blocking: bool) -> None:
         is_to_gpu = source.device.type == "cpu"
-        if source.device.type == torch.device(target).type or (is_to_gpu and non_blocking and self._is_pinned(source)):
+        if source.device.type == torch.device(target).type:
+            return
+        if is_to_gpu and non_blocking and self._is_pinned(source):
+            self.stream_log += ["copied"] if self.on_stream else []
             return
         self._wait(f"a blocking copy of {tuple(source.shape)} from {source.device} to {target}")
 
@@ -130,6 +139,42 @@ class FakeCuda(TorchDispatchMode):
 
     def _is_pinned(self, tensor: torch.Tensor) -> bool:
         return not isinstance(tensor, FakeTensor) and tensor.untyped_storage().data_ptr() in self._pinned
+
+
+class FakeStream:
+    """A stream of the fake GPU, which notes what is done with it."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        self._cuda = cuda
+
+    def __enter__(self) -> None:
+        self._cuda.on_stream = True
+
+    def __exit__(self, *_: object) -> None:
+        self._cuda.on_stream = False
+
+    def record_event(self) -> str:
+        self._cuda.stream_log.append("event")
+        return "event"
+
+    def wait_event(self, event: str) -> None:
+        assert event == "event"
+        self._cuda.stream_log.append("waited")
+
+
+class InPlace:
+    """An executor that calls at once, in the thread that asks: other threads know nothing of the fake GPU."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, **_: Any) -> None:
+        pass
 
 
 class FakeGenerator(torch.Generator):
@@ -182,10 +227,15 @@ def fake_cuda() -> Iterator[FakeCuda]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         patch.setattr(feed, "_kept", None)
+        patch.setattr(feed, "ThreadPoolExecutor", InPlace)
         for cache in caches:
             cache.cache_clear()
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), FakeCuda() as cuda:
+                patch.setattr(torch.cuda, "Stream", lambda device: FakeStream(cuda))
+                patch.setattr(torch.cuda, "current_stream", lambda device: FakeStream(cuda))
+                patch.setattr(torch.cuda, "stream", lambda stream: stream)
+                patch.setattr(torch.Tensor, "record_stream", lambda *_: cuda.stream_log.append("recorded"))
                 yield cuda
         finally:
             for cache in caches:

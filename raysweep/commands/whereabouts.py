@@ -98,9 +98,9 @@ class Whereabouts:
         else:
             which = ", as far as they do not fit" if several else ""
             where = (
-                f"memory-mapped from each node's cache{which}: Ray's object store would need {needed}, here it would "
+                f"memory-mapped from each node's cache{which}: Ray's object store would need {needed}, "
+                f"here it would have {here}"
             )
-            where += f"have {here}"
         return f"data: {what}, {where}"
 
     def _gpu_line(self) -> str:

@@ -28,7 +28,8 @@ class Epoch:
     """Returns what `TrialContext.state` is to be when the trial goes on from here: tensors, numbers, texts, lists and
     dicts. Without it a trial that is interrupted begins anew."""
     weights: Callable[[], Mapping[str, Tensor]] | None = None
-    """Returns the weights by name, which are kept of the best epoch."""
+    """Returns the weights by name, which are kept of the best epoch; they may be the network's own, since they are
+    copied."""
     ema_weights: Callable[[], Mapping[str, Tensor]] | None = None
     """Returns the averaged weights, whose metrics end in `_ema`."""
     correct: Callable[[], Tensor] | None = None

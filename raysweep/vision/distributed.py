@@ -220,12 +220,13 @@ class Group:
 class Pace:
     """How many steps ranks take between two questions to rank 0, so that each of them is answered within a moment.
 
-    A broadcast before every step would cost a small network as much as the step. Every rank takes as many steps: rank 0
-    measures, and tells the others with its answer.
+    A broadcast before every step would cost a small network much of its time. Every rank takes as many steps: rank 0
+    measures how long the last ones took, and tells the others with its answer.
     """
 
     ASK_EVERY_S = 0.25
-    MOST_STEPS = 256
+    MOST_STEPS = 32
+    """So few that it answers soon, too, where steps become slow."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -243,7 +244,7 @@ class Pace:
             self._left -= 1
             return otherwise
         now = time.perf_counter()
-        of_a_step = (now - self._asked_at) / self._steps
+        of_a_step = max(now - self._asked_at, 1e-6) / self._steps
         # At most twice as many as before: the first step of a kind takes long, and a GPU's queue is empty at first.
         steps = max(1, min(2 * self._steps, int(self.ASK_EVERY_S / of_a_step), self.MOST_STEPS))
         decided, self._steps = self._group.decide(answer(), steps)

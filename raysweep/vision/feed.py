@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,8 +23,8 @@ import psutil
 import torch
 
 from raysweep.loops.placement import fits_device
-from raysweep.vision.data.dataset import DataSet, Split
-from raysweep.vision.memory import is_out_of_memory
+from raysweep.vision.data.dataset import DataSet
+from raysweep.vision.memory import is_out_of_memory, telling
 
 Place = Literal["auto", "device", "host"]
 Rows = Callable[[slice], torch.Tensor]
@@ -64,20 +63,24 @@ class Streamed:
 
     def __init__(self, images: torch.Tensor, device: torch.device) -> None:
         self._images, self._device = images.numpy(), device
-        self._readers = ThreadPoolExecutor(READERS.get(device.type, 1), "raysweep-feed")
+        self._ahead = READERS.get(device.type, 1)
+        self._readers = ThreadPoolExecutor(self._ahead, "raysweep-feed")
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._following: tuple[slice, Future[_Arriving]] | None = None
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
-        """Return images that lie one after the other, and begin to fetch as many that follow them."""
-        if self._following is not None and self._following[0] == rows:
-            arriving = self._following[1].result()
-        else:
-            arriving = self._fetch(np.arange(rows.start, rows.stop))
-        then = slice(rows.stop, min(2 * rows.stop - rows.start, len(self._images)))
-        self._following = None
-        if then.start < then.stop:
-            self._following = then, self._readers.submit(self._fetch, np.arange(then.start, then.stop))
+        """Return images that lie one after the other, and begin to fetch as many that follow them.
+
+        After the last ones, those are the first: weights are evaluated one after the other.
+        """
+        with telling("fetching images"):
+            if self._following is not None and self._following[0] == rows:
+                arriving = self._following[1].result()
+            else:
+                arriving = self._fetch(np.arange(rows.start, rows.stop))
+        start, count = rows.stop if rows.stop < len(self._images) else 0, rows.stop - rows.start
+        then = slice(start, min(start + count, len(self._images)))
+        self._following = then, self._readers.submit(self._fetch, np.arange(then.start, then.stop))
         return arriving.there()
 
     def batches(
@@ -93,7 +96,7 @@ class Streamed:
                 slices = needed(len(indices))
                 wanted = torch.cat([indices[rows] for rows in slices]).numpy()
                 ahead.append((slices, self._readers.submit(self._fetch, wanted)))
-                if len(ahead) > self._readers._max_workers:
+                if len(ahead) > self._ahead:
                     yield _some_of(*ahead.popleft())
             while ahead:
                 yield _some_of(*ahead.popleft())
@@ -139,7 +142,8 @@ class _Arriving:
 
 def _some_of(slices: Sequence[slice], fetched: Future[_Arriving]) -> Rows:
     """Return what gives rows of a batch, of which those in `slices` were fetched, one slice after the other."""
-    images = fetched.result().there()
+    with telling("fetching images"):
+        images = fetched.result().there()
 
     def rows_of(rows: slice) -> torch.Tensor:
         start = 0
@@ -168,8 +172,16 @@ class Feed:
         del self.train_labels, self.val_labels
 
 
-_kept: tuple[tuple[str, ...], tuple[Split, Split]] | None = None
-"""The set that this process has on a GPU, which the next trial may ask for again."""
+@dataclass(frozen=True)
+class _Kept:
+    """The images that this process has on a GPU, which the next trial may ask for again."""
+
+    key: tuple[object, ...]
+    train: torch.Tensor
+    val: torch.Tensor
+
+
+_kept: _Kept | None = None
 
 
 def feed_of(data: DataSet, share: slice, device: torch.device, place: Place = "auto", gpu_share: float = 1.0) -> Feed:
@@ -177,47 +189,55 @@ def feed_of(data: DataSet, share: slice, device: torch.device, place: Place = "a
 
     They are streamed where they take more than half of the memory that this process may have on the device.
     """
-    train, val = data.train, data.val[share]
-    if place != "host" and (there := _on_device(data.fingerprint, train, val, share, device, place, gpu_share)):
-        train, val = there
-        return Feed(Resident(train.images), train.labels, Resident(val.images), val.labels)
-    stream = partial(Streamed, device=device)
-    return Feed(stream(train.images), train.labels.to(device), stream(val.images), val.labels.to(device))
+    images, val = (data.train.images, data.val.images[share]), data.val[share]
+    there = _on_device(data.fingerprint, *images, device, place, gpu_share)
+    train_feed, val_feed = map(Resident, there) if there else (Streamed(each, device) for each in images)
+    # Labels are copied for each trial: a loss of the user's own may write to them.
+    labels = (each.labels.to(device, copy=True) for each in (data.train, val))
+    return Feed(train_feed, next(labels), val_feed, next(labels))
 
 
 def _on_device(
-    fingerprint: str, train: Split, val: Split, share: slice, device: torch.device, place: Place, gpu_share: float
-) -> tuple[Split, Split] | None:
-    """Return the splits on the device; None where they do not fit there."""
+    fingerprint: str, train: torch.Tensor, val: torch.Tensor, device: torch.device, place: Place, gpu_share: float
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the images on the device; None where they do not fit there, or are not to lie there."""
     global _kept
-    key = (fingerprint, str(share), str(device))
-    if _kept is not None and _kept[0] == key:
-        return _kept[1]
+    key = (fingerprint, train.shape, val.shape, val.storage_offset(), str(device))
+    if _kept is not None and _kept.key == key and place != "host":
+        return _kept.train, _kept.val
     if _kept is not None:
         _kept = None
-        _free(device)
-    if place == "auto" and not fits_device(train.nbytes + val.nbytes, free_bytes(device, gpu_share)):
+        _free_unused()
+    if place == "host" or (
+        place == "auto" and not fits_device(train.nbytes + val.nbytes, free_bytes(device, gpu_share))
+    ):
         return None
     try:
         there = train.to(device), val.to(device)
     except (RuntimeError, MemoryError) as error:
         if place != "auto" or not is_out_of_memory(error):
             raise
-        return None  # another process took the memory meanwhile
-    if device.type != "cpu":  # there, the images are where they were
-        _kept = key, there
+        there = None  # another process took the memory meanwhile
+    if there is None:  # not before: while the error is handled, its traceback holds what was copied
+        _free_unused()
+    elif device.type != "cpu":  # where they are read from where they were
+        _kept = _Kept(key, *there)
     return there
 
 
 def free_bytes(device: torch.device, gpu_share: float) -> int:
-    """Return how much memory this process may take on a device, where it has a share of a GPU."""
+    """Return how much memory a set may take half of: what is free on a GPU, or of this process's share of it.
+
+    On a CPU it is all memory, since a set that lies there is read where it is.
+    """
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return int(psutil.virtual_memory().total)
     free, total = torch.cuda.mem_get_info(device)
     return min(free, int(total * gpu_share))
 
 
-def _free(device: torch.device) -> None:
+def _free_unused() -> None:
+    """Give unused memory of GPUs back, for other processes too."""
     gc.collect()
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()

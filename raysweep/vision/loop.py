@@ -204,7 +204,7 @@ class _Training:
         self.train_images, self.val_images = len(data.train), len(data.val)
         self.val_share = group.share(self.val_images)
         self.feed = feed_of(data, self.val_share, device, place, gpu_share)
-        self.val_labels = data.val.labels.to(device) if config.metrics else None  # of all ranks' images
+        self.val_labels = data.val.labels.to(device, copy=True) if config.metrics else None  # of all ranks' images
         at_once = -(-config.batch_size // group.size // config.accumulate)
         self.val_batches = Batches(device, data.image_size, at_once)
         self.loss, self.pace = Loss(config), Pace(group)

@@ -64,7 +64,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     """
     with contextlib.ExitStack() as undo:
         undo.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
-        cudnn.benchmark = not wanted
+        cudnn.benchmark = not (wanted or torch.are_deterministic_algorithms_enabled())
         if not wanted:
             yield
             return

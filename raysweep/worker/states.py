@@ -22,6 +22,8 @@ from raysweep.results.evidence import pack as pack_correct
 from raysweep.store.folders import is_folder, unpack
 from raysweep.store.folders import pack as pack_folder
 
+ROOM_FOR_BEST = 4
+"""The best weights stay on a GPU until the next commit if it has room for so many of them: training may need more."""
 GENERATORS = "generators"
 """The key of a state that holds where the generators of a Ray Train function stand."""
 STATE = ".raysweep-state.pt"
@@ -154,10 +156,11 @@ def _copies(weights: Any) -> dict[str, torch.Tensor]:
     for name, weight in weights.items():
         if not isinstance(weight, torch.Tensor):
             raise UserError(f"Epoch.weights: {name} is a {type(weight).__name__}; it must be a tensor")
-    try:
-        return _on(None, weights)
-    except torch.OutOfMemoryError:
+    size = sum(weight.nbytes for weight in weights.values())
+    on_gpu = [weight.device for weight in weights.values() if weight.device.type == "cuda"]
+    if on_gpu and torch.cuda.mem_get_info(on_gpu[0])[0] < ROOM_FOR_BEST * size:
         return _on("cpu", weights)
+    return _on(None, weights)
 
 
 def _on(device: str | None, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from raysweep.errors import OutOfMemory
 from raysweep.vision import feed
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.data.dataset import DataSet, Split, as_tensor
@@ -94,7 +95,7 @@ def test_a_set_gives_the_same_numbers_wherever_it_lies(changes: dict[str, Any], 
 
 def test_a_set_larger_than_half_of_the_free_memory_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset()
-    size, everything = data.train.nbytes + data.val.nbytes, slice(0, 40)
+    size, everything = data.train.images.nbytes + data.val.images.nbytes, slice(0, 40)
     for free, kind in ((2 * size, Resident), (2 * size - 1, Streamed)):
         monkeypatch.setattr(feed, "free_bytes", lambda device, gpu_share, free=free: free)
         given = feed_of(data, everything, torch.device("cpu"))
@@ -109,16 +110,47 @@ def test_a_trial_may_take_its_share_of_the_gpu(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_set_stays_on_a_gpu_for_the_next_trial_until_another_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU; before a set is copied there, it is asked for the room."""
     monkeypatch.setattr(feed, "_kept", None)
-    meta, everything, copies = torch.device("meta"), slice(0, 40), []
-    monkeypatch.setattr(Split, "to", lambda split, device, move=Split.to: copies.append(split) or move(split, device))
-    feed_of(dataset(), everything, meta).close()
-    again = feed_of(dataset(), everything, meta)
-    assert len(copies) == 2
-    assert again.train[0:5].shape == (5, 3, 8, 8)
-    feed_of(dataset(160), everything, meta).close()
-    feed_of(dataset(), everything, meta).close()
-    assert len(copies) == 6
+    asked: list[torch.device] = []
+    monkeypatch.setattr(feed, "free_bytes", lambda device, gpu_share: asked.append(device) or 10**9)
+    whole, few = dataset(), replace(dataset(), train=dataset().train[:20])
+
+    def copies(data: DataSet, place: feed.Place = "auto") -> int:
+        before = len(asked)
+        given = feed_of(data, slice(0, 40), torch.device("meta"), place)
+        assert given.train[0:5].shape == (5, 3, 8, 8)
+        given.close()
+        return len(asked) - before
+
+    assert [copies(whole), copies(whole), copies(few), copies(few), copies(whole)] == [1, 0, 1, 0, 1]
+
+
+def test_a_set_that_is_streamed_leaves_none_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_kept", None)
+    feed_of(dataset(), slice(0, 40), torch.device("meta"), "device").close()
+    assert feed._kept is not None
+    feed_of(dataset(), slice(0, 40), torch.device("cpu"), "host").close()
+    assert feed._kept is None
+
+
+def test_a_loss_that_writes_to_labels_changes_no_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset()
+    for place in ("device", "host"):
+        given = feed_of(data, slice(0, 40), torch.device("cpu"), place)
+        given.train_labels.fill_(9)
+        given.val_labels.fill_(9)
+        given.close()
+    assert data.train.labels.max() == data.val.labels.max() == 3
+
+
+def test_memory_that_runs_out_in_a_reader_is_told_as_everywhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "take", run_out)
+    with pytest.raises(OutOfMemory, match="out of memory in fetching images"):
+        next(train(config(), dataset(), seed=3, place="host"))
 
 
 def test_rows_that_follow_are_on_their_way_and_any_others_come_too() -> None:

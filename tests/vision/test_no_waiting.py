@@ -32,7 +32,7 @@ def split(count, size):
 
 
 @contextlib.contextmanager
-def fake_training(size=32, steps=1, val=2, batch_size=4, **settings):
+def fake_training(size=32, steps=1, val=2, batch_size=4, place="device", **settings):
     """A trial on a GPU that is not there, in whose steps nothing may wait."""
     images = split(batch_size * steps, size), split(val, size)
     data = DataSet("fake", *images, None, tuple("abcd"), (0.5,) * 3, (0.25,) * 3, "-")
@@ -47,7 +47,7 @@ def fake_training(size=32, steps=1, val=2, batch_size=4, **settings):
         patch.setattr(loop, "begin", hollow)
         patch.setattr(loop, "seeded", lambda *_, **__: contextlib.nullcontext())  # a GPU's generator is its driver's
         patch.setattr(loop, "check_image_size", lambda *_: None)  # on the meta device
-        training = loop._Training(config, data, 0, CUDA, Group(), None, "device", 1.0)
+        training = loop._Training(config, data, 0, CUDA, Group(), None, place, 1.0)
         step = training._step
 
         def backward(loss):
@@ -110,8 +110,16 @@ def test_no_setting_waits(settings):
     train_epoch(steps=3, **settings)
 
 
-def test_an_epoch_waits_as_often_whether_it_has_many_steps_or_few():
-    assert train_epoch(steps=2) == train_epoch(steps=5)
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_an_epoch_waits_as_often_whether_it_has_many_steps_or_few(place):
+    assert train_epoch(steps=2, place=place) == train_epoch(steps=5, place=place)
+
+
+def test_streamed_images_are_copied_beside_what_is_computed_which_waits_for_them():
+    with fake_training(steps=2, place="host") as (cuda, training):
+        training.train_epoch(lambda: False, lambda: False)
+        assert sorted(cuda.stream_log[:4]) == ["copied", "copied", "event", "event"]
+        assert cuda.stream_log[4:] == ["waited", "recorded"] * 2
 
 
 def test_an_evaluation_waits_for_its_two_numbers_alone():

@@ -46,15 +46,6 @@ class Split:
     def __getitem__(self, rows: slice) -> Split:
         return Split(self.images[rows], self.labels[rows])
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the images and labels, in bytes."""
-        return self.images.nbytes + self.labels.nbytes
-
-    def to(self, device: torch.device) -> Split:
-        """Return the split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
-
 
 @dataclass(frozen=True)
 class DataSet:

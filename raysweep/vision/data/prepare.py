@@ -12,7 +12,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ def prepare(
                         _write(raw, config, folder, progress)
     except OSError as error:
         raise DataError(f"{cache}: cannot write the cache: {error}; set RAYSWEEP_CACHE to another folder") from error
-    note(Noted(target.name, _bytes_in(target)), config, root, cache)
+    with suppress(OSError, ValueError, EOFError):  # of a damaged set, as `load` will say
+        note(Noted(target.name, _bytes_in(target)), config, root, cache)
     return target
 
 
@@ -84,7 +85,7 @@ def load(path: Path) -> DataSet:
         # them than there is memory.
         arrays |= {name: np.load(file, mmap_mode="r") for name, file in _array_files(path).items()}
         return DataSet.from_arrays(arrays)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path}: not a prepared data set: {error}; remove the folder to prepare it again") from error
 
 

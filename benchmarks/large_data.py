@@ -6,14 +6,19 @@ first, which warms up; all three must report the same numbers. The files are in 
 are that fits the machine's memory: how fast a disk is, is not measured.
 
 Memory is what a process has for itself (RssAnon in /proc/self/status), since pages of a file can be given back: its
-largest over an epoch of a network that computes next to nothing, less that before the set was opened, each in a process
-of its own. On a CPU images that lie in memory are on the device, and streamed ones are read by one thread.
+largest over two epochs of a network that computes next to nothing, less that before the set was opened, each in a
+process of its own; `limited` is one that the kernel gives half of the set's bytes (RLIMIT_DATA) beside what it had.
+`store_limited` is a run of raysweep whose object store has 80 MiB, less than half of the set: its epoch's time over
+that of a run whose store holds the set; both must report the same numbers. On a CPU images that lie in memory are on
+the device, and streamed ones are read by one thread.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _pooled_net  # noqa: F401  registers `pooled`
+import psutil
 from _report import emit, parse_arguments
 
 from raysweep.vision.config import TrialConfig
@@ -131,27 +137,73 @@ def largest() -> Iterator[list[int]]:
         thread.join()
 
 
-def own_memory(case: Case, folder: Path, place: Literal["device", "host"]) -> dict[str, int]:
-    """Train two epochs; return the bytes of the set, and those that the process has for itself beside what it had."""
+def own_memory(case: Case, folder: Path, place: Literal["device", "host"], is_limited: bool) -> dict[str, float]:
+    """Train two epochs; return the bytes of the set, those that the process has for itself beside what it had, and the
+    seconds of the second epoch. If it `is_limited`, it may have half of the set's bytes.
+    """
     config = case.config(2)
     network = replace(case, image_size=16, train_images=100).config(1)
     with closing(train(network, open_data(network.data, sweep_folder=folder), seed=0)) as warm:
         next(warm)  # what torch sets up once
-    before = own_bytes()
-    with largest() as most:
-        data = open_data(config.data, sweep_folder=folder)
+    before, data = own_bytes(), open_data(config.data, sweep_folder=folder)
+    size = data.train.images.nbytes + data.val.images.nbytes
+    if is_limited:
+        most = psutil.Process().memory_info().data + size // 2
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with largest() as peak:
         data = in_memory(data) if place == "device" else data
-        for _ in train(config, data, seed=0, place=place):
-            pass
-    return {"set_bytes": data.train.nbytes + data.val.nbytes, "own_bytes": most[0] - before}
+        *_, last = train(config, data, seed=0, place=place)
+    return {"set_bytes": size, "own_bytes": peak[0] - before, "epoch_s": last.metrics["seconds"]}
 
 
-def own_memory_apart(case: Case, folder: Path, place: str) -> dict[str, int]:
+def own_memory_apart(case: Case, folder: Path, place: str, is_limited: bool = False) -> dict[str, float]:
     """Measure in a fresh process."""
-    words = [sys.executable, __file__, "--contender", str(case.train_images), str(folder), place]
+    words = [sys.executable, __file__, "--contender", str(case.train_images), str(folder), place, str(is_limited)]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
-    outcome: dict[str, int] = json.loads(done.stdout)
+    outcome: dict[str, float] = json.loads(done.stdout)
     return outcome
+
+
+SWEEP = """
+name: store_{store}
+base:
+  data: {{name: synthetic, image_size: {size}, per_class: {per_class}}}
+  model: pooled
+  epochs: {epochs}
+  batch_size: {batch_size}
+  lr: 0.01
+resources: {{cpus: 1, gpus: 0}}
+"""
+STORES = {"held": 1000 * 2**20, "limited": 80 * 2**20}
+
+
+def epochs_by_store(case: Case, folder: Path, epochs: int) -> dict[str, float]:
+    """Run raysweep with an object store that holds the set and with one that does not; return an epoch's seconds."""
+    import ray
+
+    from raysweep.cli import main as raysweep
+
+    found, told = {}, []
+    for store, size in STORES.items():
+        path = folder / f"{store}.yaml"
+        per_class = case.train_images // 10
+        numbers = {"size": case.image_size, "per_class": per_class, "batch_size": case.batch_size, "epochs": epochs}
+        path.write_text(SWEEP.format(store=store, **numbers))
+        ray.init(
+            address="local",
+            num_cpus=1,
+            object_store_memory=size,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        assert raysweep(["run", str(path), "--storage", str(folder), "--import", "_pooled_net"]) == 0
+        (record,) = (folder / f"store_{store}" / "trials").glob("*/record.json")
+        metrics = json.loads(record.read_text())["record"]["metrics"]
+        found[store] = statistics.median(epoch["seconds"] for epoch in metrics[1:])
+        told.append([(epoch["train_loss"], epoch["val_loss"]) for epoch in metrics])
+    assert told[0] == told[1], "the same images made different numbers"
+    return found
 
 
 def main() -> None:
@@ -166,15 +218,23 @@ def main() -> None:
             targets |= {f"{name}_{key}": ("<=", MOST) for key in found if key.endswith("_to_resident")}
         large = replace(LARGE, train_images=200) if arguments.quick else LARGE
         open_data(large.config(1).data, sweep_folder=Path(folder))
-        for name, place in {"resident": "device", "mapped": "host"}.items():
-            told = own_memory_apart(large, Path(folder), place)
-            figures |= {"large_set_mb": told["set_bytes"] / 1e6, f"large_{name}_own_mb": told["own_bytes"] / 1e6}
+        resident, mapped = (own_memory_apart(large, Path(folder), place) for place in ("device", "host"))
+        limited = own_memory_apart(large, Path(folder), "host", is_limited=not arguments.quick)
+        figures["large_set_mb"] = resident["set_bytes"] / 1e6
+        for name, told in {"resident": resident, "mapped": mapped, "limited": limited}.items():
+            figures |= {f"large_{name}_own_mb": told["own_bytes"] / 1e6, f"large_{name}_epoch_s": told["epoch_s"]}
+        if not arguments.quick:
+            seconds = epochs_by_store(large, Path(folder), epochs=10)
+            figures |= {f"store_{name}_epoch_s": value for name, value in seconds.items()}
+            figures["store_limited_to_held"] = seconds["limited"] / seconds["held"]
+            targets["store_limited_to_held"] = ("<=", MOST)
     emit("large_data", figures, targets, arguments)
 
 
 if __name__ == "__main__":
     if "--contender" in sys.argv:
-        count, place = int(sys.argv[2]), sys.argv[4]
-        json.dump(own_memory(replace(LARGE, train_images=count), Path(sys.argv[3]), place), sys.stdout)  # type: ignore[arg-type]
+        _, _, count, of_set, where, limited = sys.argv
+        measured = own_memory(replace(LARGE, train_images=int(count)), Path(of_set), where, limited == "True")  # type: ignore[arg-type]
+        json.dump(measured, sys.stdout)
     else:
         main()

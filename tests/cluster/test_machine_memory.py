@@ -33,6 +33,7 @@ TWO = "echo '0, GPU-1a, 81000, 81559'; echo '1, GPU-2b, 500, 81559'"
         ("echo 'No devices were found'", None, []),
         ("exit 9", None, []),
     ],
+    ids=["two", "by-number", "by-id", "all-hidden", "a-part", "does-not-tell", "a-value-less", "none", "no-driver"],
 )
 def test_gpus_are_as_nvidias_command_tells_of_those_that_are_visible(
     script: str,

@@ -12,7 +12,7 @@ from typing import Any
 from raysweep.cluster.memory import Memory, gpus, memory, object_store_bytes
 from raysweep.commands.context import Context
 from raysweep.loops import CLASSIFY, loop_named
-from raysweep.loops.placement import SHARE_OF_DEVICE, SHARE_OF_STORE, fits_device, fits_store
+from raysweep.loops.placement import SHARE_OF_DEVICE, SHARE_OF_STORE, Size, fits_device, fits_store
 from raysweep.terminal import count_of, format_bytes, some_of
 
 
@@ -21,10 +21,10 @@ class Whereabouts:
     """The data sets of a sweep, and the memory of this machine."""
 
     names: tuple[str, ...]  # of the sets, as a run shares them
-    sizes: tuple[int | None, ...]  # bytes of each; None where it is not prepared here
+    sizes: tuple[Size | None, ...]  # of each; None where it is not known
     object_store: int  # bytes that Ray would give it here
     memory: int  # all bytes of this machine
-    gpu: Memory | None  # of its GPUs that with the least free; None without one, and where trials take none
+    gpu: Memory | None  # of its GPUs that with the least free; None where none is known of, or trials take none
     gpu_share: float  # that each trial has of its GPU; 0 where trials take none
 
     @classmethod
@@ -32,7 +32,7 @@ class Whereabouts:
         """Return that of the trials of a sweep file; None for a loop whose data has no size that is known."""
         loop, folder = loop_named(context.sweep.loop), context.file.absolute().parent
         sets = {loop.data_key(trial.config): trial.config for trial in context.trials}
-        sizes = tuple(loop.data_bytes(config, folder) for config in sets.values())
+        sizes = tuple(loop.data_size(config, folder) for config in sets.values())
         if loop.name != CLASSIFY and not any(sizes):
             return None
         wanted = context.sweep.resources.gpus
@@ -48,18 +48,18 @@ class Whereabouts:
 
     @property
     def unknown(self) -> list[str]:
-        """The sets that are not prepared here."""
+        """The sets whose size is not known."""
         return [name for name, size in zip(self.names, self.sizes, strict=True) if size is None]
 
     @cached_property
     def bytes(self) -> int | None:
-        """All sets together, which share the object store; None if one is not prepared here."""
-        return None if self.unknown else sum(size or 0 for size in self.sizes)
+        """All sets together, which share the object store; None if the size of one is not known."""
+        return None if self.unknown else sum(size.whole for size in self.sizes if size)
 
     @property
     def largest(self) -> int:
-        """The bytes of the largest set, since a trial has one on its GPU."""
-        return max((size or 0 for size in self.sizes), default=0)
+        """The bytes that trials of the largest set keep on their GPUs."""
+        return max((size.on_device for size in self.sizes if size), default=0)
 
     @property
     def in_store(self) -> bool:
@@ -68,7 +68,7 @@ class Whereabouts:
 
     @property
     def on_gpu(self) -> bool | None:
-        """Whether each GPU of this machine takes any of the sets; None if there is none."""
+        """Whether each GPU of this machine takes any of the sets; None if none is known of."""
         return None if self.gpu is None else fits_device(self.largest, self._free(self.gpu))
 
     def _free(self, gpu: Memory) -> int:
@@ -79,7 +79,8 @@ class Whereabouts:
         if self.bytes is None:
             names = some_of(list(dict.fromkeys(self.unknown)))
             return [
-                f"data: {names}: not prepared here; `raysweep data {file}` prepares what is absent, and tells its size"
+                f"data: {names}: the size is not known yet; "
+                f"`raysweep data {file}` tells it, and prepares what is absent"
             ]
         lines = [self._store_line(self.bytes), *([self._gpu_line()] if self.gpu_share else [])]
         if self.bytes > self.memory:
@@ -91,7 +92,8 @@ class Whereabouts:
 
     def _store_line(self, size: int) -> str:
         several = len(self.sizes) > 1
-        what = (f"{count_of(len(self.sizes), 'set')}, together " if several else "") + format_bytes(size)
+        names = some_of(list(dict.fromkeys(self.names)))
+        what = (f"{count_of(len(self.sizes), 'set')} ({names}), together " if several else "") + format_bytes(size)
         needed, here = format_bytes(size / SHARE_OF_STORE), format_bytes(self.object_store)
         if self.in_store:
             where = f"shared through Ray's object store: {needed} are needed on each node, this one would have {here}"
@@ -107,7 +109,8 @@ class Whereabouts:
         needed = format_bytes(self.largest / SHARE_OF_DEVICE)
         if self.gpu is None:
             return (
-                f"data: kept on a trial's GPU if {needed} are free there, else streamed to it; this machine has no GPU"
+                f"data: kept on a trial's GPU if {needed} are free there, else streamed to it; "
+                "nvidia-smi tells of no GPU here that trials may take"
             )
         share = "" if self.gpu_share == 1 else f" in its share of {self.gpu_share:g}"
         here = f"{format_bytes(self._free(self.gpu))} are free here{share}"
@@ -120,7 +123,10 @@ class Whereabouts:
         known = self.bytes is not None
         return {
             "bytes": self.bytes,
-            "sets": [{"name": name, "bytes": size} for name, size in zip(self.names, self.sizes, strict=True)],
+            "sets": [
+                {"name": name, "bytes": size.whole if size else None}
+                for name, size in zip(self.names, self.sizes, strict=True)
+            ],
             "object_store": {
                 "needed_bytes": None if self.bytes is None else int(self.bytes / SHARE_OF_STORE),
                 "here_bytes": self.object_store,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raysweep.config import LoopConfig
 from raysweep.loops.epoch import Epoch, TrialContext
+from raysweep.loops.placement import Size
 from raysweep.registry import Mode
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Loop:
         """
         return ()
 
-    def data_bytes(self, config: Any, sweep_folder: Path) -> int | None:
+    def data_size(self, config: Any, sweep_folder: Path) -> Size | None:
         """Return the size of a data set that this node has prepared; None where that is not known at once."""
         return None
 

@@ -10,12 +10,21 @@ The batches are the same in each place, and so are the numbers, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 SHARE_OF_DEVICE = 0.5
 """The share of a device's free memory that a set may take; the rest is for networks and what they compute."""
 SHARE_OF_STORE = 0.8
 """The share of an object store that the sets of a run may take together; the rest is for what else Ray keeps there."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The bytes of a prepared data set."""
+
+    whole: int  # which the processes of a node share
+    on_device: int  # of those, what a trial keeps on its device where it fits
 
 
 def bytes_of(arrays: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
 from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
+from raysweep.loops.placement import Size
 from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
@@ -56,8 +57,11 @@ class Classify(EvaluatingLoop):
         return json.dumps([config.data.model_dump(), *([] if weights is None else [weights, network])])
 
     def data_name(self, config: TrialConfig) -> str:
-        """Return the data source's name."""
-        return config.data.name
+        """Return the data source's name, and the weights to begin with, as they are shared together."""
+        weights, network = config.model.weights, config.model.name
+        if weights is None:
+            return config.data.name
+        return f"{config.data.name} with {weights}" + (f" of {network}" if config.model.weights_of_torchvision else "")
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
@@ -70,10 +74,10 @@ class Classify(EvaluatingLoop):
 
         return [*raw.files, *find_weights(config.model, sweep_folder)]
 
-    def data_bytes(self, config: TrialConfig, sweep_folder: Path) -> int | None:
-        """Return the size of the images and labels, as they were prepared last."""
+    def data_size(self, config: TrialConfig, sweep_folder: Path) -> Size | None:
+        """Return the size of the images and labels, as they were prepared last; without weights to begin with."""
         noted = noted_of(config.data, data_root(config.data, sweep_folder), default_cache())
-        return None if noted is None else noted.bytes
+        return None if noted is None else Size(noted.bytes, noted.device_bytes)
 
     def prepare(self, config: TrialConfig, sweep_folder: Path) -> dict[str, Any]:
         """Prepare the images, or open them where they are prepared already."""

@@ -23,6 +23,7 @@ class Noted:
 
     folder: str  # its name below `sets` in the cache
     bytes: int  # of its images and labels
+    device_bytes: int  # of those images that trials train on and are validated on
 
 
 def default_cache() -> Path:
@@ -38,11 +39,14 @@ def data_root(config: DataConfig, sweep_folder: Path) -> Path:
     return Path(os.path.expanduser(os.environ.get("RAYSWEEP_DATA") or sweep_folder / "data"))
 
 
-def note(noted: Noted, config: DataConfig, root: Path, cache: Path) -> None:
-    """Note which set the files in `root` have become; a cache that cannot be written to stays as it is."""
-    if noted_of(config, root, cache) == noted:
-        return
+def note(noted: Noted, config: DataConfig, root: Path | None, cache: Path) -> None:
+    """Note which set the files in `root` have become; a cache that cannot be written to stays as it is.
+
+    `root` is None for a source that needs no files: its set is the same one wherever a sweep file lies.
+    """
     path = _path(config, root, cache)
+    if _read(path, cache) == noted:
+        return
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
@@ -51,14 +55,20 @@ def note(noted: Noted, config: DataConfig, root: Path, cache: Path) -> None:
 
 
 def noted_of(config: DataConfig, root: Path, cache: Path) -> Noted | None:
-    """Return what was noted of the set that a config makes of the files in `root`; None if the cache has none."""
+    """Return what was noted of the set that a config makes of the files in `root`, or of none; None if nothing was."""
+    return _read(_path(config, root, cache), cache) or _read(_path(config, None, cache), cache)
+
+
+def _read(path: Path, cache: Path) -> Noted | None:
+    """Return a note; None if there is none, or if its set has been deleted since."""
     try:
-        noted = Noted(**json.loads(_path(config, root, cache).read_text()))
+        noted = Noted(**json.loads(path.read_text()))
         return noted if (cache / "sets" / noted.folder / "data.json").exists() else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _path(config: DataConfig, root: Path, cache: Path) -> Path:
-    what = json.dumps([config.model_dump(mode="json", exclude={"path"}), os.path.abspath(root)], sort_keys=True)
+def _path(config: DataConfig, root: Path | None, cache: Path) -> Path:
+    place = None if root is None else os.path.abspath(root)
+    what = json.dumps([config.model_dump(mode="json", exclude={"path"}), place], sort_keys=True)
     return cache / "notes" / f"{hashlib.blake2b(what.encode(), digest_size=12).hexdigest()}.json"

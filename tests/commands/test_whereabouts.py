@@ -12,12 +12,14 @@ from raysweep.cli import main
 
 SET_BYTES = 2 * (8 + 2) * (3 * 16**2 + 8)
 """Of the images and labels of `synthetic` with 2 classes of 8 training images and 2 validation images."""
+IMAGE_BYTES = 2 * (8 + 2) * 3 * 16**2
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     store_of(monkeypatch, 10**6)
     file = tmp_path / "s.yaml"
     file.write_text("name: a\nbase: {data: {name: synthetic, classes: 2, per_class: 8}}\n")
@@ -32,7 +34,7 @@ def store_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 def gpu_of(folder: Path, free_mib: int) -> None:
     """Have a GPU of 1,000 MiB, as far as NVIDIA's command goes."""
     (folder / "bin").mkdir()
-    (folder / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho '{free_mib}, 1000'\n")
+    (folder / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho '0, GPU-1a, {free_mib}, 1000'\n")
     (folder / "bin" / "nvidia-smi").chmod(0o755)
 
 
@@ -46,24 +48,29 @@ def numbers(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
     return json.loads(capsys.readouterr().out)["memory"]
 
 
-def test_plan_names_what_is_not_prepared_and_knows_it_afterwards(
-    sweep: str, capsys: pytest.CaptureFixture[str]
+def test_plan_knows_a_size_once_the_set_is_prepared(
+    sweep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lines(capsys, "plan", sweep) == [
-        f"synthetic: not prepared here; `raysweep data {sweep}` prepares what is absent, and tells its size"
+        f"synthetic: the size is not known yet; `raysweep data {sweep}` tells it, and prepares what is absent"
     ]
     assert numbers(capsys, "plan", sweep)["bytes"] is None
     told = lines(capsys, "data", sweep)
     assert told == lines(capsys, "plan", sweep)
     assert told == [
         "15.5 kB, shared through Ray's object store: 19.4 kB are needed on each node, this one would have 1 MB",
-        "kept on a trial's GPU if 31 kB are free there, else streamed to it; this machine has no GPU",
+        "kept on a trial's GPU if 30.7 kB are free there, else streamed to it; "
+        "nvidia-smi tells of no GPU here that trials may take",
     ]
+    elsewhere = tmp_path / "elsewhere" / "s.yaml"  # which makes no difference to a source that needs no files
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(Path(sweep).read_text())
+    assert told == lines(capsys, "plan", str(elsewhere))
     assert numbers(capsys, "data", sweep) == {
         "bytes": SET_BYTES,
         "sets": [{"name": "synthetic", "bytes": SET_BYTES}],
         "object_store": {"needed_bytes": SET_BYTES * 1.25, "here_bytes": 10**6, "holds_it": True},
-        "gpu": {"needed_bytes": 2 * SET_BYTES, "here_bytes": None, "holds_it": None},
+        "gpu": {"needed_bytes": 2 * IMAGE_BYTES, "here_bytes": None, "holds_it": None},
     }
 
 
@@ -83,9 +90,10 @@ def test_the_sets_of_a_sweep_share_an_object_store(
 ) -> None:
     store_of(monkeypatch, 2 * SET_BYTES)
     assert numbers(capsys, "data", sweep)["object_store"]["holds_it"]
-    Path(sweep).write_text(Path(sweep).read_text() + "grid: {data.seed: [0, 1]}\n")
+    Path(sweep).write_text(Path(sweep).read_text() + "grid: {data.seed: [0, 1], model.weights: [w.pt, null]}\n")
     assert lines(capsys, "data", sweep)[0].startswith(
-        "2 sets, together 31 kB, memory-mapped from each node's cache, as far as they do not fit: "
+        "4 sets (synthetic with w.pt, synthetic), together 62.1 kB, memory-mapped from each node's cache, "
+        "as far as they do not fit: "
     )
 
 
@@ -93,9 +101,11 @@ def test_a_trial_keeps_its_set_on_a_gpu_of_which_it_has_enough(
     sweep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpu_of(tmp_path, free_mib=900)
-    assert lines(capsys, "data", sweep)[1] == "kept on each trial's GPU: 31 kB are needed there, 944 MB are free here"
+    assert lines(capsys, "data", sweep)[1] == "kept on each trial's GPU: 30.7 kB are needed there, 944 MB are free here"
+    # Half of it holds the images, and would not hold the labels too.
+    assert lines(capsys, "plan", sweep, "resources.gpus=0.0000294")[1].startswith("kept on each trial's GPU")
     assert lines(capsys, "plan", sweep, "resources.gpus=0.00002")[1] == (
-        "streamed to each trial's GPU: 31 kB would be needed to keep it there, "
+        "streamed to each trial's GPU: 30.7 kB would be needed to keep it there, "
         "21 kB are free here in its share of 2e-05"
     )
 

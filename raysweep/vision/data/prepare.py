@@ -66,8 +66,8 @@ def prepare(
                         _write(raw, config, folder, progress)
     except OSError as error:
         raise DataError(f"{cache}: cannot write the cache: {error}; set RAYSWEEP_CACHE to another folder") from error
-    with suppress(OSError, ValueError, EOFError):  # of a damaged set, as `load` will say
-        note(Noted(target.name, _bytes_in(target)), config, root, cache)
+    with suppress(OSError, ValueError, KeyError, EOFError):  # of a damaged set, as `load` will say
+        note(_noted(target), config, None if raw.place is None else root, cache)
     return target
 
 
@@ -95,8 +95,9 @@ def _array_files(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.npy" for name in names}
 
 
-def _bytes_in(folder: Path) -> int:
-    return sum(int(np.load(file, mmap_mode="r").nbytes) for file in _array_files(folder).values())
+def _noted(folder: Path) -> Noted:
+    sizes = {name: int(np.load(file, mmap_mode="r").nbytes) for name, file in _array_files(folder).items()}
+    return Noted(folder.name, sum(sizes.values()), sizes["train_images"] + sizes["val_images"])
 
 
 def _key(raw: RawData, config: DataConfig, cache: Path) -> str:

@@ -26,7 +26,6 @@ from raysweep.worker.data import OnEachNode, content_of, prepare_here
 from raysweep.worker.naming import name_of
 from raysweep.worker.tasks import Prepared, TaskSetting, load, reason_of
 
-
 OF_CLASSIFY = "memory-mapped from each node's cache"
 OF_OWN_LOOPS = "prepared by each process that trains, which shares what `prepare` maps from files (docs/loops.md)"
 """How trials get a set that does not fit the object store."""

@@ -1,7 +1,8 @@
 """What an epoch of `raysweep.vision.loop` costs over a bare loop on ready tensors.
 
 Both train the same network on as many images of 40x40, evaluate plain and EMA weights after each epoch, and run
-in the same process with the same threads, precision, fused optimizer and memory format, one epoch of each in turn.
+in the same process, which keeps freed memory as a trial's does, with the same threads, precision, fused optimizer and
+memory format, one epoch of each in turn.
 The bare loop's images are normalised float batches, in order, that lie ready; it averages weights with torch's own
 AveragedModel and get_ema_multi_avg_fn; it measures nothing but its time. `train` beside that draws the order, indexes
 uint8 images, shifts and normalises them, sums losses and hits, and takes the gradients' norm. The ratio is the median
@@ -25,6 +26,7 @@ from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.device import resolve_device, resolve_precision
 from raysweep.vision.loop import train
 from raysweep.vision.models.build import build_model
+from raysweep.worker.process import keep_freed_memory
 
 CLASSES, IMAGE_SIZE, BATCH = 20, 40, 128
 
@@ -102,6 +104,7 @@ def compare(config: TrialConfig, data: DataSet, pairs: int) -> tuple[float, floa
 
 def main() -> None:
     arguments = parse_arguments(__doc__)
+    keep_freed_memory()
     pairs, count = (3, 384) if arguments.quick else (9, 1280)
     names = ("baseline_block",) if arguments.quick else ("baseline_block", "resnet18")
     data = images(count, count // 8)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,16 @@ def test_data_names_the_faults_of_all_sets_and_ends_with_2(
     assert f"{root}/cow" in folder_line
     assert f"{root}/train.csv" in csv_line
     assert [path.name.partition("-")[0] for path in (command_cache / "sets").iterdir()] == ["digits"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_set_is_prepared_is_one_line_and_leaves_nothing(tmp_path: Path, command_cache: Path) -> None:
+    sweep = write_sweep(tmp_path, "name: a\nbase: {data: {name: synthetic, per_class: 100000, image_size: 32}}\n")
+    command = [sys.executable, "-m", "raysweep", "data", sweep]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Preparing synthetic: ")
+        os.killpg(process.pid, signal.SIGINT)  # to all processes of the terminal
+        assert process.stderr.read() == "interrupted; no set is left half-prepared\n"
+    assert process.returncode == 130
+    assert list((command_cache / "sets").iterdir()) == []

@@ -19,7 +19,7 @@ from raysweep.config import LoopConfig
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, DataError, UserError
 from raysweep.loops import loop_named
-from raysweep.loops.placement import SHARE_OF_STORE, fits_store
+from raysweep.loops.placement import SHARE_OF_STORE, too_large
 from raysweep.terminal import count_of, format_bytes
 from raysweep.worker.data import OnEachNode, content_of, prepare_here
 from raysweep.worker.naming import name_of
@@ -119,13 +119,3 @@ def _problem(host: Host, answer: Any, content: Mapping[str, Any]) -> str:
     if fault := no_answer(host, answer):
         raise ClusterError(fault)
     return "" if answer[1] == content else "its files make other data than those of the node that prepared it first"
-
-
-def too_large(sizes: Mapping[str, int], capacity: int) -> set[str]:
-    """Return the keys of the sets that do not fit an object store of so many bytes beside the smaller ones."""
-    large, total = set[str](), 0
-    for key in sorted(sizes, key=sizes.__getitem__):
-        total += sizes[key]
-        if not fits_store(total, capacity):
-            large.add(key)
-    return large

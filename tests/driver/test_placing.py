@@ -20,7 +20,7 @@ from raysweep.cluster.hosts import Host
 from raysweep.cluster.slots import Slot, Store
 from raysweep.driver import placing
 from raysweep.driver.board import Board
-from raysweep.driver.placing import Placing, PreparedSet, too_large
+from raysweep.driver.placing import Placing, PreparedSet
 from raysweep.driver.view import View
 from raysweep.errors import DataError
 from raysweep.loops import CLASSIFY, TrialContext, loop_named
@@ -200,8 +200,3 @@ def test_nodes_that_cannot_prepare_a_set_or_have_other_images_are_told_in_one_se
         "each node has to prepare folder itself (Ray's object store would need 1.12 MB, that of b has 1 MB): "
         "mend that, or start Ray with --object-store-memory=1125000"
     )
-
-
-def test_of_several_sets_the_smaller_ones_stay_in_the_object_store() -> None:
-    assert too_large({"large": 500, "small": 100, "middle": 300}, capacity=1000) == {"large"}
-    assert too_large({"large": 500, "small": 100, "middle": 200}, capacity=1000) == set()

@@ -103,7 +103,14 @@ class OutOfMemory(RaysweepError):
 
 
 class UnfitNodeError(Exception):
-    """A node cannot do the run's trials; another one may."""
+    """A node cannot do the run's trials; another one may.
+
+    `node` is its id if it may be another one than that of the process which raises this. The id goes into the text, as
+    the text alone reaches the driver.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(f"[node {node}] {message}" if node else message)
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

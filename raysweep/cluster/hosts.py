@@ -21,7 +21,7 @@ from raysweep.config import LoopConfig
 from raysweep.errors import DataError, StorageError
 from raysweep.loops import loop_named
 from raysweep.store.filesystem import TEMPORARY, Storage
-from raysweep.worker.tasks import DataFiles, TaskSetting, look_for_data
+from raysweep.worker.tasks import DataFiles, TaskSetting, look_for_data, reason_of
 
 ANSWER_WITHIN_S = 120.0
 """How long a node may take to answer: a process starts within seconds, or tens of seconds on a busy machine."""
@@ -105,8 +105,8 @@ def no_answer(host: Host, answer: Any) -> str:
     if not isinstance(answer, Exception):
         return ""
     late = isinstance(answer, ray.exceptions.GetTimeoutError)
-    reason = f"not within {ANSWER_WITHIN_S:.0f} s" if late else (str(answer).strip().splitlines() or [""])[-1]
-    return f"{host.name} ({host.address}): a process there did not answer: {reason or type(answer).__name__}"
+    reason = f"not within {ANSWER_WITHIN_S:.0f} s" if late else reason_of(answer)
+    return f"{host.name} ({host.address}): a process there did not answer: {reason}"
 
 
 # -- code
@@ -200,6 +200,11 @@ def use_storage(uri: str, name: str, data: bytes) -> str:
 
 
 # -- data
+
+
+def ids_of(lacking: Mapping[str, Iterable[Host]]) -> list[str]:
+    """Return the ids of the nodes that `find_data` found lacking."""
+    return [host.id for hosts in lacking.values() for host in hosts]
 
 
 def find_data(hosts: Sequence[Host], setting: TaskSetting, config: LoopConfig, **how: Any) -> dict[str, list[Host]]:

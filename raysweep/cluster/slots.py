@@ -214,7 +214,8 @@ def smallest_store(slot: Slot) -> Store:
     Nodes that the autoscaler may add count if its file says how large theirs is.
     """
     nodes = [(node["NodeManagerHostname"], node["Resources"]) for node in alive_nodes()]
-    nodes += [(f"a node of type {each.name}", each.resources) for each in read_autoscaler().node_types]
+    to_come = (each for each in read_autoscaler().node_types if each.max_workers)
+    nodes += [(f"a node of type {each.name}", each.resources) for each in to_come]
     able = ((place, has) for place, has in nodes if OBJECT_STORE in has and slot.fits(has))
     return min((Store(int(has[OBJECT_STORE]), place) for place, has in able), default=Store(sys.maxsize, ""))
 

@@ -18,10 +18,11 @@ from rich.console import Console
 
 from raysweep.cluster.hosts import (
     SAME_CODE,
+    Host,
     different_code,
     different_storage,
     find_data,
-    listed,
+    ids_of,
     live_hosts,
 )
 from raysweep.cluster.places import describe_job
@@ -39,7 +40,7 @@ from raysweep.config import LoopConfig
 from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
-from raysweep.driver.placing import Placing, PreparedSet
+from raysweep.driver.placing import Placed, Placing, PreparedSet
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -176,10 +177,15 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
 class TrainedOn:
     """What the trials that are left train on."""
 
-    data: dict[str, Any] = field(default_factory=dict)
-    """The object reference of each data set's arrays, or an `OnEachNode`, by `Loop.data_key`."""
+    placed: dict[str, Placed] = field(default_factory=dict)
+    """Each data set that the run has placed, by `Loop.data_key`."""
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each trial's numbers depend on beside its config, by its id."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The object reference of each data set's arrays, or an `OnEachNode`, by `Loop.data_key`."""
+        return {key: each.at for key, each in self.placed.items()}
 
 
 def _check_hosts(run: Run) -> None:
@@ -198,10 +204,10 @@ def _check_hosts(run: Run) -> None:
             )
 
 
-def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
+def prepare_data(run: Run, left: Sequence[Record], slot: Slot, before: TrainedOn) -> TrainedOn:
     """Prepare each data set of what is left on a trial's slot, and check that the networks can be built for it.
 
-    Then place them all. What is returned counts only if the run is not to stop.
+    Then place those that were not placed `before`. What is returned counts only if the run is not to stop.
 
     Raises:
         DataError: a data set cannot be read as asked.
@@ -213,16 +219,16 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot) -> TrainedOn:
     found, sets = TrainedOn(), dict[str, PreparedSet]()
     for key, of_trials in _by_data_set(run, left).items():
         alike = list(of_trials.values())
-        without = nodes_without(run, slot, alike[0])
+        lacking = nodes_without(run, slot, alike[0])
         what = f"preparing {run.loop.data_name(alike[0])}"
-        prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=without)
+        prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=ids_of(lacking))
         if prepared is None:
             return found
-        sets[key] = PreparedSet(alike[0], prepared, without)
+        sets[key] = PreparedSet(alike[0], prepared, lacking)
         found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
     _check_conditions(run.folder.path, left, found.conditions)
     placing = Placing(run.sweep.name, slot, _setting(run, slot), run.view, lambda: run.stop.requested)
-    found.data.update(placing.place(sets))
+    found.placed.update(placing.place(sets, before.placed))
     write_plan(run, found.conditions)
     return found
 
@@ -252,17 +258,14 @@ def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:
     return True
 
 
-def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> list[str]:
-    """Return the ids of the nodes that have room for a trial and not the files of a data set; none if all have them."""
+def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> dict[str, list[Host]]:
+    """Return the nodes that have room for a trial and not the files of a data set, by what is wrong there."""
     hosts = live_hosts()
     able = [host for host in hosts if slot.fits(host.resources)]
     if len(hosts) == 1 or not able:
-        return []
+        return {}
     with run.view.step(f"looking for {run.loop.data_name(config)} on {count_of(len(able), 'node')}"):
-        lacking = find_data(able, _setting(run, slot), config, is_stopped=lambda: run.stop.requested)
-    for problem, without in lacking.items():
-        run.view.say(f"{listed(without)}: {problem}; prepared on another node that has the files")
-    return [host.id for without in lacking.values() for host in without]
+        return find_data(able, _setting(run, slot), config, is_stopped=lambda: run.stop.requested)
 
 
 def _by_data_set(run: Run, left: Sequence[Record]) -> dict[str, dict[str, LoopConfig]]:

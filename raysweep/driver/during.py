@@ -18,6 +18,7 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
 from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers
@@ -296,7 +297,7 @@ def evaluate_best(run: Run, data: Mapping[str, Any], slot: Slot) -> None:
     placed = data.get(run.loop.data_key(config))
     arrays = None if isinstance(placed, OnEachNode) else placed  # the task opens it where it runs
     try:
-        without = nodes_without(run, slot, config) if arrays is None else []
+        without = ids_of(nodes_without(run, slot, config)) if arrays is None else []
         answer = run_task(run, slot, f"evaluating {asked.winner.id}", evaluate, asked, arrays, without=without)
     except (ray.exceptions.RayError, UserError) as error:
         lines = str(getattr(error, "cause", None) or error).strip().splitlines()

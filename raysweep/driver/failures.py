@@ -14,7 +14,10 @@ NODE_DIED, STORAGE, STALLED = "NodeDied", "StorageError", "Stalled"
 
 # Once they are an actor's (ray.exceptions.ActorDiedError), Ray tells these causes apart in words alone.
 STORAGE_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.StorageError: (.+)$", re.MULTILINE)
-UNFIT_TEXT = re.compile(r"^(?:ray\.\S+: )?raysweep\.errors\.UnfitNodeError: (.+)$", re.MULTILINE)
+UNFIT_TEXT = re.compile(
+    r"^(?:ray\.\S+: )?raysweep\.errors\.UnfitNodeError: (?:\[node ([0-9a-f]+)\] )?(.+)$", re.MULTILINE
+)
+"""The node's id, where it may be another one than the process ran on, and the message."""
 NODE_TEXT = re.compile(r"node has died|node is dead|node was terminated|NodeDiedError|temporarily unavailable", re.I)
 """An actor is "unavailable" if its node does not answer; a process that died on a live node is said to have died."""
 ACTOR_TEXT = re.compile(r"actor_id[:=] ?([0-9a-f]{32})")
@@ -57,7 +60,7 @@ def failure_of(text: str, batch_size: int | None) -> Failure:
     if found := STORAGE_TEXT.findall(text):
         return Failure(STORAGE, found[-1].strip(), text)
     if found := UNFIT_TEXT.findall(text):
-        return Failure("UnfitNode", found[-1].strip(), text)
+        return Failure("UnfitNode", found[-1][1].strip(), text)
     if MEMORY_TEXT.search(text):
         by = "" if batch_size is None else f" with batch_size {batch_size}"
         smaller = "settings that need less memory are" if batch_size is None else "a smaller batch_size or network is"
@@ -83,10 +86,14 @@ def last_words(trial: TuneTrial) -> str:
 
 
 def find_node(text: str) -> str:
-    """Return the id of the node on which the process ran that Ray's words speak of, or "" if it is not known.
+    """Return the id of the node to which Ray's words about the end of a process point, or "" if it is not known.
 
-    With several ranks the last actor that is named is the one whose death ended the others.
+    That is the node that is said to be unfit, or the one on which the process ran. With several ranks the last actor
+    that is named is the one whose death ended the others.
     """
+    unfit = UNFIT_TEXT.findall(text)
+    if unfit and unfit[-1][0]:
+        return str(unfit[-1][0])
     named = ACTOR_TEXT.findall(text)
     actor: dict[str, Any] = state.actors(named[-1]) if named else {}
     node: str = actor.get("Address", {}).get("NodeID", "")

@@ -110,7 +110,7 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
     with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
         on = TrainedOn()
         while left and not run.stop.requested:
-            on = prepare_data(run, left, slot)
+            on = prepare_data(run, left, slot, on)
             if not run.stop.requested:
                 train(run, left, slot, on)
             left = [] if run.stop.requested else next_round(run)

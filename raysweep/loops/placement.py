@@ -48,9 +48,12 @@ def fits_store(size: int, capacity: int) -> bool:
     return size <= SHARE_OF_STORE * capacity
 
 
-def too_large(sizes: Mapping[str, int], capacity: int) -> set[str]:
-    """Return the keys of the sets that do not fit an object store of so many bytes beside the smaller ones."""
-    large, total = set[str](), 0
+def too_large(sizes: Mapping[str, int], capacity: int, taken: int = 0) -> set[str]:
+    """Return the keys of the sets that do not fit an object store beside the smaller ones, where sets take some.
+
+    It has `capacity` bytes, of which `taken` are taken.
+    """
+    large, total = set[str](), taken
     for key in sorted(sizes, key=sizes.__getitem__):
         total += sizes[key]
         if not fits_store(total, capacity):

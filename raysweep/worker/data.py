@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.config import LoopConfig
 from raysweep.errors import UnfitNodeError, UserError
 from raysweep.loops import loop_named
-from raysweep.worker.tasks import TaskSetting, load, result_of
+from raysweep.worker.tasks import TaskSetting, load, reason_of, result_of
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ OF_THE_DATA = ("data", "weights")
 
 _opened: dict[tuple[str, ...], dict[str, Any]] = {}
 """The set that this process opened last: one of the user's own may hold memory."""
+_opening = threading.Lock()
+"""Held while a set is opened: a trial that was to stop meanwhile leaves its thread behind, and the next trial comes."""
 
 
 @dataclass(frozen=True)
@@ -46,39 +49,48 @@ class OnEachNode:
         """
         setting = self.setting
         key = (setting.loop, setting.sweep_folder, loop_named(setting.loop).data_key(self.config))
-        if key not in _opened:
-            arrays = load(setting, self.config)
-            _opened.clear()
-            _opened[key] = arrays
-        return _opened[key]
+        with _opening:
+            if key not in _opened:
+                arrays = load(setting, self.config)
+                _opened.clear()
+                _opened[key] = arrays
+            return _opened[key]
 
-    def begin_on(self, nodes: Collection[str], name: str) -> list[Any]:
-        """Start a task called `name` on each of these nodes that had not prepared the set; return their references.
+    def begin_on(self, nodes: Collection[str], name: str) -> dict[str, Any]:
+        """Start a task called `name` on each of these nodes that had not prepared the set; return each one's reference.
 
         A task takes no slot: the trial that waits for it holds one, and there may be no other.
         """
         task: Any = ray.remote(num_cpus=0)(prepare_here)
-        return [
-            task.options(name=name, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+        return {
+            node: task.options(name=name, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
                 self.setting, self.config
             )
             for node in nodes
             if node not in self.nodes
-        ]
+        }
 
-    def check(self, prepared: Any) -> None:
-        """Check what came of a task that `begin_on` started.
+    def check(self, node: str, prepared: Any) -> None:
+        """Check what came of a task that `begin_on` started on a node.
 
         Raises:
-            UnfitNodeError: its node cannot prepare the set, or finds other images; another node may do.
+            UnfitNodeError: the node cannot prepare the set, or finds other images; another node may do.
+            NodeDiedError: the node went away.
         """
+        # Without the causes, since the driver reads the text of the whole traceback.
+        name = loop_named(self.setting.loop).data_name(self.config)
         try:
             host, content = result_of(prepared)
         except UserError as error:
-            raise UnfitNodeError("; ".join(error.problems)) from error
+            raise UnfitNodeError("; ".join(error.problems), node) from None
+        except (NodeDiedError, TaskUnschedulableError):
+            gone = f"the node has died that was to prepare {name}"
+            raise NodeDiedError(gone) from None  # type: ignore[no-untyped-call]
+        except RayError as error:
+            raise UnfitNodeError(f"{name} could not be prepared on this node: {reason_of(error)}", node) from None
         if content != self.content:
-            name = loop_named(self.setting.loop).data_name(self.config)
-            raise UnfitNodeError(f"{host}: {name} is not what the run began with: copy its files from another node")
+            what = f"{host}: {name} is not what the run began with: copy its files from another node"
+            raise UnfitNodeError(what, node)
 
 
 def prepare_here(setting: TaskSetting, config: LoopConfig) -> tuple[str, dict[str, Any]]:

@@ -72,6 +72,29 @@ def run_ranks(
     return None
 
 
+def ready_peers(get_ready: Loop, workers: int, wait: Callable[[Any], None], sweep: str, trial: str) -> None:
+    """Have the peers that `run_ranks` will use for these `workers` call a function, which is pickled, beforehand.
+
+    Given a reference, `wait` returns once the call has ended; if it raises, the peers are ended.
+
+    Raises:
+        RayActorError: a peer's process died.
+        Exception: what a peer raised.
+    """
+    if workers == 1:
+        return
+    peers, _ = _peers_of_this_slot(workers, sweep)
+    calls = [peer.call.options(name=f"{name_of(sweep, trial)} (rank {n})") for n, peer in enumerate(peers, 1)]
+    try:
+        for calling in [call.remote(get_ready) for call in calls]:
+            wait(calling)
+            if failure := _failure(calling):
+                raise failure
+    except BaseException:
+        _let_go()
+        raise
+
+
 def _fit(loop: Loop) -> None:
     """Run a loop as this process's rank, in the process group that the environment speaks of, if it does."""
     try:
@@ -129,6 +152,10 @@ class Peer:
     def where(self) -> Place:
         """Return where it runs."""
         return _here()
+
+    def call(self, function: Loop) -> None:
+        """Call a function, outside of any process group."""
+        function()
 
     def run(self, loop: Loop, variables: Mapping[str, str]) -> None:
         """Run a loop as the rank that torchrun's `variables` say."""

@@ -220,6 +220,14 @@ def result_of(reference: Any, timeout_s: float | None = None) -> Any:
         raise
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the line in which Ray says why a task gave no result: the last one of what it raised, else the first."""
+    import ray
+
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
+
+
 @dataclass(frozen=True)
 class Questions:
     """What is asked about the winner at the end."""

@@ -24,7 +24,7 @@ import ray
 import torch
 from pydantic import ValidationError
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import NodeDiedError, RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
 from raysweep.config import LoopConfig
@@ -42,7 +42,7 @@ from raysweep.worker.frames import place_of, traceback_of
 from raysweep.worker.looping import check_objective, ended_early, numbers_of, run_loop
 from raysweep.worker.naming import name_of
 from raysweep.worker.process import set_up_process
-from raysweep.worker.ranks import run_ranks
+from raysweep.worker.ranks import ready_peers, run_ranks
 from raysweep.worker.states import Best, going_on_from, state_of
 from raysweep.worker.tasks import Assignment
 
@@ -91,6 +91,12 @@ def train_as_peer(assignment: Assignment, placed: Any, epoch: int, state: bytes 
     with going_on_from(state) as last, contextlib.suppress(Diverged, Interrupted):
         trial = _context(assignment, arrays_of(placed), epoch, last)
         run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None, _name_of(assignment))
+
+
+def _open_as_peer(assignment: Assignment, placed: OnEachNode) -> None:
+    """Open a data set, which this process keeps, as one of the ranks after the first."""
+    _get_ready(assignment)
+    placed.open()
 
 
 def _name_of(assignment: Assignment) -> str:
@@ -177,10 +183,10 @@ class _Run:
         for attempt in range(1, self.assignment.retries + 2):
             try:
                 return self._attempt(attempt)
-            except (StorageError, RayActorError, torch.AcceleratorError, UnfitNodeError):
+            except (StorageError, RayActorError, NodeDiedError, torch.AcceleratorError, UnfitNodeError):
                 # Without storage nothing can be committed: the driver ends the run and says why. If another rank's
-                # process died, or this one's CUDA is broken, or a node has not the data, the trial starts again in a
-                # new process, maybe elsewhere.
+                # process or its node died, or this one's CUDA is broken, or a node has not the data, the trial starts
+                # again in a new process, maybe elsewhere.
                 raise
             except Interrupted:
                 return None
@@ -221,18 +227,27 @@ class _Run:
         Raises:
             DataError: they cannot be made anew.
             UnfitNodeError: a node that joined later cannot prepare the set; another one may.
+            NodeDiedError, RayActorError: a peer's node or its process went away.
             Interrupted: the run is to stop meanwhile.
         """
         if not isinstance(placed, OnEachNode):
-            self._wait_until(functools.partial(_is_there, placed))
+            self._wait_for(placed)
             return arrays_of(placed)
-        name = name_of(self.assignment.run_name, f"preparing {self.loop.data_name(self.config)}")
-        for task in placed.begin_on(self.nodes, name):
-            self._wait_until(functools.partial(_is_there, task))
-            placed.check(task)
-        opening = in_a_thread(placed.open)  # a loop of the user's own may take its time
+        sweep, trial = self.assignment.run_name, self.assignment.record.id
+        name = name_of(sweep, f"preparing {self.loop.data_name(self.config)}")
+        for node, task in placed.begin_on(self.nodes, name).items():
+            self._wait_for(task)
+            placed.check(node, task)
+        # A loop of the user's own may take its time. Once the ranks have met, nobody could tell Tune.
+        opening = in_a_thread(placed.open)
+        open_as_peer = functools.partial(_open_as_peer, self.assignment, placed)
+        ready_peers(open_as_peer, self.assignment.workers, self._wait_for, sweep, trial)
         self._wait_until(lambda: bool(futures.wait([opening], LOOK_EVERY_S).done))
         return opening.result()
+
+    def _wait_for(self, reference: Any) -> None:
+        """Wait until an object is there, or a task has ended; else as `_wait_until`."""
+        self._wait_until(functools.partial(_is_there, reference))
 
     def _wait_until(self, is_there: Callable[[], bool]) -> None:
         """Wait until what is asked now and then says so, and tell Tune meanwhile that the trial is alive.

@@ -9,7 +9,7 @@ import pytest
 
 from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import Autoscaler, NodeType
-from raysweep.cluster.slots import Slot, find_slot, where_trials_run
+from raysweep.cluster.slots import OBJECT_STORE, Slot, Store, find_slot, smallest_store, where_trials_run
 from raysweep.sweepfile.schema import Resources
 
 
@@ -32,6 +32,19 @@ def test_on_a_single_machine_data_is_loaded_anywhere(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(slots, "alive_nodes", lambda: [node("a", 2)])
     options = where_trials_run(Slot(workers=1, gpus=0, cpus=2), first="a")
     assert options == {"label_selector": {}, "fallback_strategy": [{"label_selector": {}}]}
+
+
+def test_the_smallest_object_store_is_sought_where_trials_may_run_now_or_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has(cpus: int, store: int) -> dict[str, float]:
+        return {"CPU": cpus, OBJECT_STORE: store}
+
+    nodes = [("head", has(0, 10)), ("a", has(2, 50)), ("b", has(2, 40))]
+    types = [NodeType("none", has(2, 20), 0, 0), NodeType("some", has(2, 30), 0, 1), NodeType("unknown", {}, 0, 1)]
+    monkeypatch.setattr(slots, "alive_nodes", lambda: [{"NodeManagerHostname": n, "Resources": r} for n, r in nodes])
+    monkeypatch.setattr(slots, "read_autoscaler", lambda: Autoscaler(tuple(types)))
+    assert smallest_store(Slot(1, 0, 2)) == Store(30, "a node of type some")
+    monkeypatch.setattr(slots, "read_autoscaler", Autoscaler)
+    assert smallest_store(Slot(1, 0, 2)) == Store(40, "b")
 
 
 def test_ctrl_c_is_answered_while_the_run_waits_for_hosts_that_have_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:

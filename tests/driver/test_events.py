@@ -23,6 +23,10 @@ WORKER, NODE = "The actor is dead because its worker process has died.", "The ac
 FULL = "raysweep.errors.StorageError: /runs/a: the disk is full; make room, then run the same command again"
 
 
+UNFIT = "raysweep.errors.UnfitNodeError: [node {node}] h4: folder: no such folder"
+B = "b" * 56
+
+
 class Handle:
     """An actor's handle: like Ray's, it makes its methods when they are asked for."""
 
@@ -47,6 +51,7 @@ class Tune:
             error_file=str(self.error_file),
             temporary_state=SimpleNamespace(ray_actor=Handle()),
         )
+        self.nodes = Nodes(lambda without: 1)
         self.given_up: list[Any] = []
         self.failed: list[str] = []
         self.stop = StopRequest()
@@ -57,7 +62,7 @@ class Tune:
             retries,
             stall_minutes,
             SimpleNamespace(give_up=self.given_up.append),  # type: ignore[arg-type]
-            Nodes(lambda without: 1),
+            self.nodes,
             lambda record, failure: self.failed.append(failure.type),
             print,
         )
@@ -116,6 +121,20 @@ def test_a_trial_that_cannot_commit_ends_the_run_and_is_not_failed(tmp_path: Pat
     assert tune.stop.requested
     assert tune.stop.fault == "/runs/a: the disk is full; make room, then run the same command again"
     assert tune.failed == []
+
+
+def test_a_node_that_a_trial_finds_unfit_is_avoided_though_the_process_ran_on_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "node_names", lambda: {B: "10.0.0.2"})
+    tune = Tune(tmp_path, retries=0)
+    for _ in range(2):
+        tune.start()
+        tune.die(UNFIT.format(node=B))
+    assert tune.nodes.avoided == [B]
+    assert tune.assignment.deaths == 0
+    assert tune.assignment.past_error is not None
+    assert tune.assignment.past_error["message"] == "h4: folder: no such folder (on 10.0.0.2)"
 
 
 def test_a_trial_that_is_silent_for_too_long_is_ended_once_and_counts(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
 from rich.console import Console
 from running import Command, curves, start_cluster
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from raysweep.cluster.hosts import Host
 from raysweep.cluster.slots import Slot, Store
 from raysweep.driver import placing
 from raysweep.driver.board import Board
-from raysweep.driver.placing import Placing, PreparedSet
+from raysweep.driver.placing import Placed, Placing, PreparedSet
 from raysweep.driver.view import View
 from raysweep.errors import DataError
 from raysweep.loops import CLASSIFY, TrialContext, loop_named
@@ -129,37 +130,69 @@ HEAD = Host("head", "head", "10.0.0.4", {"CPU": 0})
 IMAGES = TrialConfig.model_validate({"data": {"name": "folder", "image_size": 8, "val_fraction": 0.5}})
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[OnEachNode, str]]:
-    """Places a set of so many bytes, which a has prepared, where the store of b has 1 MB; each has its own folders."""
+class Nodes:
+    """The head and three nodes that hold a trial each, of which `a` has prepared the data; the store of b has 1 MB.
 
-    def pretend(asked: Sequence[Host], question: Any, setting: TaskSetting, config: TrialConfig, **how: Any) -> Any:
-        return {host.id: answer(host, question, setting, config) for host in asked}
+    Each has its own folders, unless its answer is set.
+    """
 
-    def answer(host: Host, question: Any, setting: TaskSetting, config: TrialConfig) -> Any:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, io.StringIO()
+        self.answers: dict[str, Exception] = {}
+        self.lacking: Mapping[str, Sequence[Host]] = {}
+        self.that_die_meanwhile: set[str] = set()
+        self.is_stopped_meanwhile = False
+        self.have_been_asked = False
+
+    def live_hosts(self) -> list[Host]:
+        gone = self.that_die_meanwhile if self.have_been_asked else set()
+        return [host for host in (H1, H2, H3, HEAD) if host.id not in gone]
+
+    def is_stopped(self) -> bool:
+        return self.is_stopped_meanwhile and self.have_been_asked
+
+    def ask(self, asked: Sequence[Host], question: Any, *arguments: Any, **how: Any) -> dict[str, Any]:
+        self.have_been_asked = True
+        return {host.id: self._answer(host, question, *arguments) for host in asked}
+
+    def _answer(self, host: Host, question: Any, setting: TaskSetting, config: TrialConfig) -> Any:
+        if host.id in self.answers:
+            return self.answers[host.id]
         try:
-            return question(replace(setting, variables=variables_of(host)), config)
+            return question(replace(setting, variables=self._variables_of(host)), config)
         except DataError as error:
             return RayTaskError("prepare_here", "", error)
 
-    def variables_of(host: Host) -> dict[str, str]:
-        return {"RAYSWEEP_DATA": str(tmp_path / host.id), "RAYSWEEP_CACHE": str(tmp_path / "caches" / host.id)}
+    def _variables_of(self, host: Host) -> dict[str, str]:
+        return {"RAYSWEEP_DATA": str(self.folder / host.id), "RAYSWEEP_CACHE": str(self.folder / "caches" / host.id)}
 
-    def place(size: int) -> tuple[Any, str]:
-        out, setting = io.StringIO(), TaskSetting(str(tmp_path), (), 1, "cpu", variables=variables_of(H1))
-        view = View(Console(file=out, width=1000), "small", Board([], maximize=True), "val_acc")
-        placing = Placing("small", Slot(1, 0, 1), setting, view, lambda: False)
+    def place(self, before: Mapping[str, Placed] = MappingProxyType({}), **sizes: int) -> dict[str, Placed]:
+        """Place sets of so many bytes."""
+        setting = TaskSetting(str(self.folder), (), 1, "cpu", variables=self._variables_of(H1))
+        view = View(Console(file=self.out, width=1000), "small", Board([], maximize=True), "val_acc")
         content = prepare_here(setting, IMAGES)[1]
-        prepared = Prepared(H1.id, [{**content, "precision": "fp32"}], size)
-        return placing.place({"": PreparedSet(IMAGES, prepared, [])})[""], out.getvalue()
+        sets = {
+            name: PreparedSet(IMAGES, Prepared(H1.id, [{**content, "precision": "fp32"}], size), self.lacking)
+            for name, size in sizes.items()
+        }
+        return Placing("small", Slot(1, 0, 1), setting, view, self.is_stopped).place(sets, before)
 
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """A cluster where the references of all sets are called `shared`."""
+    nodes = Nodes(tmp_path)
+    task = SimpleNamespace(remote=lambda *arguments: "shared")
     monkeypatch.setenv("RAYSWEEP_DATA", "")  # put back at the end
     monkeypatch.setenv("RAYSWEEP_CACHE", "")
-    monkeypatch.setattr(placing, "ask", pretend)
-    monkeypatch.setattr(placing, "live_hosts", lambda: [H1, H2, H3, HEAD])
+    monkeypatch.setattr(placing, "ask", nodes.ask)
+    monkeypatch.setattr(placing, "live_hosts", nodes.live_hosts)
     monkeypatch.setattr(placing, "smallest_store", lambda slot: Store(10**6, "b"))
-    monkeypatch.setattr(Placing, "_share", lambda *_: "shared")
-    return place
+    monkeypatch.setattr(placing, "where_trials_run", lambda *where: {})
+    monkeypatch.setattr(
+        placing.ray, "remote", lambda **how: lambda function: SimpleNamespace(options=lambda **how: task)
+    )
+    return nodes
 
 
 def write_images(folder: Path, red: int = 0) -> None:
@@ -169,13 +202,14 @@ def write_images(folder: Path, red: int = 0) -> None:
 
 
 def test_a_set_is_shared_up_to_80_percent_of_the_smallest_store_and_above_each_node_that_trains_prepares_it(
-    tmp_path: Path, place: Callable[[int], tuple[Any, str]]
+    tmp_path: Path, nodes: Nodes
 ) -> None:
     for host in (H1, H2, H3):
         write_images(tmp_path / host.id)
-    assert place(800_000) == ("shared", "")
-    placed, said = place(800_001)
-    assert said == (
+    assert nodes.place(it=800_000)["it"].at == "shared"
+    assert nodes.out.getvalue() == ""
+    placed = nodes.place(it=800_001)["it"].at
+    assert nodes.out.getvalue() == (
         "folder: 800 kB, memory-mapped from each node's cache: Ray's object store would need 1 MB, that of b has 1 MB\n"
         "preparing folder on 2 more nodes\n"
     )
@@ -187,12 +221,12 @@ def test_a_set_is_shared_up_to_80_percent_of_the_smallest_store_and_above_each_n
 
 
 def test_nodes_that_cannot_prepare_a_set_or_have_other_images_are_told_in_one_sentence(
-    tmp_path: Path, place: Callable[[int], tuple[Any, str]]
+    tmp_path: Path, nodes: Nodes
 ) -> None:
     write_images(tmp_path / "a")
     write_images(tmp_path / "c", red=1)
     with pytest.raises(DataError) as refused:
-        place(900_000)
+        nodes.place(it=900_000)
     (problem,) = refused.value.problems
     assert problem.startswith(f"b: folder: no such folder or zip archive; looked at {tmp_path}/b")
     assert "; c: its files make other data than those of the node that prepared it first; each node has to" in problem
@@ -200,3 +234,47 @@ def test_nodes_that_cannot_prepare_a_set_or_have_other_images_are_told_in_one_se
         "each node has to prepare folder itself (Ray's object store would need 1.12 MB, that of b has 1 MB): "
         "mend that, or start Ray with --object-store-memory=1125000"
     )
+
+
+def test_of_nodes_that_fail_otherwise_all_are_told_for_each_set_that_they_should_prepare(
+    tmp_path: Path, nodes: Nodes
+) -> None:
+    write_images(tmp_path / "a")
+    no_file = FileNotFoundError(2, "No such file or directory", "/data/corpus.npy")
+    nodes.answers["b"] = RayTaskError("prepare_here", f"Traceback ...\nFileNotFoundError: {no_file}", no_file)
+    nodes.answers["c"] = WorkerCrashedError()
+    nodes.lacking = {"no such file": [H2]}
+    with pytest.raises(DataError) as refused:
+        nodes.place(small=100_000, one=900_000, other=1_000_000)
+    assert [problem.partition("; each node has to")[0] for problem in refused.value.problems] == [
+        "b: cannot prepare it: FileNotFoundError: [Errno 2] No such file or directory: '/data/corpus.npy'; "
+        "c: a process there died: The worker died unexpectedly while executing this task. "
+        "Check python-core-worker-*.log files for more information."
+    ] * 2
+    assert "prepared on another node" not in nodes.out.getvalue(), "that would contradict it"
+    nodes.place(small=100_000)
+    assert nodes.out.getvalue().endswith("\nb: no such file; prepared on another node that has the files\n")
+
+
+@pytest.mark.parametrize("error", [NodeDiedError("gone"), TaskUnschedulableError("it is drained"), None])
+def test_nodes_that_go_away_meanwhile_and_a_run_that_is_to_stop_meanwhile_are_no_problems_of_the_data(
+    tmp_path: Path, nodes: Nodes, error: Exception | None
+) -> None:
+    write_images(tmp_path / "a")  # b and c have none
+    nodes.answers |= {"b": error} if error else {}
+    nodes.that_die_meanwhile = {"c"} if error else set()
+    nodes.is_stopped_meanwhile = error is None
+    assert nodes.place(it=900_000)["it"].at.nodes == {"a"}, "another one prepares it when a trial comes"
+
+
+def test_what_an_earlier_round_has_placed_stays_there_and_takes_its_part_of_the_store(
+    tmp_path: Path, nodes: Nodes
+) -> None:
+    for host in (H1, H2, H3):
+        write_images(tmp_path / host.id)
+    before = {"it": Placed("placed before", 500_000)}
+    now = nodes.place(before, it=500_000, small=300_000, large=400_000)
+    assert (now["it"].at, now["small"].at) == ("placed before", "shared")
+    assert isinstance(now["large"].at, OnEachNode)
+    assert "Ray's object store would need 1.5 MB" in nodes.out.getvalue()
+    assert nodes.place({**now, "it": now["large"]}, more=500_000)["more"].at == "shared", "mapped ones take nothing"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
 
 import raysweep
 from raysweep.config import LoopConfig
+from raysweep.driver.failures import failure_of, find_node
 from raysweep.errors import DataError, UnfitNodeError
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective
@@ -20,6 +25,8 @@ from raysweep.worker.data import OnEachNode
 from raysweep.worker.tasks import Assignment, TaskSetting
 
 SETTING = TaskSetting(".", (), threads=1, device="cpu", loop="large")
+LATE = "1a2b3c4d" * 7
+"""A node that has joined since the run began."""
 
 
 class Settings(LoopConfig):
@@ -89,24 +96,94 @@ def test_a_trial_that_waits_for_data_ends_when_the_run_is_to_stop(
     assert RunFolder(str(tmp_path), "run").record("large-1a2b3c4d") is None
 
 
-def test_a_node_that_joined_later_and_has_not_the_data_ends_the_process_so_that_the_trial_goes_elsewhere(
+def test_a_set_that_two_threads_open_is_opened_once(
+    begun: tuple[trial._Run, threading.Event, list[Any]], is_prepared: threading.Event
+) -> None:
+    (placed,) = begun[0].data.values()
+    threads = [data.in_a_thread(placed.open) for _ in range(2)]
+    time.sleep(0.1)  # both are inside
+    is_prepared.set()
+    one, other = (thread.result(10) for thread in threads)
+    assert one is other
+
+
+# -- a node that joined later, whose tasks are pretended
+
+
+@pytest.fixture
+def answer(
     begun: tuple[trial._Run, threading.Event, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Any], list[tuple[str, bool]]]:
+    """What such a node answers that is asked to prepare the set, and on which nodes, and whether on no other, that was
+    asked."""
+    answers, asked = list[Any](), list[tuple[str, bool]]()
+
+    def options(name: str, scheduling_strategy: Any) -> Any:
+        asked.append((scheduling_strategy.node_id, not scheduling_strategy.soft))
+        return SimpleNamespace(remote=lambda setting, config: answers[0])
+
+    def result_of(task: Any) -> Any:
+        if isinstance(task, Exception):
+            raise task
+        return task
+
+    begun[0].nodes = ["here", LATE]
+    monkeypatch.setattr(data.ray, "remote", lambda **how: lambda task: SimpleNamespace(options=options))
+    monkeypatch.setattr(data, "result_of", result_of)
+    monkeypatch.setattr(trial, "_is_there", lambda task: True)
+    return answers, asked
+
+
+def test_a_node_that_joined_later_and_no_other_prepares_the_data_before_the_trial_begins(
+    begun: tuple[trial._Run, threading.Event, list[Any]],
+    answer: tuple[list[Any], list[tuple[str, bool]]],
+    is_prepared: threading.Event,
+) -> None:
+    is_prepared.set()
+    answer[0].append(("h4", {"data": "0123"}))
+    begun[0].to_the_end()
+    assert answer[1] == [(LATE, True)]
+    assert begun[2][-1]["status"] == "finished"
+
+
+NO_FILE = FileNotFoundError(2, "No such file or directory", "/data/corpus.npy")
+
+
+@pytest.mark.parametrize(
+    ("answered", "fault", "message"),
+    [
+        (DataError("h4: no such file"), "UnfitNode", "h4: no such file"),
+        (("h4", {"data": "4567"}), "UnfitNode", "h4: the data is not what the run began with: copy its files from an"),
+        (
+            RayTaskError("prepare_here", "Traceback\n  in prepare\nFileNotFoundError: no corpus", NO_FILE),
+            "UnfitNode",
+            "the data could not be prepared on this node: FileNotFoundError: no corpus",
+        ),
+        (
+            OutOfMemoryError("Task was killed due to the node running low on memory.\nTo adjust the threshold ..."),
+            "UnfitNode",
+            "the data could not be prepared on this node: Task was killed due to the node running low on memory.",
+        ),
+        (WorkerCrashedError(), "UnfitNode", "the data could not be prepared on this node: The worker died unexpected"),
+        (NodeDiedError("Task failed because the node it was running on is dead"), "NodeDied", "its node went away"),
+        (TaskUnschedulableError("The node specified ... doesn't exist any more"), "NodeDied", "its node went away"),
+    ],
+)
+def test_a_node_that_joined_later_and_cannot_prepare_the_data_ends_the_process_so_that_the_trial_goes_elsewhere(
+    begun: tuple[trial._Run, threading.Event, list[Any]],
+    answer: tuple[list[Any], list[tuple[str, bool]]],
+    answered: Any,
+    fault: str,
+    message: str,
 ) -> None:
     run, _, _ = begun
-
-    def answers(answer: Any) -> None:
-        def result_of(task: Any) -> Any:
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        monkeypatch.setattr(data, "result_of", result_of)
-        monkeypatch.setattr(trial, "_is_there", lambda task: True)
-        monkeypatch.setattr(OnEachNode, "begin_on", lambda placed, nodes, name: ["task"])
-
-    answers(DataError("h4: no such file"))
-    with pytest.raises(UnfitNodeError, match=r"^h4: no such file$"):
+    run.assignment = replace(run.assignment, retries=3)
+    answer[0].append(answered)
+    with pytest.raises((UnfitNodeError, NodeDiedError)) as raised:
         run.to_the_end()
-    answers(("h4", {"data": "4567"}))
-    with pytest.raises(UnfitNodeError, match=r"^h4: the data is not what the run began with: copy its files"):
-        run.to_the_end()
+    assert len(answer[1]) == 1, "it is not asked again"
+    tunes_text = "".join(traceback.format_exception(raised.value))
+    failure = failure_of(tunes_text, batch_size=None)
+    assert (failure.type, failure.message[: len(message)]) == (fault, message)
+    if fault == "UnfitNode":
+        assert find_node(tunes_text) == LATE, "not the node of the trial's own process"

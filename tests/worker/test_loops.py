@@ -84,7 +84,7 @@ class Trial:
         objective = Objective(metric=metric, mode="min")
         conditions = loop.conditions(config, arrays)
         self.assignment = Assignment(
-            planned, str(folder), "run", objective, 0, every_s, 1, conditions, "cpu", rungs, loop="own"
+            planned, str(folder), "run", objective, 0, every_s, 1, conditions, "cpu", rungs=rungs, loop="own"
         )
 
     def run(self, stop_after: int = 1000) -> Record:

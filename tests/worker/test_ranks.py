@@ -103,6 +103,14 @@ def hear_nothing() -> None:
     time.sleep(300)
 
 
+def mark() -> None:
+    os.environ["MARK"] = "made before the ranks met"
+
+
+def tell_mark() -> None:
+    raise ArithmeticError(os.environ.get("MARK"))
+
+
 class FirstRank:
     """Tune's actor."""
 
@@ -119,6 +127,21 @@ class FirstRank:
         except Exception as error:
             return repr(error), time.monotonic() - began
         return "", time.monotonic() - began
+
+    def ready(self, get_ready: Callable[[], None], stops: bool) -> tuple[str, int]:
+        """Return what `ready_peers` raised, and how many peers are kept."""
+
+        def wait(calling: Any) -> None:
+            if stops:
+                raise InterruptedError
+            ray.wait([calling])
+
+        raised = ""
+        try:
+            ranks.ready_peers(get_ready, 2, wait, "sweep", "trial")
+        except Exception as error:
+            raised = repr(error)
+        return raised, sum(map(len, ranks._kept.values()))
 
     def ping(self) -> int:
         return os.getpid()
@@ -161,3 +184,13 @@ def test_a_process_that_nothing_wakes_notes_what_the_peer_raised_before_it_ends(
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(first_rank.run.remote(hear_nothing, raise_soon, str(tmp_path / "noted"), 1), timeout=200)
     assert (tmp_path / "noted").read_text() == "ArithmeticError('raised on purpose')"
+
+
+def test_peers_get_ready_before_they_meet_and_end_with_what_one_raised_or_where_the_wait_ends(
+    first_rank: Any, tmp_path: Path
+) -> None:
+    assert ray.get(first_rank.ready.remote(mark, False), timeout=200) == ("", 1)
+    raised, _ = ray.get(first_rank.run.remote(wait_for_the_others, tell_mark, str(tmp_path / "noted"), 60), timeout=200)
+    assert raised == "ArithmeticError('made before the ranks met')", "it is the same process"
+    assert ray.get(first_rank.ready.remote(tell_mark, False), timeout=200) == ("ArithmeticError(None)", 0)
+    assert ray.get(first_rank.ready.remote(mark, True), timeout=200) == ("InterruptedError()", 0)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysweep import __version__
-from raysweep.errors import RaysweepError, UserError, did_you_mean
+from raysweep.errors import Interrupted, RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RaysweepError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Interrupted.exit_code
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant(
             assert main(words) == 2
             said = f"cannot be read: No such file or directory (did you mean '{folder}quickstart.yaml'?)\n"
             assert capsys.readouterr().err == f"{folder}quikstart.yaml: {said}"
+
+
+def test_ctrl_c_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("raysweep.commands.plan.run", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main(["plan", str(QUICKSTART)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

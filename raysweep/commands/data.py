@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
-from raysweep.errors import DataError, UserError
+from raysweep.errors import DataError, Interrupted, UserError
 from raysweep.loops import CLASSIFY
 from raysweep.loops.placement import bytes_of
 from raysweep.terminal import count_of, format_bytes
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         except DataError as error:
             problems += error.problems
             continue
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; no set is left half-prepared") from None
         if not arguments.json:
             print(*([""] if found else []), *_lines(about), sep="\n", flush=True)
         found.append(about)

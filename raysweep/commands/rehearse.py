@@ -32,14 +32,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rehearse the first trial of each kind, and print what was found; return 0 if none failed."""
+    from raysweep.commands.whereabouts import Whereabouts
+
     context = Context.of(arguments, DATA_LIES_BESIDE_IT)
     kinds = _kinds(context)
     found, failed = _rehearse(context, kinds)
     totals = _totals(context, kinds, found) if len(found) == len(kinds) else None
+    where = Whereabouts.of(context)  # only now: to rehearse has prepared data
     if arguments.json:
-        print(json.dumps(_document(kinds, found, failed, totals)))
+        print(json.dumps({**_document(kinds, found, failed, totals), "memory": where and where.as_json()}))
     else:
-        _print(kinds, found, failed, totals)
+        _print(kinds, found, failed)
+        if where and found:
+            say("\n".join(where.in_words(arguments.sweep)))
+        if totals:
+            say(_totals_line(totals))
     return max((error.exit_code for error in failed.values()), default=0)
 
 
@@ -85,10 +92,7 @@ def _threads(context: Context) -> int:
 
 
 def _print(
-    kinds: Mapping[str, Sequence[Trial]],
-    found: Mapping[str, Rehearsed],
-    failed: Mapping[str, RehearsalError],
-    totals: Mapping[str, float] | None,
+    kinds: Mapping[str, Sequence[Trial]], found: Mapping[str, Rehearsed], failed: Mapping[str, RehearsalError]
 ) -> None:
     columns, settings = _columns({kind: trials for kind, trials in kinds.items() if kind in found}, found)
     if found:
@@ -97,8 +101,6 @@ def _print(
         say(f"{', '.join(ids) if len(ids) < len(kinds) else 'all'}: {why}")
     for kind, error in failed.items():
         say(f"{kinds[kind][0].id} failed:\n{error.message}", stderr=True)
-    if totals:
-        say(_totals_line(totals))
 
 
 def _alike(whys: Mapping[str, str]) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from raysweep.config import LoopConfig
 from raysweep.driver.view import View
 from raysweep.errors import DataError, UserError
 from raysweep.loops import CLASSIFY, loop_named
-from raysweep.loops.placement import SHARE_OF_STORE, fits_store
+from raysweep.loops.placement import SHARE_OF_STORE, too_large
 from raysweep.terminal import count_of, format_bytes
 from raysweep.worker.data import OnEachNode, content_of, prepare_here
 from raysweep.worker.naming import name_of
@@ -152,16 +152,3 @@ def _problem(answer: Any, content: Mapping[str, Any]) -> str:
         what = "cannot prepare it" if isinstance(answer, RayTaskError) else "a process there died"
         return f"{what}: {reason_of(answer)}"
     return "" if answer[1] == content else "its files make other data than those of the node that prepared it first"
-
-
-def too_large(sizes: Mapping[str, int], capacity: int, taken: int = 0) -> set[str]:
-    """Return the keys of the sets that do not fit an object store beside the smaller ones, where sets take some.
-
-    It has `capacity` bytes, of which `taken` are taken.
-    """
-    large, total = set[str](), taken
-    for key in sorted(sizes, key=sizes.__getitem__):
-        total += sizes[key]
-        if not fits_store(total, capacity):
-            large.add(key)
-    return large

@@ -46,3 +46,16 @@ def fits_device(size: int, free: int) -> bool:
 def fits_store(size: int, capacity: int) -> bool:
     """Whether sets of so many bytes lie in object stores of which the smallest has this capacity."""
     return size <= SHARE_OF_STORE * capacity
+
+
+def too_large(sizes: Mapping[str, int], capacity: int, taken: int = 0) -> set[str]:
+    """Return the keys of the sets that do not fit an object store beside the smaller ones, where sets take some.
+
+    It has `capacity` bytes, of which `taken` are taken.
+    """
+    large, total = set[str](), taken
+    for key in sorted(sizes, key=sizes.__getitem__):
+        total += sizes[key]
+        if not fits_store(total, capacity):
+            large.add(key)
+    return large

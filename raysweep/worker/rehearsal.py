@@ -13,11 +13,13 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +35,8 @@ NEARLY = 1e-3
 TIMES = re.compile(r"(^|_)(seconds?|time|runtime|duration|speed|throughput)(_|$)|_per_s|per_second", re.IGNORECASE)
 """Metrics with such names tell how long something took, and differ anyway."""
 
-PRELOADED = ["raysweep.worker.looping", "raysweep.worker.ranks", "raysweep.worker.states"]
-"""The modules that take seconds to import, since they import torch and Ray."""
+PRELOADED = ["raysweep.worker.silent", "raysweep.worker.looping", "raysweep.worker.ranks", "raysweep.worker.states"]
+"""The modules that take seconds to import, since they import torch and Ray; before them, what an interrupt needs."""
 
 Resumes = Literal["exactly", "nearly", "no", "anew", "unknown"]
 
@@ -166,11 +168,22 @@ def _apart(part: _Part) -> _Trained:
     """Train in a fresh process, as a trial's would be; but it is forked from one that has loaded torch, for once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    _start_server()
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_train, part).result()
         except BrokenProcessPool:
             raise RehearsalError("its process died, of want of memory perhaps: `dmesg` says so") from None
+
+
+def _start_server() -> None:
+    """Start the process that loads torch, deaf to Ctrl-C until `worker.silent` keeps it from printing a traceback."""
+    resource_tracker.ensure_running()  # first, since to start it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _train(part: _Part) -> _Trained:

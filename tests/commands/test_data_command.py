@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +103,26 @@ def test_data_names_the_faults_of_all_sets_and_ends_with_2(
     assert f"{root}/cow" in folder_line
     assert f"{root}/train.csv" in csv_line
     assert [path.name.partition("-")[0] for path in (command_cache / "sets").iterdir()] == ["digits"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "first", "last"),
+    [
+        ("data", "Preparing synthetic: ", "interrupted; no set is left half-prepared\n"),
+        ("rehearse", "rehearsing ", "interrupted\n"),  # while another process imports torch
+    ],
+)
+def test_ctrl_c_is_one_line_and_leaves_nothing_half_prepared(
+    tmp_path: Path, command_cache: Path, command: str, first: str, last: str
+) -> None:
+    sweep = write_sweep(tmp_path, "name: a\nbase: {data: {name: synthetic, per_class: 100000, image_size: 32}}\n")
+    words = [sys.executable, "-m", "raysweep", command, sweep]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(first)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # to all processes of the terminal
+        assert process.stderr.read() == last
+    assert process.returncode == 130
+    assert list(command_cache.glob("sets/*")) == []

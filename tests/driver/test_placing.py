@@ -21,7 +21,7 @@ from raysweep.cluster.hosts import Host
 from raysweep.cluster.slots import Slot, Store
 from raysweep.driver import placing
 from raysweep.driver.board import Board
-from raysweep.driver.placing import Placed, Placing, PreparedSet, too_large
+from raysweep.driver.placing import Placed, Placing, PreparedSet
 from raysweep.driver.view import View
 from raysweep.errors import DataError
 from raysweep.loops import CLASSIFY, TrialContext, loop_named
@@ -278,8 +278,3 @@ def test_what_an_earlier_round_has_placed_stays_there_and_takes_its_part_of_the_
     assert isinstance(now["large"].at, OnEachNode)
     assert "Ray's object store would need 1.5 MB" in nodes.out.getvalue()
     assert nodes.place({**now, "it": now["large"]}, more=500_000)["more"].at == "shared", "mapped ones take nothing"
-
-
-def test_of_several_sets_the_smaller_ones_stay_in_the_object_store() -> None:
-    assert too_large({"large": 500, "small": 100, "middle": 300}, capacity=1000) == {"large"}
-    assert too_large({"large": 500, "small": 100, "middle": 200}, capacity=1000) == set()

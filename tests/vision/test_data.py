@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +252,26 @@ def test_what_a_killed_preparation_leaves_is_never_used(tmp_path: Path, cache: P
     assert len(list((cache / "sets").iterdir())) == 1
 
 
-def test_folder_that_is_no_prepared_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a prepared data set"):
-        load(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("data.json", lambda file: file.unlink(), "No such file or directory"),
+        ("data.json", lambda file: file.write_text("{}"), "'name'"),
+        ("val_images.npy", lambda file: file.unlink(), "No such file or directory"),
+        ("train_images.npy", lambda file: os.truncate(file, 200), "mmap length is greater than file size"),
+    ],
+)
+def test_the_damaged_file_of_a_prepared_set_is_named_with_the_command_that_removes_the_set(
+    tmp_path: Path, cache: Path, name: str, damage: Callable[[Path], object], why: str
+) -> None:
+    write_small(tmp_path)
+    (folder,) = prepared(tmp_path, cache) and (cache / "sets").iterdir()
+    damage(folder / name)
+    with pytest.raises(DataError) as refused:
+        load(folder)
+    assert str(refused.value) == (
+        f"{folder}/{name}: this prepared set is damaged: {why}; remove it, and it is prepared again: rm -r {folder}"
+    )
 
 
 def test_where_the_files_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +372,7 @@ def test_too_little_room_for_the_prepared_images_is_told_before_writing(
 ) -> None:
     write_small(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2000}))
-    assert "the prepared images take 2,688 bytes, 2,000 are free" in fault(tmp_path, cache)
+    assert "the prepared images take 2.69 kB, 2 kB are free; set a smaller data.image_size" in fault(tmp_path, cache)
 
 
 def test_room_is_looked_for_before_anything_is_decoded_where_the_size_is_given(
@@ -363,7 +381,7 @@ def test_room_is_looked_for_before_anything_is_decoded_where_the_size_is_given(
     write_small(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 600}))
     monkeypatch.setattr("raysweep.vision.data.prepare.decode_all", lambda *_: pytest.fail("an image is decoded"))
-    assert "the prepared images take 672 bytes, 600 are free" in fault(tmp_path, cache, image_size=4)
+    assert "the prepared images take 672 B, 600 B are free" in fault(tmp_path, cache, image_size=4)
 
 
 def test_cache_that_is_no_folder_is_named(tmp_path: Path, cache: Path) -> None:

@@ -135,6 +135,7 @@ def test_of_the_built_in_loop_a_few_steps_are_enough_for_each_network(
     (found,) = document["rehearsed"]
     assert (code, found["resumes"], len(found["trials"])) == (0, "exactly", 2)
     assert found["epoch_s"] > 0.3, "an epoch of 900 steps takes longer than the two that were trained"
+    assert document["memory"]["bytes"] == 2 * (4000 + 1000) * (3 * 8**2 + 8)
     assert 0 < document["totals"]["slot_hours"] < document["totals"]["slot_hours_in_full"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysweep.errors import DataError
-from raysweep.terminal import can_redraw
+from raysweep.terminal import can_redraw, format_bytes
 from raysweep.vision.config import DataConfig
 from raysweep.vision.data.cache import digest_files, locked, made_whole
 from raysweep.vision.data.dataset import PARTS, SPLITS, DataSet
@@ -79,19 +80,34 @@ def find_raw(config: DataConfig, root: Path) -> RawData:
 
 def load(path: Path) -> DataSet:
     """Open a prepared set, memory-mapped, so that nothing is read before it is indexed."""
-    try:
+    with _damaged(path, "data.json"):
         arrays = json.loads((path / "data.json").read_text())
+    for name, file in _array_files(path).items():
         # Read-only: the kernel counts pages that could be written as the process's own, and refuses to map more of
         # them than there is memory.
-        arrays |= {name: np.load(file, mmap_mode="r") for name, file in _array_files(path).items()}
+        with _damaged(path, file.name):
+            arrays[name] = np.load(file, mmap_mode="r")
+    with _damaged(path, "data.json"):
         return DataSet.from_arrays(arrays)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path}: not a prepared data set: {error}; remove the folder to prepare it again") from error
+
+
+@contextmanager
+def _damaged(folder: Path, name: str) -> Iterator[None]:
+    """Tell of a fault in a file of a prepared set, and how to be rid of the set."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(
+            f"{folder / name}: this prepared set is damaged: {why}; "
+            f"remove it, and it is prepared again: rm -r {shlex.quote(str(folder))}"
+        ) from error
 
 
 def _array_files(folder: Path) -> dict[str, Path]:
     """Return the array files of a prepared set by name, such as `train_images`, in a fixed order."""
-    names = [f"{split}_{part}" for split in SPLITS if (folder / f"{split}_images.npy").exists() for part in PARTS]
+    has_test = (folder / "test_images.npy").exists()
+    names = [f"{split}_{part}" for split in SPLITS if split != "test" or has_test for part in PARTS]
     return {name: folder / f"{name}.npy" for name in names}
 
 
@@ -220,8 +236,8 @@ def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{folder.parent}: the prepared images take {size:,} bytes, {free:,} are free; "
-            "set data.image_size, or RAYSWEEP_CACHE to another folder"
+            f"{folder.parent}: the prepared images take {format_bytes(size)}, {format_bytes(free)} are free; "
+            "set a smaller data.image_size, data.per_class or data.classes, or RAYSWEEP_CACHE=FOLDER on a larger disk"
         )
 
 

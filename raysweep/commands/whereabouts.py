@@ -134,8 +134,7 @@ class Whereabouts:
         if self.gpu is None and self.gpus not in (0, "auto"):
             needed = format_bytes(self.largest / SHARE_OF_DEVICE)
             return [
-                f"kept on a trial's GPU if {needed} are free there, else streamed to it; "
-                "nvidia-smi tells of no GPU here that trials may take"
+                f"kept on a trial's GPU if {needed} are free there, else streamed to it; nvidia-smi shows no GPU here"
             ]
         free = self.cpu if self.gpu is None else self._free(self.gpu)
         small, large = list[DataSet](), list[DataSet]()
@@ -157,15 +156,15 @@ class Whereabouts:
 
     def _on_cpu(self, fits: bool, needed: str, free: str) -> str:
         if fits:
-            line = f"read where it is by a trial's CPU: {needed} of memory are needed, this machine has {free}"
+            line = f"on a CPU, read where it is: {needed} of memory are needed, this machine has {free}"
         else:
             line = (
-                f"read ahead by a thread of a trial's CPU: {needed} of memory would be needed to read it where it is, "
-                f"this machine has {free}"
+                f"on a CPU, read ahead by a thread: {needed} of memory would be needed to read it where it is, this "
+                f"machine has {free}"
             )
         if not self.gpus:
             return line
-        return f"{line} (nvidia-smi tells of no GPU here that trials may take; one keeps it if {needed} are free there)"
+        return f"{line} (a GPU with {needed} free would keep it; nvidia-smi shows none here)"
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers; `holds_it` is null where nobody can know."""

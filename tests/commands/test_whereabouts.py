@@ -64,8 +64,8 @@ def test_plan_knows_a_size_once_the_set_is_prepared(
     assert told == [
         "synthetic, 15.5 kB, shared through Ray's object store: an object store of 19.4 kB is needed on each node, "
         "here it would have 1 MB",
-        f"read where it is by a trial's CPU: 30.7 kB of memory are needed, this machine has {format_bytes(MEMORY)} "
-        "(nvidia-smi tells of no GPU here that trials may take; one keeps it if 30.7 kB are free there)",
+        f"on a CPU, read where it is: 30.7 kB of memory are needed, this machine has {format_bytes(MEMORY)} "
+        "(a GPU with 30.7 kB free would keep it; nvidia-smi shows none here)",
     ]
     elsewhere = tmp_path / "elsewhere" / "s.yaml"  # which makes no difference to a source that needs no files
     elsewhere.parent.mkdir()
@@ -94,15 +94,14 @@ def test_a_trial_on_a_cpu_reads_a_set_where_it_is_if_that_has_at_most_half_of_th
     sweep: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lines(capsys, "data", sweep, "resources.gpus=0")[1] == (
-        f"read where it is by a trial's CPU: 30.7 kB of memory are needed, this machine has {format_bytes(MEMORY)}"
+        f"on a CPU, read where it is: 30.7 kB of memory are needed, this machine has {format_bytes(MEMORY)}"
     )
     assert lines(capsys, "plan", sweep, "resources.gpus=1")[1] == (
-        "kept on a trial's GPU if 30.7 kB are free there, else streamed to it; "
-        "nvidia-smi tells of no GPU here that trials may take"
+        "kept on a trial's GPU if 30.7 kB are free there, else streamed to it; nvidia-smi shows no GPU here"
     )
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=20_000, used=0, available=20_000))
     assert lines(capsys, "plan", sweep, "resources.gpus=0")[1] == (
-        "read ahead by a thread of a trial's CPU: 30.7 kB of memory would be needed to read it where it is, "
+        "on a CPU, read ahead by a thread: 30.7 kB of memory would be needed to read it where it is, "
         "this machine has 20 kB"
     )
 

@@ -109,6 +109,7 @@ cases:
     freeze: [conv1, bn1]
     mix: {{mixup: 0.2, cutmix: 1}}
     grid: {{optimizer: [adam, {{name: muon, adjust_lr: original, decay_norm_and_bias: false}}, muon]}}
+  compiled: {{compile: reduce-overhead}}
   own:
     loss: own_loss
     metrics: own_metric

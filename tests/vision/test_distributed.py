@@ -22,6 +22,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from tiny_images import dataset
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ from raysweep.errors import SweepFileError, UserError
 from raysweep.sweepfile import load_sweep
 from raysweep.vision.augment.batch import Normalize, build_augment
 from raysweep.vision.config import TrialConfig
-from raysweep.vision.data.dataset import DataSet, Split
+from raysweep.vision.data.dataset import DataSet
 from raysweep.vision.distributed import Group, Pace, used_parameters
 from raysweep.vision.feed import Place
 from raysweep.vision.loop import Diverged, Interrupted, train
@@ -99,16 +100,6 @@ def register() -> None:
     }.items():
         MODELS.register(name)(net)
     METRICS.register("error")(lambda logits, labels: (logits.argmax(1) != labels).double().mean())
-
-
-def dataset(train_images: int, val_images: int) -> DataSet:
-    def split(count: int, seed: int) -> Split:
-        labels = torch.arange(count) % 4
-        noise = torch.randint(0, 120, (count, 3, 8, 8), generator=generator("cpu", "test", seed))
-        return Split((noise + labels.view(-1, 1, 1, 1) * 30).to(torch.uint8), labels)
-
-    parts = split(train_images, 0), split(val_images, 1)
-    return DataSet("tiny", *parts, None, tuple("abcd"), (0.5,) * 3, (0.25,) * 3, "-")
 
 
 def config(**changes: Any) -> TrialConfig:

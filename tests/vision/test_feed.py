@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_images import dataset
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,17 +21,6 @@ from raysweep.vision.data.dataset import DataSet, Split, as_tensor
 from raysweep.vision.feed import Resident, Streamed, feed_of
 from raysweep.vision.loop import train
 from raysweep.vision.names import AUGMENTATIONS, MODELS
-from raysweep.vision.randomness import generator
-
-
-def dataset(train_images: int = 150, val_images: int = 40) -> DataSet:
-    def split(count: int, seed: int) -> Split:
-        labels = torch.arange(count) % 4
-        noise = torch.randint(0, 120, (count, 3, 8, 8), generator=generator("cpu", "test", seed))
-        return Split((noise + labels.view(-1, 1, 1, 1) * 30).to(torch.uint8), labels)
-
-    parts = split(train_images, 0), split(val_images, 1)
-    return DataSet("tiny", *parts, None, tuple("abcd"), (0.5,) * 3, (0.25,) * 3, f"of {train_images}")
 
 
 def config(**changes: Any) -> TrialConfig:

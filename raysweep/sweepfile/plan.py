@@ -31,6 +31,19 @@ FIRST_FRESH_SEED = 1000
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """The trial whose first epochs another one begins with."""
+
+    run: str  # the path or URI of its run folder
+    trial: str  # its id
+    epoch: int  # how many of its epochs are taken over
+    loop: str
+    config: dict[str, Any]  # as JSON; with it and the seed these epochs can be trained again
+    seed: int
+    start: StartedFrom | None = None  # where that trial itself began
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial of a plan."""
 
@@ -42,6 +55,7 @@ class Trial:
     hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
     loop: str = CLASSIFY  # the loop that trains it
+    start: StartedFrom | None = None  # the trial whose first epochs are its own, if it does not begin anew
 
     def __repr__(self) -> str:
         return f"<Trial {self.id}: {self.config.epochs} epochs>"
@@ -68,7 +82,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 
 def with_seed(trial: Trial, seed: int) -> Trial:
     """Return the trial of the same config with another seed."""
-    return _trial(trial.config, seed, trial.axes, trial.loop)
+    return _trial(trial.config, seed, trial.axes, trial.loop, trial.start)
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -136,7 +150,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
-            trial = _trial(config, seed, axes, sweep.loop)
+            trial = _trial(config, seed, axes, sweep.loop, sweep._started_from)
             first = trials.setdefault(trial.id, trial)
             if trial.hashed != first.hashed:
                 unlike = difference(first, config, seed)
@@ -299,13 +313,13 @@ def _way_in_file(settings: Sequence[Setting], way: Keys, message: str) -> Keys:
 # Ids
 
 
-def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str) -> Trial:
-    """Name a trial after its config and seed alone, so that edits elsewhere in the sweep never change its id."""
+def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str, start: StartedFrom | None) -> Trial:
+    """Name a trial after its config, seed and start alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
-    hashed = _hashed(config, seed, axes, loop)
+    hashed = _hashed(config, seed, axes, loop, start)
     digest = hashlib.sha256(hashed.encode()).hexdigest()
-    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop)
+    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop, start)
 
 
 def short_id(id: str) -> str:
@@ -324,7 +338,7 @@ def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
 
 def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
     """Return how a config and seed of the same id differ from a trial's, in words; nothing if they are the trial's."""
-    if _hashed(config, seed, trial.axes, trial.loop) == trial.hashed:
+    if _hashed(config, seed, trial.axes, trial.loop, trial.start) == trial.hashed:
         return ""
     one, other = (
         dict(flatten({**each.model_dump(mode="json"), "seed": own}))
@@ -339,7 +353,7 @@ def is_same_but_for_axes(trial: Trial, config: LoopConfig, seed: int) -> bool:
     return _hashed(config, seed, {}, trial.loop) == _hashed(trial.config, trial.seed, {}, trial.loop)
 
 
-def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str) -> str:
+def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str, start: StartedFrom | None = None) -> str:
     """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
@@ -349,4 +363,10 @@ def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str) -
             inner.pop(last, None)
             if section and not inner:
                 del content[section]
-    return json.dumps([content, seed] if loop == CLASSIFY else [content, seed, loop], sort_keys=True)
+    parts = [
+        content,
+        seed,
+        *([loop] if loop != CLASSIFY or start else []),
+        *([start.trial, start.epoch] if start else []),
+    ]
+    return json.dumps(parts, sort_keys=True)

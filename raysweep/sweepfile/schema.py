@@ -208,6 +208,9 @@ class Checkpoints(Config):
     """Minutes between two commits of a running trial."""
     keep_best: PositiveInt = 3
     """How many configs, best first, keep the best weights of their best seed."""
+    keep_last: Literal["best", "all", "none"] = "best"
+    """Whose state stays from which a longer trial can go on (docs/sharing.md): that of the trials whose weights
+    `keep_best` keeps, of all, or of none."""
 
 
 class Confirm(Config):
@@ -362,6 +365,9 @@ class Sweep(Config):
     """How often weights are committed, and whose are kept."""
     storage: Annotated[str, AfterValidator(check_storage)] = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
+    share: bool = True
+    """Whether trials whose first epochs are the same train them once (docs/sharing.md); the numbers are the same either
+    way."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
@@ -377,6 +383,8 @@ class Sweep(Config):
     defaults. Without this key what the last run did stands; `null` is never."""
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
+    _started_from: Any = PrivateAttr(default=None)
+    """The `plan.StartedFrom` of its trials, where they begin with epochs of another one."""
     _plan: Any = PrivateAttr(default=None)
     """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
 

@@ -1,6 +1,6 @@
-"""What decides each epoch of a trial, as texts: trials whose first texts are equal have the same first epochs.
+"""What decides the epochs of a trial of `classify`: its settings, and the exact learning rates of each epoch.
 
-In: a trial's config. Out: a `Course`, one text an epoch, each made when it is asked for. No torch, no Ray.
+In: a trial's config. Out: a `loops.Course`, whose texts are made when they are asked for. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -10,21 +10,28 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from raysweep.errors import UserError
+from raysweep.loops import Course
 from raysweep.vision.config import CosineConfig, LrScheduleConfig, OwnSchedule, TrialConfig, WsdConfig
 from raysweep.vision.schedules import is_even, lr_at
 
-NOT_IN_COURSE: dict[str, Any] = {
-    "epochs": True,
-    "lr": True,  # of these three, the exact learning rates
-    "lr_schedule": True,
-    "precision": True,  # what it resolves to is one of the trial's conditions, as is the fingerprint of the data
-    "data": {"path"},
+INSTEAD: dict[str, Any] = {
+    **dict.fromkeys(("epochs", "lr", "lr_schedule"), True),  # the exact learning rates
+    "precision": True,  # what it resolves to, one of the trial's conditions
+    "data": {"path"},  # the fingerprint of the data, another one
 }
-"""The settings that others stand for."""
+"""The settings in whose place something else decides, and what that is."""
 
 
-class Course(Sequence[str]):
-    """The texts of a trial's epochs: the learning rates of each, and in the first all other settings too."""
+def course_of(config: TrialConfig) -> Course:
+    """Return what decides a trial's epochs."""
+    content = config.model_dump(mode="json", exclude_defaults=True, exclude=INSTEAD)
+    if not content.get("data", True):  # it had a path alone
+        del content["data"]
+    return Course(json.dumps(content, sort_keys=True), _LearningRates(config))
+
+
+class _LearningRates(Sequence[str]):
+    """Those of a trial's epochs, as `learning_rates` tells them."""
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
@@ -39,20 +46,10 @@ class Course(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        places = range(len(self))[index]
-        return self._text(places) if isinstance(places, int) else [self._text(epoch) for epoch in places]
-
-    def _text(self, epoch: int) -> str:
-        config = self.config
-        lrs = learning_rates(config.lr_schedule, epoch, config.epochs, config.lr)
-        return lrs if epoch else f"{_other_settings(config)} {lrs}"
-
-
-def _other_settings(config: TrialConfig) -> str:
-    content = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IN_COURSE)
-    if not content.get("data", True):  # it had a path alone
-        del content["data"]
-    return json.dumps(content, sort_keys=True)
+        config, places = self.config, range(len(self))[index]
+        if isinstance(places, int):
+            return learning_rates(config.lr_schedule, places, config.epochs, config.lr)
+        return [self[epoch] for epoch in places]
 
 
 def learning_rates(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float) -> str:

@@ -48,8 +48,10 @@ CONFIGS = st.builds(
 STEPS = (1, 7, 64)
 
 
-def course(**config: Any) -> list[str]:
-    return list(Classify().course(TrialConfig.model_validate(config)))
+def course(**config: Any) -> list[tuple[str, str]]:
+    """Return what decides each epoch."""
+    course = Classify().course(TrialConfig.model_validate(config))
+    return [(course.every, lrs) for lrs in course.each]
 
 
 def shared(first: list[Any], second: list[Any]) -> int:

@@ -80,7 +80,7 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
 
 @dataclass(frozen=True)
 class Chances:
-    """How likely a trial is to train each of its epochs if any config of its cohort is as likely to go on as another."""
+    """How likely a trial is to train each of its epochs, if all configs of its cohort are equally likely to go on."""
 
     shares: tuple[Fraction, ...]  # up to the first rung (1), from there to the next one, and so on
     ends: tuple[int, ...]  # the last epoch of each of these stretches

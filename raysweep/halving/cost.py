@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -16,7 +16,7 @@ from typing import Any
 from raysweep.halving.rules import member_of, rules_of
 from raysweep.halving.rungs import Member, Rules
 from raysweep.sweepfile.plan import Trial
-from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.sweepfile.prefixes import Level, Prefixes
 from raysweep.sweepfile.schema import AshaConfig, Sweep
 
 
@@ -66,15 +66,15 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
         goes_on = tuple(min(places, configs) for places in rules.places(configs))
         cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
         chances |= chances_of(rules, cohort)
-    prefixes = Prefixes(trials) if sweep.shares_epochs else None
+    shared = list(Prefixes(trials).levels()) if sweep.shares_epochs else []
     asked_for = sum(trial.config.epochs for trial in trials)
     return Cost(
         rungs=rules.rungs,
         rung_epochs={trial.id: rules.rung_epochs(trial.config.epochs) for trial in trials},
         cohorts=cohorts,
         epochs=asked_for,
-        unique_epochs=prefixes.unique_epochs if prefixes else asked_for,
-        expected_epochs=_expected_epochs(chances, prefixes),
+        unique_epochs=asked_for - sum(len(level.ids) - 1 for level in shared),
+        expected_epochs=_expected_epochs(chances, shared),
     )
 
 
@@ -103,10 +103,10 @@ def chances_of(rules: Rules, cohort: Sequence[Member]) -> dict[str, Chances]:
     return {member.id: Chances(shares, (*rules.rung_epochs(member.epochs), member.epochs)) for member in cohort}
 
 
-def _expected_epochs(chances: Mapping[str, Chances], prefixes: Prefixes | None) -> dict[str, float]:
+def _expected_epochs(chances: Mapping[str, Chances], shared: Iterable[Level]) -> dict[str, float]:
     """Return the epochs that each trial trains in the mean; one that several share is divided among them."""
     expected = {id: each.expected_epochs for id, each in chances.items()}
-    for level in prefixes.levels() if prefixes else ():
+    for level in shared:
         of_each = {id: chances[id].of(level.epoch) for id in level.ids}
         too_many = 1 - 1 / max(1.0, sum(of_each.values()))
         for id, chance in of_each.items():

@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         if job is not None:
             print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
         else:
-            words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
+            words = ["run", path.name, *context.named.overrides, *_start_from_here(context)]
+            words += ["--storage", context.place[0]]
             with step(f"uploading {', '.join([path.name, *imports])}"):
                 job = send(server, words, files, imports, {**metadata, **settings}, requirements)
             on = count_of(len(nodes), "node")
@@ -77,6 +78,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"job": job, "run_folder": folder.path, "exit_code": code}))
     return code or 0
+
+
+def _start_from_here(context: Context) -> list[str]:
+    """Return the override by which the job finds the run folder of `start`, as its sweep file lies elsewhere."""
+    start = context.sweep.start
+    if start is None or start.run is None:
+        return []
+    from raysweep.results.start import place_of
+
+    return [f"start.run={json.dumps(place_of(start, context.named.path))}"]
 
 
 def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dict[str, str]:

@@ -64,9 +64,9 @@ class Classify(EvaluatingLoop):
         return f"{config.data.name} with {weights}" + (f" of {network}" if config.model.weights_of_torchvision else "")
 
     def why_not_from(self, config: TrialConfig, other: TrialConfig) -> str | None:
-        """Return how networks or data sets differ: a state has the weights of one, which have seen the other's images."""
+        """Return in what networks or data sets differ: a state is of one network, which has seen one's images."""
         one, two = (_what_states_hold(each) for each in (config, other))
-        unlike = [f"{key} {one[key]}, not {two[key]}" for key in one if one[key] != two[key]]
+        unlike = [f"{key} {_given(one[key])}, not {_given(two[key])}" for key in one if one[key] != two[key]]
         return ", ".join(unlike) or None
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
@@ -241,6 +241,10 @@ def _what_states_hold(config: TrialConfig) -> dict[str, Any]:
     if not config.model.weights_of_torchvision:
         values["model"]["weights"] = "a file" if config.model.weights else None
     return {f"{section}.{key}": value for section, inner in values.items() for key, value in inner.items()}
+
+
+def _given(value: Any) -> Any:
+    return "not set" if value is None else value
 
 
 def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterator[Epoch]:

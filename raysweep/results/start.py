@@ -19,6 +19,7 @@ from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.sweepfile import Sweep, storage_of
 from raysweep.sweepfile.plan import StartedFrom, id_named
+from raysweep.sweepfile.prefixes import deciding
 from raysweep.sweepfile.schema import Start
 from raysweep.terminal import count_of
 
@@ -33,12 +34,16 @@ def find_start(sweep: Sweep, storage: str | None = None, is_fresh: bool = False)
     """
     start, file = sweep.start, sweep.source.path or f"{sweep.name}.yaml"
     assert start is not None
-    if not is_fresh:
-        own = RunFolder(storage_of(sweep, file, storage), sweep.name)
-        if found := _found_before(own, start, file):
-            return found
+    own, other = (
+        RunFolder(storage_of(sweep, file, storage), sweep.name),
+        RunFolder(*split_path(place_of(start, file))),
+    )
+    if own.path == other.path:
+        raise _wrong(sweep, "run", f"{other.path} is this sweep's own run folder; give the sweep another name")
+    if not is_fresh and (found := _found_before(own, start, file)):
+        return found
     try:
-        return _look_up(sweep, start, RunFolder(*split_path(place_of(start, file))))
+        return _look_up(sweep, start, other)
     except SweepFileError:
         raise
     except StorageError as error:
@@ -120,7 +125,8 @@ def _started(folder: RunFolder, record: Record, epoch: int, loop: str) -> Starte
     """Return the trial whose epochs these are: where one began with those of another, they may be the other's."""
     before = record.start
     if before is None or epoch > before.epoch:
-        return StartedFrom(folder.files.uri, record.id, epoch, loop, record.config, record.seed, before)
+        known = record.config, record.seed, before, deciding(record.conditions)
+        return StartedFrom(folder.files.uri, record.id, epoch, loop, *known)
     while before.start is not None and epoch <= before.start.epoch:
         before = before.start
     return replace(before, epoch=epoch)

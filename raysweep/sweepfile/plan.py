@@ -43,6 +43,7 @@ class StartedFrom:
     config: dict[str, Any]  # as JSON; with it and the seed these epochs can be trained again
     seed: int
     start: StartedFrom | None = None  # where that trial itself began
+    conditions: dict[str, Any] = field(default_factory=dict)  # those of its conditions that decide its numbers
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def _unfit(sweep: Sweep, trials: Sequence[Trial], started: StartedFrom) -> Itera
     origin = loop.config.model_validate(started.config)
     reasons = Counter(why for trial in trials if (why := loop.why_not_from(trial.config, origin)))
     for why, count in reasons.items():
-        message = f"its state does not fit {count} of {len(trials)} trials: {why}; for its weights alone: start: {{weights: DIR}}"
+        unfit = f"its state does not fit {count} of {len(trials)} trials: {why}"
+        message = f"{unfit}; to take its weights alone: start: {{weights: DIR}}"
         yield sweep.source.problem(("start", "trial"), message)
 
 

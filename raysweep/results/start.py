@@ -34,18 +34,14 @@ def find_start(sweep: Sweep, storage: str | None = None, is_fresh: bool = False)
     """
     start, file = sweep.start, sweep.source.path or f"{sweep.name}.yaml"
     assert start is not None
-    own, other = (
-        RunFolder(storage_of(sweep, file, storage), sweep.name),
-        RunFolder(*split_path(place_of(start, file))),
-    )
+    own = RunFolder(storage_of(sweep, file, storage), sweep.name)
+    other = RunFolder(*split_path(place_of(start, file)))
     if own.path == other.path:
         raise _wrong(sweep, "run", f"{other.path} is this sweep's own run folder; give the sweep another name")
     if not is_fresh and (found := _found_before(own, start, file)):
         return found
     try:
         return _look_up(sweep, start, other)
-    except SweepFileError:
-        raise
     except StorageError as error:
         raise SweepFileError(*(sweep.source.problem(("start", "run"), each) for each in error.problems)) from error
 
@@ -58,23 +54,34 @@ def place_of(start: Start, file: str) -> str:
 
 def _found_before(own: RunFolder, start: Start, file: str) -> StartedFrom | None:
     """Return what the last run of the sweep found, if its file said the same; the path may be written otherwise."""
+    if not own.exists():
+        return None
     try:
         resolved = read_resolved(own, lenient=True)
-        before = Start.model_validate(resolved.document["sweep"].get("start") or {})
-    except (StorageError, ValidationError):  # no run yet, one without a start, or a damaged file
+        before = Start.model_validate(resolved.document["sweep"].get("start"))
+    except ValidationError:  # it began anew
         return None
+    except StorageError:  # it is damaged, and will be written again: the trials' records have it, too
+        known = filter(None, own.records(own.trial_ids(), lenient=True).values())
+        return next((each.start for each in known if each.start and _is_named(each.start, start, file)), None)
     is_same = place_of(before, file) == place_of(start, file)
     return resolved.start if is_same and (before.trial, before.epoch) == (start.trial, start.epoch) else None
+
+
+def _is_named(found: StartedFrom, start: Start, file: str) -> bool:
+    """Whether a trial and epoch that were found are those that `start` names."""
+    names = str(start.trial)
+    is_trial = found.trial.startswith(names) or found.trial.endswith(names)
+    return is_trial and found.run == place_of(start, file) and start.epoch in (None, found.epoch)
 
 
 def _look_up(sweep: Sweep, start: Start, folder: RunFolder) -> StartedFrom:
     ids = _ids(sweep, folder)
     try:
-        record = folder.record(id_named(str(start.trial), ids))
-    except StorageError:
-        raise
+        id = id_named(str(start.trial), ids)
     except UserError as error:
         raise _wrong(sweep, "trial", f"{error} (in {folder.path})") from None
+    record = folder.record(id)
     if record is None:
         damage = "; ".join(f"{path}: {why}" for path, why in folder.damaged.items()) or "it has no record"
         raise _wrong(sweep, "trial", f"{start.trial}: its record cannot be read: {damage} (in {folder.path})")

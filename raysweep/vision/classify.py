@@ -67,7 +67,7 @@ class Classify(EvaluatingLoop):
     def why_not_from(self, config: TrialConfig, other: TrialConfig) -> str | None:
         """Return in what networks or data sets differ: a state is of one network, which has seen one's images."""
         one, two = (_what_states_hold(each) for each in (config, other))
-        unlike = [f"{key} {_given(one[key])}, not {_given(two[key])}" for key in one if one[key] != two[key]]
+        unlike = [f"{key} {_given(one[key])} here, {_given(two[key])} there" for key in one if one[key] != two[key]]
         return ", ".join(unlike) or None
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:

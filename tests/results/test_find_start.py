@@ -34,10 +34,16 @@ def elsewhere(config: raysweep.Config, trial: raysweep.TrialContext) -> Iterator
     yield raysweep.Epoch({"loss": 1.0})
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of twelve trials of 9 epochs."""
+    return make_run(tmp_path_factory.mktemp("made"), epochs=9, text=SWEEP).parent
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A run of twelve trials of 9 epochs, and the file of a sweep that begins from one of them."""
-    make_run(tmp_path, epochs=9, text=SWEEP)
+def folder(tmp_path: Path, made: Path) -> Path:
+    """That run, and the file of a sweep that begins from one of its trials."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (tmp_path / "next.yaml").write_text(FILE.replace("TRIAL", ID))
     return tmp_path
 
@@ -109,10 +115,9 @@ def test_where_that_trial_began_with_the_same_epochs_of_another_it_is_the_other_
 def test_what_cannot_be_gone_on_from_is_refused_with_its_place(
     override: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if override.startswith("loop"):
-        (folder / "next.yaml").write_text(
-            (folder / "next.yaml").read_text().replace("base:", "base: {}\nexclude: []\n#")
-        )
+    if override.startswith("loop"):  # which knows none of the settings
+        file = folder / "next.yaml"
+        file.write_text(re.sub("base:.*", "base: {epochs: 20}", file.read_text()))
     error = refused(folder, capsys, override)
     assert said in error
     assert re.match(r"(next\.yaml:\d+|override '.*?'): start\.", error)

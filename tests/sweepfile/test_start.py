@@ -125,8 +125,8 @@ def test_a_loop_of_ones_own_goes_on_from_a_trial_and_takes_no_weights(tmp_path: 
     assert Prefixes(trials).common(trials[0].id, trials[1].id) == 8
     said = problem(tmp_path, text + "start: {weights: w}\n")
     assert said == (
-        "s.yaml:4: start.weights: loop 'starting' has no key model.weights: let it load the weights that it begins with "
-        "by itself"
+        "s.yaml:4: start.weights: loop 'starting' has no key model.weights: let it load the weights that it begins "
+        "with by itself"
     )
 
 

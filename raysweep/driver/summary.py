@@ -88,7 +88,8 @@ def _drop_states(run: Run, result: SweepResult) -> None:
     if run.sharing is not None:
         wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})
     ids = {trial.id for trial in trials}
-    store.drop(key for key, record in kept.items() if record.id in ids and key not in wanted)
+    of_this_plan = (key for key, record in kept.items() if record.id in ids or any(each.run for each in record.origins))
+    store.drop(key for key in of_this_plan if key not in wanted)
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

@@ -41,6 +41,7 @@ from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
 from raysweep.driver.placing import Placed, Placing, PreparedSet
+from raysweep.driver.sharing import Sharing
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -90,6 +91,8 @@ class Run:
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
+        self.sharing: Sharing | None = None
+        """What the trials that are trained now share; None before the first ones."""
 
     def sweep_text(self) -> bytes:
         """Return the sweep file's text, as it was given."""

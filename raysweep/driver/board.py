@@ -52,13 +52,23 @@ class Progress:
         record = self.record
         self.status, self.epoch, self.curve = record.status, record.epoch, record.metrics
         self.best = record.best.score if record.best else None
-        self.trained_hours = trained_hours(self.curve)
+        self.trained_hours = trained_hours(record.own_metrics)
+        self._taken = {row["epoch"] for row in self.curve} - {row["epoch"] for row in record.own_metrics}
         self.note_saved_hours()
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the newest epoch."""
         return self.curve[-1] if self.curve else {}
+
+    def take(self, rows: Sequence[dict[str, float]]) -> None:
+        """Take in epochs that another trial has trained."""
+        self.curve = [*self.curve[: int(rows[0]["epoch"]) - 1], *rows]
+        self._taken |= {row["epoch"] for row in rows}
+
+    def note_trained_hours(self) -> None:
+        """Work out `trained_hours` anew."""
+        self.trained_hours = trained_hours([row for row in self.curve if row["epoch"] not in self._taken])
 
     def note_saved_hours(self) -> None:
         """Work out `saved_hours` anew."""
@@ -117,8 +127,16 @@ class Board:
             earlier = [row for row in progress.curve if row["epoch"] < metrics["epoch"]]
             progress.lost_hours += trained_hours(progress.curve[len(earlier) :])
             progress.curve = [*earlier, metrics]
-            progress.trained_hours = trained_hours(progress.curve)
+            progress.note_trained_hours()
             first = int(metrics["epoch"])
+            self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
+            self._is_told = False
+
+    def note_taken(self, trial_id: str, rows: Sequence[dict[str, float]]) -> None:
+        """Add epochs that a trial took over from another one."""
+        with self._lock:
+            self.trials[trial_id].take(rows)
+            first = int(rows[0]["epoch"])
             self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
             self._is_told = False
 

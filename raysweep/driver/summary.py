@@ -7,6 +7,7 @@ from functools import partial
 
 from raysweep.driver.before import Run
 from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.driver.sharing import lasting_keys, whose_last_stays
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results import mistakes
@@ -18,6 +19,7 @@ from raysweep.results.table import print_evaluation, print_ranking
 from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
 from raysweep.store.newest import remove_newest
+from raysweep.store.states import StateStore
 from raysweep.terminal import counting, say, some_of
 
 
@@ -66,11 +68,26 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
     folder = run.folder
     if not run.stop.requested:
         drop_weights_of_losers(folder, result.configs, run.sweep.checkpoints.keep_best)
+        _drop_states(run, result)
         rubbish = folder.rubbish(folder.files.list_files(recursive=True))
         folder.files.for_each(folder.files.delete, list(rubbish))
     folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials, standings(result.configs))
     remove_newest(folder)
+
+
+def _drop_states(run: Run, result: SweepResult) -> None:
+    """Delete the states of this plan's trials, but for those that `keep_last` keeps and those that a rerun may want."""
+    store, trials = StateStore(run.folder), (*run.trials, *run.fresh)
+    kept = store.all()
+    if not kept:
+        return
+    records, stays = {record.id: record for record in result.trials}, whose_last_stays(run.sweep, result.configs)
+    wanted = {key for id, key in lasting_keys(trials, records).items() if stays(id)}
+    if run.sharing is not None:
+        wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})
+    ids = {trial.id for trial in trials}
+    store.drop(key for key, record in kept.items() if record.id in ids and key not in wanted)
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

@@ -162,8 +162,8 @@ class Record:
         return to_bytes({"format": FORMAT, "sha256": digest(body), "record": body})
 
     @classmethod
-    def from_bytes(cls, data: bytes, trial_id: str) -> Record:
-        """Parse and verify the record of a trial.
+    def from_bytes(cls, data: bytes, trial_id: str | None = None) -> Record:
+        """Parse and verify the record of a trial; of any, if no id is given.
 
         Raises:
             NewerRecordError: a newer raysweep wrote it.
@@ -175,7 +175,7 @@ class Record:
             raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
         verify(body, document["sha256"])
         record: Record = checked(cls, body)
-        if record.id != trial_id:
+        if trial_id not in (None, record.id):
             raise DamagedFileError(f"is the record of {record.id}")
         if record.status == "finished" and record.epoch < record.epochs:
             raise DamagedFileError(f"finished after {record.epoch} of {record.epochs} epochs")

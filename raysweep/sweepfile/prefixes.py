@@ -12,7 +12,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import Any
 
 from raysweep.loops import Course, loop_named
@@ -59,7 +60,9 @@ class Prefixes:
         return {id: sorted(epochs) for id, epochs in stops.items()}
 
     def common(self, id: str, other: str) -> int:
-        """Return how many epochs two trials share."""
+        """Return how many epochs two trials share; none if one of them is not in the plan."""
+        if id not in self._paths or other not in self._paths:
+            return 0
         return self._paths[id].common(self._paths[other])
 
     def twins(self, id: str) -> dict[str, int]:
@@ -71,6 +74,14 @@ class Prefixes:
     def key(self, id: str, epoch: int, conditions: Mapping[str, Any]) -> str:
         """Return the key of a trial's state after some epochs: all trials that share these have the same."""
         return self._paths[id].key(epoch, conditions)
+
+    def may_share(self, id: str) -> bool:
+        """Whether a trial's loop says what decides its epochs."""
+        return self._paths[id].shared > 0
+
+    def epochs(self, id: str) -> int:
+        """Return how many epochs a trial has."""
+        return self._paths[id].epochs
 
     def lasting(self, id: str) -> int:
         """Return the epoch up to which a trial of more epochs has the same ones; 0 if they share none."""
@@ -125,7 +136,8 @@ class _Path:
         """Return the key of the state after some epochs."""
         self.item(epoch)
         deciding = {name: conditions[name] for name in DECIDING if name in conditions}
-        text = json.dumps([self._items[:epoch], deciding], sort_keys=True)
+        runs = [[who, [each for _, each in run]] for who, run in groupby(self._items[:epoch], key=itemgetter(0))]
+        text = json.dumps([runs, deciding], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def lasting(self) -> int:
@@ -153,23 +165,34 @@ class _Part:
 
 def _parts(trial: Trial) -> Iterator[_Part]:
     """Yield the stretches of a trial: those of trials that it begins with, then its own; none if nothing is known."""
-    parts = [_part(*segment) for segment in segments(trial)]
+    own = Segment(trial.loop, trial.config, trial.seed, trial.config.epochs)
+    parts = [_part(segment) for segment in segments_of(trial.start, own)]
     if all(parts):
         yield from (part for part in parts if part)
 
 
-def _part(loop: str, config: Any, seed: int, until: int) -> _Part | None:
-    course = loop_named(loop).course(config)
-    return _Part(json.dumps([loop, seed, course.every]), course, until) if course else None
+def _part(segment: Segment) -> _Part | None:
+    course = loop_named(segment.loop).course(segment.config)
+    return _Part(json.dumps([segment.loop, segment.seed, course.every]), course, segment.until) if course else None
 
 
-def segments(trial: Trial) -> list[tuple[str, Any, int, int]]:
-    """Return who trains the epochs of a trial, in order: loop, config, seed, and the last epoch of each stretch."""
-    kind = loop_named(trial.loop).config
-    own = (trial.loop, trial.config, trial.seed, trial.config.epochs)
-    starts = list(_starts(trial.start))
-    before = [(each.loop, kind.model_validate(each.config), each.seed, each.epoch) for each in reversed(starts)]
-    return [*before, own]
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a trial's epochs that one config and seed train."""
+
+    loop: str
+    config: Any  # of the loop's class
+    seed: int
+    until: int  # its last epoch
+
+
+def segments_of(start: StartedFrom | None, own: Segment) -> list[Segment]:
+    """Return who trains the epochs of a trial, in order: the trials that it begins with, then itself."""
+    before = [
+        Segment(each.loop, loop_named(each.loop).config.model_validate(each.config), each.seed, each.epoch)
+        for each in _starts(start)
+    ]
+    return [*reversed(before), own]
 
 
 def _starts(start: StartedFrom | None) -> Iterator[StartedFrom]:

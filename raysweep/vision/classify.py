@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
-from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
+from raysweep.loops import CLASSIFY, Course, Epoch, EvaluatingLoop, Mode, TrialContext
 from raysweep.loops.placement import Size
 from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.course import course_of
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 from raysweep.vision.prepared import data_root, default_cache, noted_of
 from raysweep.vision.timing import few_of, same_cost
@@ -125,6 +126,10 @@ class Classify(EvaluatingLoop):
             "mean": list(mean),
             "std": list(std),
         }
+
+    def course(self, config: TrialConfig) -> Course:
+        """Return the settings, and the exact learning rates of each epoch."""
+        return course_of(config)
 
     def same_cost(self, config: TrialConfig) -> str:
         """Return all that the time of a step depends on: neither the learning rate nor the number of epochs."""

@@ -28,6 +28,10 @@ COLUMNS = {
     "seed": pa.int64(),
     "epoch": pa.int64(),
     "epochs": pa.int64(),
+    "own_epochs": pa.int64(),
+    "origins": pa.list_(
+        pa.struct({"trial": pa.string(), "first": pa.int64(), "last": pa.int64(), "run": pa.string()}.items())
+    ),
     "score": pa.float64(),
     "val_acc": pa.float64(),
     "best_epoch": pa.int64(),
@@ -140,6 +144,7 @@ def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, floa
 def _row(record: Record) -> dict[str, Any]:
     best = asdict(record.best) if record.best else {}
     row = {name: getattr(record, name) for name in ("id", "name", "status", "seed", "epoch", "epochs")}
+    row |= {"own_epochs": len(record.own_metrics), "origins": [asdict(origin) for origin in record.origins]}
     row |= {name: best.get(name) for name in ("score", "val_acc", "averaged")}
     row |= {"best_epoch": best.get("epoch"), "error": (record.error or {}).get("message")}
     row |= flatten(record.config, "config.")

@@ -13,7 +13,6 @@ from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.failed import error_text
 from raysweep.results.run import SweepResult
-from raysweep.results.shared import origins_in_words
 from raysweep.store import Record
 from raysweep.sweepfile.schema import AshaConfig, NoneConfig, RayAshaConfig, SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
@@ -40,7 +39,7 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
-    lines += origins_in_words(record)
+    lines += [origin.in_words() for origin in record.origins]
     lines += [_peers(record, searched, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")

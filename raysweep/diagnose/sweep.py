@@ -226,7 +226,8 @@ def _axis(
 def _independent(frame: pd.DataFrame, kind: Kind) -> Iterable[tuple[Any, pd.Series]]:
     """Return who has a finding, by value; of trials that share most of their epochs, the mean."""
     once = frame.dropna(subset=kind).groupby(["value", "group"], sort=False)[kind].mean()
-    return once.groupby("value", sort=False)
+    by_value: Iterable[tuple[Any, pd.Series]] = once.groupby("value", sort=False)
+    return by_value
 
 
 def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: int, comparisons: int) -> ValueEffect:

@@ -27,7 +27,7 @@ from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import in_order, setting_text, setting_texts, varied_settings
-from raysweep.results.shared import origins_in_words, prefixes_of
+from raysweep.results.shared import prefixes_of
 from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
@@ -72,7 +72,7 @@ class Row:
     @property
     def remarks(self) -> list[str]:
         """Whose epochs it has taken over, and how it stood at each of its rungs."""
-        return [*origins_in_words(self.record), *map(in_words, self.rungs)]
+        return [*(origin.in_words() for origin in self.record.origins), *map(in_words, self.rungs)]
 
     @property
     def error(self) -> str:

@@ -75,10 +75,10 @@ def importance_of(report: Report) -> Importance | None:
 
     Extremely randomized trees (Geurts, Ernst and Wehenkel 2006) are grown `REPEATS` times, from configs drawn with
     replacement; those whose trials share most of their epochs are drawn together, since trees that saw one would know
-    the luck of the others. On the configs that were not drawn, half of what the squared error grows by when a setting's values are
-    shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in Sobol's words
-    its total effect. The spread over the draws is that of other samples of configs. Against simulated truth these trees
-    come nearer than those of a random forest, which pass over small effects.
+    the luck of the others. On the configs that were not drawn, half of what the squared error grows by when a setting's
+    values are shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in
+    Sobol's words its total effect. The spread over the draws is that of other samples of configs. Against simulated
+    truth these trees come nearer than those of a random forest, which pass over small effects.
     """
     if not report.keys or not report.result.resolved.get("sweep", {}).get("random"):
         return None

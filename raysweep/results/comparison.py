@@ -99,7 +99,8 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
         sides.setdefault(config, [[] for _ in results])[place].append(record)
     means = trials.groupby(["config", "run"]).score.mean().unstack().reindex(columns=range(len(results)))
     sign = 1 if objective.maximize else -1
-    groups = dict(zip(sides, groups_of_configs([[each for side in of for each in side] for of in sides.values()])))
+    configs = [[record for side in of for record in side] for of in sides.values()]
+    groups = dict(zip(sides, groups_of_configs(configs), strict=True))
     return Comparison(
         runs=[_describe(result) for result in results],
         metric=Metric.of(objective.metric, (score for record in records if (score := _score(record)) is not None)),

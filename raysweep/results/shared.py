@@ -1,7 +1,7 @@
-"""Which trials of a run share epochs, from their records: whose epochs they are, and how much luck they have in common.
+"""Which trials of a run share epochs, from their records, and how much luck they have in common.
 
-Trials of one seed share the first epochs in which all their metrics are equal, whoever trained them: the loop's are equal
-to the last digit only if everything was that decides them. So two such trials are no two samples of what seeds do.
+Trials of one seed share the first epochs in which all their metrics are equal, whoever trained them: these are equal to
+the last digit only if everything was that decides them. So two such trials are no two samples of what seeds do.
 """
 
 from __future__ import annotations
@@ -23,26 +23,34 @@ MOST = 0.5
 """Trials that share so much of their epochs, each of its own, count as one where independent ones are counted."""
 
 
-def origins_in_words(record: Record) -> list[str]:
-    """Say whose epochs a trial has taken over: `epochs 1 to 30 are those of TRIAL`; nothing if it took none."""
-    return [
-        f"epochs {origin.first} to {origin.last} are those of {origin.trial}"
-        + (f" in {origin.run}" if origin.run else "")
-        for origin in record.origins
-    ]
-
-
 def prefixes_of(records: Sequence[Record], loop: str) -> Prefixes | None:
     """Return which epochs the plan of these trials shares; None if their loop or its settings are not known here."""
     try:
         kind = loop_named(loop).config
-        trials = [
+        return Prefixes(
             Trial(each.id, each.name, kind.model_validate(each.config), each.seed, loop=loop, start=each.start)
             for each in records
-        ]
-        return Prefixes(trials)
-    except (KeyError, UserError, ValidationError):
+        )
+    except (UserError, ValidationError):
         return None
+
+
+def unwanted_states(states: Mapping[str, Record], records: Sequence[Record], prefixes: Prefixes) -> set[str]:
+    """Return the keys of the states, given by key, that no trial of a plan may want.
+
+    A trial that is not done may want those of epochs that it has not trained; of one that has finished, the last state
+    that a longer one can go on from stays, since whether it does is for the sweep file's `keep_last` to say.
+    """
+    planned = [record for record in records if prefixes.may_share(record.id)]
+    return {key for key, state in states.items() if not any(_wants(each, key, state, prefixes) for each in planned)}
+
+
+def _wants(record: Record, key: str, state: Record, prefixes: Prefixes) -> bool:
+    if record.seed != state.seed or not state.epoch <= record.epochs:
+        return False
+    is_lasting = record.status == "finished" and prefixes.lasting(record.id) == state.epoch
+    is_ahead = not record.is_final and record.epoch < state.epoch
+    return (is_lasting or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
 
 
 def courses_of(records: Sequence[Record]) -> dict[str, Course]:

@@ -90,7 +90,7 @@ class Prefixes:
 
     def may_share(self, id: str) -> bool:
         """Whether a trial's loop says what decides its epochs."""
-        return self._paths[id].shared > 0
+        return id in self._paths and self._paths[id].shared > 0
 
     def epochs(self, id: str) -> int:
         """Return how many epochs a trial has."""

@@ -38,7 +38,7 @@ class Sharing:
         self.lasting: dict[str, str] = {}
         """The key of the state that each trial leaves for longer ones, by its id."""
         forks = prefixes.stops(rungs_of.__getitem__)
-        for id in filter(prefixes.may_share, rungs_of):
+        for id in filter(prefixes.may_share, (trial.id for trial in trials)):
             key = partial(prefixes.key, id, conditions=conditions[id])
             stops = {epoch: key(epoch) for epoch in forks.get(id, ())} | _found(prefixes.epochs(id), key, kept)
             if keeps_last and (last := lasting_epoch(prefixes, id)):

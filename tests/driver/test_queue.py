@@ -37,7 +37,9 @@ class Tune:
         return id
 
     def report(self, id: str, *scores: float, status: str = "paused") -> Verdict:
-        verdict = self.queue.judge(self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status})
+        verdict = self.queue.judge(
+            self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status, "epoch": 1}
+        )
         self.trials[id].status = {"SAFE": "RUNNING", "UNDECIDED": "PAUSED", "OUT": "TERMINATED"}[verdict.name]
         if verdict is Verdict.OUT:
             self.queue.leave(self.trials[id].trial_id, failed=False)

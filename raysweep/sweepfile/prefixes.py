@@ -57,7 +57,7 @@ class Prefixes:
         """
         going_on = set(ids)
         left = sum(self._paths[id].epochs - reached.get(id, 0) for id in going_on)
-        for level in self._levels():
+        for level in self.levels():
             lack = [id for id in level.ids if id in going_on and reached.get(id, 0) < level.epoch]
             is_trained = any(reached.get(id, 0) >= level.epoch for id in level.ids)
             left -= len(lack) - (0 if is_trained else min(1, len(lack)))

@@ -87,8 +87,8 @@ class View:
         )
         parts = [f"{self._name}: {len(trials) - len(unfinished)} of {count_of(len(trials), 'trial')} done"]
         parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
-        left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
-        if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
+        left = board.epochs_left() if board.epochs_trained > 1 else 0
+        if board.first_epoch_at is not None and left:
             an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
             parts.append(f"about {_clock(an_epoch * left)} left")
         if not running and unfinished and not self._steps.tasks:

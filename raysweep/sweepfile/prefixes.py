@@ -50,6 +50,19 @@ class Prefixes:
         """The epochs of all trials, each that they share counted once."""
         return self.asked_for - sum(len(level.ids) - 1 for level in self.levels())
 
+    def left(self, reached: Mapping[str, int], ids: Iterable[str]) -> int:
+        """Return how many epochs the trials `ids` have to train: what they share once, what another one has not at all.
+
+        `reached` says how many epochs each trial has.
+        """
+        going_on = set(ids)
+        left = sum(self._paths[id].epochs - reached.get(id, 0) for id in going_on)
+        for level in self.levels():
+            lack = [id for id in level.ids if id in going_on and reached.get(id, 0) < level.epoch]
+            is_trained = any(reached.get(id, 0) >= level.epoch for id in level.ids)
+            left -= len(lack) - (0 if is_trained else min(1, len(lack)))
+        return left
+
     def stops(self, also: Callable[[str], Iterable[int]] = lambda id: ()) -> dict[str, list[int]]:
         """Return the epochs, ascending, after which each trial's state is of use to another one, or another's to it.
 
@@ -82,7 +95,7 @@ class Prefixes:
 
     def may_share(self, id: str) -> bool:
         """Whether a trial's loop says what decides its epochs."""
-        return self._paths[id].shared > 0
+        return id in self._paths and self._paths[id].shared > 0
 
     def epochs(self, id: str) -> int:
         """Return how many epochs a trial has."""

@@ -36,9 +36,11 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         reason = "confirm trains it, with a fresh seed: it is compared at no rung"
     if as_json:
         known = {"id": record.id, "status": record.status, "epoch": record.epoch, "epochs": record.epochs}
+        known |= {"origins": [asdict(origin) for origin in record.origins]}
         print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
+    lines += [origin.in_words() for origin in record.origins]
     lines += [_peers(record, searched, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")

@@ -16,7 +16,10 @@ from raysweep.halving.scores import best_epoch
 from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.store import Record
 from raysweep.store.newest import MOST_EPOCHS, Tail
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.sweepfile.schema import Objective
+
+COUNT_LEFT_EVERY_S = 1.0
 
 
 @dataclass
@@ -87,10 +90,15 @@ class Board:
         self.gpus = 0.0
         """GPUs that a running trial holds."""
         self._best_of = max if maximize else min
+        self.waits: Callable[[str], bool] = lambda id: False
+        """Whether a trial without a slot waits for epochs that another one trains."""
         self.notify: Callable[[str, Progress], None] = lambda what, progress: None
         """Called after each `update` with what happened."""
         self.began = time.monotonic()
         self.epochs_trained = 0
+        self.prefixes: Prefixes | None = None
+        """The epochs that trials which train now share."""
+        self._left: tuple[float, int] = (0.0, 0)
         self.first_epoch_at: float | None = None
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
@@ -143,6 +151,26 @@ class Board:
     def with_status(self, *statuses: str) -> list[Progress]:
         """Return the progress of the trials that have one of these statuses."""
         return [progress for progress in self.trials.values() if progress.status in statuses]
+
+    def epochs_left(self) -> int:
+        """Return the epochs that are still to be trained, those that trials share once.
+
+        Working it out may take a while in a large sweep, so it is done at most every few seconds.
+        """
+        now, (until, left) = time.monotonic(), self._left
+        if now > until:
+            left = self._count_left()
+            self._left = now + max(COUNT_LEFT_EVERY_S, 20 * (time.monotonic() - now)), left
+        return left
+
+    def _count_left(self) -> int:
+        unfinished = {each.record.id: each for each in self.with_status("planned", "running", "interrupted", "paused")}
+        alone = {id for id in unfinished if self.prefixes is None or not self.prefixes.may_share(id)}
+        left = sum(unfinished[id].record.epochs - unfinished[id].epoch for id in alone)
+        if self.prefixes is None:
+            return left
+        reached = {id: each.epoch for id, each in self.trials.items()}
+        return left + self.prefixes.left(reached, unfinished.keys() - alone)
 
     def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""

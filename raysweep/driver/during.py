@@ -108,6 +108,8 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     def stage_of(left: Sequence[Record]) -> Stage:
         run.tried.update(record.id for record in left)
         sharing = run.sharing = _sharing(run, left, on.conditions)
+        run.board.prefixes = sharing.prefixes
+        run.board.waits = sharing.twins.waits
         assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
         return run.rerun.halving, assignments, sharing.twins
 

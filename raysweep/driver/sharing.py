@@ -30,7 +30,7 @@ class Sharing:
         kept: Mapping[str, Record],
     ) -> None:
         """`conditions` by trial; `kept` are the states that there are already, by key."""
-        prefixes = Prefixes(trials)
+        prefixes = self.prefixes = Prefixes(trials)
         rungs_of = {record.id: rungs(record) for record in records}
         self.twins = Twins(prefixes, rungs_of, {record.id: record.epoch for record in records})
         self.stops: dict[str, dict[int, str]] = {}

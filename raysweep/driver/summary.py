@@ -13,12 +13,14 @@ from raysweep.report import write_report
 from raysweep.results import mistakes
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.failed import failure_lines
+from raysweep.results.hours import hours_of
 from raysweep.results.ranking import has_ended, standings
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_ranking
 from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
 from raysweep.store.newest import remove_newest
+from raysweep.store.spent import read_spent
 from raysweep.store.states import StateStore
 from raysweep.terminal import counting, say, some_of
 
@@ -48,6 +50,9 @@ def sum_up(run: Run, as_json_document: bool) -> int:
     print_evaluation(result.evaluation, stderr=as_json_document)
     if run.sweep.confirm and judgement is None and all(map(has_ended, result.trials)):
         run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")
+    hours = hours_of(result.trials, read_spent(run.folder))
+    if hours.shared:
+        run.view.say(hours.in_words)
     run.view.say(f"run folder: {run.folder.path}")
     _write_report(run, result)
     return _say_if_stopped(run) or _say_what_is_missing(run, result)
@@ -79,7 +84,8 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
 def _drop_states(run: Run, result: SweepResult) -> None:
     """Delete the states of this plan's trials, but for those that `keep_last` keeps and those that a rerun may want."""
     store, trials = StateStore(run.folder), (*run.trials, *run.fresh)
-    kept = store.all()
+    kept, listed = store.all(), store.listed()
+    store.drop(key for key in listed if key not in kept and not store.has(key))  # of a trial that was killed meanwhile
     if not kept:
         return
     records, stays = {record.id: record for record in result.trials}, whose_last_stays(run.sweep, result.configs)

@@ -80,6 +80,13 @@ class Origin:
     last: int
     run: str = ""  # its run folder, if that is another one
 
+    def in_words(self) -> str:
+        """Say whose they are: `epochs 1 to 30 are those of TRIAL`."""
+        which = (
+            f"epochs {self.first} to {self.last} are those" if self.last > self.first else f"epoch {self.first} is that"
+        )
+        return f"{which} of {self.trial}" + (f" in {self.run}" if self.run else "")
+
 
 @dataclass(frozen=True)
 class Record:

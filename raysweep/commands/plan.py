@@ -7,6 +7,7 @@ import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_sweep_flags
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from raysweep.halving.cost import Cohort, Cost
     from raysweep.results.rerun import Edits
     from raysweep.sweepfile import Sweep
-    from raysweep.sweepfile.plan import Trial
+    from raysweep.sweepfile.plan import StartedFrom, Trial
 
 SUMMARY = "list the trials of a sweep, without running anything"
 COHORTS_SHOWN = 12
@@ -54,11 +55,19 @@ def run(arguments: argparse.Namespace) -> int:
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
+    lines += _start_lines(sweep)
     lines += where.in_words(context.named.path) if where else []
     lines += edits.in_words() if edits else []
     lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))
     return 0
+
+
+def _start_lines(sweep: Sweep) -> list[str]:
+    started: StartedFrom | None = sweep._started_from
+    if started is None:
+        return []
+    return [f"start: all go on after epoch {started.epoch} of {started.trial}, in {started.run}"]
 
 
 def _warnings(context: Context) -> list[str]:
@@ -93,6 +102,7 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, An
     document["expected_epochs"] = sum(cost.expected_epochs.values())
     document["rungs"] = [str(rung) for rung in cost.rungs]
     document["confirm"] = _race(sweep, trials)
+    document["start"] = asdict(sweep._started_from) if sweep._started_from else None
     document["cohorts"] = [vars(cohort) for cohort in cost.cohorts]
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]

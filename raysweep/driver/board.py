@@ -87,6 +87,8 @@ class Board:
         self.gpus = 0.0
         """GPUs that a running trial holds."""
         self._best_of = max if maximize else min
+        self.waits: Callable[[str], bool] = lambda id: False
+        """Whether a trial without a slot waits for epochs that another one trains."""
         self.notify: Callable[[str, Progress], None] = lambda what, progress: None
         """Called after each `update` with what happened."""
         self.began = time.monotonic()

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
+from raysweep.driver.adopting import adopt
 from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
@@ -107,6 +108,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     def stage_of(left: Sequence[Record]) -> Stage:
         run.tried.update(record.id for record in left)
         sharing = run.sharing = _sharing(run, left, on.conditions)
+        run.board.waits = sharing.twins.waits
         assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
         return run.rerun.halving, assignments, sharing.twins
 
@@ -136,6 +138,9 @@ def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[
     """Return what these trials share with one another, and with states that earlier ones have left."""
     shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective)
     trials = {trial.id: trial for trial in (*run.trials, *run.fresh)}
+    early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
+    if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
+        run.view.say(f"start: {remark}")
     return Sharing(
         [trials[record.id] for record in left] if shares_any else [],
         left,

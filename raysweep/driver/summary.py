@@ -79,7 +79,8 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
 def _drop_states(run: Run, result: SweepResult) -> None:
     """Delete the states of this plan's trials, but for those that `keep_last` keeps and those that a rerun may want."""
     store, trials = StateStore(run.folder), (*run.trials, *run.fresh)
-    kept = store.all()
+    kept, listed = store.all(), store.listed()
+    store.drop(key for key in listed if key not in kept and not store.has(key))  # of a trial that was killed meanwhile
     if not kept:
         return
     records, stays = {record.id: record for record in result.trials}, whose_last_stays(run.sweep, result.configs)
@@ -87,7 +88,8 @@ def _drop_states(run: Run, result: SweepResult) -> None:
     if run.sharing is not None:
         wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})
     ids = {trial.id for trial in trials}
-    store.drop(key for key, record in kept.items() if record.id in ids and key not in wanted)
+    of_this_plan = (key for key, record in kept.items() if record.id in ids or any(each.run for each in record.origins))
+    store.drop(key for key in of_this_plan if key not in wanted)
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

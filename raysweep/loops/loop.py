@@ -91,6 +91,13 @@ class Loop:
         """Return what decides the epochs of a trial; None, as by default, where trials are to share none."""
         return None
 
+    def why_not_from(self, config: Any, other: Any) -> str | None:
+        """Return why training cannot go on from a state that was trained with another config; None if it can.
+
+        By default it is left to `train`, which gets that state.
+        """
+        return None
+
     def few(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
         """Return as much of a data set as is enough to tell what an epoch costs; by default all of it."""
         return arrays

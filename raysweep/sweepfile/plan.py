@@ -13,18 +13,20 @@ import random
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from raysweep.config import LoopConfig, kind_named, kinds_of
-from raysweep.errors import SweepFileError
+from raysweep.errors import SweepFileError, UserError, did_you_mean
 from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
-from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
+from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep, known_key
+from raysweep.terminal import some_of
 
 FIRST_FRESH_SEED = 1000
 """The seeds of `confirm` begin here, away from those that people choose."""
@@ -41,6 +43,7 @@ class StartedFrom:
     config: dict[str, Any]  # as JSON; with it and the seed these epochs can be trained again
     seed: int
     start: StartedFrom | None = None  # where that trial itself began
+    conditions: dict[str, Any] = field(default_factory=dict)  # those of its conditions that decide its numbers
 
 
 @dataclass(frozen=True)
@@ -171,12 +174,12 @@ def _varied_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _configs(sweep: Sweep, rows: Sequence[Row], problems: list[str]) -> Iterator[LoopConfig]:
-    base = settings_of_base(sweep)
+    base, start = settings_of_base(sweep), settings_of_start(sweep)
     for row in rows:
         for points in itertools.product(*row.axes):
             # a section comes before the keys inside it, wherever the file has them
             own = sorted([*row.settings, *itertools.chain.from_iterable(points)], key=lambda each: each.key.count("."))
-            config = _config(sweep, [*base, *own], problems)
+            config = _config(sweep, [*base, *own, *start], problems)
             if config is not None:
                 yield config
 
@@ -184,6 +187,16 @@ def _configs(sweep: Sweep, rows: Sequence[Row], problems: list[str]) -> Iterator
 def settings_of_base(sweep: Sweep) -> list[Setting]:
     """Return what every trial starts from."""
     return [Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
+
+
+def settings_of_start(sweep: Sweep) -> list[Setting]:
+    """Return the weights that `start` gives every trial; none if the loop knows no such key."""
+    if not (sweep.start and sweep.start.weights):
+        return []
+    with suppress(ValueError):
+        key = known_key("model.weights", loop_named(sweep.loop).config)
+        return [Setting(key, sweep.start.weights, ("start", "weights"))]
+    return []
 
 
 def rows_of(sweep: Sweep, drawn: Sequence[Axis]) -> list[Row]:
@@ -280,6 +293,9 @@ def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> L
     merged: dict[str, Any] = {}
     kind = loop_named(sweep.loop).config
     for setting in settings:
+        if setting.way[0] == "start" and get(merged, setting.key) is not None:
+            message = "is given by start.weights too; give it in one place"
+            problems.append(sweep.source.problem(_way_in_file(settings[:-1], (*setting.key.split("."),), ""), message))
         patch(merged, setting.key, setting.value)
         if setting.key.endswith(".name") and setting.key.count(".") == 1:  # only whole sections are of several kinds
             _forget_other_kinds(kind, merged, setting.key.removesuffix(".name"))
@@ -325,6 +341,21 @@ def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str, start
 def short_id(id: str) -> str:
     """Return the end of a trial's id, by which commands find it: the hash of its config and seed."""
     return id.rpartition("-")[2]
+
+
+def id_named(given: str, ids: Collection[str]) -> str:
+    """Return the id that is given, or the only one that begins or ends with it.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = [id for id in ids if given and (id.startswith(given) or id.endswith(given))]
+    if given in ids or len(found) == 1:
+        return given if given in ids else found[0]
+    if found:
+        raise UserError(f"{given}: {len(found)} trials match: {some_of(found)}")
+    meant = did_you_mean(given, [*ids, *map(short_id, ids)])
+    raise UserError(f"{given}: no such trial{meant}; there are: {some_of(list(ids))}")
 
 
 def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:

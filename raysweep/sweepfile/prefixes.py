@@ -25,6 +25,11 @@ Item = tuple[str, str]
 """What decides an epoch: what all epochs of a course depend on, and what this one does."""
 
 
+def deciding(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a trial's conditions that decide its numbers."""
+    return {name: conditions[name] for name in DECIDING if name in conditions}
+
+
 class Prefixes:
     """The epochs that the trials of a plan share."""
 
@@ -135,9 +140,8 @@ class _Path:
     def key(self, epoch: int, conditions: Mapping[str, Any]) -> str:
         """Return the key of the state after some epochs."""
         self.item(epoch)
-        deciding = {name: conditions[name] for name in DECIDING if name in conditions}
         runs = [[who, [each for _, each in run]] for who, run in groupby(self._items[:epoch], key=itemgetter(0))]
-        text = json.dumps([runs, deciding], sort_keys=True)
+        text = json.dumps([runs, deciding(conditions)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def lasting(self) -> int:
@@ -190,12 +194,12 @@ def segments_of(start: StartedFrom | None, own: Segment) -> list[Segment]:
     """Return who trains the epochs of a trial, in order: the trials that it begins with, then itself."""
     before = [
         Segment(each.loop, loop_named(each.loop).config.model_validate(each.config), each.seed, each.epoch)
-        for each in _starts(start)
+        for each in starts_of(start)
     ]
     return [*reversed(before), own]
 
 
-def _starts(start: StartedFrom | None) -> Iterator[StartedFrom]:
+def starts_of(start: StartedFrom | None) -> Iterator[StartedFrom]:
     """Yield where a trial began, then where that one did, and so on."""
     while start is not None:
         yield start

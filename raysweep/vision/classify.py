@@ -64,6 +64,12 @@ class Classify(EvaluatingLoop):
             return config.data.name
         return f"{config.data.name} with {weights}" + (f" of {network}" if config.model.weights_of_torchvision else "")
 
+    def why_not_from(self, config: TrialConfig, other: TrialConfig) -> str | None:
+        """Return in what networks or data sets differ: a state is of one network, which has seen one's images."""
+        one, two = (_what_states_hold(each) for each in (config, other))
+        unlike = [f"{key} {_given(one[key])} here, {_given(two[key])} there" for key in one if one[key] != two[key]]
+        return ", ".join(unlike) or None
+
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
         from raysweep.vision.data.prepare import find_raw
@@ -232,6 +238,18 @@ class Classify(EvaluatingLoop):
 
         images = DataSet.from_arrays(arrays).val.images
         return [thumbnail(images[row]) for row in rows]
+
+
+def _what_states_hold(config: TrialConfig) -> dict[str, Any]:
+    """Return the settings of network and data by dotted key; paths, which depend on the sweep's folder, left out."""
+    values = config.model_dump(mode="json", include={"model", "data"}, exclude={"data": {"path"}})
+    if not config.model.weights_of_torchvision:
+        values["model"]["weights"] = "a file" if config.model.weights else None
+    return {f"{section}.{key}": value for section, inner in values.items() for key, value in inner.items()}
+
+
+def _given(value: Any) -> Any:
+    return "not set" if value is None else value
 
 
 def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterator[Epoch]:

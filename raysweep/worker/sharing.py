@@ -32,6 +32,12 @@ def take_over(record: Record, state: Record) -> Record:
     )
 
 
+def signed(state: Record, run: str) -> Record:
+    """Return a state of another run folder, with the names of all who have trained its epochs."""
+    owners = [(trial or state.id, of or run) for trial, of in owners_of(state)]
+    return state.with_(origins=list(_origins(owners)))
+
+
 def owners_of(record: Record) -> list[Owner]:
     """Return who has trained each epoch of a history; empty names stand for the trial itself."""
     owners: list[Owner] = [("", "")] * record.epoch

@@ -397,7 +397,7 @@ class _Run:
         self.committed_at = self.state_at = time.monotonic()
         self.committed_epoch = record.epoch
         whose = self.record.origins[-1].trial if self.record.origins else record.id
-        self.remark = "; ".join(filter(None, (self.remark, f"its epochs up to {record.epoch} are those of {whose}")))
+        self.remark = "; ".join(filter(None, (self.remark, f"goes on after epoch {record.epoch} of {whose}")))
         return True
 
     def _is_commit_due(self) -> bool:

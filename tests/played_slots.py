@@ -149,8 +149,9 @@ class _Sweep:
         yield self.plan.visit_s
         if self._is_at_rung(id) and not self._report(id):
             return
-        if self._take_over(id) and not self._report(id):
-            return
+        while self._take_over(id):
+            if not self._report(id):
+                return
         trial, epochs = self.trials[id], self.epochs[id]
         while True:
             stretch = self._stretch(id)

@@ -1,6 +1,6 @@
 """Plays a sweep on a number of slots, event by event, without Ray: the driver's own queue decides, time is made up.
 
-In: trials, how long their epochs take, how they score. Out: `Played`, when all has ended, and which epochs were trained.
+In: trials, how long their epochs take, how they score. Out: `Played`, when all ended and which epochs were trained.
 A trial behaves as `worker.trial` does: it begins from the deepest state up to its next rung, keeps its own where others
 may want it, reports at its rungs, and gives its slot back when it is told to wait.
 """

@@ -99,7 +99,9 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, An
     from raysweep.sweepfile.plan import plan_as_json
 
     document = plan_as_json(sweep, trials)
-    document["expected_epochs"] = sum(cost.expected_epochs.values())
+    if sweep.shares_epochs:
+        document["unique_epochs"] = cost.unique_epochs
+    document["expected_epochs"] = round(cost.expected, 3)
     document["rungs"] = [str(rung) for rung in cost.rungs]
     document["confirm"] = _race(sweep, trials)
     document["start"] = asdict(sweep._started_from) if sweep._started_from else None
@@ -167,8 +169,11 @@ def _cohort_line(cohort: Cohort, cost: Cost) -> str:
 
 def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
     line = f"{count_of(len(trials), 'trial')}, {count_of(cost.epochs, 'epoch')} asked for"
-    expected = sum(cost.expected_epochs.values())
-    return line + (f", {expected:,.0f} ({expected / cost.epochs:.0%}) expected" if cost.rungs else "")
+    shares = cost.unique_epochs < cost.epochs
+    line += f", {cost.unique_epochs:,} unique" if shares else ""
+    if not cost.rungs:
+        return line
+    return line + f", {'at most ' * shares}{cost.expected:,.0f} ({cost.expected / cost.epochs:.0%}) expected"
 
 
 def _race(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, int] | None:

@@ -38,8 +38,8 @@ def adopt(store: StateStore, trial: Trial, conditions: Mapping[str, Any]) -> str
         store.keep(key, record, files)
         have = record.epoch
         break
-    again = f"{have + 1} to {start.epoch}" if have + 1 < start.epoch else str(start.epoch)
-    return "" if have == start.epoch else f"of {whose}, no state is left: {again} are trained again"
+    again = f"epochs {have + 1} to {start.epoch} are" if have + 1 < start.epoch else f"epoch {start.epoch} is"
+    return "" if have == start.epoch else f"of {whose}, not all are there to go on from: {again} trained again"
 
 
 def _found(trial: Trial, keys: Mapping[str, int], deeper_than: int) -> Iterator[tuple[str, State]]:

@@ -39,7 +39,7 @@ class Twins:
         """Whether a trial is to wait for another one's state."""
         done = self._epochs.get(id, 0)
         rung = next((rung for rung in self._rungs.get(id, ()) if rung > done), None)
-        return any(self._is_ahead(other, id, done, rung) for other in self._running if other != id)
+        return any(self._is_ahead(other, id, done, rung) for other in tuple(self._running) if other != id)
 
     def _is_ahead(self, other: str, id: str, done: int, rung: int | None) -> bool:
         """Whether a trial that runs is on the way to the next state that another one can use."""

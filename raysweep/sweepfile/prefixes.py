@@ -48,7 +48,7 @@ class Prefixes:
     @property
     def unique_epochs(self) -> int:
         """The epochs of all trials, each that they share counted once."""
-        return self.asked_for - sum(len(level.ids) - 1 for level in self._levels())
+        return self.asked_for - sum(len(level.ids) - 1 for level in self.levels())
 
     def left(self, reached: Mapping[str, int], ids: Iterable[str]) -> int:
         """Return how many epochs the trials `ids` have to train: what they share once, what another one has not at all.
@@ -57,7 +57,7 @@ class Prefixes:
         """
         going_on = set(ids)
         left = sum(self._paths[id].epochs - reached.get(id, 0) for id in going_on)
-        for level in self._levels():
+        for level in self.levels():
             lack = [id for id in level.ids if id in going_on and reached.get(id, 0) < level.epoch]
             is_trained = any(reached.get(id, 0) >= level.epoch for id in level.ids)
             left -= len(lack) - (0 if is_trained else min(1, len(lack)))
@@ -71,7 +71,7 @@ class Prefixes:
         """
         may_stop = {id: {*also(id), path.epochs} for id, path in self._paths.items()}
         stops: dict[str, set[int]] = defaultdict(set)
-        for level in self._levels():
+        for level in self.levels():
             if level.is_fork or any(level.epoch in may_stop[id] for id in level.ids):
                 for id in level.ids:
                     stops[id].add(level.epoch)
@@ -105,7 +105,7 @@ class Prefixes:
         """Return the epoch up to which a trial of more epochs has the same ones; 0 if they share none."""
         return self._paths[id].lasting()
 
-    def _levels(self) -> Iterator[_Level]:
+    def levels(self) -> Iterator[Level]:
         """Yield the trials that share each epoch, wherever two or more do."""
         left = [(1, ids) for ids in self._alike.values() if len(ids) > 1]
         while left:
@@ -114,12 +114,12 @@ class Prefixes:
             for id in ids:
                 if self._paths[id].shared > epoch:
                     going_on[self._paths[id].item(epoch + 1)].append(id)
-            yield _Level(epoch, ids, is_fork=len(going_on) > 1 or sum(map(len, going_on.values())) < len(ids))
+            yield Level(epoch, ids, is_fork=len(going_on) > 1 or sum(map(len, going_on.values())) < len(ids))
             left += [(epoch + 1, alike) for alike in going_on.values() if len(alike) > 1]
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """An epoch that several trials share."""
 
     epoch: int

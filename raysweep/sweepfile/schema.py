@@ -423,6 +423,11 @@ class Sweep(Config):
         return f"<Sweep {self.name}>"
 
     @property
+    def shares_epochs(self) -> bool:
+        """Whether trials share epochs: not where Tune's own ASHA compares them as their epochs come in."""
+        return self.share and not isinstance(self.scheduler, RayAshaConfig)
+
+    @property
     def source(self) -> Source:
         """The file that the sweep was read from, for messages."""
         return self._source

@@ -1,4 +1,4 @@
-"""The futures of a trial as numbers: how deep it fell, how far other orders of batches differ, what each change takes away.
+"""The futures of a trial as numbers: how deep it fell, how far other orders differ, what each change takes away.
 
 In: rows of futures (`diagnose.futures`). Out: `Contrasts`, of one metric, of which more is better.
 """
@@ -14,6 +14,7 @@ from scipy.stats import t as student
 
 from raysweep.diagnose.curves import Array, Curves, as_number, noise_level
 from raysweep.diagnose.futures import USUAL_EPOCHS, Future, Phenomenon, Row, lr_rise, usual_gradient
+from raysweep.terminal import Metric
 
 CERTAIN = 0.01
 """A probability of a fall by chance below it rules chance out."""
@@ -192,9 +193,9 @@ def contrasts_of(
 ) -> Contrasts:
     """Return the futures as numbers; those of one control and some other orders must be among them."""
     sign = 1.0 if maximize else -1.0
-    is_accuracy = "acc" in metric
     curve = sign * numbers_of(before, metric)
     curve = curve[np.isfinite(curve)]
+    is_accuracy = Metric.of(metric, curve).percent
     control = next(future for future in futures if future.name == "control")
     orders = [future for future in futures if future.name == "order"]
     values = _Values(sign, metric, _worst(curve, futures, metric, sign), phenomenon, control)
@@ -295,7 +296,8 @@ def _exploding(before: Sequence[Row], futures: Sequence[Future], seed: int, last
     if not own or not own[0].rows or not (usual.has("grad_norm_max") and usual.has("grad_norm")):
         return math.nan
     largest, mean = (
-        numbers_of(own[0].rows[:last], name) / float(np.nanmedian(usual[name])) for name in ("grad_norm_max", "grad_norm")
+        numbers_of(own[0].rows[:last], name) / float(np.nanmedian(usual[name]))
+        for name in ("grad_norm_max", "grad_norm")
     )
     worst = int(np.nanargmax(largest))
     return float((mean[worst] - 1) / (largest[worst] - 1)) if largest[worst] > 1 else math.nan
@@ -320,7 +322,9 @@ def _disturbed(futures: Sequence[Future], seed: int) -> float:
     """
     own, others = _own_and_others(futures, "smaller_lr", seed)
     orders = [each for each in futures if each.name == "order"]
-    here, there, usual = (numbers_of([each.rows[0] for each in some if each.rows], "train_loss") for some in (own, others, orders))
+    here, there, usual = (
+        numbers_of([each.rows[0] for each in some if each.rows], "train_loss") for some in (own, others, orders)
+    )
     if not (len(here) and len(there) and len(usual) > 1 and np.isfinite([*here, *there, *usual]).all()):
         return 1.0
     spread = max(float(usual.std(ddof=1)), 0.005 * float(usual.mean()))

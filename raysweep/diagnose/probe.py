@@ -9,27 +9,30 @@ Out: a verdict in numbers and words. Nothing is trained here. docs/probe.md expl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 
-from raysweep.diagnose.contrasts import BY_LUCK, CERTAIN, Contrasts, Effect, contrasts_of
+from raysweep.diagnose.contrasts import BY_LUCK, CERTAIN, MEASURED_BESIDE, Contrasts, Effect, contrasts_of, numbers_of
 from raysweep.diagnose.futures import NAMES, Future, Phenomenon, Row, futures_of
+from raysweep.diagnose.verdict import CAUSES, Outcome, Verdict
 from raysweep.store.metrics import CLOCK
-from raysweep.terminal import count_of, percent, points
 
-__all__ = ["CAUSES", "NAMES", "Effect", "Future", "Phenomenon", "Row", "Verdict", "futures_of", "judge"]
+__all__ = [
+    "CAUSES",
+    "NAMES",
+    "Effect",
+    "Future",
+    "Line",
+    "Phenomenon",
+    "Row",
+    "Verdict",
+    "futures_of",
+    "judge",
+    "lines",
+]
 
-Outcome = Literal["named", "chance", "unexplained", "cannot_judge"]
-CAUSES = {
-    "exploding_gradients": "exploding gradients",
-    "high_lr": "too high a learning rate",
-    "batch_norm": "batch-norm statistics that do not fit the weights",
-    "batches": "the batches of this epoch: bad labels or images among them",
-}
 FEWEST_ORDERS = 3
 EXPLODES = 5.0
 """Times the usual gradient norm, from which clipping may be said to have prevented something."""
@@ -41,29 +44,6 @@ BAD_BATCHES = 0.001
 """Probability of a training loss as high in another order, below which the batches are to blame."""
 UNCHOSEN = 0.05
 """Probability of such a fall in one epoch, not in the deepest of all: enough where its batches are bad anyway."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the futures say."""
-
-    phenomenon: Phenomenon
-    epoch: int  # K
-    metric: str
-    outcome: Outcome
-    cause: str | None  # a key of CAUSES if the outcome is "named"
-    why: str  # in two or three sentences
-    effects: Sequence[Effect] = ()
-    numbers: Mapping[str, float] = field(default_factory=dict)  # level, fall, chance, noise, ...: see docs/probe.md
-
-    def in_words(self) -> str:
-        """Return the verdict in two or three sentences."""
-        return self.why
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it: null for what is not finite."""
-        plain: dict[str, Any] = _finite(asdict(self))
-        return plain
 
 
 def judge(
@@ -83,12 +63,43 @@ def judge(
     epoch = len(before) + 1
     problem = _problem(before, trial, futures, metric, diverged)
     if problem:
-        return Verdict(phenomenon, epoch, metric, "cannot_judge", None, problem)
+        return Verdict(phenomenon, epoch, metric, "cannot_judge", problem=problem)
     seen = contrasts_of(before, trial, futures, metric, maximize, phenomenon)
     effects = {effect.name: effect for effect in seen.effects()}
-    outcome, cause = _plateau(effects, seen.least) if phenomenon == "plateau" else _fall(seen, effects)
-    numbers = _numbers(seen)
-    return Verdict(phenomenon, epoch, metric, outcome, cause, "", list(effects.values()), numbers)
+    cause = _of_plateau(effects, seen.least) if phenomenon == "plateau" else _of_fall(seen, effects)
+    is_chance = phenomenon != "plateau" and not seen.is_shared and not _stands_out(seen)
+    outcome: Outcome = "named" if cause else "chance" if is_chance else "unexplained"
+    gains = {name: seen.gain(name) for name in seen.changed}
+    helps = {name: points for name, (points, luck) in gains.items() if points > seen.least and luck < CERTAIN}
+    return Verdict(phenomenon, epoch, metric, outcome, cause, "", list(effects.values()), _numbers(seen), helps)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One future as a picture shows it."""
+
+    name: str  # a key of NAMES
+    seed: int
+    epochs: Sequence[int]
+    values: Sequence[float]  # of the metric; NaN where there is none
+
+
+def lines(futures: Sequence[Future], metric: str = "val_acc") -> list[Line]:
+    """Return what a picture draws of the futures: those in the trial's own order, then the other orders.
+
+    What is measured beside in the control's rows is a line of its own.
+    """
+    seed = next(future.seed for future in futures if future.name == "control")
+    drawn = [future for future in futures if future.seed == seed] + [each for each in futures if each.name == "order"]
+    found = [_line(future, future.name, metric) for future in drawn]
+    base, control = metric.removesuffix("_ema"), drawn[0]
+    beside = [_line(control, name, base + suffix) for name, suffix in MEASURED_BESIDE.items()]
+    return found + [line for line in beside if not np.isnan(line.values).all()]
+
+
+def _line(future: Future, name: str, metric: str) -> Line:
+    epochs = [int(row["epoch"]) for row in future.rows]
+    return Line(name, future.seed, epochs, numbers_of(future.rows, metric).tolist())
 
 
 def _problem(
@@ -118,56 +129,68 @@ def _differences(rows: tuple[Row, Row]) -> list[str]:
     return [name for name, value in row.items() if name not in CLOCK and name in again and again[name] != value]
 
 
-def _fall(seen: Contrasts, effects: Mapping[str, Effect]) -> tuple[Outcome, str | None]:
-    """Return what is left to be the cause of a dip or a divergence."""
+def _of_fall(seen: Contrasts, effects: Mapping[str, Effect]) -> str | None:
+    """Return what is left to be the cause of a dip or a divergence, if anything is."""
     removing = {name for name, effect in effects.items() if effect.removes}
     if seen.is_shared:
-        return _shared(seen, removing)
-    if seen.lr_rise >= RISES and _helps(seen, "smaller_lr"):
-        return "named", "high_lr"
-    if seen.gradient_of_orders >= EXPLODES and _helps(seen, "clipped"):
-        return "named", "exploding_gradients"
-    if seen.chance >= CERTAIN or seen.fall < seen.least:
-        are_bad = seen.disturbed < BAD_BATCHES and seen.fall > seen.least and seen.tail < UNCHOSEN
-        return ("named", "batches") if are_bad else ("chance", None)
+        return _of_shared(seen, removing)
+    recorded = _recorded(seen)
+    if recorded:
+        return recorded
+    are_bad = seen.disturbed < BAD_BATCHES
+    if not _stands_out(seen):
+        return "batches" if are_bad and seen.fall > seen.least and seen.tail < UNCHOSEN else None
     if "batch_norm" in removing and not seen.suffers:
-        return "named", "batch_norm"
+        return "batch_norm"
     if "clipped" in removing and seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS:
-        return "named", "exploding_gradients"
-    return ("named", "batches") if seen.disturbed < BAD_BATCHES else ("unexplained", None)
+        return "exploding_gradients"
+    return "batches" if are_bad else None
+
+
+def _stands_out(seen: Contrasts) -> bool:
+    """Return whether this order falls below others by more than the deepest of all epochs would by chance."""
+    return seen.chance < CERTAIN and seen.fall > seen.least
+
+
+def _recorded(seen: Contrasts) -> str | None:
+    """Return the cause that the records show by themselves, in all orders, if all are better where it is taken away.
+
+    Then it does not matter how well the level before is known, which a fall in all orders is told by otherwise.
+    """
+    if seen.lr_rise >= RISES and _helps(seen, "smaller_lr"):
+        return "high_lr"
+    explodes = seen.gradient_of_orders >= EXPLODES and _helps(seen, "clipped")
+    return "exploding_gradients" if explodes else None
 
 
 def _helps(seen: Contrasts, name: str) -> bool:
-    """Return whether a change makes all orders better.
-
-    It is asked where the records show by themselves what the change takes away, whatever the level before was.
-    """
-    if name not in seen.changed:
-        return False
-    points, by_luck = seen.gain(name)
+    """Return whether a change makes all orders better."""
+    points, by_luck = seen.gain(name) if name in seen.changed else (0.0, 1.0)
     return points > seen.least and by_luck < BY_LUCK
 
 
-def _shared(seen: Contrasts, removing: set[str]) -> tuple[Outcome, str | None]:
+def _of_shared(seen: Contrasts, removing: set[str]) -> str | None:
     """Return what is left to be the cause of a fall that all orders of batches have."""
     if "clipped" in removing and ("smaller_lr" not in removing or seen.gradient >= EXPLODES):
-        return "named", "exploding_gradients"
+        return "exploding_gradients"
     if "smaller_lr" in removing:  # statistics gathered anew may do as well: those of slower weights keep up
-        return "named", "high_lr"
-    return ("named", "batch_norm") if "batch_norm" in removing and not seen.suffers else ("unexplained", None)
+        return "high_lr"
+    return "batch_norm" if "batch_norm" in removing and not seen.suffers else None
 
 
-def _plateau(effects: Mapping[str, Effect], least: float) -> tuple[Outcome, str | None]:
-    """Return what keeps a plateau from rising: the change that adds most, if that is no chance."""
+def _of_plateau(effects: Mapping[str, Effect], least: float) -> str | None:
+    """Return what keeps a plateau from rising: what the change that adds most takes away, if that is no luck."""
     adding = [each for each in effects.values() if each.points > least and each.chance < CERTAIN]
     causes = {"smaller_lr": "high_lr", "averaged": "high_lr", "clipped": "exploding_gradients"}
     best = max(adding, key=lambda effect: effect.points, default=None)
-    return ("named", causes.get(best.name, best.name)) if best else ("unexplained", None)
+    return causes.get(best.name, best.name) if best else None
 
 
 def _numbers(seen: Contrasts) -> dict[str, float]:
     """Return what a picture and a table need beside the effects."""
     return {
+        "epochs": float(seen.epochs),
+        "other_orders": float(len(seen.orders)),
         "level": seen.level,
         "control": seen.control,
         "orders": float(seen.orders.mean()),
@@ -180,15 +203,8 @@ def _numbers(seen: Contrasts) -> dict[str, float]:
         "exploding": seen.exploding,
         "lr_rise": seen.lr_rise,
         "disturbed": seen.disturbed,
+        "gradient_of_orders": seen.gradient_of_orders,
         "is_shared": float(seen.is_shared),
+        "is_recorded": float(not seen.is_shared and _recorded(seen) is not None),
         "suffers": float(seen.suffers),
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return what JSON can hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

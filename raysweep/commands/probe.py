@@ -94,7 +94,7 @@ def _what_to_probe(context: Context, record: Record, given: int | None) -> tuple
             raise UserError(f"{record.id}: no dip, divergence or plateau is found in its curves; {hint}")
         return worst
     if not 2 <= given <= last:
-        raise UserError(f"--epoch {given}: must be from 2 to {last}; {record.id} has trained {record.epoch}")
+        raise UserError(f"--epoch {given}: must be from 2 to {last}; {record.id} has trained {count_of(record.epoch, 'epoch')}")
     if record.status == "diverged" and given == last:
         return "divergence", given
     at = {finding.kind for finding in found if finding.first <= given <= finding.last}
@@ -218,6 +218,7 @@ def _print_table(probe: Probe) -> None:
     from raysweep.terminal import Metric
 
     rows, numbers = probe.rows(), probe.verdict.get("numbers", {})
+    fell = max(numbers.get(name) or 0.0 for name in ("fall", "shared_fall")) > 0  # else there is nothing to take away
     metric = Metric.of(probe.metric, [numbers.get("level")])
     columns = {
         "future": [NAMES[row["name"]] for row in rows],
@@ -225,9 +226,9 @@ def _print_table(probe: Probe) -> None:
         f"{probe.metric} better by": [
             "-" if row["points"] is None else format_difference(row["points"], metric) for row in rows
         ],
-        "of the fall": ["-" if row["removed"] is None else f"{100 * row['removed']:.0f} %" for row in rows],
+        "of the fall": ["-" if row["removed"] is None or not fell else f"{100 * row['removed']:.0f} %" for row in rows],
         "95 % interval": [
-            "-" if None in (row["removed"], row["low"]) else f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
+            "-" if None in (row["removed"], row["low"]) or not fell else f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
             for row in rows
         ],
     }

@@ -121,6 +121,7 @@ cases:
       - {{name: own_schedule, per: step}}
       - {{name: cosine, per: step}}
       - {{name: constant, per: step, warmup_epochs: 1}}
+      - {{name: wsd, decay: 0.5, warmup_epochs: 1}}
       - {{name: step, milestones: [1], per: step, warmup_epochs: 1}}
 """
 

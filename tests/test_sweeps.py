@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from raysweep.cli import main
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.vision.config import LrScheduleConfig, StepConfig, TrialConfig
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
@@ -141,6 +143,26 @@ def test_the_small_report_is_the_report_with_a_fifth_of_the_epochs_and_a_quarter
         assert small.lr_schedule.name == config.lr_schedule.name
         if isinstance(small.lr_schedule, StepConfig) and isinstance(config.lr_schedule, StepConfig):
             assert small.lr_schedule.milestones == [milestone // 5 for milestone in config.lr_schedule.milestones]
+
+
+UNIQUE = {
+    "report": (1490, 1390),
+    "step_schedules": (210, 150),
+    "report_small": (596, 556),
+    "cyclic_schedule": (350, 347),
+}
+"""The epochs that a sweep asks for, and how many of them are unique; in the other sweeps of the report all are."""
+MANY_ENDS = {"how_long": (2700, 1062), "digits_how_long": (225, 141)}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweeps_trials_share_as_many_epochs_as_the_documentation_says(name: str) -> None:
+    prefixes = Prefixes(plan_trials(load_sweep(FOLDER / f"{name}.yaml")))
+    told = {**UNIQUE, **MANY_ENDS}.get(name, (prefixes.asked_for,) * 2)
+    assert (prefixes.asked_for, prefixes.unique_epochs) == told
+    asked_for, unique = (f"{number:,}" for number in told)
+    row = rf"`{name}.yaml`[^|]*\| {asked_for} \| {unique} "
+    assert told[0] == told[1] or re.search(row, (FOLDER.parent / "docs" / "sharing.md").read_text())
 
 
 @pytest.mark.slow

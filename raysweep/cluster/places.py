@@ -25,7 +25,8 @@ def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -
 
 def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
     """Return why data cannot be found where only the sweep file is sent, one message for each path."""
-    paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()})
+    of_start = {("start.run", sweep.start.run)} if sweep.start and sweep.start.run else set()
+    paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()} | of_start)
     return [
         f"{sweep_path}: {key}: {path!r} is relative, and this machine's files stay here; give the absolute path "
         f"that the nodes see{OR_FOR.get(key, '')}"

@@ -1,7 +1,7 @@
 """`raysweep clean`: deletes leftover files and, if asked, the trials that the sweep file no longer has.
 
 A commit, a write or a driver that is cut off leaves files behind. Those of a trial are deleted when the trial next
-runs; the others would stay forever.
+runs; the others would stay forever. So would states that trials kept for others, once the sweep file has no such trial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raysweep.registry import accepting_names_of
 from raysweep.terminal import count_of, counting, format_bytes, say
 
 if TYPE_CHECKING:
-    from raysweep.store import RunFolder
+    from raysweep.store import Record, RunFolder
 
 SUMMARY = "delete the files that interrupted commands left in a run folder"
 LINES_SHOWN = 40
@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that process has ended")
     with nullcontext() if dry_run else folder.lease():
         found = _find(folder, _planned(context))
+        found |= _states(folder, _records(context))
         if not dry_run:
             _delete(folder, found, removed)
     for path, why in folder.damaged.items():
@@ -90,8 +91,52 @@ def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
     return {"name": folder.name, "path": folder.path, "files": files, "bytes": total, "no_longer_planned": gone}
 
 
+def _records(context: Context) -> tuple[list[Record], str]:
+    """Return the trials that stay, as far as they have come, and the name of their loop."""
+    from raysweep.loops import CLASSIFY
+    from raysweep.results.rerun import trials_of
+    from raysweep.store.record import planned_record
+    from raysweep.store.resolved import read_resolved
+
+    folder = context.folder
+    try:
+        resolved = read_resolved(folder, lenient=True)
+        last, loop = [*resolved.plan, *resolved.fresh], str(resolved.document["sweep"].get("loop", CLASSIFY))
+    except StorageError:
+        last, loop = [], CLASSIFY
+    if not context.is_run_folder:
+        fresh = last[len(resolved.plan) :] if last else []
+        with accepting_names_of(record.config for record in last):
+            trials = trials_of(context.sweep, folder)
+        last, loop = [*map(planned_record, trials), *fresh], context.sweep.loop
+    known = folder.records([record.id for record in last], lenient=True)
+    return [known[record.id] or record for record in last], loop
+
+
+def _states(folder: RunFolder, planned: tuple[list[Record], str]) -> dict[str, Any]:
+    """Look for the states that no trial may want, and those that are not whole."""
+    from raysweep.results.shared import prefixes_of, unwanted_states
+    from raysweep.store.states import FOLDER, StateStore
+
+    store = StateStore(folder)
+    whole, listed = store.all(), store.listed()
+    prefixes = prefixes_of(*planned)
+    # Of a loop that is not known here, it is not known either what its trials share.
+    unwanted = unwanted_states(whole, planned[0], prefixes) if prefixes and whole else set()
+    sizes = Counter[str]()
+    for path, size in folder.files.list_sizes().items() if listed else ():
+        if path.startswith(f"{FOLDER}/"):
+            sizes[path.split("/")[1]] += size
+    why = dict.fromkeys(sorted(unwanted), "no trial may want it any more")
+    why |= {key: "it is not whole" for key in listed if key not in whole}
+    return {"states": [{"key": key, "bytes": sizes[key], "why": text} for key, text in why.items()]}
+
+
 def _delete(folder: RunFolder, found: dict[str, Any], removed: bool) -> None:
+    from raysweep.store.states import StateStore
+
     folder.files.for_each(folder.files.delete, [file["path"] for file in found["files"]])
+    StateStore(folder).drop(state["key"] for state in found["states"])
     if removed:
         folder.files.for_each(folder.remove, [trial["id"] for trial in found["no_longer_planned"]])
 
@@ -101,6 +146,9 @@ def _lines(found: dict[str, Any], removed: bool, done: str) -> list[str]:
     lines = [f"{file['path']}: {file['why']}, {format_bytes(file['bytes'])}" for file in files[:LINES_SHOWN]]
     lines += [f"... and {len(files) - LINES_SHOWN} more"] if len(files) > LINES_SHOWN else []
     lines.append(f"{count_of(len(files), 'leftover file')} {done}, {format_bytes(found['bytes'])}")
+    if states := found["states"]:
+        lines += [f"states/{state['key']}: {state['why']}, {format_bytes(state['bytes'])}" for state in states]
+        lines.append(f"{count_of(len(states), 'state')} {done}, {format_bytes(sum(each['bytes'] for each in states))}")
     if gone:
         what = f"{count_of(len(gone), 'trial')} that the sweep file no longer has"
         size = format_bytes(sum(trial["bytes"] for trial in gone))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from raysweep.results.run import SweepResult
     from raysweep.store import RunFolder
     from raysweep.sweepfile import Sweep
-    from raysweep.sweepfile.plan import Trial
+    from raysweep.sweepfile.plan import StartedFrom, Trial
 
 
 BRINGS = "a module that registers loops, networks, data or augmentations of your own"
@@ -69,6 +69,7 @@ class Context:
 
         self.named = Named(path, tuple(overrides), storage, tuple(imports))
         self.is_run_folder = not path.endswith((".yaml", ".yml")) and not Path(path).is_file()
+        self.is_fresh = False  # whether the run folder that is there does not count
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, only_file: str | None = None) -> Context:
@@ -79,6 +80,7 @@ class Context:
         """
         path, overrides, storage = arguments.sweep, arguments.overrides, getattr(arguments, "storage", None)
         context = cls(path, overrides, storage, arguments.imports)
+        context.is_fresh = getattr(arguments, "fresh", False)
         if context.is_run_folder and only_file:
             raise UserError(f"{path} is a run folder; name the sweep file that it was run from, since {only_file}")
         if context.is_run_folder and (overrides or storage):
@@ -101,12 +103,18 @@ class Context:
         from raysweep.sweepfile.load import load_sweep, restore_sweep
 
         if not self.is_run_folder:
-            return load_sweep(self.named.path, self.named.overrides)
+            return load_sweep(self.named.path, self.named.overrides, self._find_start)
         from raysweep.store.resolved import read_resolved
 
         folder, resolved = self.folder, read_resolved(self.folder)
+        document, place = {**resolved.document["sweep"], "name": folder.name}, f"{folder.path}/resolved.yaml"
         with accepting_names_of(record.config for record in resolved.plan):
-            return restore_sweep({**resolved.document["sweep"], "name": folder.name}, f"{folder.path}/resolved.yaml")
+            return restore_sweep(document, place, resolved.start)
+
+    def _find_start(self, sweep: Sweep) -> StartedFrom:
+        from raysweep.results.start import find_start  # takes as long to import as a small plan to print
+
+        return find_start(sweep, self.named.storage, self.is_fresh)
 
     @property
     def trials(self) -> list[Trial]:

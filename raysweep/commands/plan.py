@@ -7,6 +7,7 @@ import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import Context, add_sweep_flags
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from raysweep.halving.cost import Cohort, Cost
     from raysweep.results.rerun import Edits
     from raysweep.sweepfile import Sweep
-    from raysweep.sweepfile.plan import Trial
+    from raysweep.sweepfile.plan import StartedFrom, Trial
 
 SUMMARY = "list the trials of a sweep, without running anything"
 COHORTS_SHOWN = 12
@@ -54,11 +55,19 @@ def run(arguments: argparse.Namespace) -> int:
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
+    lines += _start_lines(sweep)
     lines += where.in_words(context.named.path) if where else []
     lines += edits.in_words() if edits else []
     lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))
     return 0
+
+
+def _start_lines(sweep: Sweep) -> list[str]:
+    started: StartedFrom | None = sweep._started_from
+    if started is None:
+        return []
+    return [f"start: all go on after epoch {started.epoch} of {started.trial}, in {started.run}"]
 
 
 def _warnings(context: Context) -> list[str]:
@@ -90,9 +99,12 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, An
     from raysweep.sweepfile.plan import plan_as_json
 
     document = plan_as_json(sweep, trials)
-    document["expected_epochs"] = sum(cost.expected_epochs.values())
+    if sweep.shares_epochs:
+        document["unique_epochs"] = cost.unique_epochs
+    document["expected_epochs"] = round(cost.expected, 3)
     document["rungs"] = [str(rung) for rung in cost.rungs]
     document["confirm"] = _race(sweep, trials)
+    document["start"] = asdict(sweep._started_from) if sweep._started_from else None
     document["cohorts"] = [vars(cohort) for cohort in cost.cohorts]
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]
@@ -157,8 +169,11 @@ def _cohort_line(cohort: Cohort, cost: Cost) -> str:
 
 def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:
     line = f"{count_of(len(trials), 'trial')}, {count_of(cost.epochs, 'epoch')} asked for"
-    expected = sum(cost.expected_epochs.values())
-    return line + (f", {expected:,.0f} ({expected / cost.epochs:.0%}) expected" if cost.rungs else "")
+    shares = cost.unique_epochs < cost.epochs
+    line += f", {cost.unique_epochs:,} unique" if shares else ""
+    if not cost.rungs:
+        return line
+    return line + f", {'at most ' * shares}{cost.expected:,.0f} ({cost.expected / cost.epochs:.0%}) expected"
 
 
 def _race(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, int] | None:

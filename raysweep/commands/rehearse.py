@@ -13,6 +13,7 @@ from raysweep.terminal import format_bytes, print_fitting, say, shortened, step
 
 if TYPE_CHECKING:
     from raysweep.sweepfile.plan import Trial
+    from raysweep.sweepfile.prefixes import Prefixes
     from raysweep.worker.rehearsal import RehearsalError, Rehearsed
 
 SUMMARY = "train two epochs of each kind of trial here: seconds, memory, bytes, and whether it resumes exactly"
@@ -152,18 +153,52 @@ def _document(
 
 
 def _totals(context: Context, kinds: Mapping[str, Sequence[Trial]], found: Mapping[str, Rehearsed]) -> dict[str, float]:
-    """Return hours and bytes of the whole sweep; the disk is fullest if all trials wait at a rung at once."""
+    """Return hours and bytes of the whole sweep; the disk is fullest if all trials wait at a rung at once.
+
+    Epochs that trials share count once; the states that are kept for others take disk as well.
+    """
     from raysweep.halving.cost import cost_of
 
     cost = cost_of(context.sweep, context.trials)
     pairs = [(trial, found[kind]) for kind, trials in kinds.items() for trial in trials]
     best = sorted((each.best_bytes for _, each in pairs), reverse=True)
+    prefixes = _shared(context, pairs)
+    states, lasting = _bytes_of_states(context, pairs, prefixes, cost.rung_epochs) if prefixes else (0, 0)
+    once = prefixes.unique_epochs / prefixes.asked_for if prefixes else 1
     return {
-        "slot_hours": sum(cost.expected_epochs[trial.id] * each.epoch_s for trial, each in pairs) / 3600,
-        "slot_hours_in_full": sum(trial.config.epochs * each.epoch_s for trial, each in pairs) / 3600,
-        "disk_bytes_at_most": sum(each.last_bytes + each.best_bytes for _, each in pairs),
-        "disk_bytes": sum(best[: context.sweep.checkpoints.keep_best]),
+        "slot_hours": sum(cost.expected_epochs[trial.id] * each.epoch_s for trial, each in pairs) * once / 3600,
+        "slot_hours_in_full": sum(trial.config.epochs * each.epoch_s for trial, each in pairs) * once / 3600,
+        "disk_bytes_at_most": sum(each.last_bytes + each.best_bytes for _, each in pairs) + states,
+        "disk_bytes": sum(best[: context.sweep.checkpoints.keep_best]) + lasting,
     }
+
+
+def _shared(context: Context, pairs: Sequence[tuple[Trial, Rehearsed]]) -> Prefixes | None:
+    """Return which epochs the trials share; None where they train all of their own."""
+    from raysweep.sweepfile.prefixes import Prefixes
+
+    sweep = context.sweep
+    return Prefixes(trial for trial, _ in pairs) if sweep.share and sweep.scheduler.name != "ray_asha" else None
+
+
+def _bytes_of_states(
+    context: Context,
+    pairs: Sequence[tuple[Trial, Rehearsed]],
+    prefixes: Prefixes,
+    rungs: Mapping[str, Sequence[int]],
+) -> tuple[int, int]:
+    """Return the bytes of all states that trials may keep for others at once, and of those that stay in the end."""
+    checkpoints = context.sweep.checkpoints
+    stops = prefixes.stops(lambda id: rungs[id])
+    states, lasting = dict[str, int](), dict[str, int]()
+    for trial, each in pairs:
+        size = each.last_bytes + each.best_bytes
+        states |= {prefixes.key(trial.id, epoch, {}): size for epoch in stops.get(trial.id, ())}
+        if checkpoints.keep_last != "none" and prefixes.may_share(trial.id) and (last := prefixes.lasting(trial.id)):
+            lasting[prefixes.key(trial.id, last, {})] = size
+    stay = sorted(lasting.values(), reverse=True)
+    stay = stay if checkpoints.keep_last == "all" else stay[: checkpoints.keep_best]
+    return sum((states | lasting).values()), sum(stay)
 
 
 def _totals_line(totals: Mapping[str, float]) -> str:

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         if job is not None:
             print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
         else:
-            words = ["run", path.name, *context.named.overrides, "--storage", context.place[0]]
+            words = job_words(context)
             with step(f"uploading {', '.join([path.name, *imports])}"):
                 job = send(server, words, files, imports, {**metadata, **settings}, requirements)
             on = count_of(len(nodes), "node")
@@ -77,6 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"job": job, "run_folder": folder.path, "exit_code": code}))
     return code or 0
+
+
+def job_words(context: Context) -> list[str]:
+    """Return the command line of a job, whose folder has a copy of the sweep file: other places are absolute."""
+    start, file = context.sweep.start, context.file
+    words = ["run", file.name, *context.named.overrides]
+    if start is not None and start.run:
+        from raysweep.results.start import place_of
+
+        words.append(f"start.run={json.dumps(place_of(start, context.named.path))}")
+    return [*words, "--storage", context.place[0]]
 
 
 def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dict[str, str]:

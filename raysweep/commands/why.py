@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from raysweep.errors import UserError, did_you_mean
+from raysweep.errors import UserError
 from raysweep.halving.rules import member_of
 from raysweep.halving.rungs import Halving, RungReport, Verdict, group_of
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.failed import error_text
 from raysweep.results.run import SweepResult
 from raysweep.store import Record
+from raysweep.sweepfile.plan import id_named
 from raysweep.sweepfile.schema import AshaConfig, NoneConfig, RayAshaConfig, SchedulerConfig
-from raysweep.terminal import count_of, say, some_of
+from raysweep.terminal import count_of, say
 
 RIVALS = 5
 """How many of the trials ahead are named."""
@@ -35,9 +36,11 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         reason = "confirm trains it, with a fresh seed: it is compared at no rung"
     if as_json:
         known = {"id": record.id, "status": record.status, "epoch": record.epoch, "epochs": record.epochs}
+        known |= {"origins": [asdict(origin) for origin in record.origins]}
         print(json.dumps({**known, "reason": reason, "rungs": [_rung_document(each, halving) for each in reports]}))
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
+    lines += [origin.in_words() for origin in record.origins]
     lines += [_peers(record, searched, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
@@ -51,12 +54,10 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
 def _find(result: SweepResult, given: str) -> Record:
     """Return the trial with this id, or the only one whose id begins or ends with it."""
     by_id = {record.id: record for record in result.trials}
-    found = [id for id in by_id if given and (id.startswith(given) or id.endswith(given))]
-    if given in by_id or len(found) == 1:
-        return by_id[given if given in by_id else found[0]]
-    if found:
-        raise UserError(f"--why {given}: {len(found)} trials match: {some_of(found)}")
-    raise UserError(f"--why {given}: no such trial{did_you_mean(given, by_id)}; there are: {some_of(list(by_id))}")
+    try:
+        return by_id[id_named(given, by_id)]
+    except UserError as error:
+        raise UserError(f"--why {error}") from None
 
 
 def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:

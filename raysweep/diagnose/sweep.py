@@ -16,6 +16,7 @@ from raysweep.diagnose.findings import Cause, Diagnosis, Finding, Kind
 from raysweep.diagnose.rules import RULES, Rule, diagnose_record
 from raysweep.diagnose.thresholds import Thresholds
 from raysweep.results.settings import setting, setting_text, varied_settings
+from raysweep.results.shared import groups_of
 from raysweep.store.record import Record
 from raysweep.sweepfile.plan import config_key
 from raysweep.sweepfile.schema import Objective
@@ -41,7 +42,9 @@ class ValueEffect:
     gradient_ratio: float  # largest gradient norm before their dips, in multiples of the usual; NaN where not known
     configs: int  # configs of which a seed trained to its end; the scores below are theirs
     score: float  # the mean over those configs of the mean over their seeds
-    standard_error: float  # standard error of that mean, by seeds alone; NaN where no config of the sweep was repeated
+    standard_error: float
+    """Standard error of that mean, by seeds alone; NaN where no config of the sweep was repeated. Configs whose trials
+    share most of their epochs have the same luck."""
     ahead: int  # those of the `comparisons` in which its config scored best
     comparisons: int  # sets of configs that differ in this setting alone
 
@@ -53,7 +56,8 @@ class AxisEffect:
     key: str
     values: tuple[ValueEffect, ...]
     chance: Mapping[Kind, float]
-    """Share of shuffles that differ as much (permutation test); a small one rules out chance."""
+    """Share of shuffles that differ as much (permutation test); a small one rules out chance. Trials that share most of
+    their epochs count as one: a dip there is one dip, however many go on from it."""
     changed_alone: bool
     """Whether any trials differ in this setting with all else equal."""
 
@@ -178,7 +182,9 @@ def _frame(records: Sequence[Record], diagnoses: Mapping[str, Diagnosis]) -> pd.
 
     Scores of trials that were stopped early cannot be compared with those of the others.
     """
+    groups = groups_of(records)
     columns = {
+        "group": [groups[record.id] for record in records],
         "config": [config_key(record.config) for record in records],
         "score": [record.best.score if record.status == "finished" and record.best else math.nan for record in records],
         "dips": [diagnoses[record.id].of("dip") for record in records],
@@ -212,15 +218,22 @@ def _axis(
         _value_effect(value, group, sweep.seed_spread, int(ahead[value]), int(comparisons[value]))
         for value, group in by_value
     )
-    chance = {
-        rule.kind: _chance(frame.dropna(subset=rule.kind).groupby("value", sort=False)[rule.kind]) for rule in RULES
-    }
+    chance = {rule.kind: _chance(_independent(frame, rule.kind)) for rule in RULES}
     changed_alone = bool((frame.groupby("others")["value"].nunique() > 1).any())
     return AxisEffect(key, tuple(values), chance, changed_alone)
 
 
+def _independent(frame: pd.DataFrame, kind: Kind) -> Iterable[tuple[Any, pd.Series]]:
+    """Return who has a finding, by value; of trials that share most of their epochs, the mean."""
+    once = frame.dropna(subset=kind).groupby(["value", "group"], sort=False)[kind].mean()
+    by_value: Iterable[tuple[Any, pd.Series]] = once.groupby("value", sort=False)
+    return by_value
+
+
 def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: int, comparisons: int) -> ValueEffect:
-    configs = trials.groupby("config").score.agg(["mean", "count"]).query("count > 0")
+    scored = trials.dropna(subset="score").groupby("config")
+    configs = scored.score.agg(["mean", "count"])
+    luck = (1 / np.sqrt(configs["count"])).groupby(scored.group.first()).sum()
     first_causes = Counter(cause for dips in trials.dips for cause in {(*dip.causes, None)[0] for dip in dips})
     ratios = [dip.numbers.get("gradient_ratio", math.nan) for dips in trials.dips for dip in dips]
     return ValueEffect(
@@ -232,7 +245,7 @@ def _value_effect(value: str, trials: pd.DataFrame, seed_spread: float, ahead: i
         gradient_ratio=max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan),
         configs=len(configs),
         score=float(configs["mean"].mean()),
-        standard_error=seed_spread * math.sqrt((1 / configs["count"]).sum()) / max(1, len(configs)),
+        standard_error=seed_spread * math.sqrt((luck**2).sum()) / max(1, len(configs)),
         ahead=ahead,
         comparisons=comparisons,
     )

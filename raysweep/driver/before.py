@@ -41,6 +41,7 @@ from raysweep.driver.board import Board
 from raysweep.driver.endings import Endings, begin_anew
 from raysweep.driver.limits import Meter
 from raysweep.driver.placing import Placed, Placing, PreparedSet
+from raysweep.driver.sharing import Sharing
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import ClusterError, UserError
@@ -52,7 +53,8 @@ from raysweep.store import Record, RunFolder
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import Trial, config_key
+from raysweep.sweepfile.plan import StartedFrom, Trial, config_key
+from raysweep.sweepfile.prefixes import deciding
 from raysweep.sweepfile.schema import SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
 from raysweep.worker.naming import name_of
@@ -90,6 +92,8 @@ class Run:
         self.stop = StopRequest()
         self.meter = Meter(folder, sweep.limits)
         self.endings = Endings(folder, self.board)
+        self.sharing: Sharing | None = None
+        """What the trials that are trained now share; None before the first ones."""
 
     def sweep_text(self) -> bytes:
         """Return the sweep file's text, as it was given."""
@@ -227,6 +231,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot, before: TrainedOn
         sets[key] = PreparedSet(alike[0], prepared, lacking)
         found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
     _check_conditions(run.folder.path, left, found.conditions)
+    _check_start(run, left, found.conditions)
     placing = Placing(run.sweep.name, slot, _setting(run, slot), run.view, lambda: run.stop.requested)
     found.placed.update(placing.place(sets, before.placed))
     write_plan(run, found.conditions)
@@ -349,3 +354,21 @@ def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mappi
                 )
     if problems:
         raise UserError(*problems.values())
+
+
+def _check_start(run: Run, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to go on with epochs of another run's trial that come to other numbers here."""
+    start: StartedFrom | None = run.sweep._started_from
+    before = deciding(start.conditions) if start else {}
+    unlike = {
+        key: now[record.id].get(key) for record in left for key in before if now[record.id].get(key) != before[key]
+    }
+    if start and unlike:
+        raise UserError(
+            *(
+                f"start: {MUST_MATCH.get(key, key)} since {start.trial} was trained: {key} was {before[key]!r}, is "
+                f"{value!r}, so its epochs would not be the same; put it back, or take its weights alone "
+                "(start: {weights: DIR})"
+                for key, value in unlike.items()
+            )
+        )

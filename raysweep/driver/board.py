@@ -16,7 +16,10 @@ from raysweep.halving.scores import best_epoch
 from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.store import Record
 from raysweep.store.newest import MOST_EPOCHS, Tail
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.sweepfile.schema import Objective
+
+COUNT_LEFT_EVERY_S = 1.0
 
 
 @dataclass
@@ -52,13 +55,23 @@ class Progress:
         record = self.record
         self.status, self.epoch, self.curve = record.status, record.epoch, record.metrics
         self.best = record.best.score if record.best else None
-        self.trained_hours = trained_hours(self.curve)
+        self.trained_hours = trained_hours(record.own_metrics)
+        self._taken = {row["epoch"] for row in self.curve} - {row["epoch"] for row in record.own_metrics}
         self.note_saved_hours()
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the newest epoch."""
         return self.curve[-1] if self.curve else {}
+
+    def take(self, rows: Sequence[dict[str, float]]) -> None:
+        """Take in epochs that another trial has trained."""
+        self.curve = [*self.curve[: int(rows[0]["epoch"]) - 1], *rows]
+        self._taken |= {row["epoch"] for row in rows}
+
+    def note_trained_hours(self) -> None:
+        """Work out `trained_hours` anew."""
+        self.trained_hours = trained_hours([row for row in self.curve if row["epoch"] not in self._taken])
 
     def note_saved_hours(self) -> None:
         """Work out `saved_hours` anew."""
@@ -77,10 +90,15 @@ class Board:
         self.gpus = 0.0
         """GPUs that a running trial holds."""
         self._best_of = max if maximize else min
+        self.waits: Callable[[str], bool] = lambda id: False
+        """Whether a trial without a slot waits for epochs that another one trains."""
         self.notify: Callable[[str, Progress], None] = lambda what, progress: None
         """Called after each `update` with what happened."""
         self.began = time.monotonic()
         self.epochs_trained = 0
+        self.prefixes: Prefixes | None = None
+        """The epochs that trials which train now share."""
+        self._left: tuple[float, int] = (0.0, 0)
         self.first_epoch_at: float | None = None
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
@@ -117,14 +135,42 @@ class Board:
             earlier = [row for row in progress.curve if row["epoch"] < metrics["epoch"]]
             progress.lost_hours += trained_hours(progress.curve[len(earlier) :])
             progress.curve = [*earlier, metrics]
-            progress.trained_hours = trained_hours(progress.curve)
+            progress.note_trained_hours()
             first = int(metrics["epoch"])
+            self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
+            self._is_told = False
+
+    def note_taken(self, trial_id: str, rows: Sequence[dict[str, float]]) -> None:
+        """Add epochs that a trial took over from another one."""
+        with self._lock:
+            self.trials[trial_id].take(rows)
+            first = int(rows[0]["epoch"])
             self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
             self._is_told = False
 
     def with_status(self, *statuses: str) -> list[Progress]:
         """Return the progress of the trials that have one of these statuses."""
         return [progress for progress in self.trials.values() if progress.status in statuses]
+
+    def epochs_left(self) -> int:
+        """Return the epochs that are still to be trained, those that trials share once.
+
+        Working it out may take a while in a large sweep, so it is done at most every few seconds.
+        """
+        now, (until, left) = time.monotonic(), self._left
+        if now > until:
+            left = self._count_left()
+            self._left = now + max(COUNT_LEFT_EVERY_S, 20 * (time.monotonic() - now)), left
+        return left
+
+    def _count_left(self) -> int:
+        unfinished = {each.record.id: each for each in self.with_status("planned", "running", "interrupted", "paused")}
+        alone = {id for id in unfinished if self.prefixes is None or not self.prefixes.may_share(id)}
+        left = sum(unfinished[id].record.epochs - unfinished[id].epoch for id in alone)
+        if self.prefixes is None:
+            return left
+        reached = {id: each.epoch for id, each in self.trials.items()}
+        return left + self.prefixes.left(reached, unfinished.keys() - alone)
 
     def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
+from raysweep.driver.adopting import adopt
 from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers
 from raysweep.driver.events import TuneEvents
@@ -29,6 +30,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
+from raysweep.driver.sharing import Sharing, shares, whose_last_stays
 from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
@@ -44,11 +46,13 @@ from raysweep.results.evaluation import (
     write_evaluation,
 )
 from raysweep.results.mistakes import Mistakes, rival_of
-from raysweep.results.ranking import rank, standings
+from raysweep.results.ranking import RankedConfig, rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.store.newest import write_newest
+from raysweep.store.record import FINAL
+from raysweep.store.states import StateStore
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.data import OnEachNode
 from raysweep.worker.naming import called, name_of, trainable_called
@@ -103,7 +107,11 @@ def _start_stop_flag(name: str) -> Any:
 def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
     def stage_of(left: Sequence[Record]) -> Stage:
         run.tried.update(record.id for record in left)
-        return run.rerun.halving, [_assignment(run, record, slot, on.conditions[record.id]) for record in left]
+        sharing = run.sharing = _sharing(run, left, on.conditions)
+        run.board.prefixes = sharing.prefixes
+        run.board.waits = sharing.twins.waits
+        assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
+        return run.rerun.halving, assignments, sharing.twins
 
     def next_stage() -> Stage | None:
         """Return fresh seeds for these processes, unless Tune's own ASHA would stop them, or their data is not here."""
@@ -127,7 +135,24 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     )
 
 
-def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]) -> Assignment:
+def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[str, Any]]) -> Sharing:
+    """Return what these trials share with one another, and with states that earlier ones have left."""
+    shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective)
+    trials = {trial.id: trial for trial in (*run.trials, *run.fresh)}
+    early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
+    if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
+        run.view.say(f"start: {remark}")
+    return Sharing(
+        [trials[record.id] for record in left] if shares_any else [],
+        left,
+        conditions,
+        rungs=lambda record: rules.rung_epochs(record.epochs),
+        keeps_last=run.sweep.checkpoints.keep_last != "none",
+        kept=StateStore(run.folder).all() if shares_any else {},
+    )
+
+
+def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any], sharing: Sharing) -> Assignment:
     sweep, scheduler = run.sweep, run.scheduler
     return Assignment(
         record=record,
@@ -141,6 +166,7 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         device=slot.device,
         gpu_share=min(1.0, slot.gpus),
         rungs=rules_of(scheduler, sweep.objective).rung_epochs(record.epochs),
+        stops=sharing.stops.get(record.id, {}),
         rank_by=scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema",
         may_be_stopped=isinstance(scheduler, RayAshaConfig),
         workers=slot.workers,
@@ -271,8 +297,19 @@ def _refresh_exports(run: Run) -> None:
         confirm = run.sweep.confirm
         keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
         drop_weights_of_losers(run.folder, ranked, keep_best, may_come_back)
+        _drop_states(run, ranked)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
+
+
+def _drop_states(run: Run, ranked: Sequence[RankedConfig]) -> None:
+    """Delete the states that no trial of this stage may want any more."""
+    if run.sharing is None or not run.sharing.known:
+        return
+    store, sharing, stays = StateStore(run.folder), run.sharing, whose_last_stays(run.sweep, ranked)
+    going_on = {id: each.epoch for id, each in run.board.trials.items() if each.status not in FINAL}
+    wanted = sharing.wanted(going_on) | {key for id, key in sharing.lasting.items() if id in going_on or stays(id)}
+    store.drop(key for key in store.listed() if key in sharing.known - wanted and store.has(key))
 
 
 def _records_now(run: Run, changed: Collection[str]) -> list[Record]:

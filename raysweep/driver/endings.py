@@ -73,7 +73,7 @@ def begin_anew(folder: RunFolder, trial_id: str) -> None:
     """
     if record := folder.record(trial_id):
         former = record.cut(0).former_metrics if record.status == "finished" else []
-        again = record.with_(status="planned", metrics=[], best=None, former_metrics=former)
+        again = record.with_(status="planned", metrics=[], best=None, former_metrics=former, origins=[])
         folder.commit(again, {}, keep=())
 
 

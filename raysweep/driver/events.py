@@ -83,6 +83,8 @@ class TuneEvents(Stateless, TrialProgressCallback):
             changes["best"] = result["score"]
         if remark := result.get("remark"):
             self.board.update(_id(trial), "remarked", remark=remark)
+        if taken := result["taken"]:
+            self.board.note_taken(_id(trial), taken)
         if result["metrics"]:
             self.board.note_epoch(_id(trial), result["metrics"])
             self._note_nodes(_id(trial), result["nodes"])

@@ -24,6 +24,7 @@ from raysweep.driver.endings import Endings
 from raysweep.driver.failures import went_with_its_node
 from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Verdict
+from raysweep.halving.twins import Twins
 from raysweep.worker.tasks import Assignment
 
 CHECK_SHARE = 0.02
@@ -35,8 +36,8 @@ ASK_FOR_MORE_AFTER_S = 5.0
 Earlier, Tune would start a process for it beside the warm ones, and drop one or the other."""
 
 
-Stage = tuple[Halving, Sequence[Assignment]]
-"""Trials that are trained together: those that are not done, and what knows all of them."""
+Stage = tuple[Halving, Sequence[Assignment], Twins]
+"""Trials that are trained together: those that are not done, what knows all of them, and which wait for another."""
 
 
 class TrialQueue:
@@ -70,8 +71,8 @@ class TrialQueue:
         self._reserve = ""  # the trial that was handed out with all slots taken
         self._check_at = 0.0
 
-    def _begin(self, halving: Halving, assignments: Sequence[Assignment]) -> None:
-        self.halving = halving
+    def _begin(self, halving: Halving, assignments: Sequence[Assignment], twins: Twins) -> None:
+        self.halving, self._twins = halving, twins
         self._assignments = {assignment.record.id: assignment for assignment in assignments}
         self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
 
@@ -87,7 +88,7 @@ class TrialQueue:
         in_reserve = not self._has_free_slot()
         if self._stop.requested or self._reserve_waits() or (in_reserve and not self._may_reserve()):
             return None
-        id = self.halving.next_trial()
+        id = self.halving.next_trial(self._twins.waits)
         if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
             return None
         self._reserve = id if in_reserve else ""
@@ -113,7 +114,7 @@ class TrialQueue:
         if id is None:
             return
         trial = self._tune_trials.pop(id, None)
-        self._holding.discard(id)
+        self._let_go(id)
         if failed and id not in self._ended:
             self._false_starts[id] += trial is None or not went_with_its_node(trial)
             if self._false_starts[id] > self._retries:
@@ -141,6 +142,7 @@ class TrialQueue:
         A report names all rungs so far, since after a death the trial may repeat one that is known already.
         """
         id = self._ids[trial.trial_id]
+        self._twins.note(id, int(result["epoch"]))
         for rung, (score, val_loss) in enumerate(result["rungs"]):
             self.halving.record(id, rung, score, val_loss)
         ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
@@ -149,10 +151,10 @@ class TrialQueue:
             return Verdict.OUT
         verdict = self.halving.verdict(id) if result["rungs"] else Verdict.SAFE
         if verdict is Verdict.OUT:
-            self._holding.discard(id)
+            self._let_go(id)
             self._endings.stop(id, self.halving.explain(id))
         elif verdict is Verdict.UNDECIDED:
-            self._holding.discard(id)
+            self._let_go(id)
             self._waiting[id] = None
             self.halving.release(id)
             self._endings.pause(id, self.halving.explain(id))
@@ -160,7 +162,7 @@ class TrialQueue:
 
     def promote(self) -> TuneTrial | None:
         """Return the paused trial to go on next, if it is its turn before those that have not begun."""
-        id = self.halving.next_trial() if self._has_free_slot() else None
+        id = self.halving.next_trial(self._twins.waits) if self._has_free_slot() else None
         trial = self._tune_trials.get(id) if id else None
         if id is None or trial is None or trial.status != TuneTrial.PAUSED:
             return None
@@ -205,13 +207,18 @@ class TrialQueue:
     def _end(self, id: str, note: Callable[[str], None]) -> None:
         note(id)
         self._ended.add(id)
+        self._let_go(id)
+
+    def _let_go(self, id: str) -> None:
         self._holding.discard(id)
+        self._twins.release(id)
 
     def _hold(self, id: str) -> None:
         self._moved_at = time.monotonic()
         self._waiting.pop(id, None)
         self._holding.add(id)
         self.halving.start(id)
+        self._twins.start(id)
 
     # -- slots
 

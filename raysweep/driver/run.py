@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from raysweep.cluster.places import storage_problem
@@ -18,6 +19,7 @@ from raysweep.errors import Interrupted, LimitReached
 from raysweep.registry import import_modules
 from raysweep.results.rerun import keep_confirming
 from raysweep.results.run import SweepResult, read_results
+from raysweep.results.start import find_start
 from raysweep.store import RunFolder
 from raysweep.store.newest import remove_newest
 from raysweep.sweepfile import Sweep, load_sweep, storage_of, sweep_of
@@ -80,11 +82,12 @@ def run_and_read(
         LimitReached: a limit is spent; the state is safe.
     """
     import_modules(imports)
+    find = partial(find_start, storage=storage, is_fresh=fresh)
     if isinstance(sweep_or_path, Mapping):
-        sweep, text = sweep_of(sweep_or_path, overrides)
+        sweep, text = sweep_of(sweep_or_path, overrides, find)
         path = f"{sweep.name}.yaml"  # no such file is read or written; relative paths are those of the working folder
     else:
-        sweep, text, path = load_sweep(sweep_or_path, overrides), None, sweep_or_path
+        sweep, text, path = load_sweep(sweep_or_path, overrides, find), None, sweep_or_path
     folder = RunFolder(storage_of(sweep, path, storage), sweep.name)
     named = Named(path, tuple(overrides), storage, tuple(imports), text)
     code = run_sweep(sweep, folder, named, imports=imports, fresh=fresh)

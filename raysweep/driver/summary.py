@@ -7,17 +7,21 @@ from functools import partial
 
 from raysweep.driver.before import Run
 from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.driver.sharing import lasting_keys, whose_last_stays
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results import mistakes
 from raysweep.results.evaluation import is_wanted
 from raysweep.results.failed import failure_lines
+from raysweep.results.hours import hours_of
 from raysweep.results.ranking import has_ended, standings
 from raysweep.results.run import SweepResult, as_json, read_results
 from raysweep.results.table import print_evaluation, print_ranking
 from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
 from raysweep.store.newest import remove_newest
+from raysweep.store.spent import read_spent
+from raysweep.store.states import StateStore
 from raysweep.terminal import counting, say, some_of
 
 
@@ -46,6 +50,9 @@ def sum_up(run: Run, as_json_document: bool) -> int:
     print_evaluation(result.evaluation, stderr=as_json_document)
     if run.sweep.confirm and judgement is None and all(map(has_ended, result.trials)):
         run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")
+    hours = hours_of(result.trials, read_spent(run.folder))
+    if hours.shared:
+        run.view.say(hours.in_words)
     run.view.say(f"run folder: {run.folder.path}")
     _write_report(run, result)
     return _say_if_stopped(run) or _say_what_is_missing(run, result)
@@ -66,11 +73,28 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
     folder = run.folder
     if not run.stop.requested:
         drop_weights_of_losers(folder, result.configs, run.sweep.checkpoints.keep_best)
+        _drop_states(run, result)
         rubbish = folder.rubbish(folder.files.list_files(recursive=True))
         folder.files.for_each(folder.files.delete, list(rubbish))
     folder.files.for_each(partial(write_tensorboard, folder), outdated_tensorboard(folder, result.trials))
     write_results(folder, result.trials, standings(result.configs))
     remove_newest(folder)
+
+
+def _drop_states(run: Run, result: SweepResult) -> None:
+    """Delete the states of this plan's trials, but for those that `keep_last` keeps and those that a rerun may want."""
+    store, trials = StateStore(run.folder), (*run.trials, *run.fresh)
+    kept, listed = store.all(), store.listed()
+    store.drop(key for key in listed if key not in kept and not store.has(key))  # of a trial that was killed meanwhile
+    if not kept:
+        return
+    records, stays = {record.id: record for record in result.trials}, whose_last_stays(run.sweep, result.configs)
+    wanted = {key for id, key in lasting_keys(trials, records).items() if stays(id)}
+    if run.sharing is not None:
+        wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})
+    ids = {trial.id for trial in trials}
+    of_this_plan = (key for key, record in kept.items() if record.id in ids or any(each.run for each in record.origins))
+    store.drop(key for key in of_this_plan if key not in wanted)
 
 
 def _write_report(run: Run, result: SweepResult) -> None:

@@ -28,6 +28,8 @@ PLAIN_LINE_EVERY_S = 30.0
 AVERAGED, BEST, SPEED = "averaged", "best", "images/s"
 """Columns beside those that are called as their metrics are; the first is the objective with the EMA weights."""
 SPEED_METRIC = "images_per_s"
+MANY = 1000
+"""Trials of which it would take too long to ask each, several times a second, whether it waits for another one."""
 MOST_OTHERS = 3
 """Validation metrics that have a column beside the objective; those that are known best come first."""
 SAID_AGAIN = 10
@@ -85,14 +87,16 @@ class View:
         )
         parts = [f"{self._name}: {len(trials) - len(unfinished)} of {count_of(len(trials), 'trial')} done"]
         parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
-        left = sum(progress.record.epochs - progress.epoch for progress in unfinished)
-        if board.first_epoch_at is not None and board.epochs_trained > 1 and left:
+        left = board.epochs_left() if board.epochs_trained > 1 else 0
+        if board.first_epoch_at is not None and left:
             an_epoch = (time.monotonic() - board.first_epoch_at) / (board.epochs_trained - 1)
             parts.append(f"about {_clock(an_epoch * left)} left")
         if not running and unfinished and not self._steps.tasks:
             parts.append("processes start")
         if paused := len(board.with_status("paused")):
             parts.append(f"{paused} wait at rungs")
+        if len(unfinished) < MANY and (waiting := sum(map(board.waits, _ids(unfinished) - _ids(running)))):
+            parts.append(f"{waiting} wait for epochs that others train")
         if (best := board.best_score()) is not None:
             parts.append(f"best {self._metric.name} {format_score(best, self._metric)}")
         return ", ".join([*parts, *self._hours()])
@@ -117,6 +121,10 @@ class View:
         elif not self._is_live and time.monotonic() - self._said_at > PLAIN_LINE_EVERY_S:
             self._said_at = time.monotonic()
             self.say(self.summary())
+
+
+def _ids(of: Iterable[Progress]) -> set[str]:
+    return {progress.record.id for progress in of}
 
 
 class _Live(Live):

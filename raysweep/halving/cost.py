@@ -5,8 +5,9 @@ Pure functions of the plan; `raysweep.vision.timing` turns epochs into hours and
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any
 from raysweep.halving.rules import member_of, rules_of
 from raysweep.halving.rungs import Member, Rules
 from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.prefixes import Level, Prefixes
 from raysweep.sweepfile.schema import AshaConfig, Sweep
 
 
@@ -36,11 +38,21 @@ class Cost:
     rung_epochs: dict[str, tuple[int, ...]]  # the epochs after which each trial is compared, by its id
     cohorts: list[Cohort]
     epochs: int  # the epochs of the full grid
-    expected_epochs: dict[str, float]  # of each trial, by its id, if any config is as likely to go on as another
+    unique_epochs: int  # those that would be trained without early stopping: what trials share counts once
+    expected_epochs: dict[str, float]  # of each trial, by its id; what trials share is divided among them
+
+    @property
+    def expected(self) -> float:
+        """The expected epochs of all trials."""
+        return sum(self.expected_epochs.values())
 
 
 def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
-    """Work out the cost of a sweep's plan."""
+    """Work out the cost of a sweep's plan.
+
+    Where halving may stop trials that share epochs, the expected epochs are the most that it can be: such trials have
+    equal scores there, and are mostly stopped together or go on together.
+    """
     rules, scheduler = rules_of(sweep.scheduler, sweep.objective), sweep.scheduler
     members: dict[Any, list[Member]] = defaultdict(list)  # by the values of `group_by`
     for trial in trials:
@@ -48,28 +60,55 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
         members[member.group].append(member)
     keys = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
     cohorts: list[Cohort] = []
-    expected: dict[str, float] = {}
+    chances: dict[str, Chances] = {}
     for group, cohort in members.items():
         configs = len({member.config_key for member in cohort})
         goes_on = tuple(min(places, configs) for places in rules.places(configs))
         cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
-        expected |= expected_epochs(rules, cohort)
+        chances |= chances_of(rules, cohort)
+    shared = list(Prefixes(trials).levels()) if sweep.shares_epochs else []
+    asked_for = sum(trial.config.epochs for trial in trials)
     return Cost(
         rungs=rules.rungs,
         rung_epochs={trial.id: rules.rung_epochs(trial.config.epochs) for trial in trials},
         cohorts=cohorts,
-        epochs=sum(trial.config.epochs for trial in trials),
-        expected_epochs=expected,
+        epochs=asked_for,
+        unique_epochs=asked_for - sum(len(level.ids) - 1 for level in shared),
+        expected_epochs=_expected_epochs(chances, shared),
     )
 
 
-def expected_epochs(rules: Rules, cohort: Sequence[Member]) -> dict[str, float]:
-    """Return the epochs that each trial of a cohort trains if any config is as likely to go on as another."""
+@dataclass(frozen=True)
+class Chances:
+    """How likely a trial is to train each of its epochs, if all configs of its cohort are equally likely to go on."""
+
+    shares: tuple[Fraction, ...]  # up to the first rung (1), from there to the next one, and so on
+    ends: tuple[int, ...]  # the last epoch of each of these stretches
+
+    def of(self, epoch: int) -> float:
+        """Return the chance that an epoch, counted from 1, is trained."""
+        return float(self.shares[bisect_left(self.ends, epoch)])
+
+    @property
+    def expected_epochs(self) -> float:
+        """The epochs that the trial trains in the mean."""
+        stretches = zip(self.shares, pairwise([0, *self.ends]), strict=True)
+        return float(sum(share * (end - start) for share, (start, end) in stretches))
+
+
+def chances_of(rules: Rules, cohort: Sequence[Member]) -> dict[str, Chances]:
+    """Return the chances of the trials of a cohort, by their ids."""
     configs = len({member.config_key for member in cohort})
-    shares = [Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs))]
-    expected = {}
-    for member in cohort:
-        stops = [0, *rules.rung_epochs(member.epochs), member.epochs]
-        parts = (share * (end - start) for share, (start, end) in zip(shares, pairwise(stops), strict=True))
-        expected[member.id] = float(sum(parts))
+    shares = (Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs)))
+    return {member.id: Chances(shares, (*rules.rung_epochs(member.epochs), member.epochs)) for member in cohort}
+
+
+def _expected_epochs(chances: Mapping[str, Chances], shared: Iterable[Level]) -> dict[str, float]:
+    """Return the epochs that each trial trains in the mean; one that several share is divided among them."""
+    expected = {id: each.expected_epochs for id, each in chances.items()}
+    for level in shared:
+        of_each = {id: chances[id].of(level.epoch) for id in level.ids}
+        too_many = 1 - 1 / max(1.0, sum(of_each.values()))
+        for id, chance in of_each.items():
+            expected[id] -= chance * too_many
     return expected

@@ -27,7 +27,7 @@ import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
@@ -171,19 +171,23 @@ class Halving:
         self._trials[id].holds_slot = False
         self._trials[id].config.mark_idle()
 
-    def next_trial(self) -> str | None:
-        """Return the trial to take a free slot: a safe one of the highest rung, else the longest unstarted one."""
+    def next_trial(self, waits: Callable[[str], bool] = lambda id: False) -> str | None:
+        """Return the trial to take a free slot: a safe one of the highest rung, else the longest unstarted one.
+
+        One that `waits` for another trial is passed over.
+        """
         for r in reversed(range(len(self.rules.rungs))):
             ready = [
                 (trial.order, trial.member.id)
                 for cohort in self._cohorts
                 for id in cohort.idle[r] & cohort.standings[r].going_on
                 for trial in cohort.configs[id].trials
-                if trial.is_idle and len(trial.scores) == r + 1
+                if trial.is_idle and len(trial.scores) == r + 1 and not waits(trial.member.id)
             ]
             if ready:
                 return min(ready)[1]
-        return next((id for id, trial in self._trials.items() if trial.is_idle and not trial.scores), None)
+        unstarted = (id for id, trial in self._trials.items() if trial.is_idle and not trial.scores)
+        return next((id for id in unstarted if not waits(id)), None)
 
     def verdict(self, id: str) -> Verdict:
         """Return whether a trial may train on from the last rung that it has recorded."""

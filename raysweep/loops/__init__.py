@@ -2,12 +2,14 @@
 
 * `epoch`      what a loop is told of its trial, and what it yields
 * `loop`       what raysweep asks of a loop
+* `course`     what decides a trial's epochs, by which trials share them
 * `named`      the loops by name
 * `own`        `register_loop`, and the loops that it makes of functions
 * `checksum`   of the data that a loop has prepared
 * `placement`  where that data lies while trials train on it
 """
 
+from raysweep.loops.course import Course
 from raysweep.loops.epoch import Epoch, TrialContext, seed_generators
 from raysweep.loops.loop import EvaluatingLoop, Loop
 from raysweep.loops.named import CLASSIFY, LOOPS, evaluating_loop, loop_named, loop_of
@@ -17,6 +19,7 @@ from raysweep.registry import Mode
 __all__ = [
     "CLASSIFY",
     "LOOPS",
+    "Course",
     "Epoch",
     "EvaluatingLoop",
     "GeneratorLoop",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raysweep.config import LoopConfig
+from raysweep.loops.course import Course
 from raysweep.loops.epoch import Epoch, TrialContext
 from raysweep.loops.placement import Size
 from raysweep.registry import Mode
@@ -85,6 +86,17 @@ class Loop:
         """
         values = config.model_dump(mode="json", exclude={"epochs"})
         return json.dumps({key: value for key, value in values.items() if not isinstance(value, float)})
+
+    def course(self, config: Any) -> Course | None:
+        """Return what decides the epochs of a trial; None, as by default, where trials are to share none."""
+        return None
+
+    def why_not_from(self, config: Any, other: Any) -> str | None:
+        """Return why training cannot go on from a state that was trained with another config; None if it can.
+
+        By default it is left to `train`, which gets that state.
+        """
+        return None
 
     def few(self, config: Any, arrays: dict[str, Any]) -> dict[str, Any]:
         """Return as much of a data set as is enough to tell what an epoch costs; by default all of it."""

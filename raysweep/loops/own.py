@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from raysweep.config import LoopConfig, classes_of
 from raysweep.errors import UserError
 from raysweep.loops.checksum import checksum
+from raysweep.loops.course import Course
 from raysweep.loops.epoch import Epoch, TrialContext, seed_generators
 from raysweep.loops.loop import Loop
 from raysweep.loops.named import LOOPS
@@ -32,9 +33,10 @@ class _Registered(Loop):
         config: type[LoopConfig],
         metrics: Mapping[str, Mode],
         prepare: Callable[..., Mapping[str, Any]] | None,
+        horizon: Sequence[str] = (),
     ) -> None:
         self.name, self.function, self.config = name, function, config
-        self._metrics, self._prepare = dict(metrics), prepare
+        self._metrics, self._prepare, self._horizon = dict(metrics), prepare, horizon
 
     @property
     def metrics(self) -> Mapping[str, Mode]:
@@ -56,6 +58,13 @@ class _Registered(Loop):
 
     def _of_the_data(self) -> Sequence[str]:
         return list(inspect.signature(self._prepare).parameters) if self._prepare else []
+
+    def course(self, config: Any) -> Course | None:
+        """Return the settings but for those that only say how long a trial trains; None where the user names none."""
+        if not self._horizon:
+            return None
+        decides = config.model_dump(mode="json", exclude_defaults=True, exclude={*self._horizon})
+        return Course(json.dumps(decides, sort_keys=True), [""] * config.epochs)
 
     def conditions(self, config: Any, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:
         """Return a checksum of the data that was prepared, if any was."""
@@ -112,6 +121,7 @@ def register_loop(
     metrics: Mapping[str, Mode] = MappingProxyType({}),
     epochs: str = "epochs",
     prepare: Callable[..., Mapping[str, Any]] | None = None,
+    horizon: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Decorate a function that trains, or a `Loop`, so that sweep files can say `loop: NAME`.
 
@@ -124,6 +134,9 @@ def register_loop(
             them in `TrialContext.data`; where they do not fit Ray's object store, each process that trains calls it.
             Its parameters are named after the settings that the data set depends on; trials that agree in these share
             it.
+        horizon: the settings that only say how long a trial trains, such as `epochs`, and change nothing about an epoch
+            before its end. Trials that differ in these alone then share their first epochs, and a longer one goes on
+            where a shorter one ended. Default: none, and nothing is shared.
 
     A function of two parameters, `train(config, trial)`, yields an `Epoch` after each epoch. One of a single parameter,
     `train(config: dict)`, or of none, is a function as Ray Train runs it: it calls `ray.train.report`.
@@ -144,8 +157,14 @@ def register_loop(
     if wrong := [metric for metric, mode in metrics.items() if mode not in ("max", "min")]:
         raise UserError(f"register_loop({name!r}): metrics: {', '.join(wrong)}: must be 'max' or 'min'")
 
+    if isinstance(horizon, str) or not {*horizon} <= {*config.model_fields}:
+        raise UserError(
+            f"register_loop({name!r}): horizon: got {horizon!r}, must be a list of {config.__name__}'s fields: "
+            f"{', '.join(config.model_fields)}"
+        )
+
     def decorate(function: F) -> F:
-        LOOPS.register(name)(_factory(name, function, config, metrics, epochs, prepare))
+        LOOPS.register(name)(_factory(name, function, config, metrics, epochs, prepare, horizon))
         return function
 
     LOOPS.register(name)  # refuses a built-in's name, where the decorator stands
@@ -159,19 +178,22 @@ def _factory(
     metrics: Mapping[str, Mode],
     epochs: str,
     prepare: Any,
+    horizon: Sequence[str],
 ) -> Callable[[], Loop]:
     if isinstance(function, type) and issubclass(function, Loop):
-        if config is not LoopConfig or metrics or prepare:
-            raise UserError(f"register_loop({name!r}): {function.__name__} says its config, metrics and data itself")
+        if config is not LoopConfig or metrics or prepare or horizon:
+            raise UserError(
+                f"register_loop({name!r}): {function.__name__} says its config, metrics, data and course itself"
+            )
         return function
     parameters, wanted = (
         parameters_of(function),
         "needs train(config, trial), which yields one raysweep.Epoch per epoch",
     )
     if parameters == 2:
-        made: Loop = GeneratorLoop(name, function, config, metrics, prepare)
+        made: Loop = GeneratorLoop(name, function, config, metrics, prepare, horizon)
     elif parameters < 2 and not inspect.isgeneratorfunction(function):
-        made = TrainFunctionLoop(name, function, config, metrics, prepare, epochs_key=epochs)
+        made = TrainFunctionLoop(name, function, config, metrics, prepare, horizon, epochs_key=epochs)
         if taken := {"seed", epochs} & (config.model_fields.keys() - {"epochs"}):
             raise UserError(
                 f"register_loop({name!r}): {config.__name__} has the field {' and '.join(sorted(taken))}, which the "

@@ -27,6 +27,7 @@ from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import in_order, setting_text, setting_texts, varied_settings
+from raysweep.results.shared import prefixes_of
 from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
 from raysweep.store.spent import read_spent
@@ -69,9 +70,9 @@ class Row:
         return in_words(standing) if standing else ""
 
     @property
-    def standings(self) -> list[str]:
-        """How it stood at each of its rungs."""
-        return list(map(in_words, self.rungs))
+    def remarks(self) -> list[str]:
+        """Whose epochs it has taken over, and how it stood at each of its rungs."""
+        return [*(origin.in_words() for origin in self.record.origins), *map(in_words, self.rungs)]
 
     @property
     def error(self) -> str:
@@ -152,6 +153,7 @@ class Report:
         said = [count_of(len(self.rows), "trial"), ", ".join(f"{count:,} {status}" for status, count in counts.items())]
         time = f" in {format_hours(hours.trained)} of trials" if hours.trained else ""
         took = f"{count_of(hours.epochs, 'epoch')}{time}" if hours.epochs else ""
+        took += f" ({hours.shared:,} more shared)" if hours.shared else ""
         return " · ".join(filter(None, [*said, took, gpu, saved]))
 
     @property
@@ -233,7 +235,7 @@ def gather(result: SweepResult, named: Named | None = None, is_over: bool = Fals
         keys=keys,
         colour_key=colour_key,
         sweep=sweep,
-        hours=hours_of(result.trials, read_spent(result.folder)),
+        hours=hours_of(result.trials, read_spent(result.folder), prefixes_of(result.trials, result.loop)),
         is_running=not is_over and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         mistakes=what_it_gets_wrong(result),

@@ -154,7 +154,7 @@ def _parts(report: Report, rows: Sequence[Row]) -> dict[str, Any]:
             "headline": headline,
             "error": row.error,
             "traceback": row.traceback,
-            "lines": [*_found(row), *((text, ()) for text in row.standings)],
+            "lines": [*_found(row), *((text, ()) for text in row.remarks)],
             "config": [line for line in config if line not in shared],
             "pull": row.pull or "",
         }

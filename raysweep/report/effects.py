@@ -14,6 +14,7 @@ from raysweep.diagnose.sweep import grouped_values
 from raysweep.results.ranking import is_whole
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import are_numbers, in_order, setting_text
+from raysweep.results.shared import groups_of_configs
 from raysweep.store import Record
 from raysweep.sweepfile.plan import config_key
 
@@ -59,7 +60,8 @@ def effects_of(result: SweepResult, keys: Sequence[str], seed_spread: float) -> 
     Where configs differ in a setting alone, each stands against the mean of those it is compared with; elsewhere
     against the mean of all configs, which may differ in other settings too. Intervals are those of Student's t, with
     the variance of the differences pooled over the setting's values, as in a one-way analysis of variance; where no
-    value has two differences, the pooled spread of the seeds stands in, if it is known.
+    value has two differences, the pooled spread of the seeds stands in, if it is known. Configs whose trials share most
+    of their epochs count as one, with the mean of their differences.
 
     Args:
         result: the run.
@@ -81,22 +83,24 @@ def _effect(
     by_config = defaultdict[str, list[Record]](list)
     for record in records:
         by_config[config_key(record.config)].append(record)
-    families = defaultdict[tuple[str, ...], list[tuple[str, float]]](list)
-    for trials in by_config.values():
+    families = defaultdict[tuple[str, ...], list[tuple[str, float, str]]](list)
+    for trials, group in zip(by_config.values(), groups_of_configs(list(by_config.values())), strict=True):
         others = tuple(setting_text(trials[0], other) for other in keys if other != key)
         score = fmean(record.best.score for record in trials if record.best)
-        families[others].append((values[trials[0].id], score))
-    fair = [family for family in families.values() if len({value for value, _ in family}) > 1]
+        families[others].append((values[trials[0].id], score, group))
+    fair = [family for family in families.values() if len({value for value, _, _ in family}) > 1]
     if sum(map(len, fair)) < FAIR_FROM * len(by_config):
         fair = []
     compared = fair or [[member for family in families.values() for member in family]]
-    differences = {value: list[float]() for value in in_order(values.values())}
+    # Of configs that share most of their epochs, a value's differences count once: their luck is the same.
+    differences = {value: defaultdict[str, list[float]](list) for value in in_order(values.values())}
     for family in compared:
-        mean = fmean(score for _, score in family)
-        for value, score in family:
-            differences[value].append(score - mean)
+        mean = fmean(score for _, score, _ in family)
+        for value, score, group in family:
+            differences[value][group].append(score - mean)
+    independent = {value: list(map(fmean, by_group.values())) for value, by_group in differences.items()}
     seeds = fmean(map(len, by_config.values()))
-    told = _with_margins(differences, seed_spread / math.sqrt(seeds))
+    told = _with_margins(independent, seed_spread / math.sqrt(seeds))
     return SettingEffect(key, _sorted(told, maximize), bool(fair))
 
 

@@ -17,6 +17,7 @@ from raysweep.halving.scores import best_epoch
 from raysweep.report.content import Report, Row
 from raysweep.report.svg import Chart, Scale
 from raysweep.results.settings import are_numbers, in_order
+from raysweep.results.shared import groups_of_configs
 from raysweep.terminal import count_of
 
 FEWEST, MOST = 20, 500
@@ -73,10 +74,11 @@ def importance_of(report: Report) -> Importance | None:
     """Return the permutation importance of each setting (Breiman 2001), or None of few configs or another search.
 
     Extremely randomized trees (Geurts, Ernst and Wehenkel 2006) are grown `REPEATS` times, from configs drawn with
-    replacement. On the configs that were not drawn, half of what the squared error grows by when a setting's values are
-    shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in Sobol's words
-    its total effect. The spread over the draws is that of other samples of configs. Against simulated truth these trees
-    come nearer than those of a random forest, which pass over small effects.
+    replacement; those whose trials share most of their epochs are drawn together, since trees that saw one would know
+    the luck of the others. On the configs that were not drawn, half of what the squared error grows by when a setting's
+    values are shuffled is the variance that comes from that setting (Gregorutti, Michel and Saint-Pierre 2017), in
+    Sobol's words its total effect. The spread over the draws is that of other samples of configs. Against simulated
+    truth these trees come nearer than those of a random forest, which pass over small effects.
     """
     if not report.keys or not report.result.resolved.get("sweep", {}).get("random"):
         return None
@@ -88,7 +90,12 @@ def importance_of(report: Report) -> Importance | None:
     if not float(np.ptp(targets)):
         return None
     inputs = np.column_stack([_column([row.settings[key] for row, _ in scored]) for key in report.keys])
-    shares, explained = _known_refits(inputs.tobytes(), targets.tobytes())
+    names = groups_of_configs([row.config.trials for row, _ in scored])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if len(numbers) < FEWEST:
+        return None
+    groups = np.array([numbers[name] for name in names])
+    shares, explained = _known_refits(inputs.tobytes(), targets.tobytes(), groups.tobytes())
     low, middle, high = np.quantile(shares, (0.025, 0.5, 0.975), axis=0)
     settings = [
         SettingImportance(key, float(middle[place]), float(low[place]), float(high[place]))
@@ -123,20 +130,25 @@ def _column(texts: Sequence[str]) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _known_refits(inputs: bytes, targets: bytes) -> tuple[Array, Array]:
+def _known_refits(inputs: bytes, targets: bytes, groups: bytes) -> tuple[Array, Array]:
     """Return `_refits` of arrays, given as bytes: a run that is watched asks again and again with the same."""
     scores = np.frombuffer(targets)
-    return _refits(np.frombuffer(inputs).reshape(len(scores), -1), scores)
+    return _refits(np.frombuffer(inputs).reshape(len(scores), -1), scores, np.frombuffer(groups, np.intp))
 
 
-def _refits(inputs: Array, targets: Array) -> tuple[Array, Array]:
-    """Return each setting's share by refit, (refits, settings), and the share that each forest explains."""
+def _refits(inputs: Array, targets: Array, groups: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Return each setting's share by refit, (refits, settings), and the share that each forest explains.
+
+    Configs of one group, which is a number from 0, are drawn together.
+    """
     from sklearn.ensemble import ExtraTreesRegressor  # a second's import, for random searches alone
 
     generator, shares, explained = np.random.default_rng(0), list[Any](), list[float]()
     (count, width), scale = inputs.shape, float(np.var(targets))
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
     for repeat in range(REPEATS):
-        drawn = generator.integers(count, size=count)
+        chosen = generator.integers(len(members), size=len(members))
+        drawn = np.concatenate([members[group] for group in chosen])
         unseen = np.setdiff1d(np.arange(count), drawn)
         forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=repeat).fit(inputs[drawn], targets[drawn])
         shuffled = np.stack([inputs[unseen]] * (width * SHUFFLES + 1))  # the last as it is

@@ -38,6 +38,8 @@ def _costs(hours: Hours) -> list[str]:
     gpu, gpu_saved = (f", {value:.2f} GPU-hours" if hours.gpu else "" for value in (hours.gpu, hours.gpu_saved))
     took = f"took {format_hours(hours.trained)} of trials{gpu}" if hours.trained else "were trained"
     sentences = [f"{count_of(hours.epochs, 'epoch')} {took}."]
+    if hours.shared:
+        sentences.append(f"{count_of(hours.shared, 'more epoch')} were shared: other trials had trained them.")
     if hours.epochs_saved:
         about = f", about {format_hours(hours.saved)} of trials{gpu_saved}" if hours.saved else ""
         saved = f"{count_of(hours.epochs_saved, 'epoch')}{about}"

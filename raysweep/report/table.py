@@ -39,6 +39,7 @@ class Column:
 def columns(report: Report) -> list[Column]:
     """Return the table's columns; a setting that has the name of one of ours takes its place."""
     confirmed = any(row.is_fresh for row in report.rows)
+    shares = any(row.record.origins for row in report.rows)
     averages = report.result.is_built_in or any(row.record.best and row.record.best.averaged for row in report.rows)
     own = [
         Column("rank", lambda row: row.place, True),
@@ -53,8 +54,9 @@ def columns(report: Report) -> list[Column]:
         *([Column("weights", _best(lambda best: "averaged" if best.averaged else "plain"))] if averages else []),
         Column("epoch", lambda row: row.record.epoch, True),
         Column("epochs", lambda row: row.record.epochs, True),
+        *([Column("own epochs", lambda row: len(row.record.own_metrics), True)] if shares else []),
         Column(
-            "hours", lambda row: f"{trained_hours(row.record.metrics):.6f}", True, lambda text: f"{float(text):.2f}"
+            "hours", lambda row: f"{trained_hours(row.record.own_metrics):.6f}", True, lambda text: f"{float(text):.2f}"
         ),
         Column("findings", lambda row: ", ".join(row.badges) or None),
     ]

@@ -14,5 +14,6 @@
 * `by_class`    accuracy by class, classes taken for one another, two networks on the same images
 * `hours`       GPU-hours
 * `settings`    the settings in which trials differ, for people
+* `start`       the trial of another run that a sweep begins from
 * `table`       the table of configs and their seeds
 """

@@ -20,6 +20,7 @@ from raysweep.errors import UserError
 from raysweep.results.ranking import SeedScores, can_win
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import most_telling, setting_texts, varied_settings
+from raysweep.results.shared import groups_of_configs
 from raysweep.store import Record
 from raysweep.store.metrics import CLOCK, EMA
 from raysweep.sweepfile.patch import flatten
@@ -98,12 +99,14 @@ def compare(results: Sequence[SweepResult]) -> Comparison:
         sides.setdefault(config, [[] for _ in results])[place].append(record)
     means = trials.groupby(["config", "run"]).score.mean().unstack().reindex(columns=range(len(results)))
     sign = 1 if objective.maximize else -1
+    configs = [[record for side in of for record in side] for of in sides.values()]
+    groups = dict(zip(sides, groups_of_configs(configs), strict=True))
     return Comparison(
         runs=[_describe(result) for result in results],
         metric=Metric.of(objective.metric, (score for record in records if (score := _score(record)) is not None)),
         settings=settings,
         common=_common_of([each for each in sides.values() if sum(map(bool, each)) > 1], objective.metric),
-        pairs=[_pair(place, means[place] - means[0], sign) for place in range(1, len(results))],
+        pairs=[_pair(place, means[place] - means[0], sign, groups) for place in range(1, len(results))],
     )
 
 
@@ -158,13 +161,17 @@ def _number(row: Mapping[str, Any], metric: str) -> float:
     return value if isinstance(value, int | float) else math.nan
 
 
-def _pair(place: int, differences: pd.Series, sign: int) -> dict[str, Any]:
-    """Say how a run stands against the first, over the configs that both have scores of."""
+def _pair(place: int, differences: pd.Series, sign: int, groups: Mapping[str, str]) -> dict[str, Any]:
+    """Say how a run stands against the first, over the configs that both have scores of.
+
+    Configs whose trials share most of their epochs say the same twice: the standard error counts them as one.
+    """
+    independent = differences.groupby(groups).mean()
     return {
         "run": place,
         "configs": int(differences.count()),
-        "mean_difference": _known(differences.mean()),
-        "standard_error": _known(differences.sem()),
+        "mean_difference": _known(independent.mean()),
+        "standard_error": _known(independent.sem()),
         "ahead": int((sign * differences > 0).sum()),
     }
 
@@ -180,7 +187,7 @@ def _describe(result: SweepResult) -> dict[str, Any]:
         "path": result.path,
         "trials": len(result.trials),
         "finished": sum(record.status == "finished" for record in result.trials),
-        "epochs": sum(record.epoch for record in result.trials),
+        "epochs": sum(len(record.own_metrics) for record in result.trials),
         "best": best.id if best else None,
         **scores.as_json(),
     }

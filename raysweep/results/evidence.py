@@ -16,7 +16,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from raysweep.results.luck import Course
 from raysweep.results.ranking import has_ended, is_whole
+from raysweep.results.shared import courses_of
 from raysweep.results.winner import LOOKED_AT, Sample
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective
@@ -64,10 +66,12 @@ def correct_of(folder: RunFolder, records: Sequence[Record]) -> list[BoolArray |
 def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder: RunFolder) -> list[Sample]:
     """Return what is compared of each config's seeds that trained to the end; more is better, so losses change sign.
 
-    Which images were right is read for the first LOOKED_AT configs, where all have the same images.
+    Which images were right is read for the first LOOKED_AT configs, where all have the same images; which epochs are
+    shared, for these as well.
     """
     counting = [list(filter(is_whole, records)) for records in configs]
     looked_at = [record for records in counting[:LOOKED_AT] for record in records]
+    courses = courses_of(looked_at)
     if len({record.conditions.get("data") for record in looked_at}) > 1:
         looked_at = []
     correct = dict(zip((record.id for record in looked_at), correct_of(folder, looked_at), strict=True))
@@ -75,6 +79,7 @@ def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder
         replace(
             _sample(whole, [correct.get(record.id) for record in whole], objective),
             lost=sum(map(has_ended, records)) - len(whole),
+            courses=[courses.get(record.id, Course()) for record in whole],
         )
         for records, whole in zip(configs, counting, strict=True)
     ]

@@ -1,8 +1,9 @@
 """
 How much of configs' scores is luck, of seeds and of images. Samples in, draws of the configs' true means out.
 
-* Sample         what one config's seeds reached
+* Sample         what one config's seeds reached, and which epochs they share with seeds of others
 * Noise.of       how far the observed means may be from the true ones
+  + shared_luck             which configs' seeds have their luck in common, since they share epochs
   + _draw_seed_variances    how much seeds differ: each config's own, and all configs together (Smyth 2004)
   + _image_noise            how much the choice of images moves the means (crossed random effects; Owen 2007)
 * draw_means     what the true means may be: the observed ones, drawn together by empirical Bayes
@@ -11,8 +12,10 @@ How much of configs' scores is luck, of seeds and of images. Samples in, draws o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +34,26 @@ OUTER, INNER = 128, 32
 
 
 @dataclass(frozen=True)
+class Course:
+    """The epochs that led to a score, as far as other trials have the same ones."""
+
+    shared: tuple[int, ...] = ()  # the first epochs: trials have the same number where they have the same epoch
+    epochs: int = 1  # all of them
+
+    def has_in_common(self, other: Course) -> float:
+        """Return the correlation of two scores if luck comes evenly with the epochs: that of two random walks."""
+        both = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.shared, other.shared, strict=False)))
+        return float(both / np.sqrt(self.epochs * other.epochs))
+
+
+@dataclass(frozen=True)
 class Sample:
     """What one config's seeds reached on the validation images."""
 
     scores: Sequence[float]  # of each seed, finite; more is better
     correct: Bools | None = None  # seeds x images: what each seed's best epoch got right; None where it is not known
     lost: int = 0  # seeds that were trained and have no score: they diverged or failed
+    courses: Sequence[Course] = ()  # of each seed; without them no epochs are shared
 
     @property
     def trained(self) -> int:
@@ -54,6 +71,7 @@ class Noise:
     drawn: Floats  # the same, as it may be: draws x configs
     skewness: Floats  # third moment of a config's images over the second, by their number
     images: int | None
+    shared: Floats  # correlation of the means' luck of seeds, if all luck of shared epochs is shared luck
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Noise | None:
@@ -66,24 +84,54 @@ class Noise:
         means = np.array([each.mean() for each in scores])
         # An accuracy near 1 varies less.
         scale = np.maximum(means * (1 - means), 1 / images) if images else np.ones(len(scores))
-        drawn = scale * _draw_seed_variances([each / size for each, size in zip(scores, np.sqrt(scale), strict=True)])
+        shared = shared_luck(samples)
+        in_units = [each / size for each, size in zip(scores, np.sqrt(scale), strict=True)]
+        drawn = scale * _draw_seed_variances(in_units, 1 / (shared**2).sum(1))
         drawn = np.maximum(drawn - residuals, 0)
-        return cls(seeds, of_images, np.sqrt(drawn).mean(0) ** 2, drawn, skewness, images)
+        return cls(seeds, of_images, np.sqrt(drawn).mean(0) ** 2, drawn, skewness, images, shared)
 
     @property
     def covariance(self) -> Floats:
-        """Return the covariance of the observed means."""
-        return np.asarray(self.of_images + np.diag(self.typical / self.seeds))
+        """Return the covariance of the observed means, half of the luck of shared epochs being shared luck."""
+        by_seed = np.sqrt(self.typical / self.seeds)
+        correlation = (self.shared + np.eye(len(by_seed))) / 2
+        return np.asarray(self.of_images + correlation * np.outer(by_seed, by_seed))
 
     @property
     def own_by_images(self) -> Floats:
-        """What images add to each mean alone: variances whose sums are about those of the differences of each two."""
-        count = len(self.of_images)
-        if count < 3:
-            return np.full(count, of_differences(self.of_images).sum() / 4)
-        apart = of_differences(self.of_images).sum(1)
-        own = (apart - apart.mean() / 2 * count / (count - 1)) / (count - 2)
-        return np.asarray(np.maximum(own, 0.25 * own.mean()))
+        """What images add to each mean alone."""
+        return _own(self.of_images)
+
+    @property
+    def has_shared_luck(self) -> bool:
+        """Whether seeds of different configs share epochs."""
+        return bool(np.count_nonzero(self.shared) > len(self.shared))
+
+
+def _own(covariance: Floats) -> Floats:
+    """Return variances whose sums are about those of the differences of each two."""
+    count = len(covariance)
+    if count < 3:
+        return np.full(count, of_differences(covariance).sum() / 4)
+    apart = of_differences(covariance).sum(1)
+    own = (apart - apart.mean() / 2 * count / (count - 1)) / (count - 2)
+    return np.asarray(np.maximum(own, 0.25 * own.mean()))
+
+
+def shared_luck(samples: Sequence[Sample]) -> Floats:
+    """Return how the seeds' luck in the means of configs is correlated: configs x configs, 1 on the diagonal."""
+    found = np.eye(len(samples))
+    alike = defaultdict[int, list[tuple[int, Course]]](list)  # by the first epoch
+    for place, sample in enumerate(samples):
+        for course in sample.courses:
+            if course.shared:
+                alike[course.shared[0]].append((place, course))
+    for place, own in (each for group in alike.values() for each in group):
+        for other, course in alike[own.shared[0]]:
+            if other != place:
+                seeds = len(samples[place].scores) * len(samples[other].scores)
+                found[place, other] += own.has_in_common(course) / np.sqrt(seeds)
+    return found
 
 
 def of_differences(covariance: Floats) -> Floats:
@@ -92,21 +140,25 @@ def of_differences(covariance: Floats) -> Floats:
     return np.asarray(diagonal[:, None] + diagonal[None, :] - 2 * covariance)
 
 
-def _draw_seed_variances(scores: Sequence[Floats]) -> Floats:
+def _draw_seed_variances(scores: Sequence[Floats], weights: Floats) -> Floats:
     """Draw what the variance of one seed's score may be, for each config: draws x configs.
 
     Variances of configs scatter about a common one like inverse chi-squares; both its size and how closely they follow
     it are learnt from all configs (Smyth 2004, "Linear models and empirical Bayes methods"; here on a grid, not by
-    moments, since there may be as few as two configs).
+    moments, since there may be as few as two configs). Configs whose seeds share luck say the same again: `weights` are
+    those of their likelihoods, by the correlation of normal variances, which is the square of that of the scores.
     """
     rng = np.random.default_rng(0)
     freedom = np.array([len(each) - 1 for each in scores])
     own = np.array([each.var(ddof=1) if len(each) > 1 else 0.0 for each in scores])
-    pooled = float((freedom * own).sum() / freedom.sum())
+    counted = weights * freedom
+    pooled = float((counted * own).sum() / counted.sum())
+    reach = 4 * min(8, freedom.sum() / counted.sum())  # of few independent seeds all may be too much alike
     floor = max(1e-4 * pooled, TINY)  # equal scores of two seeds do not mean that there is no noise
-    grid = np.meshgrid([2.0, 4.0, 8.0, 16.0, 32.0], max(pooled, floor) * np.geomspace(0.1, 4, 33))
+    grid = np.meshgrid([2.0, 4.0, 8.0, 16.0, 32.0], max(pooled, floor) * np.geomspace(0.1, reach, 33))
     tightness, size = (each.reshape(-1, 1) for each in grid)
-    drawn = _draw(_log_density(np.maximum(own, floor), freedom, tightness, size).sum(1), rng)
+    fits = _log_density(np.maximum(own, floor), freedom, tightness, size)
+    drawn = _draw((weights * fits).sum(1), rng)
     tightness, size = tightness[drawn], size[drawn]
     return np.asarray((tightness * size + freedom * own) / rng.chisquare(tightness + freedom))
 
@@ -176,15 +228,33 @@ def draw_means(means: Floats, noise: Noise) -> Floats:
     rng = np.random.default_rng(1)
     count = len(means)
     prior = _draw_prior_variances(means, noise, rng)[:, None]
-    values, vectors = np.linalg.eigh(noise.of_images)
-    root = vectors * np.sqrt(np.maximum(values, 0))
     by_seed = (noise.drawn / noise.seeds)[:, None]
     truth = np.sqrt(prior) * _normals(rng, count)
-    errors = _normals(rng, count) @ root.T + np.sqrt(by_seed) * _normals(rng, count)
-    away = means - truth - errors
-    weights = 1 / (prior + noise.own_by_images + by_seed + TINY)
+    of_images, of_seeds = _normals(rng, count) @ _root(noise.of_images).T, _normals(rng, count)
+    own = np.ones((1, 1, count))
+    if noise.has_shared_luck:
+        of_seeds, own = _with_shared_luck(of_seeds, noise.shared, rng)
+    away = means - truth - of_images - np.sqrt(by_seed) * of_seeds
+    weights = 1 / (prior + noise.own_by_images + by_seed * own + TINY)
     centre = (away * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
     return np.asarray((truth + centre + prior * weights * (away - centre)).reshape(-1, count))
+
+
+def _with_shared_luck(luck: Floats, shared: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return the seeds' luck, as drawn for independent ones, with what they share; and how much of it is each's own.
+
+    How much of the luck of shared epochs is still there in the end is not known: each draw takes another share of it,
+    from none to all. So two configs are told apart only if they are though they share none, and their common error is
+    allowed for as if they shared all.
+    """
+    share = rng.permutation((np.arange(OUTER) + 0.5) / OUTER)[:, None, None]
+    common = _normals(rng, len(shared)) @ _root(shared).T
+    return np.sqrt(1 - share) * luck + np.sqrt(share) * common, 1 - share + share * _own(shared)
+
+
+def _root(covariance: Floats) -> Floats:
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
 
 def _normals(rng: np.random.Generator, count: int) -> Floats:
@@ -200,7 +270,8 @@ def _draw_prior_variances(means: Floats, noise: Noise, rng: np.random.Generator)
     are learnt on a grid; the scale's own prior is a half-Cauchy of half a standard error (Gelman 2006). For this, what
     noise has in common is left out, and the rest is taken as independent.
     """
-    own = noise.own_by_images + noise.typical / noise.seeds + TINY
+    half_shared = (1 + _own(noise.shared)) / 2 if noise.has_shared_luck else 1.0
+    own = noise.own_by_images + noise.typical / noise.seeds * half_shared + TINY
     unit = np.sqrt(np.median(own))
     centres = np.linspace(means.min() - unit, means.max() + unit, 101)
     scales = unit * np.geomspace(0.05, 10, 16)

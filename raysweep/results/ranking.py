@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
@@ -197,6 +197,8 @@ def trial_as_json(record: Record) -> dict[str, Any]:
         "status": record.status,
         "epoch": record.epoch,
         "epochs": record.epochs,
+        "own_epochs": len(record.own_metrics),
+        "origins": [asdict(origin) for origin in record.origins],
         "val_acc": best.val_acc if best else None,
         "score": best.score if best else None,
         "best_epoch": best.epoch if best else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
@@ -17,12 +17,14 @@ from raysweep.halving.replay import is_done, replay
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop_named
+from raysweep.results.kept import Kept, what_is_kept
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
+from raysweep.store.states import StateStore
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials
+from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials, short_id
 from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, counting
 
@@ -132,6 +134,10 @@ WORDS = {
 }
 
 
+SHOWN = 12
+"""How many of the trials that go on from others are named."""
+
+
 @dataclass(frozen=True)
 class Edits:
     """How many trials become what in a rerun, and what else changes."""
@@ -139,15 +145,30 @@ class Edits:
     trials: list[Trial]  # of the plan, by the ids that the run folder has for them
     counts: dict[str, int]  # by fate; and of trials `removed` from the file, which are kept outside the ranking
     notes: list[str]  # what else the rerun does or refuses, in words
+    kept: Kept | None = None  # what trials need not train, since others have; None if there is nothing
 
     def in_words(self) -> list[str]:
         """Return the lines that `raysweep plan` prints."""
         counts = [f"{self.counts[name]} {words}" for name, words in WORDS.items() if self.counts[name]]
-        return [f"run folder: {', '.join(counts)}", *self.notes]
+        return [f"run folder: {', '.join(counts)}", *self._kept_in_words(), *self.notes]
+
+    def _kept_in_words(self) -> list[str]:
+        if self.kept is None:
+            return []
+        going_on = self.kept.going_on
+        who, left = count_of(len(going_on), "trial"), count_of(self.kept.epochs_left, "epoch")
+        go = "goes" if len(going_on) == 1 else "go"
+        lines = [
+            f"  {short_id(id)} goes on after epoch {each.epoch} of {short_id(each.of)}"
+            for id, each in list(going_on.items())[:SHOWN]
+        ]
+        more = len(going_on) - len(lines)
+        head = f"{who} {go} on from epochs that others have trained; at most {left} are left to train"
+        return [head, *lines, *([f"  ... and {more:,} more"] if more else [])]
 
     def as_json(self) -> dict[str, Any]:
         """Return the `run` entry of `plan --json`."""
-        return {**self.counts, "notes": self.notes}
+        return {**self.counts, "kept": asdict(self.kept) if self.kept else None, "notes": self.notes}
 
 
 def edits_of(sweep: Sweep, storage: str) -> Edits | None:
@@ -167,7 +188,8 @@ def edits_of(sweep: Sweep, storage: str) -> Edits | None:
     begun = [record for record in rerun.left if record.has_begun]
     notes = _notes(sweep, folder, begun)
     notes += [f"confirm: the last run planned {count_of(len(fresh), 'trial')} with fresh seeds"] if fresh else []
-    return Edits(trials, {**counts, "removed": removed}, notes)
+    kept = what_is_kept(rerun.left, trials, StateStore(folder).all()) if sweep.shares_epochs else None
+    return Edits(trials, {**counts, "removed": removed}, notes, kept if kept and kept.going_on else None)
 
 
 def _fresh_of_last_run(folder: RunFolder) -> set[str]:

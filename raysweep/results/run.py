@@ -78,9 +78,14 @@ class SweepResult:
         return Metric.of(self.objective.metric, (record.best.score for record in self.trials if record.best))
 
     @property
+    def loop(self) -> str:
+        """The name of the loop that trained."""
+        return str(self.resolved.get("sweep", {}).get("loop", CLASSIFY))
+
+    @property
     def is_built_in(self) -> bool:
         """Whether the built-in loop trained, which classifies images."""
-        return bool(self.resolved.get("sweep", {}).get("loop", CLASSIFY) == CLASSIFY)
+        return self.loop == CLASSIFY
 
     @property
     def best(self) -> Record | None:

@@ -15,10 +15,10 @@ from statistics import fmean
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from raysweep.results.luck import Floats, Ints, Noise, Sample, draw_means, of_differences
+from raysweep.results.luck import Course, Floats, Ints, Noise, Sample, draw_means, of_differences
 from raysweep.terminal import count_of
 
-__all__ = ["Estimate", "Sample", "Verdict", "judge", "still_racing"]
+__all__ = ["Course", "Estimate", "Sample", "Verdict", "judge", "still_racing"]
 
 LOOKED_AT = 100
 """Only so many configs, the first, are looked at. Where more are about equal, the best of them looks too good."""
@@ -177,7 +177,8 @@ def _joined(one: Sample, other: Sample) -> Sample:
     parts = [each for each in (one, other) if len(each.scores)]
     known = [each.correct for each in parts if each.correct is not None]
     whole = bool(parts) and len(known) == len(parts)
-    return Sample([*one.scores, *other.scores], np.concatenate(known) if whole else None)
+    scores, correct = [*one.scores, *other.scores], np.concatenate(known) if whole else None
+    return Sample(scores, correct, courses=[*one.courses, *other.courses])
 
 
 @dataclass(frozen=True)

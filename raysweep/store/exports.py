@@ -28,6 +28,8 @@ COLUMNS = {
     "seed": pa.int64(),
     "epoch": pa.int64(),
     "epochs": pa.int64(),
+    "own_epochs": pa.int64(),
+    "origins": pa.string(),
     "score": pa.float64(),
     "val_acc": pa.float64(),
     "best_epoch": pa.int64(),
@@ -140,6 +142,8 @@ def _shown(planned: Record, row: Mapping[str, Any], metrics: list[dict[str, floa
 def _row(record: Record) -> dict[str, Any]:
     best = asdict(record.best) if record.best else {}
     row = {name: getattr(record, name) for name in ("id", "name", "status", "seed", "epoch", "epochs")}
+    origins = "; ".join(origin.in_words() for origin in record.origins)
+    row |= {"own_epochs": len(record.own_metrics), "origins": origins or None}
     row |= {name: best.get(name) for name in ("score", "val_acc", "averaged")}
     row |= {"best_epoch": best.get("epoch"), "error": (record.error or {}).get("message")}
     row |= flatten(record.config, "config.")

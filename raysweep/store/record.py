@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator
 
 from raysweep.store.document import DamagedFileError, checked, digest, to_bytes, verify
-from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import StartedFrom, Trial
 
 FORMAT = 1
 RECORD, COPY = "record.json", "record.copy.json"
@@ -72,6 +72,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Epochs of a history that another trial has trained, first and last included."""
+
+    trial: str  # its id
+    first: int
+    last: int
+    run: str = ""  # its run folder, if that is another one
+
+    def in_words(self) -> str:
+        """Say whose they are: `epochs 1 to 30 are those of TRIAL`."""
+        which = (
+            f"epochs {self.first} to {self.last} are those" if self.last > self.first else f"epoch {self.first} is that"
+        )
+        return f"{which} of {self.trial}" + (f" in {self.run}" if self.run else "")
+
+
+@dataclass(frozen=True)
 class Record:
     """All that is committed about one trial, together with the weights it names."""
 
@@ -97,6 +114,10 @@ class Record:
     former_metrics: list[History] = field(default_factory=list)
     """The histories before the trial had to go back, each longer than those before it: its scores at the rungs are
     those by which it was judged there, however the epochs come out when they are trained again."""
+    origins: list[Origin] = field(default_factory=list)
+    """Who has trained the epochs that the trial took over, in order; it has trained the others itself."""
+    start: StartedFrom | None = None
+    """The trial whose first epochs are this one's, if the sweep file says so."""
 
     def __repr__(self) -> str:
         score = f", {self.best.score:.4g}" if self.best else ""
@@ -106,6 +127,12 @@ class Record:
     def epoch(self) -> int:
         """Epochs trained and committed."""
         return len(self.metrics)
+
+    @property
+    def own_metrics(self) -> History:
+        """The rows of the epochs that the trial has trained itself."""
+        taken = {epoch for origin in self.origins for epoch in range(origin.first, origin.last + 1)}
+        return [row for row in self.metrics if row["epoch"] not in taken] if taken else self.metrics
 
     @property
     def has_begun(self) -> bool:
@@ -130,18 +157,20 @@ class Record:
         """Return a copy that has gone back to an epoch."""
         is_longest = self.epoch > max([epoch, *map(len, self.former_metrics)])
         former = [*self.former_metrics, self.metrics] if is_longest else self.former_metrics
-        return self.with_(metrics=self.metrics[:epoch], best=None, former_metrics=former)
+        origins = [replace(each, last=min(each.last, epoch)) for each in self.origins if each.first <= epoch]
+        return self.with_(metrics=self.metrics[:epoch], best=None, former_metrics=former, origins=origins)
 
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum."""
         body = asdict(self)
-        if not self.former_metrics:  # older readers take no key that they do not know
-            del body["former_metrics"]
+        for key in ("former_metrics", "origins", "start"):
+            if not body[key]:  # older readers take no key that they do not know
+                del body[key]
         return to_bytes({"format": FORMAT, "sha256": digest(body), "record": body})
 
     @classmethod
-    def from_bytes(cls, data: bytes, trial_id: str) -> Record:
-        """Parse and verify the record of a trial.
+    def from_bytes(cls, data: bytes, trial_id: str | None = None) -> Record:
+        """Parse and verify the record of a trial; of any, if no id is given.
 
         Raises:
             NewerRecordError: a newer raysweep wrote it.
@@ -153,7 +182,7 @@ class Record:
             raise NewerRecordError(f"is of format {document['format']}, this raysweep reads {FORMAT}")
         verify(body, document["sha256"])
         record: Record = checked(cls, body)
-        if record.id != trial_id:
+        if trial_id not in (None, record.id):
             raise DamagedFileError(f"is the record of {record.id}")
         if record.status == "finished" and record.epoch < record.epochs:
             raise DamagedFileError(f"finished after {record.epoch} of {record.epochs} epochs")
@@ -163,4 +192,4 @@ class Record:
 def planned_record(trial: Trial) -> Record:
     """The record of a trial before anything was trained."""
     config = trial.config.model_dump(mode="json")
-    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs)
+    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs, start=trial.start)

@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +20,7 @@ from raysweep.errors import StorageError
 from raysweep.store.document import DAMAGE, SEAL, DamagedFileError, checked, seal, unseal
 from raysweep.store.record import Record, planned_record
 from raysweep.store.runfolder import RunFolder
-from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import StartedFrom, Trial
 from raysweep.sweepfile.schema import Objective, Sweep
 
 FILE = "resolved.yaml"
@@ -38,6 +38,7 @@ class Resolved:
     objective: Objective
     plan: list[Record]  # the planned records of the last run's trials, in order
     fresh: list[Record]  # those of the trials that `confirm` added, in order
+    start: StartedFrom | None = None  # where these trials begin, if the sweep file names a trial of another run
 
 
 def write_resolved(
@@ -62,6 +63,7 @@ def write_resolved(
             "platform": sys.platform,
         },
         "data": sorted(set(data)),
+        **({"start": asdict(trials[0].start)} if trials and trials[0].start else {}),
         "trials": [planned_entry(planned_record(trial)) for trial in trials],
         "fresh": [planned_entry(planned_record(trial)) for trial in fresh],
     }
@@ -99,15 +101,16 @@ def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
     try:
         document = _parse(text)
         objective = _objective(document["sweep"]["objective"], lenient)
-        plan = [checked(Record, entry) for entry in document["trials"]]
-        fresh = [checked(Record, entry) for entry in document.get("fresh", [])]
+        start = checked(StartedFrom, document["start"]) if "start" in document else None
+        plan = [checked(Record, entry).with_(start=start) for entry in document["trials"]]
+        fresh = [checked(Record, entry).with_(start=start) for entry in document.get("fresh", [])]
         for mapping in (document.get("versions", {}), document["sweep"].get("scheduler", {})):
             checked(dict[str, Any], mapping)
     except KeyError as error:
         raise damaged(folder, f"it lacks {error}") from error
     except (YAMLError, *DAMAGE) as error:
         raise damaged(folder, " ".join(str(error).split())) from error
-    return Resolved(document, objective, plan, fresh)
+    return Resolved(document, objective, plan, fresh, start)
 
 
 def _objective(entry: Mapping[str, Any], lenient: bool) -> Objective:

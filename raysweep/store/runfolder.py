@@ -234,9 +234,10 @@ class RunFolder:
     def read_weights(self, record: Record, kind: str) -> bytes | None:
         """The verified bytes of a record's weights file of a kind; None if it has none, or if it is damaged."""
         path = self.weights_path(record, kind)
-        if path is None:
-            return None
-        entry = record.weights[kind]
+        return None if path is None else self.read_verified(path, record.weights[kind], "not used")
+
+    def read_verified(self, path: str, entry: WeightsFile, if_damaged: str) -> bytes | None:
+        """The verified bytes of a weights file; None if it is missing or damaged, which is noted (see `read`)."""
 
         def verified(data: bytes) -> bytes:
             # torch.load and safetensors do not notice a flipped bit in a tensor.
@@ -244,9 +245,9 @@ class RunFolder:
                 raise DamagedFileError("its checksum does not match")
             return data
 
-        data = self.read(path, verified, "not used")
+        data = self.read(path, verified, if_damaged)
         if data is None:
-            self.damaged.setdefault(path, "is missing")
+            self.damaged.setdefault(path, f"is missing; {if_damaged}")
         return data
 
     def is_whole(self, record: Record, kind: str, again: bool = False) -> bool:

@@ -19,28 +19,33 @@ from raysweep.sweepfile.document import Keys, Source, document_of, read_document
 from raysweep.sweepfile.idle import what_is_idle
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
-from raysweep.sweepfile.plan import Trial, plan_trials
+from raysweep.sweepfile.plan import StartedFrom, Trial, plan_trials
 from raysweep.sweepfile.schema import AXES, AshaConfig, Sweep, check_storage, known_key, known_metric
+from raysweep.sweepfile.start import FindStart, set_start, why_not_to_start
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), find_start: FindStart | None = None) -> Sweep:
     """Read a sweep file, patched by overrides of the form `key=value`.
+
+    `find_start` finds the trial of `start` in its run folder (`results.start`); without it such a file is refused.
 
     Raises:
         SweepFileError: something is wrong, in the planned trials too; one message a fault, all of them.
     """
     source = read_document(str(path))
-    return _checked(source, apply_overrides(source, overrides), to_run=True)
+    return _checked(source, apply_overrides(source, overrides), find_start, to_run=True)
 
 
-def sweep_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Sweep, str]:
-    """Check a sweep given as values, as of a sweep file; return it and its text as a file.
+def sweep_of(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), find_start: FindStart | None = None
+) -> tuple[Sweep, str]:
+    """Check a sweep given as values, as of a sweep file; return it and its text as a file (see `load_sweep`).
 
     Raises:
         SweepFileError: something is wrong; messages name keys instead of lines.
     """
     source, text = document_of(values)
-    return _checked(source, apply_overrides(source, overrides), to_run=True), text
+    return _checked(source, apply_overrides(source, overrides), find_start, to_run=True), text
 
 
 def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -64,13 +69,16 @@ def load_name_and_storage(path: str | Path, overrides: Sequence[str] = ()) -> Sw
     return sweep
 
 
-def restore_sweep(document: Mapping[str, Any], place: str) -> Sweep:
+def restore_sweep(document: Mapping[str, Any], place: str, started: StartedFrom | None = None) -> Sweep:
     """Check the sweep of a run folder's resolved.yaml again, which has every default; `place` is for messages.
+
+    `started` is where its trials began, as that file has it.
 
     Raises:
         SweepFileError: it is not a sweep that this raysweep knows.
     """
-    return _checked(Source(place, values={key: value for key, value in document.items() if value or key not in AXES}))
+    source = Source(place, values={key: value for key, value in document.items() if value or key not in AXES})
+    return _checked(source, find_start=(lambda sweep: started) if started else None)
 
 
 def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None) -> str:
@@ -91,12 +99,17 @@ def storage_of(sweep: Sweep, sweep_path: str | Path, override: str | None = None
     return str(Path(os.path.normpath(Path(sweep_path).absolute().parent / Path(sweep.storage).expanduser())))
 
 
-def _checked(source: Source, wrong_overrides: Sequence[str] = (), to_run: bool = False) -> Sweep:
+def _checked(
+    source: Source,
+    wrong_overrides: Sequence[str] = (),
+    find_start: FindStart | None = None,
+    to_run: bool = False,
+) -> Sweep:
     sweep, wrong_sections = _validate(source)
     empty = [axis for axis in AXES if source.values.get(axis) == {}]
     problems = [*wrong_overrides, *wrong_sections]
     problems += [source.problem((axis,), "is empty; it must have at least one key with a list") for axis in empty]
-    problems += _wrong_for_the_loop(sweep) if sweep is not None else []
+    problems += [*_wrong_for_the_loop(sweep), *set_start(sweep, find_start)] if sweep is not None else []
     try:
         if sweep is not None:
             trials = plan_trials(sweep)
@@ -137,7 +150,7 @@ def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
             f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"
         )
         problems.append(sweep.source.problem(("objective",), message))
-    return problems + what_is_idle(sweep, trials)
+    return [*problems, *why_not_to_start(sweep, trials), *what_is_idle(sweep, trials)]
 
 
 def _validate(source: Source) -> tuple[Sweep | None, list[str]]:

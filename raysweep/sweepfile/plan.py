@@ -13,21 +13,37 @@ import random
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from raysweep.config import LoopConfig, kind_named, kinds_of
-from raysweep.errors import SweepFileError
+from raysweep.errors import SweepFileError, UserError, did_you_mean
 from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
-from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep
+from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep, known_key
+from raysweep.terminal import some_of
 
 FIRST_FRESH_SEED = 1000
 """The seeds of `confirm` begin here, away from those that people choose."""
+
+
+@dataclass(frozen=True)
+class StartedFrom:
+    """The trial whose first epochs another one begins with."""
+
+    run: str  # the path or URI of its run folder
+    trial: str  # its id
+    epoch: int  # how many of its epochs are taken over
+    loop: str
+    config: dict[str, Any]  # as JSON; with it and the seed these epochs can be trained again
+    seed: int
+    start: StartedFrom | None = None  # where that trial itself began
+    conditions: dict[str, Any] = field(default_factory=dict)  # those of its conditions that decide its numbers
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class Trial:
     hashed: str = ""  # what the hash is of; it has 48 bits, so two texts may share one by chance
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
     loop: str = CLASSIFY  # the loop that trains it
+    start: StartedFrom | None = None  # the trial whose first epochs are its own, if it does not begin anew
 
     def __repr__(self) -> str:
         return f"<Trial {self.id}: {self.config.epochs} epochs>"
@@ -68,7 +85,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 
 def with_seed(trial: Trial, seed: int) -> Trial:
     """Return the trial of the same config with another seed."""
-    return _trial(trial.config, seed, trial.axes, trial.loop)
+    return _trial(trial.config, seed, trial.axes, trial.loop, trial.start)
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -136,7 +153,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
-            trial = _trial(config, seed, axes, sweep.loop)
+            trial = _trial(config, seed, axes, sweep.loop, sweep._started_from)
             first = trials.setdefault(trial.id, trial)
             if trial.hashed != first.hashed:
                 unlike = difference(first, config, seed)
@@ -157,12 +174,12 @@ def _varied_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _configs(sweep: Sweep, rows: Sequence[Row], problems: list[str]) -> Iterator[LoopConfig]:
-    base = settings_of_base(sweep)
+    base, start = settings_of_base(sweep), settings_of_start(sweep)
     for row in rows:
         for points in itertools.product(*row.axes):
             # a section comes before the keys inside it, wherever the file has them
             own = sorted([*row.settings, *itertools.chain.from_iterable(points)], key=lambda each: each.key.count("."))
-            config = _config(sweep, [*base, *own], problems)
+            config = _config(sweep, [*base, *own, *start], problems)
             if config is not None:
                 yield config
 
@@ -170,6 +187,16 @@ def _configs(sweep: Sweep, rows: Sequence[Row], problems: list[str]) -> Iterator
 def settings_of_base(sweep: Sweep) -> list[Setting]:
     """Return what every trial starts from."""
     return [Setting(key, value, ("base", key)) for key, value in sweep.base.items()]
+
+
+def settings_of_start(sweep: Sweep) -> list[Setting]:
+    """Return the weights that `start` gives every trial; none if the loop knows no such key."""
+    if not (sweep.start and sweep.start.weights):
+        return []
+    with suppress(ValueError):
+        key = known_key("model.weights", loop_named(sweep.loop).config)
+        return [Setting(key, sweep.start.weights, ("start", "weights"))]
+    return []
 
 
 def rows_of(sweep: Sweep, drawn: Sequence[Axis]) -> list[Row]:
@@ -266,6 +293,9 @@ def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> L
     merged: dict[str, Any] = {}
     kind = loop_named(sweep.loop).config
     for setting in settings:
+        if setting.way[0] == "start" and get(merged, setting.key) is not None:
+            message = "is given by start.weights too; give it in one place"
+            problems.append(sweep.source.problem(_way_in_file(settings[:-1], (*setting.key.split("."),), ""), message))
         patch(merged, setting.key, setting.value)
         if setting.key.endswith(".name") and setting.key.count(".") == 1:  # only whole sections are of several kinds
             _forget_other_kinds(kind, merged, setting.key.removesuffix(".name"))
@@ -299,18 +329,33 @@ def _way_in_file(settings: Sequence[Setting], way: Keys, message: str) -> Keys:
 # Ids
 
 
-def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str) -> Trial:
-    """Name a trial after its config and seed alone, so that edits elsewhere in the sweep never change its id."""
+def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str, start: StartedFrom | None) -> Trial:
+    """Name a trial after its config, seed and start alone, so that edits elsewhere in the sweep never change its id."""
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
-    hashed = _hashed(config, seed, axes, loop)
+    hashed = _hashed(config, seed, axes, loop, start)
     digest = hashlib.sha256(hashed.encode()).hexdigest()
-    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop)
+    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop, start)
 
 
 def short_id(id: str) -> str:
     """Return the end of a trial's id, by which commands find it: the hash of its config and seed."""
     return id.rpartition("-")[2]
+
+
+def id_named(given: str, ids: Collection[str]) -> str:
+    """Return the id that is given, or the only one that begins or ends with it.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = [id for id in ids if given and (id.startswith(given) or id.endswith(given))]
+    if given in ids or len(found) == 1:
+        return given if given in ids else found[0]
+    if found:
+        raise UserError(f"{given}: {len(found)} trials match: {some_of(found)}")
+    meant = did_you_mean(given, [*ids, *map(short_id, ids)])
+    raise UserError(f"{given}: no such trial{meant}; there are: {some_of(list(ids))}")
 
 
 def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
@@ -324,7 +369,7 @@ def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
 
 def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
     """Return how a config and seed of the same id differ from a trial's, in words; nothing if they are the trial's."""
-    if _hashed(config, seed, trial.axes, trial.loop) == trial.hashed:
+    if _hashed(config, seed, trial.axes, trial.loop, trial.start) == trial.hashed:
         return ""
     one, other = (
         dict(flatten({**each.model_dump(mode="json"), "seed": own}))
@@ -339,7 +384,7 @@ def is_same_but_for_axes(trial: Trial, config: LoopConfig, seed: int) -> bool:
     return _hashed(config, seed, {}, trial.loop) == _hashed(trial.config, trial.seed, {}, trial.loop)
 
 
-def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str) -> str:
+def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str, start: StartedFrom | None = None) -> str:
     """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
@@ -349,4 +394,10 @@ def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str) -
             inner.pop(last, None)
             if section and not inner:
                 del content[section]
-    return json.dumps([content, seed] if loop == CLASSIFY else [content, seed, loop], sort_keys=True)
+    parts = [
+        content,
+        seed,
+        *([loop] if loop != CLASSIFY or start else []),
+        *([start.trial, start.epoch] if start else []),
+    ]
+    return json.dumps(parts, sort_keys=True)

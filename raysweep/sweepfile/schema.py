@@ -208,6 +208,9 @@ class Checkpoints(Config):
     """Minutes between two commits of a running trial."""
     keep_best: PositiveInt = 3
     """How many configs, best first, keep the best weights of their best seed."""
+    keep_last: Literal["best", "all", "none"] = "best"
+    """Whose state stays from which a longer trial can go on (docs/sharing.md): that of the trials whose weights
+    `keep_best` keeps, of all, or of none."""
 
 
 class Confirm(Config):
@@ -219,6 +222,41 @@ class Confirm(Config):
     """Fresh seeds for each of them, a round at a time; a config that can no longer be the best gets no more."""
     confidence: Fraction01 = 0.95
     """How sure what is said of the winner is to be."""
+
+
+def check_storage(place: str) -> str:
+    """Raise ValueError if a place for run folders holds credentials, or is a URI without a bucket; return it if not."""
+    check_no_credentials(place)
+    scheme, separator, rest = place.partition("://")
+    if separator and not rest.partition("/")[0] and scheme != "file":
+        raise ValueError(f"got {place!r}, which names no bucket: {scheme}://bucket/folder")
+    return place
+
+
+class Start(Config):
+    """Where every trial begins (docs/recipes.md): after an epoch of another run's trial, or with pulled weights."""
+
+    run: Annotated[str, Field(min_length=1), AfterValidator(check_storage)] | None = None
+    """The run folder of that trial: a path (relative to the sweep file), s3://... or gs://..."""
+    trial: Annotated[str, Field(min_length=1)] | None = None
+    """The trial: its id, or what only its id begins or ends with, as a report shows it."""
+    epoch: PositiveInt | None = None
+    """How many of its epochs are taken over; `epochs` and schedules count them. Default: all that it has trained."""
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """Instead: a folder that `raysweep pull` made, relative to the sweep file; it is every trial's `model.weights`."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Start:
+        of_a_trial = [name for name in ("run", "trial", "epoch") if getattr(self, name) is not None]
+        if self.weights and of_a_trial:
+            raise ValueError(f"has weights and {', '.join(of_a_trial)}: {START_IS}")
+        if not self.weights and not (self.run and self.trial):
+            missing = [name for name in ("run", "trial") if getattr(self, name) is None]
+            raise ValueError(f"lacks {' and '.join(missing)}: {START_IS}")
+        return self
+
+
+START_IS = "it is either {run: FOLDER, trial: ID, epoch: 30} or {weights: DIR}"
 
 
 class Evaluate(Config):
@@ -312,15 +350,6 @@ def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
     return random
 
 
-def check_storage(place: str) -> str:
-    """Raise ValueError if a place for run folders holds credentials, or is a URI without a bucket; return it if not."""
-    check_no_credentials(place)
-    scheme, separator, rest = place.partition("://")
-    if separator and not rest.partition("/")[0] and scheme != "file":
-        raise ValueError(f"got {place!r}, which names no bucket: {scheme}://bucket/folder")
-    return place
-
-
 def _check_one_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("must be letters, digits, '.', '_' and '-' alone: it is the run folder's name")
@@ -362,6 +391,11 @@ class Sweep(Config):
     """How often weights are committed, and whose are kept."""
     storage: Annotated[str, AfterValidator(check_storage)] = "./runs"
     """Where run folders lie: a path (relative to the sweep file), s3://... or gs://..."""
+    share: bool = True
+    """Whether trials whose first epochs are the same train them once (docs/sharing.md); the numbers are the same either
+    way."""
+    start: Start | None = None
+    """Where every trial begins: after an epoch of another run's trial, or with pulled weights. Default: anew."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial that failed is tried again, from its last commit."""
     limits: Limits = Limits()
@@ -377,6 +411,8 @@ class Sweep(Config):
     defaults. Without this key what the last run did stands; `null` is never."""
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
+    _started_from: Any = PrivateAttr(default=None)
+    """The `plan.StartedFrom` of its trials, where they begin with epochs of another one."""
     _plan: Any = PrivateAttr(default=None)
     """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
 
@@ -385,6 +421,11 @@ class Sweep(Config):
 
     def __repr__(self) -> str:
         return f"<Sweep {self.name}>"
+
+    @property
+    def shares_epochs(self) -> bool:
+        """Whether trials share epochs: not where Tune's own ASHA compares them as their epochs come in."""
+        return self.share and not isinstance(self.scheduler, RayAshaConfig)
 
     @property
     def source(self) -> Source:

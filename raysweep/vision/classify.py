@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError, UserError
-from raysweep.loops import CLASSIFY, Epoch, EvaluatingLoop, Mode, TrialContext
+from raysweep.loops import CLASSIFY, Course, Epoch, EvaluatingLoop, Mode, TrialContext
 from raysweep.loops.placement import Size
 from raysweep.registry import metric_modes
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
+from raysweep.vision.course import course_of
 from raysweep.vision.names import AUGMENTATIONS, DATA_SOURCES, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 from raysweep.vision.prepared import data_root, default_cache, noted_of
 from raysweep.vision.timing import few_of, same_cost
@@ -62,6 +63,12 @@ class Classify(EvaluatingLoop):
         if weights is None:
             return config.data.name
         return f"{config.data.name} with {weights}" + (f" of {network}" if config.model.weights_of_torchvision else "")
+
+    def why_not_from(self, config: TrialConfig, other: TrialConfig) -> str | None:
+        """Return in what networks or data sets differ: a state is of one network, which has seen one's images."""
+        one, two = (_what_states_hold(each) for each in (config, other))
+        unlike = [f"{key} {_given(one[key])} here, {_given(two[key])} there" for key in one if one[key] != two[key]]
+        return ", ".join(unlike) or None
 
     def data_files(self, config: TrialConfig, sweep_folder: Path) -> Sequence[Path]:
         """Return the files that the data's source finds."""
@@ -125,6 +132,10 @@ class Classify(EvaluatingLoop):
             "mean": list(mean),
             "std": list(std),
         }
+
+    def course(self, config: TrialConfig) -> Course:
+        """Return the settings, and the exact learning rates of each epoch."""
+        return course_of(config)
 
     def same_cost(self, config: TrialConfig) -> str:
         """Return all that the time of a step depends on: neither the learning rate nor the number of epochs."""
@@ -227,6 +238,18 @@ class Classify(EvaluatingLoop):
 
         images = DataSet.from_arrays(arrays).val.images
         return [thumbnail(images[row]) for row in rows]
+
+
+def _what_states_hold(config: TrialConfig) -> dict[str, Any]:
+    """Return the settings of network and data by dotted key; paths, which depend on the sweep's folder, left out."""
+    values = config.model_dump(mode="json", include={"model", "data"}, exclude={"data": {"path"}})
+    if not config.model.weights_of_torchvision:
+        values["model"]["weights"] = "a file" if config.model.weights else None
+    return {f"{section}.{key}": value for section, inner in values.items() for key, value in inner.items()}
+
+
+def _given(value: Any) -> Any:
+    return "not set" if value is None else value
 
 
 def _for_the_record(epochs: Generator[vision_loop.Epoch, None, None]) -> Iterator[Epoch]:

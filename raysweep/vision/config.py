@@ -269,6 +269,19 @@ class CosineConfig(LrSchedule):
     """The learning rate at the end."""
 
 
+class WsdConfig(LrSchedule):
+    """Warmup-stable-decay: the peak after the warm-up, until it falls linearly at the end (torch's LinearLR).
+
+    Trials of several lengths share their stable epochs. Zhai et al. 2022 trained so, Hu et al. 2024 (MiniCPM) named it,
+    and Haegele et al. 2024 measured it against cosines.
+    """
+
+    name: Literal["wsd"]
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """The share of all epochs over which the learning rate falls, after the warm-up and for one epoch at least (with
+    `per: step`, one step)."""
+
+
 class OwnSchedule(LrSchedule):
     """A schedule of your own, by the name under which `register_schedule` made it known."""
 
@@ -291,6 +304,7 @@ LrScheduleConfig = Annotated[
     Annotated[ConstantConfig, Tag("constant")]
     | Annotated[StepConfig, Tag("step")]
     | Annotated[CosineConfig, Tag("cosine")]
+    | Annotated[WsdConfig, Tag("wsd")]
     | Annotated[OwnSchedule, Tag("own")],
     _kinds(SCHEDULES),
     section("cosine"),
@@ -458,6 +472,9 @@ class TrialConfig(LoopConfig):
         if left <= 0:
             why = f"the warm-up of {schedule.warmup_epochs} epochs takes all of the training's {self.epochs}"
             return {"lr_schedule.warmup_epochs": why}
+        if isinstance(schedule, WsdConfig) and round(schedule.decay * self.epochs) > left:
+            why = f"the warm-up leaves {left} of the training's {self.epochs} epochs, fewer than this share of them"
+            return {"lr_schedule.decay": why}
         late = [each for each in schedule.milestones if each >= left] if isinstance(schedule, StepConfig) else []
         if not late:
             return {}

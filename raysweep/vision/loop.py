@@ -48,7 +48,7 @@ from raysweep.vision.models.build import check_image_size
 from raysweep.vision.models.parts import frozen_norms
 from raysweep.vision.models.pretrained import Pretrained, begin
 from raysweep.vision.names import METRICS
-from raysweep.vision.optimizers import build_optimizer
+from raysweep.vision.optimizers import build_optimizer, fingerprint, load_optimizer
 from raysweep.vision.precise import PRECISE_IMAGES, check_precise_batch_norm, gathered_anew
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
@@ -254,9 +254,9 @@ class _Training:
         return compile_network(model, computed, with_graphs=config.compile == "reduce-overhead")
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from an `Epoch.state()`."""
+        """Go on from an `Epoch.state()`, which may be of a trial with other settings but for the network."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, self.config, state["optimizer"], state.get("optimizer_of"))
         if self.average is not None and "average" in state:  # else averaging begins with the next step
             self.average.load_state_dict(state["average"])
         if "begun" in state:
@@ -278,6 +278,7 @@ class _Training:
         state: dict[str, Any] = {
             "model": _copies(self.model.state_dict()),
             "optimizer": _copies(self.optimizer.state_dict()),
+            "optimizer_of": fingerprint(self.config),
         }
         if self.average is not None:
             state["average"] = _copies(self.average.state_dict())

@@ -32,10 +32,12 @@ OF_TORCH = {
         "constant": "optim.lr_scheduler:ConstantLR",
         "step": "optim.lr_scheduler:MultiStepLR",
         "cosine": "optim.lr_scheduler:CosineAnnealingLR",
+        "wsd": "optim.lr_scheduler:SequentialLR",
     },
     LOSSES: {CROSS_ENTROPY: "nn.functional:cross_entropy"},
 }
-"""What the built-in ones are in torch. Each has keys of its own in a sweep file, and is made where these are read."""
+"""What the built-in ones are in torch (wsd is a ConstantLR and then a LinearLR). Each has keys of its own in a sweep
+file, and is made where these are read."""
 
 for _registry, _names in OF_TORCH.items():
     _registry.build_in({name: f"torch.{place}" for name, place in _names.items()})

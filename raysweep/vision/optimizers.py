@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -65,6 +66,38 @@ def build_optimizer(config: TrialConfig, model: nn.Module) -> tuple[Optimizer, l
     factors = [group.pop(FACTOR) for group in groups]
     device = groups[0]["params"][0].device.type
     return _optimizer(config, groups, fused=device in ("cpu", "cuda")), factors
+
+
+def load_optimizer(optimizer: Optimizer, config: TrialConfig, state: dict[str, Any], of: str | None) -> None:
+    """Let an optimizer go on from a state, which may be of another trial's: `of` says whose (`fingerprint`).
+
+    It begins fresh where that is an optimizer of another kind or of other groups. Where it is one of other numbers, of
+    torch's own kinds, its moments are gone on from with this trial's numbers. Older states, which do not say `of` what
+    they are, were the trial's own.
+    """
+    own = fingerprint(config)
+    if of is None or of == own:
+        optimizer.load_state_dict(state)
+    elif _kind(own) == _kind(of):
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        optimizer.load_state_dict(state)
+        for group, values in zip(optimizer.param_groups, groups, strict=True):  # torch's are those of the state
+            group.update(values)
+
+
+def fingerprint(config: TrialConfig) -> str:
+    """Return what decides an optimizer and its groups, as JSON; not the learning rate, which is set in each step."""
+    values = config.model_dump(mode="json", include={"optimizer", "freeze", "lr_factors"})
+    return json.dumps(values, sort_keys=True)
+
+
+def _kind(of: str) -> str:
+    """Return the part of a fingerprint in which two optimizers must agree for the one to take the other's moments."""
+    values = json.loads(of)
+    optimizer = values["optimizer"]
+    if "options" not in optimizer:  # one of the user's own may keep more in its groups than numbers of the config
+        values["optimizer"] = {key: optimizer[key] for key in ("name", "decay_norm_and_bias") if key in optimizer}
+    return json.dumps(values, sort_keys=True)
 
 
 def _optimizer(config: TrialConfig, groups: list[dict[str, Any]], fused: bool) -> Optimizer:

@@ -1,15 +1,19 @@
 """The learning rate of a step, in closed form: a pure function of its place, so a resume needs no state.
 
 Each schedule equals the one of torch.optim.lr_scheduler that its config names, stepped once an epoch or, with
-`per: step`, once a step; the warm-up equals LinearLR(start_factor=1 / (n + 1), total_iters=n), n its epochs or steps.
+`per: step`, once a step; the warm-up equals LinearLR(start_factor=1 / (n + 1), total_iters=n), n its epochs or steps,
+and the fall of `wsd` is its mirror, LinearLR(end_factor=1 / (n + 1), total_iters=n).
 """
 
 from __future__ import annotations
 
 import math
 
-from raysweep.vision.config import ConstantConfig, CosineConfig, LrScheduleConfig, OwnSchedule, StepConfig
+from raysweep.vision.config import ConstantConfig, CosineConfig, LrScheduleConfig, OwnSchedule, StepConfig, WsdConfig
 from raysweep.vision.names import SCHEDULES
+
+ROUNDING = 1e-9
+"""Epochs by which the product of `decay` and `epochs` may be off; less than a step of any epoch."""
 
 
 def lr_at(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float, step: int = 0, steps: int = 1) -> float:
@@ -27,9 +31,25 @@ def lr_at(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float, step: 
 
 def mean_lr(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float, steps: int) -> float:
     """Return the mean of the learning rates of an epoch's steps."""
-    if schedule.per == "epoch":
-        return lr_at(schedule, epoch, epochs, lr)
+    if schedule.per == "epoch" or is_even(schedule, epoch, epochs, lr):
+        return lr_at(schedule, epoch, epochs, lr)  # a mean of equal numbers may differ from them in the last bit
     return math.fsum(lr_at(schedule, epoch, epochs, lr, step, steps) for step in range(steps)) / steps
+
+
+def is_even(schedule: LrScheduleConfig, epoch: int, epochs: int, lr: float) -> bool:
+    """Whether a schedule per step has one learning rate in all steps of an epoch, however many these are."""
+    if epoch < schedule.warmup_epochs:
+        return False
+    match schedule:
+        case ConstantConfig() | StepConfig():
+            return True
+        case CosineConfig(min_lr=min_lr):
+            return lr == min_lr
+        case WsdConfig(decay=decay):
+            left = epochs - epoch - 1
+            return left >= max(1, decay * epochs - ROUNDING)
+        case OwnSchedule():
+            return False
 
 
 def _after_warmup(schedule: LrScheduleConfig, place: int, places: int, lr: float, scale: int) -> float:
@@ -43,5 +63,8 @@ def _after_warmup(schedule: LrScheduleConfig, place: int, places: int, lr: float
         case CosineConfig(min_lr=min_lr, t_max=t_max):
             share = place / (t_max * scale if t_max else max(1, places))
             return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
+        case WsdConfig(decay=decay, warmup_epochs=warmup):
+            falling = min(max(1, round(decay * (warmup * scale + places))), places)
+            return lr * min(1.0, (places - place) / (falling + 1))
         case OwnSchedule(name=name, options=options):
             return lr * float(SCHEDULES.get(name)(place / scale, places / scale, **options))

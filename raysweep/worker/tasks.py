@@ -52,6 +52,8 @@ class Assignment:
     """The share of its GPU that each worker's process may take."""
     rungs: tuple[int, ...] = ()
     """The epochs after which the trial commits and is compared with others; it may be paused there."""
+    stops: Mapping[int, str] = field(default_factory=dict)
+    """The epochs after which the trial's state may be of use to another one, or another's to it, with their keys."""
     rank_by: RankBy = "ema"
     may_be_stopped: bool = False
     """Whether Tune may end the trial at any report (`ray_asha`); the trial then records that itself."""

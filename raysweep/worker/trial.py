@@ -13,7 +13,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,15 +27,16 @@ from ray import tune
 from ray.exceptions import NodeDiedError, RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
-from raysweep.config import LoopConfig
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
 from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
+from raysweep.store.states import StateStore
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
+from raysweep.sweepfile.prefixes import Segment, segments_of
 from raysweep.worker import notices
 from raysweep.worker.data import OnEachNode, arrays_of, in_a_thread
 from raysweep.worker.frames import place_of, traceback_of
@@ -43,6 +44,7 @@ from raysweep.worker.looping import check_objective, ended_early, numbers_of, ru
 from raysweep.worker.naming import name_of
 from raysweep.worker.process import set_up_process
 from raysweep.worker.ranks import ready_peers, run_ranks
+from raysweep.worker.sharing import deepest_state, take_over
 from raysweep.worker.states import Best, going_on_from, state_of
 from raysweep.worker.tasks import Assignment
 
@@ -86,11 +88,11 @@ def check_node(assignment: Assignment) -> None:
 
 def train_as_peer(assignment: Assignment, placed: Any, epoch: int, state: bytes | None) -> None:
     """Train along as one of the ranks after the first; rank 0 does all else and decides what becomes of the trial."""
-    settings = _get_ready(assignment)
+    segment = _segment_after(epoch, _get_ready(assignment))
     notices.watch((ray.get_runtime_context().get_node_id(),))
     with going_on_from(state) as last, contextlib.suppress(Diverged, Interrupted):
-        trial = _context(assignment, arrays_of(placed), epoch, last)
-        run_loop(loop_named(assignment.loop), settings, trial, lambda epoch: None, _name_of(assignment))
+        trial = _context(assignment, segment.seed, arrays_of(placed), epoch, last)
+        run_loop(loop_named(assignment.loop), segment.config, trial, lambda epoch: None, _name_of(assignment))
 
 
 def _open_as_peer(assignment: Assignment, placed: OnEachNode) -> None:
@@ -105,6 +107,7 @@ def _name_of(assignment: Assignment) -> str:
 
 def _context(
     assignment: Assignment,
+    seed: int,
     arrays: Mapping[str, Any],
     epoch: int,
     last: tuple[Mapping[str, Any] | None, Path | None],
@@ -114,7 +117,7 @@ def _context(
     """Return what the loop of this process is told: after which epoch it goes on, and from what."""
     on_gpu = assignment.device != "cpu" and torch.cuda.is_available()
     return TrialContext(
-        seed=assignment.record.seed,
+        seed=seed,
         epoch=epoch,
         saved=last[0],
         checkpoint=last[1],
@@ -129,16 +132,18 @@ def _context(
     )
 
 
-def _get_ready(assignment: Assignment) -> LoopConfig:
-    """Make this process ready for a trial; return the trial's settings, which may name the user's modules.
+def _get_ready(assignment: Assignment) -> list[Segment]:
+    """Make this process ready for a trial; return who trains its epochs, by settings that may name the user's modules.
 
     Raises:
         UserError: the settings are not valid here.
     """
     set_up_process(assignment.imports, assignment.threads, assignment.device)
-    kind, values = loop_named(assignment.loop).config, assignment.record.config
+    kind, record = loop_named(assignment.loop).config, assignment.record
+    values = record.config
     try:
-        return kind.model_validate(values)
+        own = Segment(assignment.loop, kind.model_validate(values), record.seed, record.epochs)
+        return segments_of(record.start, own)
     except ValidationError as error:
         faults = (": ".join((".".join(map(str, way)), what)) for way, what in describe_errors(error, kind, values))
         raise UserError(
@@ -146,8 +151,13 @@ def _get_ready(assignment: Assignment) -> LoopConfig:
         ) from error
 
 
+def _segment_after(epoch: int, segments: Sequence[Segment]) -> Segment:
+    """Return who trains the epoch after so many."""
+    return next(segment for segment in segments if segment.until > epoch)
+
+
 class _Done(SystemExit):
-    """Ends a loop after the trial's last epoch, as Tune's SystemExit does where it stops a trial."""
+    """Ends a loop after the last epoch that it is to train, as Tune's SystemExit does where it stops a trial."""
 
 
 @dataclass
@@ -159,7 +169,8 @@ class _Run:
     """The references of the prepared arrays, or `OnEachNode`s, by `Loop.data_key`."""
     should_stop: Callable[[], bool]
     loop: Loop = field(init=False)
-    config: LoopConfig = field(init=False)
+    segment: Segment = field(init=False)
+    """Who trains the epochs now: the trial, or one that it begins with."""
     record: Record = field(init=False)
     committed_at: float = field(init=False, default_factory=time.monotonic)
     committed_epoch: int = field(init=False, default=0)
@@ -170,10 +181,17 @@ class _Run:
     """That of a best epoch which is not committed yet."""
     remark: str = field(init=False, default="")
     """What the user is to hear with the next report."""
+    state: bytes | None = field(init=False, default=None)
+    """From which the loop goes on, once it begins."""
+    is_interrupted: bool = field(init=False, default=False)
+    taken: list[dict[str, float]] = field(init=False, default_factory=list)
+    """The epochs that were taken over and not reported."""
+    saved: tuple[Epoch, dict[str, bytes]] | None = field(init=False, default=None)
+    """The last epoch whose state was asked for, with its files."""
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.assignment.storage, self.assignment.run_name, has_answered=True)
-        self.uploads = Uploads(self.folder)
+        self.uploads, self.states = Uploads(self.folder), StateStore(self.folder)
         self.nodes = _nodes_of_this_slot(self.assignment.workers)
         self.notices = notices.watch(tuple(self.nodes))
 
@@ -207,17 +225,25 @@ class _Run:
             # The process died between the last commit and the report of it.
             self.record = committed
             return self._report(is_new=False)
-        self.config = _get_ready(self.assignment)
+        segments = _get_ready(self.assignment)
         self.loop = loop_named(self.assignment.loop)
-        placed = self.data[self.loop.data_key(self.config)]
-        state = self._go_back_to_last_commit(attempt)
-        peers_loop = functools.partial(train_as_peer, self.assignment, placed, self.record.epoch, state)
+        self.state = self._go_back_to_last_commit(attempt)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
-        arrays = self._wait_for_data(placed)
-        note = functools.partial(self._remember, attempt=attempt, last_words=True)
-        workers, sweep, trial = self.assignment.workers, self.assignment.run_name, self.assignment.record.id
-        return run_ranks(lambda: self._train(arrays, state), peers_loop, workers, note, sweep, trial)
+        if self._take_over():
+            self._report(is_new=False)
+            if self.record.status == "paused":
+                self.record = self.record.with_(status="running")
+        placed = self.data[self.loop.data_key(segments[-1].config)]
+        arrays = None
+        while not (self.record.is_final or self.is_interrupted):
+            self.segment = _segment_after(self.record.epoch, segments)
+            peers_loop = functools.partial(train_as_peer, self.assignment, placed, self.record.epoch, self.state)
+            arrays = arrays or self._wait_for_data(placed)
+            note = functools.partial(self._remember, attempt=attempt, last_words=True)
+            workers, sweep, trial = self.assignment.workers, self.assignment.run_name, self.assignment.record.id
+            run_ranks(functools.partial(self._train, arrays), peers_loop, workers, note, sweep, trial)
+        return None
 
     def _wait_for_data(self, placed: Any) -> dict[str, Any]:
         """Return the arrays; Ray may have to make them anew, since the only copy may have gone with a node.
@@ -234,7 +260,7 @@ class _Run:
             self._wait_for(placed)
             return arrays_of(placed)
         sweep, trial = self.assignment.run_name, self.assignment.record.id
-        name = name_of(sweep, f"preparing {self.loop.data_name(self.config)}")
+        name = name_of(sweep, f"preparing {self.loop.data_name(self.segment.config)}")
         for node, task in placed.begin_on(self.nodes, name).items():
             self._wait_for(task)
             placed.check(node, task)
@@ -263,19 +289,20 @@ class _Run:
                 told_at = time.monotonic()
                 self._report(is_new=False)
 
-    def _train(self, arrays: dict[str, Any], state: bytes | None) -> None:
+    def _train(self, arrays: dict[str, Any]) -> None:
         epoch, should_save = self.record.epoch, lambda: self._is_commit_due() or self.should_stop()
+        seed, config = self.segment.seed, self.segment.config
         try:
-            with going_on_from(state) as last:
-                trial = _context(self.assignment, arrays, epoch, last, self._is_told_to_stop, should_save)
-                run_loop(self.loop, self.config, trial, self._take, _name_of(self.assignment))
+            with going_on_from(self.state) as last:
+                trial = _context(self.assignment, seed, arrays, epoch, last, self._is_told_to_stop, should_save)
+                run_loop(self.loop, config, trial, self._take, _name_of(self.assignment))
             if self.should_stop():
                 raise Interrupted("the loop ended since the run is to stop")
-            raise UserError(ended_early(self.loop, self.record.epoch, self.config.epochs))
+            raise UserError(ended_early(self.loop, self.record.epoch, config.epochs))
         except _Done:
             pass
         except Interrupted:
-            pass  # what is not committed is trained again
+            self.is_interrupted = True  # what is not committed is trained again
         except Diverged as diverged:
             self.record = self.record.with_(error=_divergence(diverged))
             self._commit("diverged", None)
@@ -302,12 +329,17 @@ class _Run:
             return
         self.epoch_began_at = time.monotonic()
         self._note(epoch)
+        self._keep_state(epoch)
         self._commit_if_due(epoch)
         self._report()
         if self.record.status == "paused":  # Tune let it go on: its place at the rung is sure
             self.record = self.record.with_(status="running")
         if self.record.is_final:
             raise _Done
+        if self.record.epoch == self.segment.until:  # the trial's own settings take over
+            self.state = self._state_of(epoch).get("last")
+            raise _Done
+        self.saved = None  # it takes as much memory as the weights, and more
         if self.should_stop():
             if self.committed_epoch < self.record.epoch:
                 self._commit("running", epoch)
@@ -315,14 +347,58 @@ class _Run:
 
     def _commit_if_due(self, epoch: Epoch) -> None:
         """Commit at the end, at a rung, or after some time without a commit."""
-        if self.record.epoch == self.config.epochs:
+        if self.record.epoch == self.record.epochs:
             self._commit("finished", None)
         elif self._is_at_rung():
             self._commit("paused", epoch)
         elif self._is_commit_due() or (epoch.state is not None and self._is_state_due()):
             self._commit("running", epoch)
         elif self.record.epoch == 1 and isinstance(self.loop, GeneratorLoop):
-            state_of(epoch, self.loop)  # tried once, lest it fail after minutes of training
+            self._state_of(epoch)  # tried once, lest it fail after minutes of training
+
+    def _state_of(self, epoch: Epoch) -> dict[str, bytes]:
+        """Return what a trial can go on from after an epoch; it is worked out once."""
+        if self.saved is None or self.saved[0] is not epoch:
+            self.saved = epoch, state_of(epoch, self.loop)
+        return self.saved[1]
+
+    def _keep_state(self, epoch: Epoch) -> None:
+        """Keep the state where other trials may go on from it, unless one of them has kept it already.
+
+        It is kept before the trial commits: if its process dies in between, the trial itself goes on from it.
+        """
+        key = self.assignment.stops.get(self.record.epoch)
+        if key is None or self.states.has(key) or not (weights := dict(self._state_of(epoch))):
+            return
+        self.record = self.uploads.finish(self.record)
+        if self.pending_best is not None:
+            weights |= self.pending_best.files()
+        with contextlib.suppress(FileNotFoundError):  # it is deleted just now, since nobody wants it any more
+            self.states.keep(key, self.record.with_(status="running"), weights)
+
+    def _take_over(self) -> bool:
+        """Go on from the deepest state that another trial kept, up to the next rung; return whether there is one."""
+        rungs, done = self.assignment.rungs, self.record.epoch
+        until = next((rung for rung in rungs if rung > done), self.record.epochs)
+        self.folder.damaged.clear()
+        found = deepest_state(self.states, self.assignment.stops, done, until)
+        self.remark = "; ".join(filter(None, (self.remark, _setback(self.folder.damaged, done))))
+        if found is None:
+            return False
+        state, files = found
+        record = take_over(self.record, state)
+        self.taken = record.metrics[done:]
+        best = score_again(record.best, record.metrics, self.assignment.objective)
+        is_at_end = record.epoch == record.epochs
+        status = "finished" if is_at_end else "paused" if record.epoch in rungs else "running"
+        kept = {kind: data for kind, data in files.items() if kind in OF_THE_BEST or not is_at_end}
+        self.record = self.folder.commit(record.with_(status=status, best=best), kept, keep=())
+        self.state = files["last"]
+        self.committed_at = self.state_at = time.monotonic()
+        self.committed_epoch = record.epoch
+        whose = self.record.origins[-1].trial if self.record.origins else record.id
+        self.remark = "; ".join(filter(None, (self.remark, f"goes on after epoch {record.epoch} of {whose}")))
+        return True
 
     def _is_commit_due(self) -> bool:
         """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
@@ -392,7 +468,7 @@ class _Run:
         beside training.
         """
         self.record = self.uploads.finish(self.record)
-        weights = state_of(epoch, self.loop) if epoch is not None else {}
+        weights = dict(self._state_of(epoch)) if epoch is not None else {}
         if weights:
             self.state_at = time.monotonic()
         without: Collection[str] = ()
@@ -416,6 +492,7 @@ class _Run:
         """Report to Tune, with the newest epoch if it `is_new`; raise SystemExit if Tune stops or pauses the trial."""
         record, rungs, objective = self.record, self.assignment.rungs, self.assignment.objective
         remark, self.remark = self.remark, ""
+        taken, self.taken = self.taken, []
         is_compared = self._is_at_rung() or record.is_final
         worst = float("-inf") if objective.maximize else float("inf")
         tune.report(
@@ -425,6 +502,7 @@ class _Run:
                 "status": record.status,
                 "nodes": self.nodes,
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
+                "taken": taken,
                 "device_memory_bytes": _device_memory_bytes(self.assignment.device),
                 "remark": remark,
                 "reason": _in_a_line(record.error) if record.status == "failed" else "",

@@ -13,6 +13,8 @@ from raysweep.driver import queue as queue_module
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
+from raysweep.halving.twins import Twins
+from raysweep.sweepfile.prefixes import Prefixes
 
 RULES = Rules(eta=2, rungs=(Fraction(1, 2),))
 
@@ -35,7 +37,9 @@ class Tune:
         return id
 
     def report(self, id: str, *scores: float, status: str = "paused") -> Verdict:
-        verdict = self.queue.judge(self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status})
+        verdict = self.queue.judge(
+            self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status, "epoch": 1}
+        )
         self.trials[id].status = {"SAFE": "RUNNING", "UNDECIDED": "PAUSED", "OUT": "TERMINATED"}[verdict.name]
         if verdict is Verdict.OUT:
             self.queue.leave(self.trials[id].trial_id, failed=False)
@@ -61,7 +65,7 @@ def told() -> list[tuple[str, str]]:
 
 def stage_of(ids: list[str]) -> Stage:
     assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids]
-    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments
+    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, Twins(Prefixes([]), {}, {})
 
 
 def tune_of(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysweep.halving import rungs as halving_module
-from raysweep.halving.cost import expected_epochs
+from raysweep.halving.cost import chances_of
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict, group_of
 
 SAFE, OUT, UNDECIDED = Verdict.SAFE, Verdict.OUT, Verdict.UNDECIDED
@@ -245,10 +245,12 @@ def test_explain_shows_scores_in_the_objectives_own_sign():
 
 
 def test_expected_epochs_weighs_each_part_by_the_share_that_goes_on():
-    expected = expected_epochs(Rules(rungs=(NINTH, THIRD)), members(9, epochs=9))
-    assert sum(expected.values()) == pytest.approx(9 * 1 + 3 * 2 + 1 * 6)
-    assert set(expected_epochs(Rules(rungs=(NINTH, THIRD), min_survivors=9), members(9, epochs=9)).values()) == {9}
-    assert set(expected_epochs(Rules(rungs=()), members(4, epochs=10)).values()) == {10}
+    def expected(rules, trials):
+        return [each.expected_epochs for each in chances_of(rules, trials).values()]
+
+    assert sum(expected(Rules(rungs=(NINTH, THIRD)), members(9, epochs=9))) == pytest.approx(9 * 1 + 3 * 2 + 1 * 6)
+    assert set(expected(Rules(rungs=(NINTH, THIRD), min_survivors=9), members(9, epochs=9))) == {9}
+    assert set(expected(Rules(rungs=()), members(4, epochs=10))) == {10}
 
 
 def test_without_rungs_everybody_trains_to_the_end():

@@ -205,7 +205,39 @@ def test_without_rungs_the_whole_grid_is_expected(tmp_path: Path) -> None:
     sweep = load_sweep(path)
     cost = cost_of(sweep, plan_trials(sweep))
     assert cost.rungs == ()
-    assert sum(cost.expected_epochs.values()) == cost.epochs == 40
+    assert cost.expected == cost.unique_epochs == cost.epochs == 40
+
+
+LENGTHS = "name: s\nbase: {lr_schedule: constant}\ngrid: {epochs: [3, 9]}\n"
+
+
+def test_epochs_that_trials_share_are_expected_once_and_divided_among_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"{LENGTHS}scheduler: {{name: asha, eta: 2, rungs: [1/3], min_survivors: 1}}\n")
+    assert main(["plan", str(path)]) == 0
+    # The short one is compared after epoch 1 and the long one after epoch 3; half of them go on.
+    said = "2 trials, 12 epochs asked for, 9 unique, at most 6 (50%) expected"
+    assert said in capsys.readouterr().out
+    sweep = load_sweep(path)
+    cost = cost_of(sweep, plan_trials(sweep))
+    shared = [1 / 2, 0.5 / 1.5, 0.5 / 1.5]
+    assert list(cost.expected_epochs.values()) == pytest.approx([sum(shared), 3 - sum(shared) + 6 / 2])
+
+
+@pytest.mark.parametrize("without", ["share: false", "scheduler: ray_asha"])
+def test_a_plan_that_shares_nothing_says_nothing_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], without: str
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"{LENGTHS}{without}\n")
+    assert main(["plan", str(path)]) == 0
+    assert "2 trials, 12 epochs asked for\n" in capsys.readouterr().out
+    assert main(["plan", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["expected_epochs"] == 12
+    assert "unique_epochs" not in document
 
 
 def test_a_place_that_is_sure_stays_sure_as_more_records_come(tmp_path: Path) -> None:

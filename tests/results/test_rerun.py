@@ -14,7 +14,10 @@ from raysweep.cli import main
 from raysweep.halving.scores import score_again
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder, Score
+from raysweep.store.states import StateStore
 from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.sweepfile.schema import Objective
 
 Plan = Callable[..., dict[str, Any]]
@@ -77,6 +80,64 @@ def test_added_values_are_new_and_removed_ones_are_kept(plan: Plan) -> None:
 
 def test_other_epochs_are_other_trials(plan: Plan) -> None:
     assert plan("epochs=9") == {"new": 12, "removed": 11}
+
+
+LENGTHS = """
+name: {name}
+base:
+  data: synthetic
+  epochs: {epochs}
+  lr_schedule: {{name: step, milestones: [30]}}
+grid: {{lr: [0.2, 0.1]}}
+scheduler: {scheduler}
+"""
+
+
+@pytest.fixture
+def short_ones(tmp_path: Path) -> tuple[Path, dict[float, str]]:
+    """A finished run of two trials of 35 epochs that have left their states; its sweep file, and the ids by `lr`."""
+    sweep = make_run(tmp_path, name="short", epochs=35, text=LENGTHS)
+    trials, folder = plan_trials(load_sweep(sweep)), RunFolder(str(tmp_path / "runs"), "short")
+    for id, record in folder.records([trial.id for trial in trials]).items():
+        assert record
+        StateStore(folder).keep(Prefixes(trials).key(id, 35, record.conditions), record, {"last": b"a state"})
+    return sweep, {trial.config.model_dump()["lr"]: trial.id for trial in trials}
+
+
+def test_longer_trials_go_on_from_what_shorter_ones_left_and_train_the_difference(
+    short_ones: tuple[Path, dict[float, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, ids = short_ones
+    assert main(["plan", str(sweep), "epochs=70"]) == 0
+    said = capsys.readouterr().out
+    assert "2 trials, 140 epochs asked for\n" in said
+    assert "run folder: 2 new, 2 no longer in the file, kept\n" in said
+    assert "2 trials go on from epochs that others have trained; at most 70 epochs are left to train\n" in said
+    assert main(["plan", str(sweep), "--json", "epochs=70", "grid.lr=[0.2, 0.1, 0.05]"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    lrs = {trial["id"]: trial["config"]["lr"] for trial in document["trials"]}
+    kept = document["run"]["kept"]
+    assert {lrs[id]: each for id, each in kept["going_on"].items()} == {
+        lr: {"epoch": 35, "of": id} for lr, id in ids.items()
+    }
+    assert kept["epochs_left"] == 2 * 35 + 70
+
+
+@pytest.mark.parametrize(
+    "edit", ["lr_schedule=cosine", "lr_schedule.milestones=[20]", "batch_size=64", "epochs=34", "share=false"]
+)
+def test_trials_that_another_course_decides_do_not_go_on_from_what_was_left(
+    short_ones: tuple[Path, dict[float, str]], capsys: pytest.CaptureFixture[str], edit: str
+) -> None:
+    assert main(["plan", str(short_ones[0]), "--json", "epochs=70", edit]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["kept"] is None
+
+
+def test_epochs_that_trials_share_beyond_what_is_kept_are_left_once(
+    short_ones: tuple[Path, dict[float, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(short_ones[0]), "--json", "grid={lr: [0.2], epochs: [50, 70]}"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["kept"]["epochs_left"] == 35
 
 
 def test_another_scheduler_stops_what_has_no_chance_and_lets_go_on_what_has(plan: Plan) -> None:
@@ -142,7 +203,7 @@ def test_the_trials_of_an_older_raysweep_keep_their_ids_and_new_ones_get_longer_
     sweep = make_run(tmp_path, epochs=4, end=some_of_each, former_ids=True)
     assert main(["plan", str(sweep), "grid.lr=[0.5, 0.1, 0.01, 0.001]", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["run"] == {**dict.fromkeys(document["run"], 0), **BEGUN, "new": 5, "notes": []}
+    assert document["run"] == {**dict.fromkeys(document["run"], 0), **BEGUN, "new": 5, "kept": None, "notes": []}
     lengths = [len(trial["id"].rpartition("-")[2]) for trial in document["trials"]]
     assert sorted(lengths) == [8] * 11 + [12] * 5, "one of the twelve was never begun"
     assert main(["clean", str(sweep), "--json"]) == 0

@@ -204,7 +204,7 @@ def test_slips_are_marked_on_their_lines_and_nothing_else_is(editor: Editor) -> 
         ("base:\n  data: ", {"digits", "cifar10", "tiny_imagenet", "folder", "csv"}),
         ("base:\n  model:\n    name: ", {"baseline_block", "resnet18"}),
         ("base:\n  optimizer: ", {"sgd", "adamw"}),
-        ("base:\n  lr_schedule: ", {"constant", "cosine", "step"}),
+        ("base:\n  lr_schedule: ", {"constant", "cosine", "step", "wsd"}),
         ("scheduler: ", {"asha", "none", "ray_asha"}),
         ("grid:\n  model:\n    - ", {"resnet18", "resnet34"}),
         ("zip:\n  ", {"lr", "model.width", "optimizer.momentum"}),

@@ -40,6 +40,10 @@ STEP = "lr_schedule: {name: step, milestones: [5, 30]}"
         ),
         ("base: {epochs: 3, lr_schedule: {warmup_epochs: 3}}", "the warm-up of 3 epochs takes all of the training's 3"),
         (
+            "base:\n  epochs: 10\n  lr_schedule: {name: wsd, warmup_epochs: 4, decay: 0.7}",
+            "s.yaml:4: base.lr_schedule.decay: the warm-up leaves 6 of the training's 10 epochs, fewer than this share",
+        ),
+        (
             "base: {lr_schedule: {name: step, milestones: [5], per: step}}",
             "s.yaml:2: base.lr_schedule.per: without a warm-up, `step` changes the learning rate between two epochs",
         ),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raysweep.vision.config import TrialConfig
-from raysweep.vision.optimizers import as_matrix, build_optimizer
+from raysweep.vision.optimizers import as_matrix, build_optimizer, fingerprint, load_optimizer
 
 LR = 0.01
 
@@ -149,3 +149,53 @@ def test_filters_as_a_matrix_are_a_view_in_any_layout(layout: torch.memory_forma
     assert matrix.shape == (8, 27)
     assert matrix.data_ptr() == filters.data_ptr()
     assert torch.equal(matrix[5].sort().values, filters[5].flatten().sort().values)
+
+
+def gone_on_from(settings: dict[str, Any], of: dict[str, Any], **others: Any) -> Any:
+    """The optimizer of some settings, loaded with the state that another one's left."""
+    _, before = stepped(of)
+    config = TrialConfig(optimizer=settings, lr=LR, **others)
+    optimizer, _ = build_optimizer(config, network())
+    load_optimizer(optimizer, config, before.state_dict(), fingerprint(TrialConfig(optimizer=of)))
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("settings", "of"),
+    [
+        ({"name": "sgd", "momentum": 0.5, "weight_decay": 0.1}, {"name": "sgd", "momentum": 0.9}),
+        ({"name": "adamw", "betas": [0.8, 0.9], "eps": 1e-6}, {"name": "adamw"}),
+        ({"name": "muon", "momentum": 0.8, "weight_decay": 0.3}, {"name": "muon"}),
+    ],
+    ids=lambda settings: str(settings["name"]),
+)
+def test_an_optimizer_goes_on_from_the_moments_of_one_of_other_numbers_with_its_own(
+    settings: dict[str, Any], of: dict[str, Any]
+) -> None:
+    fresh, _ = build_optimizer(TrialConfig(optimizer=settings, lr=LR), network())
+    left, optimizer = stepped(of)[1].state_dict(), gone_on_from(settings, of)
+    numbers = [
+        [{key: value for key, value in group.items() if key != "params"} for group in each.param_groups]
+        for each in (optimizer, fresh)
+    ]
+    assert numbers[0] == numbers[1]
+    states = [each["state"] for each in left.get("of_each", [left])]
+    loaded = optimizer.state_dict()
+    for before, now in zip(states, [each["state"] for each in loaded.get("of_each", [loaded])], strict=True):
+        assert before
+        torch.testing.assert_close(now, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({"name": "adamw"}, {}),
+        ({"name": "sgd", "decay_norm_and_bias": False}, {}),
+        ({"name": "sgd"}, {"freeze": ["0"]}),
+        ({"name": "sgd"}, {"lr_factors": {"0": 0.1}}),
+    ],
+)
+def test_an_optimizer_of_another_kind_or_of_other_groups_begins_fresh(
+    settings: dict[str, Any], others: dict[str, Any]
+) -> None:
+    assert not gone_on_from(settings, {"name": "sgd"}, **others).state_dict()["state"]

@@ -29,6 +29,22 @@ def torchs(make, lr=0.5):
     return lrs
 
 
+def in_turn(optimizer, schedulers, milestones):
+    return lr_scheduler.SequentialLR(optimizer, schedulers, milestones) if milestones else schedulers[0]
+
+
+def warm_stable_falling(optimizer, places, falling, warmup):
+    """torch's counterpart of `wsd`: its schedulers, and where one takes over from another."""
+    first, last = falling / (falling + 1), 1 / (falling + 1)
+    parts = [
+        (0, warmup, lambda: lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)),
+        (warmup, places - falling, lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0)),
+        (places - falling, places, lambda: lr_scheduler.LinearLR(optimizer, first, last, max(1, falling - 1))),
+    ]
+    there = [(start, make) for start, end, make in parts if end > start]
+    return [make() for _, make in there], [start for start, _ in there[1:]]
+
+
 def test_constant_stays():
     assert ours(schedule(name="constant")) == [0.5] * EPOCHS
 
@@ -88,6 +104,37 @@ def test_a_schedule_per_step_equals_torchs_own_stepped_after_each_step(kind, war
     ours = [lr_at(config, epoch, epochs, 0.5, step, steps) for epoch in range(epochs) for step in range(steps)]
     assert ours == pytest.approx(torchs(make), abs=1e-9)
     assert mean_lr(config, 1, epochs, 0.5, steps) == pytest.approx(sum(ours[steps : 2 * steps]) / steps)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.parametrize("warmup", [0, 5])
+@pytest.mark.parametrize(("decay", "falling"), [(0.2, 6), (0.01, 1), (0.8, 24), (0.75, 22), (1.0, 30)])
+def test_wsd_equals_torchs_constant_lr_and_then_linear_lr_over_a_share_of_all_epochs(decay, falling, warmup):
+    config = schedule(name="wsd", decay=decay, warmup_epochs=warmup)
+    expected = torchs(lambda o: in_turn(o, *warm_stable_falling(o, EPOCHS, min(falling, EPOCHS - warmup), warmup)))
+    assert ours(config) == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_wsd_per_step_equals_torchs_own_stepped_after_each_step(warmup):
+    epochs, steps, falling = 6, 5, 8  # a quarter of 30 steps, 7.5, is rounded to the even number
+    config = schedule(name="wsd", decay=0.25, warmup_epochs=warmup, per="step")
+    ours = [lr_at(config, epoch, epochs, 0.5, step, steps) for epoch in range(epochs) for step in range(steps)]
+    expected = torchs(lambda o: in_turn(o, *warm_stable_falling(o, epochs * steps, falling, warmup * steps)))
+    assert ours == pytest.approx(expected)
+    assert mean_lr(config, 5, epochs, 0.5, steps) == pytest.approx(sum(ours[-steps:]) / steps)
+
+
+def test_the_fall_of_wsd_mirrors_its_warm_up_and_the_epochs_between_have_exactly_the_peak():
+    lrs = ours(schedule(name="wsd", warmup_epochs=6, decay=0.2), lr=0.3)
+    assert lrs[-6:] == pytest.approx(lrs[5::-1])
+    assert lrs[6:-6] == [0.3] * (EPOCHS - 12)
+
+
+def test_a_mean_of_equal_learning_rates_is_exactly_these():
+    for kind in ({"name": "constant"}, {"name": "wsd"}):
+        assert {mean_lr(schedule(per="step", **kind), 3, EPOCHS, lr, steps=7) - lr for lr in (0.1, 0.3, 0.7)} == {0.0}
 
 
 def test_warm_up_longer_than_the_trial_only_rises():

@@ -1,0 +1,56 @@
+"""What a rerun need not train, since trials before have: which trials begin with states that the run folder keeps.
+
+In: the trials that a rerun has left, and the states. Out: where each goes on, and how many epochs are left. No Ray, no
+torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysweep.store.record import Record
+from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.prefixes import Prefixes
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """Where a trial goes on."""
+
+    epoch: int  # it trains those after this one
+    of: str  # the id of the trial that left the state
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the states of a run folder are worth to a rerun."""
+
+    going_on: dict[str, GoingOn]  # of the trials that begin with a state, by their ids
+    epochs_left: int  # those that are left to train, of all trials; what trials share counts once
+
+
+def what_is_kept(left: Sequence[Record], trials: Sequence[Trial], states: Mapping[str, Record]) -> Kept:
+    """Return what states, by key, are worth to the trials that a rerun has left; `trials` are those of the plan."""
+    ids = {record.id for record in left}
+    prefixes = Prefixes(trial for trial in trials if trial.id in ids)
+    found = {record.id: _deepest(record, prefixes, states) for record in left}
+    going_on = {id: each for id, each in found.items() if each}
+    begins = {record.id: going_on[record.id].epoch if record.id in going_on else record.epoch for record in left}
+    asked_for = sum(record.epochs - begins[record.id] for record in left)
+    twice = (sum(begins[id] < level.epoch for id in level.ids) - 1 for level in prefixes.levels())
+    return Kept(going_on, asked_for - sum(max(0, each) for each in twice))
+
+
+def _deepest(record: Record, prefixes: Prefixes, states: Mapping[str, Record]) -> GoingOn | None:
+    """Return the state of the latest epoch that a trial can take over, if it is ahead of the trial itself."""
+    if not prefixes.may_share(record.id):
+        return None
+    places = {(state.epoch, json.dumps(state.conditions)): state.conditions for state in states.values()}
+    for epoch, text in sorted(places, reverse=True):
+        if record.epoch < epoch <= record.epochs:
+            key = prefixes.key(record.id, epoch, places[epoch, text])
+            if key in states and "last" in states[key].weights:
+                return GoingOn(epoch, states[key].id)
+    return None

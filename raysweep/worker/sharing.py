@@ -1,0 +1,57 @@
+"""How a trial goes on from a state that another one kept, and whose the epochs of its history are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+from raysweep.store.record import Origin, Record
+from raysweep.store.states import Files, StateStore
+
+Owner = tuple[str, str]
+"""A trial's id, and the run folder that it belongs to, empty for the run's own."""
+
+
+def deepest_state(store: StateStore, stops: Mapping[int, str], after: int, until: int) -> tuple[Record, Files] | None:
+    """Return the state of the latest epoch above `after`, up to `until`; `stops` are the keys to look for, by epoch."""
+    for epoch in sorted((epoch for epoch in stops if after < epoch <= until), reverse=True):
+        if (found := store.find(stops[epoch])) and found[0].epoch == epoch:
+            return found
+    return None
+
+
+def take_over(record: Record, state: Record) -> Record:
+    """Return a trial's record with the history that follows in another one's state.
+
+    What it has already trained stays its own.
+    """
+    own, done = owners_of(record), record.epoch
+    owners = [*own, *(("", "") if owner[0] == record.id else owner for owner in _named(state)[done:])]
+    return record.with_(
+        metrics=[*record.metrics, *state.metrics[done:]], origins=list(_origins(owners)), best=state.best
+    )
+
+
+def signed(state: Record, run: str) -> Record:
+    """Return a state of another run folder, with the names of all who have trained its epochs."""
+    owners = [(trial or state.id, of or run) for trial, of in owners_of(state)]
+    return state.with_(origins=list(_origins(owners)))
+
+
+def owners_of(record: Record) -> list[Owner]:
+    """Return who has trained each epoch of a history; empty names stand for the trial itself."""
+    owners: list[Owner] = [("", "")] * record.epoch
+    for origin in record.origins:
+        owners[origin.first - 1 : origin.last] = [(origin.trial, origin.run)] * (origin.last - origin.first + 1)
+    return owners
+
+
+def _named(state: Record) -> list[Owner]:
+    return [owner if owner[0] else (state.id, "") for owner in owners_of(state)]
+
+
+def _origins(owners: list[Owner]) -> Iterator[Origin]:
+    for (trial, run), rows in groupby(enumerate(owners, 1), key=lambda row: row[1]):
+        epochs = [epoch for epoch, _ in rows]
+        if trial:
+            yield Origin(trial, epochs[0], epochs[-1], run)

@@ -111,14 +111,19 @@ def draw(number: int, kind: str) -> Drawn:
     schedules = ("constant", "cosine", {"name": "step", "milestones": [epochs // 2, epochs * 3 // 4]})
     highest = 0.1 if kind == "high_lr" else 0.2 if is_deep else 0.5
     config = {
-        "data": {"name": "digits", "per_class": int(draws.choice([50, 100, 140]))}
+        "data": {"name": "digits", "per_class": int(draws.choice([40, 60, 80]))}
         if is_digits
-        else {"name": "synthetic", "image_size": 8, "seed": int(draws.integers(20))},
+        else {
+            "name": "synthetic",
+            "image_size": 8,
+            "per_class": int(draws.choice([40, 60])),
+            "seed": int(draws.integers(20)),
+        },
         "model": {"name": "resnet18", "width": 4}
         if is_deep
         else {"name": "baseline_block", "width": int(draws.choice([4, 8, 16]))},
         "epochs": epochs,
-        "batch_size": int(draws.choice([16, 32, 64])),
+        "batch_size": int(draws.choice([24, 32, 48])),
         "lr": float(np.exp(draws.uniform(math.log(0.01), math.log(highest)))),
         "lr_schedule": schedules[draws.integers(3)],
         "optimizer": {"name": "sgd", "weight_decay": float(draws.choice([0, 5e-4, 5e-3]))},

@@ -151,11 +151,11 @@ class Contrasts:
         """Return what a change takes away of the fall of one order below others.
 
         A difference of differences: what is left is the fall between this order and others where all have the change,
-        so that a change which does good to any epoch does not count for that.
+        so that a change which does good to any epoch does not count for that; nor is it more than this order gains.
         """
         changed = self.changed[name]
         there = changed.others if len(changed.others) else self.orders
-        points = self.fall - (float(there.mean()) - changed.own)
+        points = min(self.fall - (float(there.mean()) - changed.own), changed.own - self.control)
         deviation = self.noise * math.sqrt(1 + 1 / len(there))
         fall = self.fall or math.nan
         by_luck, futures = _tail(points, deviation, self.freedom), 1 + len(changed.others)
@@ -198,7 +198,8 @@ def contrasts_of(
     is_accuracy = Metric.of(metric, curve).percent
     control = next(future for future in futures if future.name == "control")
     orders = [future for future in futures if future.name == "order"]
-    values = _Values(sign, metric, _worst(curve, futures, metric, sign), phenomenon, control)
+    worst = 0.0 if is_accuracy else _worst(curve, futures, metric, sign)
+    values = _Values(sign, metric, worst, phenomenon, control)
     by_epoch = np.array([values.column(each, metric) for each in orders])
     if phenomenon == "plateau":
         by_epoch = by_epoch[:, -2:]

@@ -42,8 +42,6 @@ RISES = 1.5
 """Times the learning rate before, from which its rise is asked about by itself, even if the level before is unsure."""
 BAD_BATCHES = 0.001
 """Probability of a training loss as high in another order, below which the batches are to blame."""
-UNCHOSEN = 0.05
-"""Probability of such a fall in one epoch, not in the deepest of all: enough where its batches are bad anyway."""
 
 
 def judge(
@@ -139,7 +137,7 @@ def _of_fall(seen: Contrasts, effects: Mapping[str, Effect]) -> str | None:
         return recorded
     are_bad = seen.disturbed < BAD_BATCHES
     if not _stands_out(seen):
-        return "batches" if are_bad and seen.fall > seen.least and seen.tail < UNCHOSEN else None
+        return "batches" if are_bad and seen.fall > seen.least else None
     if "batch_norm" in removing and not seen.suffers:
         return "batch_norm"
     if "clipped" in removing and seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS:

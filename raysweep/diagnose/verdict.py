@@ -81,8 +81,8 @@ class Verdict:
     def _chance(self) -> str:
         spread, better = self._amount(self.numbers["spread"]), self._amount(self.numbers["fall"])
         return (
-            f"It cannot be told from chance. {self._others()} are {better} better on average, with a standard deviation "
-            f"of {spread}; {self._deepest()}."
+            f"It cannot be told from chance. {self._others()} are {better} better on average, with a spread "
+            f"of {spread} (a standard deviation); {self._deepest()}."
         )
 
     def _unexplained(self) -> str:

@@ -81,3 +81,33 @@ def test_shared_and_unshared_runs_have_the_same_numbers_and_weights_and_no_epoch
     assert trained_epochs(shared) == unique_epochs(sweep, shared)
     assert trained_epochs(alone) > trained_epochs(shared)
     assert StateStore(RunFolder(str(shared.parent), "sharing")).listed() == []
+
+
+LONGER = """
+name: longer
+base:
+  data: {name: synthetic, image_size: 8, classes: 3, per_class: 12}
+  model: {name: baseline_block, width: 4}
+  batch_size: 32
+  epochs: 35
+  lr_schedule: {name: step, milestones: [30]}
+grid: {lr: [0.05, 0.1]}
+checkpoints: {keep_last: all}
+resources: {gpus: 0}
+"""
+
+
+def test_a_step_sweep_of_35_epochs_lengthened_to_70_trains_only_the_difference_and_the_plan_says_so_before(
+    command: Command,
+) -> None:
+    sweep, folder = command.folder / "longer.yaml", command.folder / "runs" / "longer"
+    sweep.write_text(LONGER)
+    command(sweep)
+    sweep.write_text(LONGER.replace("epochs: 35", "epochs: 70"))
+    plan = command("plan", sweep)[0]
+    assert "2 new" in plan
+    assert "70 epochs" in plan, plan
+    command(sweep)
+    longer = [record for record in records_of(folder).values() if record.epochs == 70]
+    assert [(record.epoch, len(record.own_metrics)) for record in longer] == [(70, 35), (70, 35)]
+    assert all(record.origins[0].last == 35 for record in longer)

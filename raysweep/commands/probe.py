@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_common_flags
@@ -94,7 +95,8 @@ def _what_to_probe(context: Context, record: Record, given: int | None) -> tuple
             raise UserError(f"{record.id}: no dip, divergence or plateau is found in its curves; {hint}")
         return worst
     if not 2 <= given <= last:
-        raise UserError(f"--epoch {given}: must be from 2 to {last}; {record.id} has trained {count_of(record.epoch, 'epoch')}")
+        has = f"{record.id} has trained {count_of(record.epoch, 'epoch')}"
+        raise UserError(f"--epoch {given}: must be from 2 to {last}; {has}")
     if record.status == "diverged" and given == last:
         return "divergence", given
     at = {finding.kind for finding in found if finding.first <= given <= finding.last}
@@ -224,12 +226,18 @@ def _print_table(probe: Probe) -> None:
         "future": [NAMES[row["name"]] for row in rows],
         "seeds": [str(row["futures"]) for row in rows],
         f"{probe.metric} better by": [
-            "-" if row["points"] is None else format_difference(row["points"], metric) for row in rows
+            _told(row, ["points"], partial(format_difference, metric=metric)) for row in rows
         ],
-        "of the fall": ["-" if row["removed"] is None or not fell else f"{100 * row['removed']:.0f} %" for row in rows],
+        "of the fall": [_told(row if fell else {}, ["removed"], lambda share: f"{100 * share:.0f} %") for row in rows],
         "95 % interval": [
-            "-" if None in (row["removed"], row["low"]) or not fell else f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
+            _told(row if fell else {}, ["low", "high"], lambda low, high: f"{100 * low:.0f} to {100 * high:.0f} %")
             for row in rows
         ],
     }
     print_fitting(columns, ["95 % interval"], right=set(columns) - {"future"})
+
+
+def _told(row: Mapping[str, Any], names: Sequence[str], write: Callable[..., str]) -> str:
+    """Write some numbers of a row; a dash where one of them is not known."""
+    values = [row.get(name) for name in names]
+    return "-" if None in values else write(*values)

@@ -162,7 +162,7 @@ scheduler: {scheduler}
     fork = prefixes.key(early.id, 4, record.conditions)
     assert fork == prefixes.key(late.id, 4, record.conditions)
     store.keep(fork, record.cut(4).with_(status="running"), {"last": b"1"})
-    store.keep("0" * 32, record.cut(3).with_(status="running"), {"last": b"22"})  # of a trial that the file no longer has
+    store.keep("0" * 32, record.cut(3).with_(status="running"), {"last": b"22"})  # of a trial that is gone
     torn = tmp_path / "runs/made/states" / ("1" * 32) / "last.0123"
     torn.parent.mkdir()
     torn.write_bytes(b"333")

@@ -6,13 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
 from raysweep.diagnose.findings import Finding
+from raysweep.diagnose.probed import Probe, read_probes, with_tests
 from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import AxisEffect
 from raysweep.diagnose.words import describe
@@ -116,6 +117,7 @@ class Report:
     mistakes: WhatItGetsWrong | None  # of the winner; None where that is not known
     command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
     judgement: Judgement | None  # what can be said of the winner
+    probes: list[Probe]  # what was tested by training epochs again
     effects: list[SettingEffect]  # what each setting does to the score, the largest first
 
     @cached_property
@@ -223,7 +225,9 @@ class Report:
 
 def gather(result: SweepResult, named: Named | None = None, is_over: bool = False) -> Report:
     """Gather a report; `write_report` says what the arguments are."""
+    probes = read_probes(result.folder)
     sweep = diagnose_sweep(result.trials, result.objective)
+    sweep = replace(sweep, trials=with_tests(sweep.trials, probes))
     command = result.in_words(named)
     judgement = judgement_of(result, named.in_words() if named else None)
     keys = varied_settings(result.trials)
@@ -241,6 +245,7 @@ def gather(result: SweepResult, named: Named | None = None, is_over: bool = Fals
         mistakes=what_it_gets_wrong(result),
         command=command,
         judgement=judgement,
+        probes=[probe for probe in probes if probe.trial in sweep.trials],
         effects=effects_of(result, keys, sweep.seed_spread),
     )
 

@@ -192,4 +192,4 @@ class Record:
 def planned_record(trial: Trial) -> Record:
     """The record of a trial before anything was trained."""
     config = trial.config.model_dump(mode="json")
-    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs, start=trial.start)
+    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.epochs, start=trial.start)

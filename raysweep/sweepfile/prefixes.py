@@ -131,7 +131,7 @@ class _Path:
     """The items of a trial's epochs, each worked out once it is asked for."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial, self.epochs = trial, trial.config.epochs
+        self.trial, self.epochs = trial, trial.epochs
         self._parts = list(_parts(trial))
         self.shared = self.epochs if self._parts else 0
         """How many of its epochs may be shared: all, or none where its loop says nothing about them."""
@@ -161,7 +161,7 @@ class _Path:
         """Return how many epochs a trial shares with one of twice as many."""
         config = self.trial.config
         try:
-            longer = type(config).model_validate({**config.model_dump(mode="json"), "epochs": 2 * self.epochs})
+            longer = type(config).model_validate({**config.model_dump(mode="json"), "epochs": 2 * config.epochs})
         except ValueError:  # the user's own check refuses it
             return 0
         return self.common(_Path(_with(self.trial, longer)))
@@ -182,7 +182,7 @@ class _Part:
 
 def _parts(trial: Trial) -> Iterator[_Part]:
     """Yield the stretches of a trial: those of trials that it begins with, then its own; none if nothing is known."""
-    own = Segment(trial.loop, trial.config, trial.seed, trial.config.epochs)
+    own = Segment(trial.loop, trial.config, trial.seed, trial.epochs)
     parts = [_part(segment) for segment in segments_of(trial.start, own)]
     if all(parts):
         yield from (part for part in parts if part)

@@ -49,6 +49,7 @@ from raysweep.vision.models.parts import frozen_norms
 from raysweep.vision.models.pretrained import Pretrained, begin
 from raysweep.vision.names import METRICS
 from raysweep.vision.optimizers import build_optimizer, fingerprint, load_optimizer
+from raysweep.vision.precise import PRECISE_IMAGES, check_precise_batch_norm, gathered_anew
 from raysweep.vision.randomness import deterministic, generator, generator_states, seeded
 from raysweep.vision.schedules import lr_at, mean_lr
 
@@ -64,7 +65,8 @@ class Epoch:
     metrics: dict[str, float]
     """Nothing inside an epoch. After it: train_loss (as optimised, label smoothing included) and train_acc on
     the augmented batches, where the answer to a mixed image counts by its share; val_loss, val_acc and the user's
-    metrics, all with `_ema` once more where `ema` is on; lr, the mean over the steps; grad_norm and grad_norm_max, the
+    metrics, all with `_ema` once more where `ema` is on, and with `_precise` by batch-norm statistics that are
+    gathered anew, where `precise_batch_norm` is; lr, the mean over the steps; grad_norm and grad_norm_max, the
     mean and the largest over the steps, before clipping; images_per_s of the training alone; seconds of the whole
     epoch, without the time that the caller took inside it."""
     _training: _Training = field(repr=False, compare=False)
@@ -210,6 +212,7 @@ class _Training:
         self.loss, self.pace = Loss(config), Pace(group)
         batches = split_batches(torch.arange(len(data.train)), config.batch_size)
         smallest = min(group.smallest_part(len(batch)) for batch in batches)
+        check_precise_batch_norm(config, group.size, len(batches[0]))
         model, used = self._new_model(data, pretrained, smallest if config.accumulate == 1 else min(smallest, 2))
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average: AveragedWeights | None = None
@@ -254,7 +257,7 @@ class _Training:
         """Go on from an `Epoch.state()`, which may be of a trial with other settings but for the network."""
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, self.config, state["optimizer"], state.get("optimizer_of"))
-        if self.average is not None:
+        if self.average is not None and "average" in state:  # else averaging begins with the next step
             self.average.load_state_dict(state["average"])
         if "begun" in state:
             self._load_begun(**state["begun"])
@@ -333,6 +336,9 @@ class _Training:
             self.group.average_buffers(module)
             measured, self.correct[True] = self.evaluate(module, module)
             metrics |= {f"val_{name}_ema": value for name, value in measured.items()}
+        if self.config.precise_batch_norm:
+            measured = self._evaluate_precisely()
+            metrics |= {f"val_{name}_precise": value for name, value in measured.items()}
         config, steps = self.config, self.begun.steps
         lr = mean_lr(config.lr_schedule, self.epochs_done, config.epochs, config.lr, steps)
         metrics |= {"lr": lr, "seconds": time.perf_counter() - start}
@@ -352,9 +358,7 @@ class _Training:
         for frozen in self.frozen_norms:
             frozen.eval()
         epoch, begun = self.epochs_done, self.begun
-        order = torch.randperm(self.train_images, generator=generator("cpu", "order", self.seed, epoch))
-        batches = split_batches(order, self.config.batch_size)
-        labels = split_batches(self.feed.train_labels[order.to(self.device)], self.config.batch_size)
+        batches, labels = self._batches()
         loss_sum, correct, norm_sum, norm_max = begun.sums.unbind()
         self.pace.begin_anew()
         with closing(self.feed.train.batches(batches[begun.steps :], self._needed)) as images:
@@ -375,6 +379,12 @@ class _Training:
                 torch.maximum(norm_max, norm, out=norm_max)
                 begun.steps += 1
         return True
+
+    def _batches(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return which images the epoch's batches have, in their order, and the labels."""
+        order = torch.randperm(self.train_images, generator=generator("cpu", "order", self.seed, self.epochs_done))
+        labels = self.feed.train_labels[order.to(self.device)]
+        return split_batches(order, self.config.batch_size), split_batches(labels, self.config.batch_size)
 
     def _needed(self, count: int) -> list[slice]:
         """Return the rows of a batch of `count` images that this rank looks at."""
@@ -510,6 +520,30 @@ class _Training:
         loss, right = torch.stack([loss_sum, correct.sum()]).tolist()
         measured = {"loss": loss / self.val_images, "acc": right / self.val_images}
         return measured | self._own_metrics(kept), correct
+
+    def _evaluate_precisely(self) -> dict[str, float]:
+        """Return what `evaluate` measures by statistics of the images that the epoch's first batches were made of.
+
+        They are augmented and mixed as training saw them, and its batches are whole, so that nothing but the weights
+        of the end of the epoch tells these statistics from training's own.
+        """
+        with gathered_anew(self.model, self.frozen_norms):
+            batches, labels = self._batches()
+            whole, size = self.train_images // self.config.batch_size, self.config.batch_size
+            count = max(1, min(whole, -(-PRECISE_IMAGES // size)))
+            with closing(self.feed.train.batches(batches[:count], self._needed)) as images:
+                for step, (batch, labels_of_batch) in enumerate(zip(images, labels[:count], strict=True)):
+                    self._look_at(self.epochs_done, step, batch, labels_of_batch)
+            self.group.average_buffers(self.model)
+            return self.evaluate(self.model, self.model)[0]
+
+    @torch.no_grad()
+    def _look_at(self, epoch: int, step: int, batch: Rows, labels: torch.Tensor) -> None:
+        """Compute a batch of the epoch as `_step` does, in the same parts, and change no weights."""
+        examples = self._examples(epoch, step, batch, labels)
+        for rows in self.group.parts(len(labels), self.config.accumulate):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                self.model(self.normalize(examples(rows)[0]))
 
     def _own_metrics(self, logits: list[torch.Tensor]) -> dict[str, float]:
         """Return the user's metrics of the logits of all ranks, of which this one has a part."""

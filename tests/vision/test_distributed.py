@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import math
@@ -25,6 +26,7 @@ import torch.distributed as dist
 from tiny_images import dataset
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from raysweep.errors import SweepFileError, UserError
 from raysweep.sweepfile import load_sweep
@@ -371,6 +373,43 @@ def reference_of_shards(settings: TrialConfig, images: DataSet, size: int) -> di
             for buffer in same_buffer:
                 buffer.copy_(mean if buffer.is_floating_point() else same_buffer[0])
     return replicas[0].state_dict()
+
+
+@pytest.mark.slow
+def test_statistics_gathered_anew_are_the_mean_of_those_of_each_ranks_parts_and_change_no_training(
+    in_ranks: InRanks,
+) -> None:
+    settings, images = {"model": BATCH_NORM, "epochs": 1}, dataset(50, 19)
+    without = in_ranks(2, outcome, settings, (50, 19))[0]
+    first, other = in_ranks(2, outcome, {**settings, "precise_batch_norm": True}, (50, 19))
+    assert first == other
+    model = build_model(config(**settings).model, 4).to(memory_format=torch.channels_last)
+    model.load_state_dict(load(without["state"])["model"])
+    normalize, batches = (
+        Normalize((0.5,) * 3, (0.5,) * 3, "cpu"),
+        torch.randperm(50, generator=generator("cpu", "order", 3, 0)).split(16)[:3],
+    )
+    parts = [copy.deepcopy(model) for _ in range(2)]
+    for rank, part in enumerate(parts):
+        update_bn([normalize(images.train.images[batch[8 * rank : 8 * rank + 8]]) for batch in batches], part)
+    for buffer, *both in zip(model.buffers(), *(part.buffers() for part in parts), strict=True):
+        buffer.copy_(sum(both) / 2)
+    with torch.inference_mode():
+        loss = F.cross_entropy(model.eval()(normalize(images.val.images)), images.val.labels).item()
+    more = first["metrics"][0]
+    assert more.pop("val_loss_precise") == pytest.approx(loss, rel=1e-4)
+    assert 0 <= more.pop("val_acc_precise") <= 1
+    assert [more] == without["metrics"]
+    assert all(
+        torch.equal(value, load(first["state"])["model"][name])
+        for name, value in load(without["state"])["model"].items()
+    )
+
+
+@pytest.mark.slow
+def test_statistics_gathered_anew_are_refused_where_a_rank_has_no_image_of_a_batch(in_ranks: InRanks) -> None:
+    told = in_ranks(3, failure, {"model": BATCH_NORM, "batch_size": 4, "precise_batch_norm": True})
+    assert all("precise_batch_norm: true" in each and "set batch_size to 6" in each for each, _ in told)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The training loop on tiny tensors, on the CPU."""
 
 import contextlib
+import copy
 import gc
 import io
 import itertools
@@ -15,6 +16,7 @@ from run_folders import METRICS
 from torch import nn
 from torch.backends import cudnn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import TrialConfig
@@ -24,6 +26,7 @@ from raysweep.vision.device import resolve_precision
 from raysweep.vision.loop import Diverged, Interrupted, split_batches, train
 from raysweep.vision.models.build import build_model
 from raysweep.vision.names import AUGMENTATIONS, MODELS
+from raysweep.vision.precise import gathered_anew
 from raysweep.vision.randomness import generator, seeded
 
 CLOCK = ("seconds", "images_per_s")
@@ -301,6 +304,7 @@ def train_saving_before(step, settings, images, **arguments):
         {"model": "with_dropout", "ema": False, "accumulate": 3, "lr_schedule": {"per": "step"}},
         {"mix": {"mixup": 0.2, "cutmix": 1.0, "p": 0.8}, "augment": [{"rand_augment": {}}, {"resized_crop": {}}]},
         {"optimizer": {"name": "muon", "decay_norm_and_bias": False}, "freeze": ["conv1", "bn1"], "accumulate": 2},
+        {"augment": "v1augs", "precise_batch_norm": True},
     ],
     ids=str,
 )
@@ -580,3 +584,61 @@ def test_gpu_memory_is_free_after_the_loop():
     before = torch.cuda.memory_allocated()
     list(train(config(augment="v1augs"), data(), seed=0))
     assert torch.cuda.memory_allocated() == before
+
+
+# -------------------------------------------------------------------------- batch norm, gathered anew
+
+
+def test_precise_statistics_are_those_of_torchs_update_bn_on_the_batches_of_the_epoch():
+    settings, images = config(epochs=2, precise_batch_norm=True, precision="fp32"), data(train=50)
+    *_, last = train_keeping(settings, images)
+    metrics, weights = last
+    model = build_model(settings.model, 4).to(memory_format=torch.channels_last)
+    model.load_state_dict(weights)
+    normalize = Normalize((0.5,) * 3, (0.5,) * 3, "cpu")
+    order = torch.randperm(50, generator=generator("cpu", "order", 3, 1))
+    update_bn([normalize(images.train.images[batch]) for batch in split_batches(order, 16)[:3]], model)
+    model.eval()
+    with torch.inference_mode():
+        logits = model(normalize(images.val.images))
+    assert metrics["val_loss_precise"] == pytest.approx(F.cross_entropy(logits, images.val.labels).item(), rel=1e-5)
+    assert metrics["val_acc_precise"] == pytest.approx((logits.argmax(1) == images.val.labels).float().mean().item())
+    assert metrics["val_loss_precise"] != metrics["val_loss"]
+
+
+def train_keeping(settings, images, **arguments):
+    return [(epoch.metrics, epoch.weights(False)) for epoch in train(settings, images, seed=3, **arguments)]
+
+
+def test_precise_statistics_change_nothing_else_of_a_trial():
+    images, plain = data(), config(augment="shift")
+    without, with_them = (
+        train_keeping(plain.model_copy(update={"precise_batch_norm": each}), images) for each in (False, True)
+    )
+    for (metrics, weights), (more, same_weights) in zip(without, with_them, strict=True):
+        assert {**more, **metrics, **{name: more[name] for name in CLOCK}} == more
+        assert more.keys() - metrics.keys() == {"val_acc_precise", "val_loss_precise"}
+        assert_same(weights, same_weights)
+
+
+def test_frozen_batch_norms_keep_their_statistics_where_others_are_gathered_anew():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.BatchNorm2d(3))
+    seen, before = torch.rand(8, 3, 4, 4) + 1, copy.deepcopy(model.state_dict())
+    with gathered_anew(model, [model[0]]):
+        model(seen)
+        assert torch.equal(model[0].running_mean, before["0.running_mean"])
+        torch.testing.assert_close(model[2].running_mean, model[0](seen).mean((0, 2, 3)))
+    assert_same(dict(model.state_dict()), dict(before))
+    assert model[2].momentum == 0.1
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_a_state_goes_on_where_averaging_begins_or_ends_with_it(averages):
+    images = data()
+    epochs = train(config(ema=False if averages else {}), images, seed=3)
+    state = [next(epochs), next(epochs)][-1].state()
+    epochs.close()
+    ema = {"horizon_epochs": 1} if averages else False
+    *_, (metrics, weights) = train_keeping(config(ema=ema), images, state=through_a_file(state))
+    assert_same(weights, final_weights(config(), images))
+    assert ("val_acc_ema" in metrics) == averages

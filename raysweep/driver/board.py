@@ -224,7 +224,8 @@ class Board:
         if progress is None or progress.status != "running":
             return record
         metrics = [*record.metrics, *(row for row in progress.curve if row["epoch"] > record.epoch)]
-        return record.with_(status="running", metrics=metrics, best=best_epoch(metrics, objective))
+        now = record.with_(status="running", metrics=metrics)
+        return now.with_(best=best_epoch(now.judged_metrics, objective))
 
 
 def _earliest(some: dict[str, int], others: dict[str, int]) -> dict[str, int]:

@@ -32,7 +32,6 @@ class Sharing:
         """`conditions` by trial; `kept` are the states that there are already, by key."""
         prefixes = self.prefixes = Prefixes(trials)
         rungs_of = {record.id: rungs(record) for record in records}
-        self.twins = Twins(prefixes, rungs_of, {record.id: record.epoch for record in records})
         self.stops: dict[str, dict[int, str]] = {}
         """The epochs after which each trial's state is of use, with the states' keys, by its id."""
         self.lasting: dict[str, str] = {}
@@ -43,7 +42,8 @@ class Sharing:
             stops = {epoch: key(epoch) for epoch in forks.get(id, ())} | _found(prefixes.epochs(id), key, kept)
             if keeps_last and (last := lasting_epoch(prefixes, id)):
                 stops[last] = self.lasting[id] = key(last)
-            self.stops[id] = stops
+            self.stops[id] = dict(sorted(stops.items()))
+        self.twins = Twins(self.stops, rungs_of, {record.id: record.epoch for record in records}, kept)
 
     @property
     def known(self) -> set[str]:

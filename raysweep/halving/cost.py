@@ -53,7 +53,7 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
     Where halving may stop trials that share epochs, the expected epochs are the most that it can be: such trials have
     equal scores there, and are mostly stopped together or go on together.
     """
-    rules, scheduler = rules_of(sweep.scheduler, sweep.objective), sweep.scheduler
+    rules, scheduler = rules_of(sweep.scheduler, sweep.objective, trials), sweep.scheduler
     members: dict[Any, list[Member]] = defaultdict(list)  # by the values of `group_by`
     for trial in trials:
         member = member_of(trial.id, trial.config.model_dump(mode="json"), trial.epochs, scheduler)

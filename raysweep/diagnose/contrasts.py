@@ -18,6 +18,8 @@ from raysweep.terminal import Metric
 
 CERTAIN = 0.01
 """A probability of a fall by chance below it rules chance out."""
+RARE = 0.001
+"""The same where nothing but the fall itself shows that anything was wrong: tails are heavier than a normal curve's."""
 BY_LUCK = 0.05
 """The same of what a change takes away, for all changes that are tried together."""
 LEAST_FALL = 0.02
@@ -66,6 +68,7 @@ class Contrasts:
     epochs: int  # of the whole trial, out of which the fall was chosen
     level: float  # before epoch K
     before: float  # the noise of the curve before it, a standard deviation
+    swings: float  # the same with the weight of its extremes: they tell how heavy the tails of chance are
     control: float
     orders: Array
     spread: float  # the standard deviation from one order to another
@@ -82,8 +85,8 @@ class Contrasts:
 
     @property
     def noise(self) -> float:
-        """What one order differs from another by: the larger of both estimates."""
-        return max(self.spread, self.before)
+        """What one order differs from another by: the larger of what other orders and the epochs before show."""
+        return max(self.spread, self.before, self.swings)
 
     @property
     def fall(self) -> float:
@@ -101,6 +104,15 @@ class Contrasts:
         return min(1.0, self.epochs * self.tail)
 
     @property
+    def again(self) -> float:
+        """The probability that this order falls by chance at the smaller learning rate too, where nobody chose it."""
+        changed = self.changed.get("smaller_lr")
+        if changed is None or not len(changed.others):
+            return 1.0
+        error = self.noise * math.sqrt(1 + 1 / len(changed.others))
+        return _tail(float(changed.others.mean()) - changed.own, error, self.freedom)
+
+    @property
     def shared_fall(self) -> float:
         """By how much the other orders, which nobody chose for a fall, are below the level before."""
         return self.level - float(self.orders.mean())
@@ -112,11 +124,11 @@ class Contrasts:
         is_sure = _tail(self.shared_fall, error, len(self.orders) - 1) < CERTAIN
         return is_sure and self.shared_fall > max(self.least, (self.level - self.control) / 2)
 
-    def effects(self) -> list[Effect]:
-        """Return what each change takes away."""
+    def effects(self, in_all: bool) -> list[Effect]:
+        """Return what each change takes away of the fall in all orders, or else of that in this order alone."""
         if self.phenomenon == "plateau":
             return [self._of_plateau(name) for name in self.changed]
-        how = self._of_all if self.is_shared else self._of_own
+        how = self._of_all if in_all else self._of_own
         return [how(name) for name in self.changed]
 
     def gain(self, name: str) -> tuple[float, float]:
@@ -140,7 +152,7 @@ class Contrasts:
         """Return what a change takes away of the fall that all orders have from the level before."""
         mine, base = self._in_all(name)
         points, by_luck = self.gain(name)
-        fall = self.level - float(base.mean())
+        fall = max(self.level - float(base.mean()), self.floor)
         share = points / fall
         # Where the fall is gone, so is the spread that it brings: then the level's own uncertainty is all.
         errors = self.before / math.sqrt(len(mine)), share * self.before / math.sqrt(BEFORE)
@@ -157,9 +169,9 @@ class Contrasts:
         there = changed.others if len(changed.others) else self.orders
         points = min(self.fall - (float(there.mean()) - changed.own), changed.own - self.control)
         deviation = self.noise * math.sqrt(1 + 1 / len(there))
-        fall = self.fall or math.nan
+        fall = max(self.fall, self.floor)
         by_luck, futures = _tail(points, deviation, self.freedom), 1 + len(changed.others)
-        return self._effect(name, points, points / fall, deviation / abs(fall), by_luck, self.freedom, futures)
+        return self._effect(name, points, points / fall, deviation / fall, by_luck, self.freedom, futures)
 
     def _of_plateau(self, name: str) -> Effect:
         """Return what a change adds to where a plateau ends."""
@@ -210,6 +222,7 @@ def contrasts_of(
         epochs=len(before) + len(trial),
         level=float(np.median(curve[-BEFORE:])),
         before=max(float(noise_level(curve)[-1]), floor),
+        swings=_swings(curve),
         control=values.of(control),
         orders=np.array([values.of(each) for each in orders]),
         spread=max(float(np.sqrt(by_epoch.var(axis=0, ddof=1).mean())), floor),
@@ -249,6 +262,12 @@ class _Values:
         name = (self._metric.removesuffix("_ema") + suffix) if suffix else self._metric
         values = self.column(future, name)
         return float(values[-2:].mean() if self._phenomenon == "plateau" else values[: self.last].min())
+
+
+def _swings(curve: Array) -> float:
+    """Return the root mean square of the last pseudo-residuals, whose median is `noise_level`'s estimate."""
+    residuals = np.diff(curve, 2)[-USUAL_EPOCHS:] / math.sqrt(6)
+    return float(np.sqrt(np.mean(residuals**2))) if len(residuals) else 0.0
 
 
 def _worst(curve: Array, futures: Sequence[Future], metric: str, sign: float) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ BASE = {
     "augment": "shift",
     "ema": False,
 }
-LENGTHS, LRS, SEEDS = [8, 16, 32], [0.2, 0.05], [0, 1, 2, 3, 4, 5]
+LENGTHS, LRS, SEEDS = [8, 16, 32], [0.2, 0.05], [0, 1, 2, 3, 4]
 
 
 def trials_of(name: str, lengths: Sequence[int], seeds: Sequence[int]) -> list[Trial]:
@@ -58,7 +59,8 @@ def accuracies(trials: Sequence[Trial], data: DataSet) -> dict[str, float]:
     for trial in sorted(trials, key=lambda trial: (trial.seed, trial.config.epochs)):
         keys = {epoch: prefixes.key(trial.id, epoch, {}) for epoch in stops.get(trial.id, ())}
         state = next((states[keys[epoch]] for epoch in sorted(keys, reverse=True) if keys[epoch] in states), None)
-        for epoch in train(trial.config, data, seed=trial.seed, device="cpu", state=state):
+        # A copy, since torch's optimizers go on in the tensors that they are given.
+        for epoch in train(trial.config, data, seed=trial.seed, device="cpu", state=deepcopy(state)):
             trained += 1
             found[trial.id] = epoch.metrics["val_acc"]
             if epoch.number in keys:

@@ -18,7 +18,7 @@ from raysweep.errors import Interrupted, RaysweepError, UserError, did_you_mean
 from raysweep.registry import import_modules
 
 COMMANDS = (
-    *("run", "plan", "rehearse", "data", "status", "watch", "confirm", "report", "compare", "pull", "export"),
+    *("run", "plan", "rehearse", "data", "status", "watch", "confirm", "probe", "report", "compare", "pull", "export"),
     *("clean", "predict", "models", "submit", "doctor", "schema", "convert"),
 )
 """The commands in the order of `--help`, each a module of that name in `raysweep.commands`."""

@@ -18,7 +18,7 @@ from raysweep.config import Config
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.load import restore_sweep
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.plan import StartedFrom, plan_trials
 from raysweep.sweepfile.schema import Draw, Sweep
 from raysweep.vision.augment.operations import AUGMENT_PRESETS
 from raysweep.vision.config import ModelConfig, TrialConfig
@@ -27,8 +27,10 @@ from raysweep.vision.models.build import build_model
 DRAWN = settings(
     max_examples=500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-SECTIONS = ("objective", "scheduler", "resources", "checkpoints", "limits", "evaluate", "confirm", "report")
+SECTIONS = ("objective", "scheduler", "resources", "checkpoints", "limits", "evaluate", "confirm", "report", "start")
 """The sections of a sweep file around its trials."""
+STARTED = StartedFrom("r", "t", 3, "classify", {}, 0)
+"""What their `start` stands for, if it names a trial."""
 
 
 def test_every_config_that_the_plan_accepts_is_the_same_after_json_and_back() -> None:
@@ -57,11 +59,11 @@ def test_every_section_around_the_trials_is_the_same_after_json_and_back() -> No
     def survives(values: dict[str, Any]) -> None:
         sections = {key: values[key] for key in SECTIONS if key in values}
         try:
-            sweep = restore_sweep({"name": "drawn", **sections}, "drawn")
+            sweep = restore_sweep({"name": "drawn", **sections}, "drawn", STARTED)
         except SweepFileError:
             assume(False)
         written = json.loads(json.dumps(sweep.model_dump(mode="json"), allow_nan=False))
-        again = restore_sweep(written, "written")
+        again = restore_sweep(written, "written", STARTED)
         assert all(getattr(again, key) == getattr(sweep, key) for key in SECTIONS)
         seen.update(*(kinds_in(getattr(sweep, key)) for key in SECTIONS))
 
@@ -121,7 +123,8 @@ cases:
       - {{name: own_schedule, per: step}}
       - {{name: cosine, per: step}}
       - {{name: constant, per: step, warmup_epochs: 1}}
-      - {{name: wsd, decay: 0.5, warmup_epochs: 1}}
+      - {{name: wsd, warmup_epochs: 1}}
+      - {{name: wsd, per: step}}
       - {{name: step, milestones: [1], per: step, warmup_epochs: 1}}
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from raysweep.sweepfile import load_sweep
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile import Sweep, load_sweep
+from raysweep.sweepfile.plan import StartedFrom, plan_trials
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(ya?ml[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -41,7 +41,14 @@ def test_every_yaml_block_is_planned(info: str, text: str, before: str, tmp_path
             exec(code, {})
     file = tmp_path / "sweep.yaml"
     file.write_text(text if kind == "" else f"name: fragment\n{text}")
-    assert plan_trials(load_sweep(file))
+    assert plan_trials(load_sweep(file, find_start=_begins_with_its_own_config))
+
+
+def _begins_with_its_own_config(sweep: Sweep) -> StartedFrom:
+    """The trial of another run that `start` names, as if there were one."""
+    config = plan_trials(sweep.model_copy(update={"start": None}))[0].config.model_dump(mode="json")
+    assert sweep.start
+    return StartedFrom(str(sweep.start.run), str(sweep.start.trial), sweep.start.epoch or 1, sweep.loop, config, 0)
 
 
 def test_the_reference_is_what_the_models_make() -> None:

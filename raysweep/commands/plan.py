@@ -127,7 +127,7 @@ def _columns(trials: Sequence[Trial], cost: Cost) -> tuple[dict[str, list[str]],
         "#": [str(number) for number, _ in enumerate(trials, 1)],
         **settings,
         "seed": [str(trial.seed) for trial in trials],
-        "epochs": [str(trial.config.epochs) for trial in trials],
+        "epochs": [str(trial.epochs) for trial in trials],
         **rungs,
         "trial": [short_id(trial.id) for trial in trials],
     }

@@ -167,7 +167,7 @@ def _totals(context: Context, kinds: Mapping[str, Sequence[Trial]], found: Mappi
     once = prefixes.unique_epochs / prefixes.asked_for if prefixes else 1
     return {
         "slot_hours": sum(cost.expected_epochs[trial.id] * each.epoch_s for trial, each in pairs) * once / 3600,
-        "slot_hours_in_full": sum(trial.config.epochs * each.epoch_s for trial, each in pairs) * once / 3600,
+        "slot_hours_in_full": sum(trial.epochs * each.epoch_s for trial, each in pairs) * once / 3600,
         "disk_bytes_at_most": sum(each.last_bytes + each.best_bytes for _, each in pairs) + states,
         "disk_bytes": sum(best[: context.sweep.checkpoints.keep_best]) + lasting,
     }

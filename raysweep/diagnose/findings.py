@@ -36,6 +36,7 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()
     recovered: bool | None = None  # whether validation came back after a dip; None for other findings
     so_far: bool = False  # whether its trial has not trained to its end
+    tested: str = ""  # what a probe found to be the cause, in words; empty where none was made
     names: Mapping[str, str] = field(default_factory=dict)  # what a loop calls `train_loss` or `val_loss` if not a loss
 
     @property

@@ -18,9 +18,11 @@ FEW = 2
 
 
 def describe(finding: Finding) -> str:
-    """Say one finding in one sentence, without its trial; for dips and divergences with the cause."""
+    """Say one finding without its trial: for dips and divergences with the cause, for all with what a probe tested."""
     rule = RULE_OF[finding.kind]
     text = rule.describe(finding)
+    if finding.tested:
+        return f"{text}; {finding.tested}"
     if not rule.has_causes:
         return text
     reasons = {item.cause: item.text for item in finding.evidence if item.supports}

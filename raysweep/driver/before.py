@@ -231,7 +231,7 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot, before: TrainedOn
         sets[key] = PreparedSet(alike[0], prepared, lacking)
         found.conditions.update(zip(of_trials, prepared.conditions, strict=True))
     _check_conditions(run.folder.path, left, found.conditions)
-    _check_start(run, left, found.conditions)
+    _check_start(run.sweep._started_from, left, found.conditions)
     placing = Placing(run.sweep.name, slot, _setting(run, slot), run.view, lambda: run.stop.requested)
     found.placed.update(placing.place(sets, before.placed))
     write_plan(run, found.conditions)
@@ -356,19 +356,17 @@ def _check_conditions(path: str, left: Sequence[Record], now: Mapping[str, Mappi
         raise UserError(*problems.values())
 
 
-def _check_start(run: Run, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse to go on with epochs of another run's trial that come to other numbers here."""
-    start: StartedFrom | None = run.sweep._started_from
+def _check_start(start: StartedFrom | None, left: Sequence[Record], now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to begin with epochs of another run's trial that come to other numbers here; each change is told once."""
     before = deciding(start.conditions) if start else {}
-    unlike = {
-        key: now[record.id].get(key) for record in left for key in before if now[record.id].get(key) != before[key]
-    }
-    if start and unlike:
-        raise UserError(
-            *(
-                f"start: {MUST_MATCH.get(key, key)} since {start.trial} was trained: {key} was {before[key]!r}, is "
-                f"{value!r}, so its epochs would not be the same; put it back, or take its weights alone "
-                "(start: {weights: DIR})"
-                for key, value in unlike.items()
-            )
-        )
+    problems = {}
+    for record in left:
+        for key, value in before.items():
+            if start and (here := now[record.id].get(key)) != value:
+                problems[key] = (
+                    f"start: {MUST_MATCH.get(key, key)} since {start.trial} was trained: {key} was {value!r}, is "
+                    f"{here!r}, so its epochs would come out otherwise; put it back, or take its weights alone "
+                    "(start: {weights: DIR})"
+                )
+    if problems:
+        raise UserError(*problems.values())

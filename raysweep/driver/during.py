@@ -137,7 +137,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
 
 def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[str, Any]]) -> Sharing:
     """Return what these trials share with one another, and with states that earlier ones have left."""
-    shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective)
+    shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective, left)
     trials = {trial.id: trial for trial in (*run.trials, *run.fresh)}
     early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
     if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
@@ -165,7 +165,7 @@ def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any]
         conditions=conditions,
         device=slot.device,
         gpu_share=min(1.0, slot.gpus),
-        rungs=rules_of(scheduler, sweep.objective).rung_epochs(record.epochs),
+        rungs=rules_of(scheduler, sweep.objective, [record]).rung_epochs(record.epochs),
         stops=sharing.stops.get(record.id, {}),
         rank_by=scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema",
         may_be_stopped=isinstance(scheduler, RayAshaConfig),

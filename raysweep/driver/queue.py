@@ -149,7 +149,7 @@ class TrialQueue:
         if result["status"] in ends:
             self._end(id, ends[result["status"]])
             return Verdict.OUT
-        verdict = self.halving.verdict(id) if result["rungs"] else Verdict.SAFE
+        verdict = self._verdict(id) if result["rungs"] else Verdict.SAFE
         if verdict is Verdict.OUT:
             self._let_go(id)
             self._endings.stop(id, self.halving.explain(id))
@@ -159,6 +159,11 @@ class TrialQueue:
             self.halving.release(id)
             self._endings.pause(id, self.halving.explain(id))
         return verdict
+
+    def _verdict(self, id: str) -> Verdict:
+        """Return whether a trial goes on from a rung; one whose place is sure may have to wait for a twin."""
+        verdict = self.halving.verdict(id)
+        return Verdict.UNDECIDED if verdict is Verdict.SAFE and self._twins.waits(id) else verdict
 
     def promote(self) -> TuneTrial | None:
         """Return the paused trial to go on next, if it is its turn before those that have not begun."""

@@ -37,13 +37,15 @@ def run_sweep(
     fresh: bool = False,
     confirm: bool = False,
     as_json_document: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Run a sweep in its run folder, or go on with it; return the exit code.
 
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
     $RAY_ADDRESS, a Ray cluster is started on this machine. The modules of `imports` are imported already. `fresh` moves
     an old run folder aside first. `confirm` trains the best configs again though the sweep does not say so.
-    `as_json_document` prints the results as one JSON document on stdout.
+    `as_json_document` prints the results as one JSON document on stdout. `quiet` trains alone: the winner is not
+    evaluated, and neither results nor what to do with them are printed, since the caller reads them.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.
@@ -60,8 +62,8 @@ def run_sweep(
             uri = folder.parent.child(folder.name).uri
             wait = afterwards.enter_context(exporting(uri, sweep.export, lambda line: say(line, stderr=True)))
             run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
-            _train_what_is_left(run, address)
-            code = sum_up(run, as_json_document)
+            _train_what_is_left(run, address, evaluates=not quiet)
+            code = sum_up(run, as_json_document, quiet)
         wait()
         return code
 
@@ -98,13 +100,13 @@ def run_and_read(
     return read_results(folder)
 
 
-def _train_what_is_left(run: Run, address: str | None) -> None:
+def _train_what_is_left(run: Run, address: str | None, evaluates: bool = True) -> None:
     """Train and evaluate until all is done, or until the user or a limit stops it."""
     left = trials_left(run)
     if not left:
         run.view.say(f"{run.sweep.name}: nothing is left to train ({count_of(len(run.records), 'trial')} done)")
         write_plan(run)
-        if not evaluation_is_wanted(run, read_results(run.folder)):
+        if not evaluates or not evaluation_is_wanted(run, read_results(run.folder)):
             return
     elif limit := run.meter.spent_limit():
         run.stop.request(limit)
@@ -117,5 +119,5 @@ def _train_what_is_left(run: Run, address: str | None) -> None:
             if not run.stop.requested:
                 train(run, left, slot, on)
             left = [] if run.stop.requested else next_round(run)
-        if not run.stop.requested:
+        if evaluates and not run.stop.requested:
             evaluate_best(run, on.data, slot)

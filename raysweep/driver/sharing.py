@@ -32,18 +32,20 @@ class Sharing:
         """`conditions` by trial; `kept` are the states that there are already, by key."""
         prefixes = self.prefixes = Prefixes(trials)
         rungs_of = {record.id: rungs(record) for record in records}
-        self.twins = Twins(prefixes, rungs_of, {record.id: record.epoch for record in records})
         self.stops: dict[str, dict[int, str]] = {}
         """The epochs after which each trial's state is of use, with the states' keys, by its id."""
         self.lasting: dict[str, str] = {}
         """The key of the state that each trial leaves for longer ones, by its id."""
         forks = prefixes.stops(rungs_of.__getitem__)
+        kept_at = sorted({record.epoch for record in kept.values()})
         for id in filter(prefixes.may_share, (trial.id for trial in trials)):
             key = partial(prefixes.key, id, conditions=conditions[id])
-            stops = {epoch: key(epoch) for epoch in forks.get(id, ())} | _found(prefixes.epochs(id), key, kept)
+            found = [epoch for epoch in kept_at if epoch <= prefixes.epochs(id) and key(epoch) in kept]
+            stops = {epoch: key(epoch) for epoch in (*forks.get(id, ()), *found)}
             if keeps_last and (last := lasting_epoch(prefixes, id)):
                 stops[last] = self.lasting[id] = key(last)
-            self.stops[id] = stops
+            self.stops[id] = dict(sorted(stops.items()))
+        self.twins = Twins(self.stops, rungs_of, {record.id: record.epoch for record in records}, kept)
 
     @property
     def known(self) -> set[str]:
@@ -53,12 +55,6 @@ class Sharing:
     def wanted(self, epochs: Mapping[str, int]) -> set[str]:
         """Return the keys of the states that trials may still want; `epochs`: how far those have come that go on."""
         return {key for id, done in epochs.items() for epoch, key in self.stops.get(id, {}).items() if epoch > done}
-
-
-def _found(epochs: int, key: Callable[[int], str], kept: Mapping[str, Record]) -> dict[int, str]:
-    """Return the keys of the states that there are already and are those of a trial with so many epochs, by epoch."""
-    at = {record.epoch for record in kept.values() if record.epoch <= epochs}
-    return {epoch: key(epoch) for epoch in sorted(at) if key(epoch) in kept}
 
 
 def lasting_epoch(prefixes: Prefixes, id: str) -> int:

@@ -25,8 +25,10 @@ from raysweep.store.states import StateStore
 from raysweep.terminal import counting, say, some_of
 
 
-def sum_up(run: Run, as_json_document: bool) -> int:
+def sum_up(run: Run, as_json_document: bool, quiet: bool = False) -> int:
     """Bring the run folder up to date, print the results and what comes next; return the exit code.
+
+    If `quiet`, nothing is printed but why the run stopped.
 
     Raises:
         StorageError: the run ended because trials could not commit.
@@ -40,6 +42,8 @@ def sum_up(run: Run, as_json_document: bool) -> int:
     run.meter.save(cut_short=run.stop.limit)
     result = read_results(run.folder, tell=counting, has_ended=True)
     _bring_up_to_date(run, result)
+    if quiet:
+        return _say_if_stopped(run) or int(any(not has_ended(record) for record in result.trials))
     result = read_results(run.folder, has_ended=True)  # without the weights that were deleted
     judgement = judgement_of(result, run.named.in_words())
     if as_json_document:

@@ -53,10 +53,10 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
     Where halving may stop trials that share epochs, the expected epochs are the most that it can be: such trials have
     equal scores there, and are mostly stopped together or go on together.
     """
-    rules, scheduler = rules_of(sweep.scheduler, sweep.objective), sweep.scheduler
+    rules, scheduler = rules_of(sweep.scheduler, sweep.objective, trials), sweep.scheduler
     members: dict[Any, list[Member]] = defaultdict(list)  # by the values of `group_by`
     for trial in trials:
-        member = member_of(trial.id, trial.config.model_dump(mode="json"), trial.config.epochs, scheduler)
+        member = member_of(trial.id, trial.config.model_dump(mode="json"), trial.epochs, scheduler)
         members[member.group].append(member)
     keys = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
     cohorts: list[Cohort] = []
@@ -67,10 +67,10 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
         cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
         chances |= chances_of(rules, cohort)
     shared = list(Prefixes(trials).levels()) if sweep.shares_epochs else []
-    asked_for = sum(trial.config.epochs for trial in trials)
+    asked_for = sum(trial.epochs for trial in trials)
     return Cost(
         rungs=rules.rungs,
-        rung_epochs={trial.id: rules.rung_epochs(trial.config.epochs) for trial in trials},
+        rung_epochs={trial.id: rules.rung_epochs(trial.epochs) for trial in trials},
         cohorts=cohorts,
         epochs=asked_for,
         unique_epochs=asked_for - sum(len(level.ids) - 1 for level in shared),

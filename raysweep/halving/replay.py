@@ -19,7 +19,7 @@ def replay(
     With `retry_failed`, failed trials are to be tried again, so they are not out yet.
     """
     records = list(records)
-    rules = rules_of(scheduler, objective)
+    rules = rules_of(scheduler, objective, records)
     halving = Halving(rules, (member_of(record.id, record.config, record.epochs, scheduler) for record in records))
     rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
     for record in records:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raysweep.halving.rungs import Member, Rules, group_of
-from raysweep.sweepfile.plan import config_key
+from raysweep.store.record import Record
+from raysweep.sweepfile.plan import Trial, config_key
 from raysweep.sweepfile.schema import AshaConfig, Objective, SchedulerConfig
 
 
-def rules_of(scheduler: SchedulerConfig, objective: Objective) -> Rules:
-    """Return the rules of a sweep's scheduler; those of `none` and `ray_asha` have no rungs."""
+def rules_of(scheduler: SchedulerConfig, objective: Objective, planned: Iterable[Trial | Record] = ()) -> Rules:
+    """Return the rules of a sweep's scheduler; those of `none` and `ray_asha` have no rungs.
+
+    `planned` are the sweep's trials or their records, which say whether they begin with another run's epochs.
+    """
     if not isinstance(scheduler, AshaConfig):
         return Rules(rungs=(), maximize=objective.maximize)
     return Rules(
@@ -20,6 +24,7 @@ def rules_of(scheduler: SchedulerConfig, objective: Objective) -> Rules:
         min_survivors=scheduler.min_survivors,
         tolerance=scheduler.tolerance,
         maximize=objective.maximize,
+        after=max((each.start.epoch for each in planned if each.start), default=0),
     )
 
 

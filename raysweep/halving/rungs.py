@@ -46,6 +46,7 @@ class Rules:
     min_survivors: int = 1  # at least this many configs go on at every rung
     tolerance: float = 0.0  # a config goes on, too, if fewer than the places there are beat it by more than this
     maximize: bool = True
+    after: int = 0  # the epochs that all trials begin with, those of one trial of another run: nothing to compare
 
     def __post_init__(self) -> None:
         if self.eta < 2:
@@ -59,7 +60,7 @@ class Rules:
 
     def rung_epochs(self, epochs: int) -> tuple[int, ...]:
         """Return the epoch after which each rung is reached, rounded up; rungs may share one."""
-        return tuple(math.ceil(Fraction(rung) * epochs) for rung in self.rungs)
+        return tuple(self.after + math.ceil(Fraction(rung) * (epochs - self.after)) for rung in self.rungs)
 
     def places(self, configs: int) -> tuple[int, ...]:
         """Return how many of a cohort's configs go on from each rung."""

@@ -8,43 +8,61 @@ meanwhile, if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
-
-from raysweep.sweepfile.prefixes import Prefixes
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class Twins:
     """The trials of a stage, how far each has come, and which of them hold a slot."""
 
-    def __init__(self, prefixes: Prefixes, rungs: Mapping[str, Sequence[int]], epochs: Mapping[str, int]) -> None:
-        """`rungs` are the epochs after which each trial is compared, `epochs` those that it has trained, by its id."""
-        self._rungs, self._epochs = rungs, dict(epochs)
-        self._common = cache(prefixes.common)
-        self._running: set[str] = set()
+    def __init__(
+        self,
+        stops: Mapping[str, Mapping[int, str]],
+        rungs: Mapping[str, Sequence[int]],
+        epochs: Mapping[str, int],
+        kept: Iterable[str] = (),
+    ) -> None:
+        """Each but the last by the trials' ids.
+
+        Args:
+            stops: the epochs, ascending, after which a trial's state is of use, with its key, which trials share.
+            rungs: the epochs after which it is compared.
+            epochs: how many it has trained.
+            kept: the keys of the states that there are already.
+        """
+        self._stops, self._rungs, self._epochs, self._kept = stops, rungs, dict(epochs), set(kept)
+        self._coming: dict[str, set[str]] = defaultdict(set)  # the trials that are on the way to a state, by its key
 
     def start(self, id: str) -> None:
-        """Note that a trial has a slot."""
-        self._running.add(id)
+        """Note that a trial has a slot: it begins from the deepest state that there is up to its next rung."""
+        for key in self._stops.get(id, {}).values():
+            self._coming[key].add(id)
+        place = max((epoch for epoch, key in self._ahead(id) if key in self._kept), default=0)
+        self.note(id, max(place, self._epochs.get(id, 0)))
 
     def release(self, id: str) -> None:
         """Note that a trial has given up its slot."""
-        self._running.discard(id)
+        for key in self._stops.get(id, {}).values():
+            self._coming[key].discard(id)
 
     def note(self, id: str, epoch: int) -> None:
-        """Note how far a trial has come."""
+        """Note how far a trial has come that has a slot."""
         self._epochs[id] = epoch
+        for stop, key in self._stops.get(id, {}).items():
+            if stop <= epoch:
+                self._kept.add(key)
+                self._coming[key].discard(id)
 
     def waits(self, id: str) -> bool:
-        """Whether a trial is to wait for another one's state."""
+        """Whether a trial is to wait for another one's state. Any thread may ask."""
+        done = self._epochs.get(id, 0)
+        coming = (other for _, key in self._ahead(id) for other in tuple(self._coming.get(key, ())))
+        return any(other != id and self._epochs.get(other, 0) >= done for other in coming)
+
+    def _ahead(self, id: str) -> Iterator[tuple[int, str]]:
+        """Yield the states from which a trial could go on, up to its next rung."""
         done = self._epochs.get(id, 0)
         rung = next((rung for rung in self._rungs.get(id, ()) if rung > done), None)
-        return any(self._is_ahead(other, id, done, rung) for other in tuple(self._running) if other != id)
-
-    def _is_ahead(self, other: str, id: str, done: int, rung: int | None) -> bool:
-        """Whether a trial that runs is on the way to the next state that another one can use."""
-        reached = self._epochs.get(other, 0)
-        if reached < done:
-            return False
-        common = self._common(id, other)
-        return reached < (common if rung is None else min(common, rung))
+        for epoch, key in self._stops.get(id, {}).items():
+            if done < epoch and (rung is None or epoch <= rung):
+                yield epoch, key

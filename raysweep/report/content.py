@@ -6,13 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from raysweep.diagnose import Diagnosis, SweepDiagnosis, diagnose_sweep
 from raysweep.diagnose.curves import as_number
 from raysweep.diagnose.findings import Finding
+from raysweep.diagnose.probed import Probe, read_probes, with_tests
 from raysweep.diagnose.rules import RULES
 from raysweep.diagnose.sweep import AxisEffect
 from raysweep.diagnose.words import describe
@@ -33,6 +34,7 @@ from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import flatten, short_labels
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.terminal import count_of, format_hours, format_score
 
 COLOURS = 8
@@ -116,6 +118,7 @@ class Report:
     mistakes: WhatItGetsWrong | None  # of the winner; None where that is not known
     command: str  # the sweep file, overrides and storage, as both `raysweep` and `raysweep pull` take them
     judgement: Judgement | None  # what can be said of the winner
+    probes: list[Probe]  # what was tested by training epochs again
     effects: list[SettingEffect]  # what each setting does to the score, the largest first
 
     @cached_property
@@ -223,7 +226,9 @@ class Report:
 
 def gather(result: SweepResult, named: Named | None = None, is_over: bool = False) -> Report:
     """Gather a report; `write_report` says what the arguments are."""
+    probes = read_probes(result.folder)
     sweep = diagnose_sweep(result.trials, result.objective)
+    sweep = replace(sweep, trials=with_tests(sweep.trials, probes))
     command = result.in_words(named)
     judgement = judgement_of(result, named.in_words() if named else None)
     keys = varied_settings(result.trials)
@@ -235,14 +240,20 @@ def gather(result: SweepResult, named: Named | None = None, is_over: bool = Fals
         keys=keys,
         colour_key=colour_key,
         sweep=sweep,
-        hours=hours_of(result.trials, read_spent(result.folder), prefixes_of(result.trials, result.loop)),
+        hours=hours_of(result.trials, read_spent(result.folder), _prefixes(result)),
         is_running=not is_over and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         mistakes=what_it_gets_wrong(result),
         command=command,
         judgement=judgement,
+        probes=[probe for probe in probes if probe.trial in sweep.trials],
         effects=effects_of(result, keys, sweep.seed_spread),
     )
+
+
+def _prefixes(result: SweepResult) -> Prefixes | None:
+    """Return which epochs the trials share, if any has taken over those of another one."""
+    return prefixes_of(result.trials, result.loop) if any(record.origins for record in result.trials) else None
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:

@@ -39,6 +39,9 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     for row in found[:MOST_ROWS]:
         lines += [f"- {escape(row.record.id)}", *(f"  - {escape(text)}" for text in row.findings)]
     lines += [*_rest(found), ""] if found else []
+    lines += ["## What was tested", ""] if report.probes else []
+    for probe, chart in zip(report.probes, pictures.probes, strict=True):
+        lines += [f"{escape(chart.title)}: {escape(probe.words)}", "", _picture(chart, folder), ""]
     lines += _mistakes(report.mistakes, pictures, folder) if report.mistakes else []
     lines += _pictures(
         "Settings", [*pictures.parallel, *pictures.importance, *pictures.scatter, *pictures.tuning], folder

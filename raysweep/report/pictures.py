@@ -18,6 +18,7 @@ from raysweep.report.families import CurvePicture, curve_pictures, ends_of
 from raysweep.report.first import draw_effects, draw_leaders
 from raysweep.report.heat_map import heat_map
 from raysweep.report.importance import draw_importance, importance_of
+from raysweep.report.probes import draw_probes
 from raysweep.report.scatter import draw_scatter
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points, score_scale
 from raysweep.report.winner import draw_tuning, draw_winner
@@ -54,6 +55,7 @@ class Pictures:
     importance: list[Chart]  # of the settings of a random search; empty of another, or of few trials
     tuning: list[Chart]  # what the best of so many configs of a random search is
     rungs: list[Chart]  # which trials went on; empty without rungs
+    probes: list[Chart]  # of each epoch that was probed: the trial's curve and its futures
     confusion: list[Chart]  # what the winner takes for what; empty where that is not known, or of too many classes
     left_out: str  # says whose curves are not drawn; empty if all are
 
@@ -79,6 +81,7 @@ def draw(report: Report) -> Pictures:
         importance=[draw_importance(report, importance)] if importance else [],
         tuning=draw_tuning(report),
         rungs=_rungs(report),
+        probes=draw_probes(report),
         confusion=[heat_map(report.mistakes)] if report.mistakes and report.mistakes.is_drawn else [],
         left_out=" ".join([*([left_out] if others else []), *([f"{more}."] if len(panels) > MOST_PANELS else [])]),
     )

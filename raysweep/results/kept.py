@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysweep.store.record import Record
-from raysweep.sweepfile.plan import Trial
+from raysweep.sweepfile.plan import Trial, short_id
 from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.terminal import count_of
+
+SHOWN = 12
+"""How many of the trials that go on from others are named."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,19 @@ class Kept:
     """What the states of a run folder are worth to a rerun."""
 
     going_on: dict[str, GoingOn]  # of the trials that begin with a state, by their ids
-    epochs_left: int  # those that are left to train, of all trials; what trials share counts once
+    epochs_left: int  # those that are left to train if none is stopped early; what trials share counts once
+
+    def in_words(self, stops_early: bool) -> list[str]:
+        """Return the lines that `raysweep plan` prints; `stops_early`: whether halving may leave less to train."""
+        go, left = "goes" if len(self.going_on) == 1 else "go", count_of(self.epochs_left, "epoch")
+        head = f"{count_of(len(self.going_on), 'trial')} {go} on from epochs that others have trained; "
+        lines = [
+            f"  {short_id(id)} goes on after epoch {each.epoch} of {short_id(each.of)}"
+            for id, each in list(self.going_on.items())[:SHOWN]
+        ]
+        more = len(self.going_on) - len(lines)
+        lines += [f"  ... and {more:,} more"] if more else []
+        return [f"{head}{'at most ' * stops_early}{left} are left to train", *lines]
 
 
 def what_is_kept(left: Sequence[Record], trials: Sequence[Trial], states: Mapping[str, Record]) -> Kept:

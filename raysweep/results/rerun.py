@@ -24,7 +24,7 @@ from raysweep.store.resolved import read_resolved
 from raysweep.store.runfolder import RunFolder
 from raysweep.store.states import StateStore
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials, short_id
+from raysweep.sweepfile.plan import Trial, difference, is_same_but_for_axes, keep_ids, plan_trials
 from raysweep.sweepfile.schema import Confirm
 from raysweep.terminal import count_of, counting
 
@@ -134,10 +134,6 @@ WORDS = {
 }
 
 
-SHOWN = 12
-"""How many of the trials that go on from others are named."""
-
-
 @dataclass(frozen=True)
 class Edits:
     """How many trials become what in a rerun, and what else changes."""
@@ -146,25 +142,13 @@ class Edits:
     counts: dict[str, int]  # by fate; and of trials `removed` from the file, which are kept outside the ranking
     notes: list[str]  # what else the rerun does or refuses, in words
     kept: Kept | None = None  # what trials need not train, since others have; None if there is nothing
+    stops_early: bool = False  # whether halving may leave less to train
 
     def in_words(self) -> list[str]:
         """Return the lines that `raysweep plan` prints."""
         counts = [f"{self.counts[name]} {words}" for name, words in WORDS.items() if self.counts[name]]
-        return [f"run folder: {', '.join(counts)}", *self._kept_in_words(), *self.notes]
-
-    def _kept_in_words(self) -> list[str]:
-        if self.kept is None:
-            return []
-        going_on = self.kept.going_on
-        who, left = count_of(len(going_on), "trial"), count_of(self.kept.epochs_left, "epoch")
-        go = "goes" if len(going_on) == 1 else "go"
-        lines = [
-            f"  {short_id(id)} goes on after epoch {each.epoch} of {short_id(each.of)}"
-            for id, each in list(going_on.items())[:SHOWN]
-        ]
-        more = len(going_on) - len(lines)
-        head = f"{who} {go} on from epochs that others have trained; at most {left} are left to train"
-        return [head, *lines, *([f"  ... and {more:,} more"] if more else [])]
+        kept = self.kept.in_words(self.stops_early) if self.kept else []
+        return [f"run folder: {', '.join(counts)}", *kept, *self.notes]
 
     def as_json(self) -> dict[str, Any]:
         """Return the `run` entry of `plan --json`."""
@@ -189,7 +173,8 @@ def edits_of(sweep: Sweep, storage: str) -> Edits | None:
     notes = _notes(sweep, folder, begun)
     notes += [f"confirm: the last run planned {count_of(len(fresh), 'trial')} with fresh seeds"] if fresh else []
     kept = what_is_kept(rerun.left, trials, StateStore(folder).all()) if sweep.shares_epochs else None
-    return Edits(trials, {**counts, "removed": removed}, notes, kept if kept and kept.going_on else None)
+    kept = kept if kept and kept.going_on else None
+    return Edits(trials, {**counts, "removed": removed}, notes, kept, stops_early=bool(rerun.halving.rules.rungs))
 
 
 def _fresh_of_last_run(folder: RunFolder) -> set[str]:

@@ -28,7 +28,15 @@ def prefixes_of(records: Sequence[Record], loop: str) -> Prefixes | None:
     try:
         kind = loop_named(loop).config
         return Prefixes(
-            Trial(each.id, each.name, kind.model_validate(each.config), each.seed, loop=loop, start=each.start)
+            Trial(
+                each.id,
+                each.name,
+                kind.model_validate(each.config),
+                each.seed,
+                loop=loop,
+                start=each.start,
+                until=each.epochs,
+            )
             for each in records
         )
     except (UserError, ValidationError):

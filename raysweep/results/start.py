@@ -98,6 +98,7 @@ def _wrong(sweep: Sweep, key: str, message: str) -> SweepFileError:
 def _ids(sweep: Sweep, folder: RunFolder) -> list[str]:
     """Return the ids of the trials that have begun in a run folder; refuse where there is none."""
     if not folder.exists():
+        folder.files.check_bucket()
         is_file = folder.files.is_file() or folder.name.endswith((".yaml", ".yml"))
         names = folder.parent.list_folders()
         advice = "name the run folder of that sweep, as `raysweep status` does" if is_file else ""

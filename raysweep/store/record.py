@@ -135,6 +135,11 @@ class Record:
         return [row for row in self.metrics if row["epoch"] not in taken] if taken else self.metrics
 
     @property
+    def judged_metrics(self) -> History:
+        """The rows by which the trial is judged: not those of a trial that all of its sweep begin with."""
+        return self.metrics[self.start.epoch :] if self.start else self.metrics
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is training to go on from or to show; the first epoch need not be whole."""
         return bool(self.metrics or self.weights)
@@ -192,4 +197,4 @@ class Record:
 def planned_record(trial: Trial) -> Record:
     """The record of a trial before anything was trained."""
     config = trial.config.model_dump(mode="json")
-    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.config.epochs, start=trial.start)
+    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.epochs, start=trial.start)

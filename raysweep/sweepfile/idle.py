@@ -63,7 +63,7 @@ def _idle_exclusions(sweep: Sweep) -> Iterator[str]:
 
 def _idle_settings(sweep: Sweep, trials: Sequence[Trial]) -> Iterator[str]:
     """Yield a problem for each value that has no effect in any of the trials that have it."""
-    trials = sorted(trials, key=lambda trial: trial.config.epochs)  # the longest one tells why, in the end
+    trials = sorted(trials, key=lambda trial: trial.epochs)  # the longest one tells why, in the end
     reasons = [trial.config.idle_settings() for trial in trials]
     for key in dict.fromkeys(key for each in reasons for key in each):
         values = [get(trial.config.model_dump(mode="json"), key) for trial in trials]

@@ -59,9 +59,15 @@ class Trial:
     former_id: str = ""  # with the hash's first 32 bits, by which older run folders know the trial
     loop: str = CLASSIFY  # the loop that trains it
     start: StartedFrom | None = None  # the trial whose first epochs are its own, if it does not begin anew
+    until: int | None = None  # the epoch after which it ends, if that is in the middle of its schedule
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has."""
+        return min(self.config.epochs, self.until or self.config.epochs)
 
     def __repr__(self) -> str:
-        return f"<Trial {self.id}: {self.config.epochs} epochs>"
+        return f"<Trial {self.id}: {self.epochs} epochs>"
 
 
 def plan_trials(sweep: Sweep) -> list[Trial]:
@@ -85,7 +91,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 
 def with_seed(trial: Trial, seed: int) -> Trial:
     """Return the trial of the same config with another seed."""
-    return _trial(trial.config, seed, trial.axes, trial.loop, trial.start)
+    return _trial(trial.config, seed, trial.axes, trial.loop, trial.start, trial.until)
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -97,10 +103,10 @@ def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return the document of `plan --json`, as far as the trials themselves tell it."""
     rows = [
         {"id": trial.id, "config": trial.config.model_dump(mode="json"), "seed": trial.seed}
-        | {"status": "planned", "epoch": 0, "epochs": trial.config.epochs, "val_acc": None}
+        | {"status": "planned", "epoch": 0, "epochs": trial.epochs, "val_acc": None}
         for trial in trials
     ]
-    return {"name": sweep.name, "epochs": sum(trial.config.epochs for trial in trials), "trials": rows}
+    return {"name": sweep.name, "epochs": sum(trial.epochs for trial in trials), "trials": rows}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -153,7 +159,7 @@ def _expand(sweep: Sweep) -> list[Trial]:
             continue
         axes = {key: get(document, key) for key in varied}
         for seed in seeds:
-            trial = _trial(config, seed, axes, sweep.loop, sweep._started_from)
+            trial = _trial(config, seed, axes, sweep.loop, sweep._started_from, sweep.until)
             first = trials.setdefault(trial.id, trial)
             if trial.hashed != first.hashed:
                 unlike = difference(first, config, seed)
@@ -329,13 +335,16 @@ def _way_in_file(settings: Sequence[Setting], way: Keys, message: str) -> Keys:
 # Ids
 
 
-def _trial(config: LoopConfig, seed: int, axes: dict[str, Any], loop: str, start: StartedFrom | None) -> Trial:
-    """Name a trial after its config, seed and start alone, so that edits elsewhere in the sweep never change its id."""
+def _trial(
+    config: LoopConfig, seed: int, axes: dict[str, Any], loop: str, start: StartedFrom | None, until: int | None
+) -> Trial:
+    """Name a trial after what it trains alone, so that edits elsewhere in the sweep never change its id."""
+    until = until if until and until < config.epochs else None
     label = config.label() + (f"-seed{seed}" if seed else "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:60]
-    hashed = _hashed(config, seed, axes, loop, start)
+    hashed = _hashed(config, seed, axes, loop, start, until)
     digest = hashlib.sha256(hashed.encode()).hexdigest()
-    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop, start)
+    return Trial(f"{name}-{digest[:12]}", name, config, seed, axes, hashed, f"{name}-{digest[:8]}", loop, start, until)
 
 
 def short_id(id: str) -> str:
@@ -369,7 +378,7 @@ def keep_ids(trials: Sequence[Trial], known: Collection[str]) -> list[Trial]:
 
 def difference(trial: Trial, config: LoopConfig, seed: int) -> str:
     """Return how a config and seed of the same id differ from a trial's, in words; nothing if they are the trial's."""
-    if _hashed(config, seed, trial.axes, trial.loop, trial.start) == trial.hashed:
+    if _hashed(config, seed, trial.axes, trial.loop, trial.start, trial.until) == trial.hashed:
         return ""
     one, other = (
         dict(flatten({**each.model_dump(mode="json"), "seed": own}))
@@ -384,7 +393,14 @@ def is_same_but_for_axes(trial: Trial, config: LoopConfig, seed: int) -> bool:
     return _hashed(config, seed, {}, trial.loop) == _hashed(trial.config, trial.seed, {}, trial.loop)
 
 
-def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str, start: StartedFrom | None = None) -> str:
+def _hashed(
+    config: LoopConfig,
+    seed: int,
+    axes: Mapping[str, Any],
+    loop: str,
+    start: StartedFrom | None = None,
+    until: int | None = None,
+) -> str:
     """Return what differs from the defaults, so that keys added to raysweep later change no id."""
     content = config.model_dump(mode="json", exclude_defaults=True)
     for key in config.not_in_id:
@@ -397,7 +413,8 @@ def _hashed(config: LoopConfig, seed: int, axes: Mapping[str, Any], loop: str, s
     parts = [
         content,
         seed,
-        *([loop] if loop != CLASSIFY or start else []),
+        *([loop] if loop != CLASSIFY or start or until else []),
         *([start.trial, start.epoch] if start else []),
+        *([{"until": until}] if until else []),
     ]
     return json.dumps(parts, sort_keys=True)

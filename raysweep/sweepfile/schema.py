@@ -394,6 +394,8 @@ class Sweep(Config):
     share: bool = True
     """Whether trials whose first epochs are the same train them once (docs/sharing.md); the numbers are the same either
     way."""
+    until: PositiveInt | None = None
+    """Trials end after this epoch, if they have more: a look at the beginning of schedules, which `epochs` decides."""
     start: Start | None = None
     """Where every trial begins: after an epoch of another run's trial, or with pulled weights. Default: anew."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2

@@ -47,7 +47,7 @@ def why_not_to_start(sweep: Sweep, trials: Sequence[Trial]) -> Iterator[str]:
 
 def _unfit(sweep: Sweep, trials: Sequence[Trial], started: StartedFrom) -> Iterator[str]:
     way, loop = ("start", "epoch"), loop_named(sweep.loop)
-    short = sorted({trial.config.epochs for trial in trials if trial.config.epochs <= started.epoch})
+    short = sorted({trial.epochs for trial in trials if trial.epochs <= started.epoch})
     if short:
         message = (
             f"begins after epoch {started.epoch}, and there are trials of {_in_words(short)} epochs, which would have "

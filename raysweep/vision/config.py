@@ -272,8 +272,8 @@ class CosineConfig(LrSchedule):
 class WsdConfig(LrSchedule):
     """Warmup-stable-decay: the peak after the warm-up, until it falls linearly at the end (torch's LinearLR).
 
-    Trials of several lengths share their stable epochs. Zhai et al. 2022 trained so, Hu et al. 2024 (MiniCPM) named it,
-    and Haegele et al. 2024 measured it against cosines.
+    Trials of several lengths share their stable epochs. Zhai et al. 2022 let one training have several such ends, Hu et
+    al. 2024 (MiniCPM) named it, and Hägele et al. 2024 measured it against cosines.
     """
 
     name: Literal["wsd"]

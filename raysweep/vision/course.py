@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from raysweep.errors import UserError
 from raysweep.loops import Course
-from raysweep.vision.config import CosineConfig, LrScheduleConfig, OwnSchedule, TrialConfig, WsdConfig
+from raysweep.vision.config import CosineConfig, LrScheduleConfig, OwnOptimizer, OwnSchedule, TrialConfig, WsdConfig
 from raysweep.vision.schedules import is_even, lr_at
 
 INSTEAD: dict[str, Any] = {
@@ -27,6 +27,8 @@ def course_of(config: TrialConfig) -> Course:
     content = config.model_dump(mode="json", exclude_defaults=True, exclude=INSTEAD)
     if not content.get("data", True):  # it had a path alone
         del content["data"]
+    if isinstance(config.optimizer, OwnOptimizer):  # which is told the peak when it is made
+        content["lr"] = config.lr
     return Course(json.dumps(content, sort_keys=True), _LearningRates(config))
 
 

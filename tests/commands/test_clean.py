@@ -10,6 +10,10 @@ from run_folders import make_run
 
 from raysweep.cli import main
 from raysweep.store import Record, RunFolder
+from raysweep.store.states import StateStore
+from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.prefixes import Prefixes
 
 
 @pytest.fixture
@@ -130,3 +134,46 @@ def test_a_removal_that_is_cut_off_leaves_what_the_next_one_finds(tmp_path: Path
 def test_a_place_without_a_run_folder_is_said(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not a run folder" in clean(capsys, sweep, "--storage", tmp_path / "elsewhere", code=2)[1]
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_states_that_no_trial_may_want_are_deleted_and_those_of_trials_to_come_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = """
+name: {name}
+base: {{data: synthetic, epochs: {epochs}, lr: 0.1}}
+cases:
+  early: {{lr_schedule: {{name: step, milestones: [4]}}}}
+  late: {{lr_schedule: {{name: step, milestones: [6]}}}}
+scheduler: {scheduler}
+"""
+    sweep = make_run(
+        tmp_path,
+        epochs=10,
+        text=steps,
+        end=lambda record, place: record if place == 0 else record.with_(status="planned", metrics=[]),
+    )
+    folder = RunFolder(str(tmp_path / "runs"), "made")
+    trials, store = plan_trials(load_sweep(sweep)), StateStore(folder)
+    early, late = trials
+    record = folder.record(early.id)
+    assert record is not None
+    prefixes = Prefixes(trials)
+    fork = prefixes.key(early.id, 4, record.conditions)
+    assert fork == prefixes.key(late.id, 4, record.conditions)
+    store.keep(fork, record.cut(4).with_(status="running"), {"last": b"1"})
+    store.keep("0" * 32, record.cut(3).with_(status="running"), {"last": b"22"})  # of a trial that is gone
+    torn = tmp_path / "runs/made/states" / ("1" * 32) / "last.0123"
+    torn.parent.mkdir()
+    torn.write_bytes(b"333")
+
+    document = json.loads(clean(capsys, sweep, "--dry-run", "--json")[0])
+    assert {state["key"]: state["why"] for state in document["states"]} == {
+        "0" * 32: "no trial may want it any more",
+        "1" * 32: "it is not whole",
+    }
+    assert len(store.listed()) == 3, "a dry run deletes nothing"
+    assert "2 states deleted" in clean(capsys, sweep)[0]
+    assert store.listed() == [fork]
+    folder.commit(record.with_(id=late.id, config=late.config.model_dump(mode="json")), {})  # it trained them itself
+    assert "1 state deleted" in clean(capsys, sweep)[0]

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from run_folders import make_run
 from running import Command, wait_for
 
 from raysweep.cli import main
 from raysweep.cluster import modules
 from raysweep.cluster.modules import copy_modules
+from raysweep.cluster.places import data_problems
 from raysweep.cluster.requirements import read_requirements
-from raysweep.commands.submit import differences
+from raysweep.commands.context import Context
+from raysweep.commands.submit import differences, job_words
 from raysweep.errors import UserError
 from raysweep.registry import import_modules
 from raysweep.sweepfile.named import Named
@@ -284,3 +287,21 @@ def test_settings_that_differ_are_named_few_and_a_job_of_an_older_version_is_fol
 def test_the_next_command_is_told_with_all_that_the_file_needs() -> None:
     named = Named("a sweep.yaml", ("model=mine",), "/runs", ("nets", "data"))
     assert named.in_words() == "'a sweep.yaml' model=mine --import nets --import data --storage /runs"
+
+
+def test_a_job_gets_the_run_folder_that_its_trials_start_from_by_a_path_that_holds_elsewhere(tmp_path: Path) -> None:
+    make_run(tmp_path, epochs=3)
+    path = tmp_path / "next.yaml"
+    path.write_text("name: next\nbase: {data: synthetic}\nstart: {run: runs/made, trial: baseline_block-lr0.5-seed1}\n")
+    context = Context(str(path), ["epochs=9"], storage="/shared")
+    assert job_words(context) == [
+        "run",
+        "next.yaml",
+        "epochs=9",
+        f'start.run="{tmp_path}/runs/made"',
+        "--storage",
+        "/shared",
+    ]
+    (problem,) = data_problems(context.sweep, "next.yaml")
+    assert problem.startswith("next.yaml: start.run: 'runs/made' is relative, and this machine's files stay here")
+    assert not data_problems(Context(str(path), job_words(context)[2:4]).sweep, "next.yaml")

@@ -104,7 +104,10 @@ def test_a_damaged_state_gives_way_to_the_next_deepest_and_the_rest_is_said_to_b
     two.leave(3, 6)
     (file,) = (Path(two.other.path) / "states" / two.key(6)).glob("last.*")
     file.write_bytes(b"torn")
-    assert two.adopt() == f"of the first 6 epochs, those of {two.id}, not all are there to go on from: epochs 4 to 6 are trained again"
+    assert (
+        two.adopt()
+        == f"of the first 6 epochs, those of {two.id}, not all are there to go on from: epochs 4 to 6 are trained again"
+    )
     assert two.has() == [3]
 
 
@@ -116,7 +119,9 @@ def test_states_that_are_here_are_not_fetched_again(two: Two) -> None:
 
 
 def test_a_run_that_is_gone_or_has_no_states_costs_training_alone(two: Two) -> None:
-    again = f"of the first 6 epochs, those of {two.id}, not all are there to go on from: epochs 1 to 6 are trained again"
+    again = (
+        f"of the first 6 epochs, those of {two.id}, not all are there to go on from: epochs 1 to 6 are trained again"
+    )
     assert two.adopt() == again
     shutil.rmtree(two.other.path)
     assert two.adopt() == again

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from raysweep.cluster.slots import Slot
 from raysweep.driver import before
-from raysweep.driver.before import _check_conditions, run_task
+from raysweep.driver.before import _check_conditions, _check_start, run_task
 from raysweep.driver.board import Board
 from raysweep.driver.stop import StopRequest
 from raysweep.driver.view import View
 from raysweep.errors import UserError
+from raysweep.sweepfile.plan import StartedFrom
 
 
 def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
@@ -55,3 +56,18 @@ def test_a_rerun_with_other_weights_to_begin_with_is_refused_while_trials_are_un
     now = {"precision": "fp32", "workers": 1, "data": "0123", "weights": "beef"}
     with pytest.raises(UserError, match=r"the weights to begin with \(model\.weights\) changed since the run began"):
         _check_conditions("runs/small", cast(Any, [begun]), {"begun": now})
+
+
+def test_a_trial_of_another_run_is_gone_on_from_only_where_its_epochs_come_out_the_same() -> None:
+    then = {"precision": "bf16", "workers": 1, "data": "0123"}
+    start, record = StartedFrom("runs/other", "first", 3, "classify", {}, 0, None, then), SimpleNamespace(id="new")
+    with pytest.raises(UserError) as caught:
+        _check_start(start, cast(Any, [record]), {"new": {**then, "precision": "fp32", "data": "4567"}})
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        "start: the data changed since first was trained: data was '0123', is '4567', so its epochs would come out "
+        "otherwise",
+        "start: precision resolves differently here (resources.accelerator names a kind of GPU) since first was "
+        "trained: precision was 'bf16', is 'fp32', so its epochs would come out otherwise",
+    ]
+    _check_start(start, cast(Any, [record]), {"new": {**then, "node": "another"}})
+    _check_start(None, cast(Any, [record]), {"new": {}})

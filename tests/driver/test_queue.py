@@ -14,7 +14,6 @@ from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.stop import StopRequest
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
 from raysweep.halving.twins import Twins
-from raysweep.sweepfile.prefixes import Prefixes
 
 RULES = Rules(eta=2, rungs=(Fraction(1, 2),))
 
@@ -65,7 +64,7 @@ def told() -> list[tuple[str, str]]:
 
 def stage_of(ids: list[str]) -> Stage:
     assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids]
-    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, Twins(Prefixes([]), {}, {})
+    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, Twins({}, {}, {})
 
 
 def tune_of(

@@ -53,6 +53,11 @@ def test_rungs_are_fractions_of_a_trials_own_epochs_rounded_up():
     assert Rules(rungs=(Fraction(7, 100),)).rung_epochs(100) == (7,)  # 0.07 * 100 is 7.000000000000001
 
 
+def test_epochs_that_all_trials_begin_with_are_before_the_first_rung():
+    assert Rules(rungs=(NINTH, THIRD), after=30).rung_epochs(39) == (31, 33)
+    assert Rules(rungs=(NINTH, THIRD), after=30).rung_epochs(100) == (38, 54)
+
+
 def test_places_are_the_cohort_over_eta_rounded_up_but_at_least_min_survivors():
     assert Rules(rungs=(NINTH, THIRD)).places(25) == (9, 3)
     assert Rules(rungs=(NINTH, THIRD), min_survivors=4).places(25) == (9, 4)

@@ -17,7 +17,7 @@ from raysweep.halving.scores import rung_scores
 from raysweep.results.run import read_results
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import load_sweep
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.plan import StartedFrom, plan_trials
 from raysweep.sweepfile.schema import AshaConfig, Objective
 
 SWEEP = """
@@ -58,6 +58,16 @@ def made(folder: Path, *ends: tuple[str, int]) -> list[Record]:
 
 
 # From records to decisions
+
+
+def test_trials_that_begin_with_the_epochs_of_another_run_are_compared_by_what_follows(tmp_path: Path) -> None:
+    records = made(tmp_path, *[("running", 4)] * 6)
+    assert set(verdicts(records)) != {"safe"}
+    start = StartedFrom("runs/other", "first", 6, "classify", {}, 0)
+    assert replay([record.with_(start=start) for record in records], SCHEDULER, Objective()).rules.rung_epochs(9) == (
+        7,
+    )
+    assert verdicts([record.with_(start=start) for record in records]) == ["safe"] * 6  # none has come to a rung
 
 
 def test_paused_records_are_ranked_at_their_rung(tmp_path: Path) -> None:

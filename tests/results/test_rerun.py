@@ -112,7 +112,9 @@ def test_longer_trials_go_on_from_what_shorter_ones_left_and_train_the_differenc
     said = capsys.readouterr().out
     assert "2 trials, 140 epochs asked for\n" in said
     assert "run folder: 2 new, 2 no longer in the file, kept\n" in said
-    assert "2 trials go on from epochs that others have trained; at most 70 epochs are left to train\n" in said
+    assert "2 trials go on from epochs that others have trained; 70 epochs are left to train\n" in said
+    assert main(["plan", str(sweep), "epochs=70", "scheduler=asha"]) == 0
+    assert "trained; at most 70 epochs are left to train\n" in capsys.readouterr().out
     assert main(["plan", str(sweep), "--json", "epochs=70", "grid.lr=[0.2, 0.1, 0.05]"]) == 0
     document = json.loads(capsys.readouterr().out)
     lrs = {trial["id"]: trial["config"]["lr"] for trial in document["trials"]}

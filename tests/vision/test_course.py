@@ -132,6 +132,14 @@ def test_a_schedule_of_ones_own_is_shared_where_its_learning_rates_are_and_per_s
     assert shared(by_step, course(lr_schedule={**own, "per": "step"}, epochs=21)) == 0
 
 
+@pytest.mark.parametrize(("optimizer", "epochs"), [("sgd", 1), ("own_optimizer", 0)])
+def test_an_optimizer_of_ones_own_which_is_told_the_peak_is_not_shared_by_trials_of_another_peak(
+    optimizer: str, epochs: int
+) -> None:
+    rising = course(optimizer=optimizer, lr=0.2, lr_schedule={"name": "constant", "warmup_epochs": 1})
+    assert shared(rising, course(optimizer=optimizer, lr=0.1)) == epochs
+
+
 def test_a_schedule_of_ones_own_that_fails_is_named_with_its_epoch() -> None:
     with SCHEDULES.for_now():
 

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import update_bn
 
 from raysweep.vision.augment.batch import Normalize
 from raysweep.vision.config import TrialConfig
+from raysweep.vision.course import course_of
 from raysweep.vision.data.dataset import DataSet, Split
 from raysweep.vision.device import resolve_precision
 from raysweep.vision.loop import Diverged, Interrupted, split_batches, train
@@ -231,6 +232,38 @@ def test_resuming_after_any_epoch_equals_never_stopping(optimizer, schedule):
             pass_on = epoch.weights(False), epoch.weights(True)
         assert_same(pass_on[0], plain)
         assert_same(pass_on[1], averaged)
+
+
+WSD = {"name": "wsd", "decay": 0.5, "warmup_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "epochs"),
+    [
+        ({"lr_schedule": WSD, "epochs": 4}, {"lr_schedule": WSD, "epochs": 8}, 2),
+        ({"lr_schedule": {**WSD, "per": "step"}, "epochs": 4}, {"lr_schedule": {**WSD, "per": "step"}, "epochs": 8}, 2),
+        (
+            {"lr_schedule": {"name": "step", "milestones": [3]}},
+            {"lr_schedule": {"name": "constant", "per": "step", "warmup_epochs": 0}},
+            3,
+        ),
+        ({"lr_schedule": "cosine"}, {"lr_schedule": "cosine", "epochs": 6}, 1),
+    ],
+)
+def test_where_their_courses_agree_a_trial_goes_on_from_another_ones_state_to_the_same_bits(one, other, epochs):
+    settings, others, images = config(**one), config(**other), data()
+    agree = zip(course_of(settings).each, course_of(others).each, strict=False)
+    assert sum(1 for _ in itertools.takewhile(lambda texts: texts[0] == texts[1], agree)) == epochs
+    rows, weights, _ = train_saving_before(0, settings, images)
+    training = train(others, images, seed=3)
+    firsts = list(itertools.islice(training, epochs))
+    state = through_a_file(firsts[-1].state())
+    training.close()
+    taken = [{name: value for name, value in epoch.metrics.items() if name not in CLOCK} for epoch in firsts]
+    rest, ending, _ = train_saving_before(0, settings, images, state=state)
+    assert [*taken, *rest] == rows
+    assert_same(weights["plain"], ending["plain"])
+    assert_same(weights["ema"], ending["ema"])
 
 
 @pytest.mark.parametrize(

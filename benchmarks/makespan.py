@@ -1,0 +1,218 @@
+"""The price of sharing epochs: how long a sweep takes on 1, 2, 4 and 8 slots, shared and unshared.
+
+    makespan.py [--grids N] [--real]
+
+A trial that shares epochs with one that trains them waits for it, so a slot may stay empty that would not be otherwise.
+Sweeps are played event by event, by the driver's own queue (tests/played_slots.py): those in sweeps/, and random grids
+of step, warmup-stable-decay, constant and cosine schedules with several networks, learning rates, lengths and seeds;
+each as it is and with `asha`. How long an epoch takes is drawn for each network from recorded runs (RAYSWEEP_SHARED),
+else between 0.2 and 5 s; to begin in a slot costs nothing, or VISIT_S.
+
+Figures, a set of sweeps each: the mean and the worst of makespan shared / unshared. `above` counts those of more than
+1.02; `much_saved` those where more than 10 % of the training is saved, unless the unshared sweep takes no longer than
+its longest trial, which is as long in both; `not_below` those of them that are not below 1: their last trial to end is
+one that trains all of its epochs itself, and begins late, since trials begin in the order of their epochs, whatever
+these take. In all of them shared epochs are trained once.
+
+`--real` (with a Ray of its own) runs a sweep of sleeping trials on 1, 2 and 4 slots, shared and unshared, `none` and
+`asha`; `visit_s` is what is left of a slot's time, a beginning in it each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from _grids import Grid, random_grid
+from _report import emit, parse_arguments
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from played_slots import Epoch, Plan, epochs_of, play
+
+from raysweep.sweepfile import load_sweep
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.schema import AshaConfig, NoneConfig, SchedulerConfig
+
+SWEEPS = Path(__file__).parent.parent / "sweeps"
+SLOTS = (1, 2, 4, 8)
+VISIT_S = 0.1
+"""About what it takes a trial to begin in a process that is there, and to commit what it takes over (`--real`)."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """A sweep on some slots, shared beside unshared."""
+
+    ratio: float  # of the makespans
+    saved: float  # the share of the time in training
+    is_bound: bool  # whether the unshared sweep takes no longer than its longest trial
+
+    @property
+    def is_not_below(self) -> bool:
+        """Whether much is saved, and nobody gets it sooner."""
+        return self.saved > 0.1 and not self.is_bound and self.ratio >= 1
+
+
+def price(grid: Grid, scheduler: SchedulerConfig, slots: int, visit_s: float, luck: int) -> Price:
+    """Play a grid shared and unshared."""
+
+    def score(epoch: Epoch) -> float:
+        return random.Random(f"{luck} {epoch}").random()
+
+    plan = Plan(grid.trials, scheduler, score, grid.seconds, visit_s)
+    shared, alone = play(plan, slots), play(plan, slots, shared=False)
+    assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
+    assert set(shared.trained.values()) == {1}, "an epoch was trained twice"
+    takes = {epoch: grid.seconds(each) for each in grid.trials for epoch in epochs_of(grid.trials)[each.id]}
+    trained = [sum(takes[epoch] * times for epoch, times in played.trained.items()) for played in (shared, alone)]
+    longest = max(shared.histories[trial.id] * grid.seconds(trial) for trial in grid.trials)
+    is_bound = alone.makespan <= longest + 9 * visit_s
+    return Price(shared.makespan / alone.makespan, 1 - trained[0] / trained[1], is_bound)
+
+
+def shipped() -> Iterator[Grid]:
+    """Yield the sweeps of sweeps/, whose networks' costs are in the ratio of their depths."""
+    for path in sorted(SWEEPS.glob("*.yaml")):
+        yield Grid(plan_trials(load_sweep(path)), _seconds_by_depth)
+
+
+def _seconds_by_depth(trial: Any) -> float:
+    name = str(trial.config.model.name)
+    depth = next((depth for depth in (152, 101, 50, 34, 18) if name.endswith(str(depth))), 10)
+    return depth / 10 * (trial.config.model.width or 64) / 64
+
+
+def recorded_durations() -> list[float]:
+    """Return seconds an epoch of recorded runs, or made-up ones."""
+    folder = os.environ.get("RAYSWEEP_SHARED")
+    if not folder:
+        draw = random.Random(0)
+        return [draw.uniform(0.2, 5) for _ in range(100)]
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / "data" / "learning-curves" / "opda-imagenet-alexnet.parquet"
+    times = pq.read_table(path, columns=["curve_time"])["curve_time"].to_pylist()
+    return [each[-1] / len(each) for each in times if each]
+
+
+def prices_of_shipped(scheduler: SchedulerConfig) -> Iterator[Price]:
+    for luck, grid in enumerate(shipped()):
+        for slots in SLOTS:
+            yield price(grid, scheduler, slots, VISIT_S, luck)
+
+
+def prices_of_grids(count: int, scheduler: SchedulerConfig) -> Iterator[Price]:
+    durations = recorded_durations()
+    for luck in range(count):
+        grid = random_grid(random.Random(luck), durations)
+        for slots in SLOTS:
+            yield price(grid, scheduler, slots, VISIT_S * (luck % 2), luck)
+
+
+def figures_of(name: str, prices: Sequence[Price]) -> dict[str, float]:
+    return {
+        f"{name}_sweeps": len(prices),
+        f"{name}_mean": mean(each.ratio for each in prices),
+        f"{name}_worst": max(each.ratio for each in prices),
+        f"{name}_saved_mean": mean(each.saved for each in prices),
+        f"{name}_above": sum(each.ratio > 1.02 for each in prices),
+        f"{name}_much_saved": sum(each.saved > 0.1 and not each.is_bound for each in prices),
+        f"{name}_not_below": sum(each.is_not_below for each in prices),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# For real
+
+REAL_SLOTS = (1, 2, 4)
+REAL_EPOCH_S = 0.4
+REAL = """
+name: forking
+loop: forking
+base: {{epochs: 8}}
+grid: {{lr: [0.1, 0.2], epochs: [8, 16, 32]}}
+scheduler: {scheduler}
+limits: {{max_concurrent: {slots}}}
+resources: {{cpus: 1, gpus: 0}}
+share: {share}
+"""
+
+
+def run_forking(scheduler: str, slots: int, share: bool) -> None:
+    import ray
+
+    from raysweep.cli import main as raysweep
+
+    ray.init(address="local", num_cpus=max(REAL_SLOTS), log_to_driver=False, logging_level=logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "forking.yaml"
+        path.write_text(REAL.format(scheduler=scheduler, slots=slots, share=str(share).lower()))
+        assert raysweep(["run", str(path), "--storage", folder, "--import", "_forking_loop"]) == 0
+    ray.shutdown()
+
+
+def span(scheduler: str, slots: int, share: bool) -> tuple[float, int]:
+    """Run it in a fresh process and cluster; return seconds from the first epoch to the last, and their number."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, __file__, "--contender", json.dumps([scheduler, slots, share])]
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAYSWEEP_CACHE": f"{folder}/cache"}
+        environment |= {"PYTHONPATH": f"{Path(__file__).parent}:{SWEEPS.parent}", "OMP_NUM_THREADS": "1"}
+        environment |= {"FORKING_LOG": f"{folder}/notes", "FORKING_EPOCH_S": str(REAL_EPOCH_S)}
+        (Path(folder) / "notes").mkdir()
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise SystemExit(f"{words} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        lines = [line for note in (Path(folder) / "notes").iterdir() for line in note.read_text().splitlines()]
+    times = [tuple(map(float, line.split())) for line in lines]
+    took = max(ended for _, ended in times) - min(began for began, _ in times)
+    print(f"{scheduler}, {slots} slots, share {share}: {took:.1f} s, {len(times)} epochs", file=sys.stderr)
+    return took, len(times)
+
+
+def real_figures() -> dict[str, float]:
+    figures: dict[str, float] = {"real_epoch_s": REAL_EPOCH_S}
+    for scheduler in ("none", "asha"):
+        for slots in REAL_SLOTS:
+            (shared, epochs), (alone, asked) = span(scheduler, slots, True), span(scheduler, slots, False)
+            figures[f"real_{scheduler}_{slots}_saved"] = 1 - epochs / asked
+            figures[f"real_{scheduler}_{slots}_ratio"] = shared / alone
+            figures[f"real_{scheduler}_{slots}_lost_s"] = shared - epochs * REAL_EPOCH_S / slots
+    return figures
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grids", type=int, default=300, help="how many random grids")
+    parser.add_argument("--real", action="store_true", help="run sleeping trials on Ray, too: four minutes")
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__, _add_flags)
+    count = 20 if arguments.quick else arguments.grids
+    schedulers: dict[str, SchedulerConfig] = {"none": NoneConfig(), "asha": AshaConfig(name="asha")}
+    figures, targets = dict[str, float](), dict[str, tuple[str, float]]()
+    for name, scheduler in schedulers.items():
+        figures |= figures_of(f"shipped_{name}", list(prices_of_shipped(scheduler)))
+        figures |= figures_of(f"grids_{name}", list(prices_of_grids(count, scheduler)))
+        targets |= {f"{kind}_{name}_above": ("<=", 0) for kind in ("shipped", "grids")}
+    if arguments.real:
+        figures |= real_figures()
+    emit("makespan", figures, targets, arguments)
+
+
+if __name__ == "__main__":
+    if "--contender" in sys.argv:
+        run_forking(*json.loads(sys.argv[2]))
+    else:
+        main()

@@ -124,10 +124,9 @@ def _problem(
     differing = next((names for names in map(_differences, again) if names), None)
     if differing:
         return f"The control is not the trial to the bit: it has another {', '.join(differing)}."
-    lasted = len(trial) >= control.epochs
-    if len(control.rows) < min(len(trial), control.epochs) or (diverged and not lasted and not control.diverged):
-        ended = "did not diverge" if diverged else "ended early"
-        return f"The control is not the trial to the bit: it {ended}."
+    ends_early = len(control.rows) < min(len(trial), control.epochs)
+    if ends_early or (diverged and len(trial) < control.epochs and not control.diverged):
+        return f"The control is not the trial to the bit: it {'ended early' if ends_early else 'did not diverge'}."
     return ""
 
 

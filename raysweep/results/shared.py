@@ -54,7 +54,8 @@ def unwanted_states(states: Mapping[str, Record], records: Sequence[Record], pre
 
 
 def _wants(record: Record, key: str, state: Record, prefixes: Prefixes) -> bool:
-    if record.seed != state.seed or not state.epoch <= record.epochs:
+    is_before_its_start = record.start is not None and state.epoch <= record.start.epoch  # then of any seed
+    if state.epoch > record.epochs or not (record.seed == state.seed or is_before_its_start):
         return False
     is_lasting = record.status == "finished" and prefixes.lasting(record.id) == state.epoch
     is_ahead = not record.is_final and record.epoch < state.epoch

@@ -11,9 +11,10 @@ Figures, over sweeps: how often the interval of the winner's accuracy covers the
 clear though another config is as good; by how many points the accuracy said, and the score that the winner was chosen
 by, exceed the true one; fresh seeds spent, as a share of five for each of five.
 
-`_winner_sweeps.py` describes the simulated sweeps. The real ones are drawn from 20 configs on digits, trained with 20
-seeds each and judged by 898 images (`_winner_runs.py`): seeds and 359 images are drawn with replacement, so that the
-mean over all 20 seeds and all 898 images is the truth that they are drawn from.
+`_winner_sweeps.py` describes the simulated sweeps; `_winner_twins.py` those whose configs share epochs. The real ones
+are drawn from 20 configs on digits, trained with 20 seeds each and judged by 898 images (`_winner_runs.py`): seeds and
+359 images are drawn with replacement, so that the mean over all 20 seeds and all 898 images is the truth that they are
+drawn from.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 from _report import emit, parse_arguments
 from _winner_sweeps import KINDS, WORLDS, Sweep, draw_sweep
 from _winner_trials import Outcome, figures, play
+from _winner_twins import print_twins
 
 from raysweep.results.winner import Sample
 
@@ -205,6 +207,8 @@ def main() -> None:
     by_seeds, by_seeds_alone = collect(simulate_by_seeds(15 if arguments.quick else 300))
     print_groups("Simulated sweeps without bits, with a race:", by_seeds)
     print_groups("Simulated sweeps without bits, without fresh seeds:", by_seeds_alone)
+    print("\nConfigs that share epochs, without bits:")
+    print_twins(10 if arguments.quick else 250)
     real, real_alone = collect(resample(runs["digits"][0], 20 if arguments.quick else 200))
     print_groups("Digits resampled, with a race:", real)
     print_groups("Digits resampled, without fresh seeds:", real_alone)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fork_killer import MOMENTS
 from running import Command, curves
 from s3_server import BUCKET, S3Server, s3_server
 
@@ -43,13 +42,14 @@ cases:
 seeds: [0, 1]
 resources: {gpus: 0}
 checkpoints: {keep_best: 99, keep_last: none}
+report: {images: false}
 """
 SCHEDULERS = {"none": "", "asha": "scheduler: {name: asha, eta: 2, rungs: [1/4, 1/2], min_survivors: 1}\n"}
 KILLED = ("worker", "driver", "both")
 KILLS = [pytest.param(number, marks=[pytest.mark.long] if number else []) for number in range(20)]
 """Each is the seed of its moment; its number says who is killed, where the run folder is, and the scheduler."""
-MOST = {"keeps": 6, "kept in part": 12, "kept": 6, "found": 6, "taken over": 6}
-"""How often each moment comes in any case."""
+MOMENTS = {"keeps": 6, "kept in part": 12, "kept": 6, "found": 6, "taken over": 6}
+"""Those of fork_killer.py, with how often each comes in any case."""
 
 
 class Forks:
@@ -146,8 +146,8 @@ def test_a_kill_at_a_fork_and_a_rerun_end_as_the_undisturbed_run(
     draw, killed = random.Random(f"fork {number}"), KILLED[number % 3]
     scheduler, on_s3 = "asha" if number % 4 > 1 else "none", number % 2 == 1
     forks = make(scheduler, on_s3)
-    moment = MOMENTS[number % len(MOMENTS)]
-    nth = draw.randint(1, MOST[moment])
+    moment, most = list(MOMENTS.items())[number % len(MOMENTS)]
+    nth = draw.randint(1, most)
     forks.order(moment, nth, killed)
     code, said = forks.run()
     assert not forks.is_ordered(), f"{moment} {nth}: was not carried out\n{said}"

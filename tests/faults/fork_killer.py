@@ -83,5 +83,6 @@ def take_over_or_die(self: Any) -> bool:
 if "default_worker" not in sys.argv[0]:
     (FOLDER / "driver.pid").write_text(str(os.getpid()))
 elif keep.__module__ != __name__:
-    StateStore.keep, StateStore._write, StateStore.find = keep_or_die, write_or_die, find_or_die  # type: ignore[method-assign]
+    StateStore.keep, StateStore._write = keep_or_die, write_or_die  # type: ignore[assignment, method-assign]
+    StateStore.find = find_or_die  # type: ignore[method-assign]
     trial._Run._take_over = take_over_or_die  # type: ignore[method-assign]

@@ -32,7 +32,7 @@ def waiting(twins: Twins) -> set[str]:
     return {id for id in STOPS if twins.waits(id)}
 
 
-def test_a_trial_waits_for_its_twin_until_they_part_and_others_do_not():
+def test_a_trial_waits_for_its_twin_until_they_part_and_others_do_not() -> None:
     both = twins()
     assert waiting(both) == set()
     both.start("long")
@@ -43,20 +43,20 @@ def test_a_trial_waits_for_its_twin_until_they_part_and_others_do_not():
     assert waiting(both) == set()
 
 
-def test_a_trial_waits_no_longer_once_its_twin_gives_up_its_slot():
+def test_a_trial_waits_no_longer_once_its_twin_gives_up_its_slot() -> None:
     both = twins()
     both.start("long")
     both.release("long")
     assert waiting(both) == set()
 
 
-def test_a_trial_that_is_ahead_of_its_twin_does_not_wait_for_it():
+def test_a_trial_that_is_ahead_of_its_twin_does_not_wait_for_it() -> None:
     both = twins(short=2)
     both.start("long")
     assert waiting(both) == set()
 
 
-def test_a_trial_waits_only_up_to_its_next_rung_whose_state_is_kept():
+def test_a_trial_waits_only_up_to_its_next_rung_whose_state_is_kept() -> None:
     stops = {"short": {1: "1", 2: "2", 4: "4"}, "long": {1: "1", 2: "2", 4: "4"}}
     both = Twins(stops, {"short": (1, 2), "long": (2,)}, {})
     both.start("long")
@@ -66,7 +66,7 @@ def test_a_trial_waits_only_up_to_its_next_rung_whose_state_is_kept():
     assert both.waits("short")
 
 
-def test_a_trial_counts_as_far_as_the_state_that_it_is_about_to_take_over():
+def test_a_trial_counts_as_far_as_the_state_that_it_is_about_to_take_over() -> None:
     both = Twins({"a": {2: "2", 4: "4"}, "b": {2: "2", 4: "4"}}, {}, {"a": 2}, kept=["2"])
     both.start("b")
     assert both.waits("a")
@@ -114,9 +114,7 @@ WORDS = st.lists(
 )
 RUNGS = st.lists(st.sampled_from([Fraction(n, 12) for n in range(1, 12)]), min_size=1, max_size=3, unique=True)
 ASHA = st.builds(
-    lambda rungs, eta, survivors: AshaConfig(
-        name="asha", eta=eta, rungs=[str(rung) for rung in sorted(rungs)], min_survivors=survivors
-    ),
+    lambda rungs, eta, survivors: AshaConfig(name="asha", eta=eta, rungs=sorted(rungs), min_survivors=survivors),
     RUNGS,
     st.integers(2, 4),
     st.integers(1, 3),

@@ -106,9 +106,8 @@ class View:
         gpus = self._board.gpus
         spent = sum(progress.trained_hours + progress.lost_hours for progress in self._board.trials.values())
         yield f"{spent * (gpus or 1):.2f} {'GPU' if gpus else 'slot'}-hours spent"
-        if stopped := self._board.with_status("stopped"):
-            saved = sum(progress.saved_hours for progress in stopped)
-            yield f"{saved * (gpus or 1):.2f} saved by early stopping"
+        if self._board.with_status("stopped"):
+            yield f"{self._board.saved_hours() * (gpus or 1):.2f} saved by early stopping"
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""

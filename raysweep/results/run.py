@@ -209,7 +209,8 @@ def put_together(
 def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Objective, is_driven: bool) -> Record:
     """Return a record with the epochs that are not committed yet, and its best by the last plan's objective."""
     if len(newer) > record.epoch and not record.is_final:
-        return record.with_(status="running", metrics=newer, best=best_epoch(newer, objective))
+        now = record.with_(status="running", metrics=newer)
+        return now.with_(best=best_epoch(now.judged_metrics, objective))
     status = "interrupted" if record.status == "running" and not is_driven else record.status
     return record.with_(status=status, best=score_again(record.best, record.metrics, objective))
 

@@ -135,6 +135,11 @@ class Record:
         return [row for row in self.metrics if row["epoch"] not in taken] if taken else self.metrics
 
     @property
+    def judged_metrics(self) -> History:
+        """The rows by which the trial is judged: not those of a trial that all of its sweep begin with."""
+        return self.metrics[self.start.epoch :] if self.start else self.metrics
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is training to go on from or to show; the first epoch need not be whole."""
         return bool(self.metrics or self.weights)

@@ -388,10 +388,11 @@ class _Run:
         state, files = found
         record = take_over(self.record, state)
         self.taken = record.metrics[done:]
-        best = score_again(record.best, record.metrics, self.assignment.objective)
+        best = score_again(record.best, record.metrics, self.assignment.objective) if record.judged_metrics else None
         is_at_end = record.epoch == record.epochs
         status = "finished" if is_at_end else "paused" if record.epoch in rungs else "running"
-        kept = {kind: data for kind, data in files.items() if kind in OF_THE_BEST or not is_at_end}
+        wanted = ({"last"} if not is_at_end else set()) | (OF_THE_BEST if best else set())
+        kept = {kind: data for kind, data in files.items() if kind in wanted}
         self.record = self.folder.commit(record.with_(status=status, best=best), kept, keep=())
         self.state = files["last"]
         self.committed_at = self.state_at = time.monotonic()
@@ -438,7 +439,7 @@ class _Run:
             error=record.ended_by(error) if error else None,
             config=planned.config,
             conditions=dict(self.assignment.conditions),
-            best=score_again(record.best, metrics, objective) or best_epoch(metrics, objective),
+            best=score_again(record.best, metrics, objective) or best_epoch(record.judged_metrics, objective),
             former_metrics=[history for history in record.former_metrics if rungs and len(history) >= rungs[0]],
         )
         self.committed_epoch = self.record.epoch
@@ -455,7 +456,7 @@ class _Run:
         metrics = {"epoch": number, **numbers_of(epoch.metrics, self.assignment.loop)}
         check_objective(metrics, objective)
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
-        best = better_of(self.record.best, metrics, objective)
+        best = better_of(self.record.best, metrics, objective) if self.record.judged_metrics else None
         if best and best != self.record.best:
             self.record = self.record.with_(best=best)
             self.pending_best = Best.of(epoch, best.averaged)

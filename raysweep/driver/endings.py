@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from raysweep.driver.board import Board
 from raysweep.driver.failures import Failure
-from raysweep.halving.rungs import RungReport
+from raysweep.halving.rungs import RungReport, Verdict
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record, RunFolder
@@ -26,8 +26,10 @@ class Endings:
         self._commits: list[Future[None]] = []
 
     def pause(self, trial_id: str, rungs: list[RungReport]) -> None:
-        """Say that a trial waits at its last rung, which it has committed itself."""
-        self._board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=_reason(rungs))
+        """Say that a trial waits at its last rung, which it has committed itself: for its place, or for a twin."""
+        is_sure = all(rung.verdict is Verdict.SAFE for rung in rungs)
+        reason = "its place is sure; it waits for epochs that another trial trains" if is_sure else _reason(rungs)
+        self._board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=reason)
 
     def stop(self, trial_id: str, rungs: list[RungReport]) -> None:
         """Say that a trial is stopped at its last rung, and commit it."""

@@ -128,14 +128,23 @@ ASHA = st.builds(
     st.one_of(st.just(NoneConfig()), ASHA),
     st.integers(1, 5),
     st.sampled_from([0.0, 0.3, 5.0]),
+    st.sampled_from([0.0, 0.0, 0.1]),
     st.integers(),
 )
 def test_no_epoch_is_trained_twice_on_any_number_of_slots_and_all_ends_as_it_would_unshared(
-    words: list[str], seeds: int, scheduler: SchedulerConfig, slots: int, visit_s: float, luck: int
+    words: list[str], seeds: int, scheduler: SchedulerConfig, slots: int, visit_s: float, mortality: float, luck: int
 ) -> None:
-    plan = Plan(trials_of(words, seeds), scheduler, lambda epoch: random.Random(luck + epoch).random(), visit_s=visit_s)
+    def fate(epoch: int) -> random.Random:
+        return random.Random(f"{luck} {epoch}")
+
+    def end(epoch: int) -> str:
+        return fate(epoch).choice(["diverged", "failed"]) if fate(-epoch).random() < mortality else ""
+
+    plan = Plan(trials_of(words, seeds), scheduler, lambda epoch: fate(epoch).random(), visit_s=visit_s, ends=end)
     shared, alone = play(plan, slots), play(plan, slots, shared=False)
     assert shared.statuses.keys() == {trial.id for trial in plan.trials}, "some are stuck"
-    assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
-    assert set(shared.trained.values()) == {1}
+    assert shared.statuses == alone.statuses
     assert shared.trained.keys() == alone.trained.keys()
+    if not mortality:  # what was trained after the last state is lost with a trial, and its twins train it again
+        assert set(shared.trained.values()) == {1}
+        assert shared.histories == alone.histories

@@ -75,7 +75,8 @@ def price(grid: Grid, scheduler: SchedulerConfig, slots: int, visit_s: float, lu
     shared, alone = play(plan, slots), play(plan, slots, shared=False)
     assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
     assert set(shared.trained.values()) == {1}, "an epoch was trained twice"
-    takes = {epoch: grid.seconds(each) for each in grid.trials for epoch in epochs_of(grid.trials)[each.id]}
+    epochs = epochs_of(grid.trials)
+    takes = {epoch: grid.seconds(trial) for trial in grid.trials for epoch in epochs[trial.id]}
     trained = [sum(takes[epoch] * times for epoch, times in played.trained.items()) for played in (shared, alone)]
     longest = max(shared.histories[trial.id] * grid.seconds(trial) for trial in grid.trials)
     is_bound = alone.makespan <= longest + 9 * visit_s

@@ -14,8 +14,8 @@ its longest trial, which is as long in both; `not_below` those of them that are 
 one that trains all of its epochs itself, and begins late, since trials begin in the order of their epochs, whatever
 these take. In all of them shared epochs are trained once.
 
-`--real` (with a Ray of its own) runs a sweep of six sleeping trials on 1, 2 and 4 slots, shared and unshared, `none` and
-`asha`; `lost` is what one slot spends on all but epochs.
+`--real` (with a Ray of its own) runs a sweep of six sleeping trials on 1, 2 and 4 slots, shared and unshared, by `none`
+and by `asha`; `lost` is what one slot spends on all but epochs.
 """
 
 from __future__ import annotations

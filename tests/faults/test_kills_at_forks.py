@@ -25,7 +25,7 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.prefixes import Prefixes
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 SWEEP = """
 name: forks

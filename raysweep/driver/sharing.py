@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from raysweep.halving.twins import Twins
-from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Prefixes
@@ -77,8 +76,7 @@ def shares(sweep: Sweep, scheduler: SchedulerConfig) -> bool:
     return sweep.share and not isinstance(scheduler, RayAshaConfig)
 
 
-def whose_last_stays(sweep: Sweep, ranked: Sequence[RankedConfig]) -> Callable[[str], bool]:
-    """Return what tells of a trial's id whether its last state stays."""
-    keep = sweep.checkpoints.keep_last
-    best = {config.best.id for config in ranked[: sweep.checkpoints.keep_best] if config.best}
-    return lambda id: keep == "all" or (keep == "best" and id in best)
+def whose_last_stays(sweep: Sweep, losers: Sequence[Record]) -> Callable[[str], bool]:
+    """Return what tells of a trial's id whether its last state stays; `losers` are those that keep no weights."""
+    keep, lost = sweep.checkpoints.keep_last, {record.id for record in losers}
+    return lambda id: keep == "all" or (keep == "best" and id not in lost)

@@ -93,10 +93,11 @@ class View:
             parts.append(f"about {_clock(an_epoch * left)} left")
         if not running and unfinished and not self._steps.tasks:
             parts.append("processes start")
-        if paused := len(board.with_status("paused")):
+        waiting = set(filter(board.waits, _ids(unfinished) - _ids(running))) if len(unfinished) < MANY else set()
+        if paused := len(_ids(board.with_status("paused")) - waiting):
             parts.append(f"{paused} wait at rungs")
-        if len(unfinished) < MANY and (waiting := sum(map(board.waits, _ids(unfinished) - _ids(running)))):
-            parts.append(f"{waiting} wait for epochs that others train")
+        if waiting:
+            parts.append(f"{len(waiting)} wait for epochs that others train")
         if (best := board.best_score()) is not None:
             parts.append(f"best {self._metric.name} {format_score(best, self._metric)}")
         return ", ".join([*parts, *self._hours()])

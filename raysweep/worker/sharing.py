@@ -17,7 +17,7 @@ def deepest_state(store: StateStore, stops: Mapping[int, str], after: int, until
     wanted = sorted((epoch for epoch in stops if after < epoch <= until), reverse=True)
     there = set(store.listed()) if wanted else set()  # asked once: a trial may have hundreds of stops
     for epoch in wanted:
-        if stops[epoch] in there and (found := store.find(stops[epoch])) and found[0].epoch == epoch:
+        if stops[epoch] in there and (found := store.find_or_drop(stops[epoch])):
             return found
     return None
 

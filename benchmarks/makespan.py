@@ -9,10 +9,10 @@ each as it is and with `asha`. How long an epoch takes is drawn for each network
 else between 0.2 and 5 s; to begin in a slot costs nothing, or VISIT_S.
 
 Figures, a set of sweeps each: the mean and the worst of makespan shared / unshared. `above` counts those of more than
-1.02; `much_saved` those where more than 10 % of the training is saved, unless the unshared sweep takes no longer than its
-longest trial, which is as long in both; `not_below` those of them that are not below 1: their last trial to end is one
-that trains all of its epochs itself, and begins late, since trials begin in the order of their epochs, whatever these
-take. In all of them shared epochs are trained once.
+1.02; `much_saved` those where more than 10 % of the training is saved, unless the unshared sweep takes no longer than
+its longest trial, which is as long in both; `not_below` those of them that are not below 1: their last trial to end is
+one that trains all of its epochs itself, and begins late, since trials begin in the order of their epochs, whatever
+these take. In all of them shared epochs are trained once.
 
 `--real` (with a Ray of its own) runs a sweep of sleeping trials on 1, 2 and 4 slots, shared and unshared, `none` and
 `asha`; `visit_s` is what is left of a slot's time, a beginning in it each.

@@ -138,6 +138,8 @@ def _of_fall(seen: Contrasts, effects: Mapping[str, Effect]) -> str | None:
     are_bad = seen.disturbed < BAD_BATCHES
     if not _stands_out(seen):
         return "batches" if are_bad and seen.fall > seen.least else None
+    if "smaller_lr" in removing and seen.lr_rise >= RISES:
+        return "high_lr"
     if "batch_norm" in removing and not seen.suffers:
         return "batch_norm"
     if "clipped" in removing and seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS:

@@ -33,7 +33,7 @@ def adopt(store: StateStore, trial: Trial, conditions: Mapping[str, Any]) -> str
     if not prefixes.may_share(trial.id):
         return f"loop {trial.loop!r} does not say what decides its epochs (horizon): each trial trains {whose}, again"
     keys = {prefixes.key(trial.id, epoch, conditions): epoch for epoch in range(1, start.epoch + 1)}
-    have = max((keys[key] for key in keys.keys() & set(store.listed())), default=0)
+    have = max((keys[key] for key in keys.keys() & store.all().keys()), default=0)
     for key, (record, files) in _found(trial, keys, deeper_than=have):
         store.keep(key, record, files)
         have = record.epoch

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from raysweep.halving.twins import Twins
-from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Prefixes
@@ -37,9 +36,11 @@ class Sharing:
         self.lasting: dict[str, str] = {}
         """The key of the state that each trial leaves for longer ones, by its id."""
         forks = prefixes.stops(rungs_of.__getitem__)
+        kept_at = sorted({record.epoch for record in kept.values()})
         for id in filter(prefixes.may_share, (trial.id for trial in trials)):
             key = partial(prefixes.key, id, conditions=conditions[id])
-            stops = {epoch: key(epoch) for epoch in forks.get(id, ())} | _found(prefixes.epochs(id), key, kept)
+            found = [epoch for epoch in kept_at if epoch <= prefixes.epochs(id) and key(epoch) in kept]
+            stops = {epoch: key(epoch) for epoch in (*forks.get(id, ()), *found)}
             if keeps_last and (last := lasting_epoch(prefixes, id)):
                 stops[last] = self.lasting[id] = key(last)
             self.stops[id] = dict(sorted(stops.items()))
@@ -53,12 +54,6 @@ class Sharing:
     def wanted(self, epochs: Mapping[str, int]) -> set[str]:
         """Return the keys of the states that trials may still want; `epochs`: how far those have come that go on."""
         return {key for id, done in epochs.items() for epoch, key in self.stops.get(id, {}).items() if epoch > done}
-
-
-def _found(epochs: int, key: Callable[[int], str], kept: Mapping[str, Record]) -> dict[int, str]:
-    """Return the keys of the states that there are already and are those of a trial with so many epochs, by epoch."""
-    at = {record.epoch for record in kept.values() if record.epoch <= epochs}
-    return {epoch: key(epoch) for epoch in sorted(at) if key(epoch) in kept}
 
 
 def lasting_epoch(prefixes: Prefixes, id: str) -> int:
@@ -81,8 +76,7 @@ def shares(sweep: Sweep, scheduler: SchedulerConfig) -> bool:
     return sweep.share and not isinstance(scheduler, RayAshaConfig)
 
 
-def whose_last_stays(sweep: Sweep, ranked: Sequence[RankedConfig]) -> Callable[[str], bool]:
-    """Return what tells of a trial's id whether its last state stays."""
-    keep = sweep.checkpoints.keep_last
-    best = {config.best.id for config in ranked[: sweep.checkpoints.keep_best] if config.best}
-    return lambda id: keep == "all" or (keep == "best" and id in best)
+def whose_last_stays(sweep: Sweep, losers: Sequence[Record]) -> Callable[[str], bool]:
+    """Return what tells of a trial's id whether its last state stays; `losers` are those that keep no weights."""
+    keep, lost = sweep.checkpoints.keep_last, {record.id for record in losers}
+    return lambda id: keep == "all" or (keep == "best" and id not in lost)

@@ -14,8 +14,10 @@ Owner = tuple[str, str]
 
 def deepest_state(store: StateStore, stops: Mapping[int, str], after: int, until: int) -> tuple[Record, Files] | None:
     """Return the state of the latest epoch above `after`, up to `until`; `stops` are the keys to look for, by epoch."""
-    for epoch in sorted((epoch for epoch in stops if after < epoch <= until), reverse=True):
-        if (found := store.find(stops[epoch])) and found[0].epoch == epoch:
+    wanted = sorted((epoch for epoch in stops if after < epoch <= until), reverse=True)
+    there = set(store.listed()) if wanted else set()  # asked once: a trial may have hundreds of stops
+    for epoch in wanted:
+        if stops[epoch] in there and (found := store.find_or_drop(stops[epoch])):
             return found
     return None
 

@@ -63,7 +63,7 @@ def told() -> list[tuple[str, str]]:
 
 
 def stage_of(ids: list[str]) -> Stage:
-    assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id)) for id in ids]
+    assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id, has_begun=False)) for id in ids]
     return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, Twins({}, {}, {})
 
 
@@ -83,7 +83,8 @@ def tune_of(
             max_concurrent=max_concurrent,
             retries=1,
             endings=SimpleNamespace(  # type: ignore[arg-type]
-                pause=lambda id, rungs: told.append((id, "waits")), stop=lambda id, rungs: told.append((id, "stops"))
+                pause=lambda id, rungs, reason="": told.append((id, "waits")),
+                stop=lambda id, rungs: told.append((id, "stops")),
             ),
             stop=StopRequest(),
         )

@@ -36,7 +36,7 @@ from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.states import StateStore
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
-from raysweep.sweepfile.prefixes import Segment, segments_of
+from raysweep.sweepfile.prefixes import Segment, segments_of, starts_of
 from raysweep.worker import notices
 from raysweep.worker.data import OnEachNode, arrays_of, in_a_thread
 from raysweep.worker.frames import place_of, traceback_of
@@ -129,6 +129,7 @@ def _context(
         gpu_share=assignment.gpu_share,
         should_stop=should_stop,
         should_save=should_save,
+        from_another=epoch in {start.epoch for start in starts_of(assignment.record.start)},
     )
 
 

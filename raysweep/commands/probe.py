@@ -146,6 +146,7 @@ def _sweep_of(
         "limits": of.limits.model_dump(mode="json"),
         "storage": context.folder.files.child(FOLDER).uri,
         "report": {"images": False},
+        "checkpoints": {"keep_last": "none"},
     }
     sweep, text = sweep_of(values, find_start=find_start)
     by_key = dict(zip(configs, plan_trials(sweep), strict=True))

@@ -30,7 +30,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
-from raysweep.driver.sharing import Sharing, shares, whose_last_stays
+from raysweep.driver.sharing import Sharing, whose_last_stays
 from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
@@ -137,7 +137,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
 
 def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[str, Any]]) -> Sharing:
     """Return what these trials share with one another, and with states that earlier ones have left."""
-    shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective, left)
+    shares_any, rules = run.sweep.shares_epochs, rules_of(run.scheduler, run.sweep.objective, left)
     trials = {trial.id: trial for trial in (*run.trials, *run.fresh)}
     early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
     if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
@@ -308,7 +308,7 @@ def _drop_states(run: Run, ranked: Sequence[RankedConfig]) -> None:
         return
     store, sharing, stays = StateStore(run.folder), run.sharing, whose_last_stays(run.sweep, ranked)
     going_on = {id: each.epoch for id, each in run.board.trials.items() if each.status not in FINAL}
-    wanted = sharing.wanted(going_on) | {key for id, key in sharing.lasting.items() if id in going_on or stays(id)}
+    wanted = sharing.wanted(going_on) | {key for id, key in sharing.last_states.items() if id in going_on or stays(id)}
     store.drop(key for key in store.listed() if key in sharing.known - wanted and store.has(key))
 
 

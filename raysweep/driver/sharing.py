@@ -11,10 +11,7 @@ from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Prefixes
-from raysweep.sweepfile.schema import RayAshaConfig, SchedulerConfig, Sweep
-
-WORTH_KEEPING = 0.5
-"""A trial's last state stays for a longer one only if that one's epochs agree with so much of it."""
+from raysweep.sweepfile.schema import Sweep
 
 
 class Sharing:
@@ -34,14 +31,14 @@ class Sharing:
         rungs_of = {record.id: rungs(record) for record in records}
         self.stops: dict[str, dict[int, str]] = {}
         """The epochs after which each trial's state is of use, with the states' keys, by its id."""
-        self.lasting: dict[str, str] = {}
+        self.last_states: dict[str, str] = {}
         """The key of the state that each trial leaves for longer ones, by its id."""
         forks = prefixes.stops(rungs_of.__getitem__)
         for id in filter(prefixes.may_share, (trial.id for trial in trials)):
             key = partial(prefixes.key, id, conditions=conditions[id])
             stops = {epoch: key(epoch) for epoch in forks.get(id, ())} | _found(prefixes.epochs(id), key, kept)
-            if keeps_last and (last := lasting_epoch(prefixes, id)):
-                stops[last] = self.lasting[id] = key(last)
+            if keeps_last and (last := prefixes.last_state(id)):
+                stops[last] = self.last_states[id] = key(last)
             self.stops[id] = dict(sorted(stops.items()))
         self.twins = Twins(self.stops, rungs_of, {record.id: record.epoch for record in records}, kept)
 
@@ -61,24 +58,13 @@ def _found(epochs: int, key: Callable[[int], str], kept: Mapping[str, Record]) -
     return {epoch: key(epoch) for epoch in sorted(at) if key(epoch) in kept}
 
 
-def lasting_epoch(prefixes: Prefixes, id: str) -> int:
-    """Return the epoch whose state a longer trial can go on from, if it is worth keeping; else 0."""
-    last = prefixes.lasting(id)
-    return last if last >= WORTH_KEEPING * prefixes.epochs(id) else 0
-
-
-def lasting_keys(trials: Sequence[Trial], records: Mapping[str, Record]) -> dict[str, str]:
+def keys_of_last_states(trials: Sequence[Trial], records: Mapping[str, Record]) -> dict[str, str]:
     """Return the key of the state that each trial which has finished may have left for longer ones, by its id."""
     prefixes, keys = Prefixes(trials), {}
     for id, record in records.items():
-        if record.status == "finished" and prefixes.may_share(id) and (last := lasting_epoch(prefixes, id)):
+        if record.status == "finished" and (last := prefixes.last_state(id)):
             keys[id] = prefixes.key(id, last, record.conditions)
     return keys
-
-
-def shares(sweep: Sweep, scheduler: SchedulerConfig) -> bool:
-    """Whether a sweep's trials share epochs: not where Tune's own ASHA compares them as their epochs come in."""
-    return sweep.share and not isinstance(scheduler, RayAshaConfig)
 
 
 def whose_last_stays(sweep: Sweep, ranked: Sequence[RankedConfig]) -> Callable[[str], bool]:

@@ -21,6 +21,8 @@ from raysweep.sweepfile.plan import StartedFrom, Trial
 
 DECIDING = ("data", "precision", "workers", "weights", "loop")
 """The conditions that decide a trial's numbers; the rest follows from its config, or only tells of versions."""
+WORTH_KEEPING = 0.5
+"""A trial leaves a state for longer ones only if their epochs agree with so much of its own."""
 Item = tuple[str, str]
 """What decides an epoch: what all epochs of a course depend on, and what this one does."""
 
@@ -101,9 +103,13 @@ class Prefixes:
         """Return how many epochs a trial has."""
         return self._paths[id].epochs
 
-    def lasting(self, id: str) -> int:
-        """Return the epoch up to which a trial of more epochs has the same ones; 0 if they share none."""
-        return self._paths[id].lasting()
+    def last_state(self, id: str) -> int:
+        """Return the epoch whose state a trial leaves for longer ones; 0 if these have less than half of its epochs."""
+        if not self.may_share(id):
+            return 0
+        path = self._paths[id]
+        last = path.common_with_longer()
+        return last if last >= WORTH_KEEPING * path.epochs else 0
 
     def levels(self) -> Iterator[Level]:
         """Yield the trials that share each epoch, wherever two or more do."""
@@ -157,9 +163,11 @@ class _Path:
         text = json.dumps([runs, deciding(conditions)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def lasting(self) -> int:
-        """Return how many epochs a trial shares with one of twice as many."""
+    def common_with_longer(self) -> int:
+        """Return how many epochs a trial shares with one of twice as many or, if it ends early, with the whole one."""
         config = self.trial.config
+        if self.epochs < config.epochs:
+            return self.shared
         try:
             longer = type(config).model_validate({**config.model_dump(mode="json"), "epochs": 2 * config.epochs})
         except ValueError:  # the user's own check refuses it

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysweep.driver.sharing import Sharing
 from raysweep.halving.scores import best_epoch
 from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.store import Record
 from raysweep.store.newest import MOST_EPOCHS, Tail
-from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.sweepfile.schema import Objective
 
 COUNT_LEFT_EVERY_S = 1.0
@@ -96,8 +96,8 @@ class Board:
         """Called after each `update` with what happened."""
         self.began = time.monotonic()
         self.epochs_trained = 0
-        self.prefixes: Prefixes | None = None
-        """The epochs that trials which train now share."""
+        self.sharing: Sharing | None = None
+        """What trials share that train now."""
         self._left: tuple[float, int] = (0.0, 0)
         self.first_epoch_at: float | None = None
         """When the first epoch of this run was reported; until then, processes were starting."""
@@ -165,12 +165,11 @@ class Board:
 
     def _count_left(self) -> int:
         unfinished = {each.record.id: each for each in self.with_status("planned", "running", "interrupted", "paused")}
-        alone = {id for id in unfinished if self.prefixes is None or not self.prefixes.may_share(id)}
+        alone = {id for id in unfinished if self.sharing is None or not self.sharing.prefixes.may_share(id)}
         left = sum(unfinished[id].record.epochs - unfinished[id].epoch for id in alone)
-        if self.prefixes is None:
+        if self.sharing is None:
             return left
-        reached = {id: each.epoch for id, each in self.trials.items()}
-        return left + self.prefixes.left(reached, unfinished.keys() - alone)
+        return left + self.sharing.left({id: each.epoch for id, each in self.trials.items()}, unfinished.keys() - alone)
 
     def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""

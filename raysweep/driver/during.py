@@ -108,7 +108,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     def stage_of(left: Sequence[Record]) -> Stage:
         run.tried.update(record.id for record in left)
         sharing = run.sharing = _sharing(run, left, on.conditions)
-        run.board.prefixes = sharing.prefixes
+        run.board.sharing = sharing
         run.board.waits = sharing.twins.waits
         assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
         return run.rerun.halving, assignments, sharing.twins
@@ -149,6 +149,7 @@ def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[
         rungs=lambda record: rules.rung_epochs(record.epochs),
         keeps_last=run.sweep.checkpoints.keep_last != "none",
         kept=StateStore(run.folder).all() if shares_any else {},
+        objective=run.sweep.objective,
     )
 
 

@@ -55,7 +55,7 @@ class Prefixes:
     def left(self, reached: Mapping[str, int], ids: Iterable[str]) -> int:
         """Return how many epochs the trials `ids` have to train: what they share once, what another one has not at all.
 
-        `reached` says how many epochs each trial has.
+        `reached` says how many epochs each trial has that it or others go on from.
         """
         going_on = set(ids)
         left = sum(self._paths[id].epochs - reached.get(id, 0) for id in going_on)
@@ -98,10 +98,6 @@ class Prefixes:
     def may_share(self, id: str) -> bool:
         """Whether a trial's loop says what decides its epochs."""
         return id in self._paths and self._paths[id].shared > 0
-
-    def epochs(self, id: str) -> int:
-        """Return how many epochs a trial has."""
-        return self._paths[id].epochs
 
     def last_state(self, id: str) -> int:
         """Return the epoch whose state a trial leaves for longer ones; 0 if these have less than half of its epochs."""

@@ -28,7 +28,7 @@ from ray.exceptions import NodeDiedError, RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
-from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
+from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, is_same_epoch, score_again
 from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
@@ -368,7 +368,7 @@ class _Run:
         It is kept before the trial commits: if its process dies in between, the trial itself goes on from it.
         """
         key = self.assignment.stops.get(self.record.epoch)
-        if key is None or self.states.has(key) or not (weights := dict(self._state_of(epoch))):
+        if key is None or self._is_kept(key) or not (weights := dict(self._state_of(epoch))):
             return
         self.record = self.uploads.finish(self.record)
         if self.pending_best is not None:
@@ -376,24 +376,31 @@ class _Run:
         with contextlib.suppress(FileNotFoundError):  # it is deleted just now, since nobody wants it any more
             self.states.keep(key, self.record.with_(status="running"), weights)
 
+    def _is_kept(self, key: str) -> bool:
+        """Whether there is a state, with the best weights that this trial would leave: else its own takes its place."""
+        kept, best = self.states.record(key), self.record.best
+        return kept is not None and (best is None or is_same_epoch(best, kept.best))
+
     def _take_over(self) -> bool:
         """Go on from the deepest state that another trial kept, up to the next rung; return whether there is one."""
         rungs, done = self.assignment.rungs, self.record.epoch
         until = next((rung for rung in rungs if rung > done), self.record.epochs)
         self.folder.damaged.clear()
-        found = deepest_state(self.states, self.assignment.stops, done, until)
+        objective = self.assignment.objective
+        found = deepest_state(self.states, self.assignment.stops, self.record, until, objective)
         self.remark = "; ".join(filter(None, (self.remark, _setback(self.folder.damaged, done))))
         if found is None:
             return False
         state, files = found
-        record = take_over(self.record, state)
+        record = take_over(self.record, state, objective)
         self.taken = record.metrics[done:]
-        best = score_again(record.best, record.metrics, self.assignment.objective) if record.judged_metrics else None
         is_at_end = record.epoch == record.epochs
         status = "finished" if is_at_end else "paused" if record.epoch in rungs else "running"
-        wanted = ({"last"} if not is_at_end else set()) | (OF_THE_BEST if best else set())
-        kept = {kind: data for kind, data in files.items() if kind in wanted}
-        self.record = self.folder.commit(record.with_(status=status, best=best), kept, keep=())
+        is_own_best = record.best is not None and record.best.epoch <= done
+        wanted = (set() if is_at_end else {"last"}) | (OF_THE_BEST if record.best and not is_own_best else set())
+        taken = {kind: data for kind, data in files.items() if kind in wanted}
+        keep: Collection[str] = OF_THE_BEST if is_own_best else ()
+        self.record = self.folder.commit(record.with_(status=status), taken, keep)
         self.state = files["last"]
         self.committed_at = self.state_at = time.monotonic()
         self.committed_epoch = record.epoch

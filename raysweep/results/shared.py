@@ -57,9 +57,9 @@ def _wants(record: Record, key: str, state: Record, prefixes: Prefixes) -> bool:
     is_before_its_start = record.start is not None and state.epoch <= record.start.epoch  # then of any seed
     if state.epoch > record.epochs or not (record.seed == state.seed or is_before_its_start):
         return False
-    is_lasting = record.status == "finished" and prefixes.lasting(record.id) == state.epoch
+    is_last = record.status == "finished" and prefixes.last_state(record.id) == state.epoch
     is_ahead = not record.is_final and record.epoch < state.epoch
-    return (is_lasting or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
+    return (is_last or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
 
 
 def courses_of(records: Sequence[Record]) -> dict[str, Course]:

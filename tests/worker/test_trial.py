@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from raysweep.loops import CLASSIFY, loop_named
 from raysweep.results.evidence import read_correct
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
+from raysweep.sweepfile.plan import StartedFrom
 from raysweep.sweepfile.schema import Objective
 from raysweep.worker import trial
 from raysweep.worker.tasks import Assignment
@@ -144,6 +145,34 @@ def test_a_trial_killed_in_the_middle_of_an_epoch_goes_on_from_there_to_the_same
     assert killed.steps <= whole.steps + 2 * 3, "what was committed was trained again"
 
 
+def test_a_trial_that_begins_with_another_ones_epoch_may_have_another_optimizer_and_resumes_with_its_own(
+    make_trial: Callable[..., Trial],
+) -> None:
+    def made(name: str) -> Trial:
+        of_another = StartedFrom("/runs/other", "net-5e6f", 1, CLASSIFY, {**CONFIG, "optimizer": {"name": "adamw"}}, 7)
+        trial = make_trial(name, commit_every_s=1)
+        trial.assignment = replace(trial.assignment, record=trial.assignment.record.with_(start=of_another))
+        return trial
+
+    whole = made("whole")
+    expected, again = whole.run(), made("again")
+    assert expected.status == "finished"
+    for until in (whole.steps // 2, whole.steps // 2 + 3):  # at the end of the other one's epoch, and inside the next
+        again.run(lambda step, until=until: step >= until)  # type: ignore[misc]
+    assert numbers(again.run()) == numbers(expected)
+
+
+def test_a_commit_of_another_optimizer_fails_the_trial_aloud(make_trial: Callable[..., Trial]) -> None:
+    trial = make_trial("run", commit_every_s=1)
+    trial.run(lambda step: step >= 3)
+    record = trial.assignment.record
+    other = record.with_(config={**CONFIG, "optimizer": {"name": "sgd", "momentum": 0.5}})
+    trial.assignment = replace(trial.assignment, record=other)
+    failed = trial.run()
+    assert failed.status == "failed"
+    assert "the last commit is of another optimizer" in failed.error["message"]  # type: ignore[index]
+
+
 def test_damaged_weights_of_the_first_epoch_fall_back_to_the_commit_before(make_trial: Callable[..., Trial]) -> None:
     expected = numbers(make_trial("whole").run())
     killed = make_trial("killed", commit_every_s=3)
@@ -238,3 +267,34 @@ def test_a_process_that_was_ended_leaves_in_the_record_what_was_raised_and_not_t
     assert (record.status, record.error["type"]) == ("finished", "ArithmeticError")
     assert LAST_WORDS not in record.error, "or a later death would be taken for it"
     assert record.ended_by(died) == died
+
+
+@pytest.mark.parametrize(
+    ("edited", "stops", "taken"),
+    [
+        ("min", {1: "one", 2: "two"}, [2]),
+        ("max", {1: "one", 2: "two"}, [2]),  # the best weights of the first state, then the history of the second
+        ("max", {2: "two"}, []),
+    ],
+)
+def test_a_longer_trial_has_the_best_weights_that_it_would_have_unshared_whatever_objective_chose_those_of_a_state(
+    make_trial: Callable[..., Trial], edited: Literal["min", "max"], stops: dict[int, str], taken: list[int]
+) -> None:
+    """By its least training loss the last epoch is the best one, by its largest the first."""
+
+    def train(run: Trial, epochs: int, objective: Objective, stops: dict[int, str]) -> Record:
+        config = {**CONFIG, "ema": False, "lr_schedule": "constant", "epochs": epochs}
+        record = Record(f"net-{epochs}", "net", 0, {}, config, epochs)
+        run.assignment = replace(run.assignment, record=record, objective=objective, stops=stops)
+        run.begin().to_the_end()
+        committed = run.folder.record(record.id)
+        assert committed
+        return committed
+
+    shared, objective = make_trial("shared"), Objective(metric="train_loss", mode=edited)
+    assert train(shared, 2, Objective(metric="train_loss", mode="min"), stops).weights["best"].epoch == 2
+    alone = train(make_trial("alone"), 3, objective, {})
+    longer = train(shared, 3, objective, stops)
+    assert (numbers(longer), longer.best) == (numbers(alone), alone.best)
+    assert [origin.last for origin in longer.origins] == taken
+    assert len(train(shared, 4, objective, stops).own_metrics) == 2, "a state of the new objective is there by now"

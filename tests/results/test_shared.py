@@ -17,9 +17,9 @@ import raysweep
 from raysweep.cli import main
 from raysweep.report.content import gather
 from raysweep.results.comparison import compare
-from raysweep.results.luck import Course, Sample, shared_luck
+from raysweep.results.luck import Lineage, Sample, shared_luck
 from raysweep.results.run import SweepResult
-from raysweep.results.shared import courses_of, groups_of
+from raysweep.results.shared import groups_of, lineages_of
 from raysweep.results.winner import judge
 from raysweep.store import Record
 from raysweep.store.record import Origin
@@ -118,12 +118,12 @@ def test_trials_share_the_epochs_in_which_their_metrics_are_equal_up_to_their_be
     trials = by_milestone(results(tmp_path))
     best = {16: 30, 20: 25, 24: 18}
     records = [replace(trial, best=replace(trial.best, epoch=best[at])) for at, trial in trials.items() if trial.best]
-    courses = courses_of(records)
-    one, two, three = (courses[trials[at].id] for at in (16, 20, 24))
+    lineages = lineages_of(records)
+    one, two, three = (lineages[trials[at].id] for at in (16, 20, 24))
     assert one.has_in_common(two) == pytest.approx(16 / np.sqrt(30 * 25))
     assert two.has_in_common(three) == pytest.approx(18 / np.sqrt(25 * 18))
     other_seed = by_milestone(results(tmp_path), seed=1)
-    assert one.has_in_common(courses_of([*records, *other_seed.values()])[other_seed[16].id]) == 0
+    assert one.has_in_common(lineages_of([*records, *other_seed.values()])[other_seed[16].id]) == 0
 
 
 def test_trials_of_which_each_shares_most_of_its_epochs_with_another_are_in_one_group(tmp_path: Path) -> None:
@@ -139,11 +139,33 @@ def test_trials_of_which_each_shares_most_of_its_epochs_with_another_are_in_one_
     assert len(set(groups_of(long).values())) == 12
 
 
+@pytest.mark.parametrize(
+    ("conditions", "taken", "groups"),
+    [
+        ([{"loop": "regression"}] * 2, 0, 2),  # a loop that does not say what decides its epochs
+        ([{"loop": "not imported here"}] * 2, 0, 2),
+        ([{"loop": "not imported here"}] * 2, 6, 1),  # the second one says whose its epochs are
+        ([{"data": "0123"}, {"data": "0123"}], 0, 1),
+        ([{"data": "0123"}, {"data": "4567"}], 0, 2),
+    ],
+)
+def test_trials_whose_metrics_are_equal_share_luck_only_if_the_same_decided_their_epochs(
+    conditions: list[dict[str, str]], taken: int, groups: int
+) -> None:
+    rows = [{"epoch": epoch, "val_acc": 0.9} for epoch in range(1, 11)]
+    one, other = (
+        Record(id, id, 0, {}, {"data": "digits", "model": "baseline_block"}, 10, metrics=rows, conditions=of)
+        for id, of in zip(("a", "b"), conditions, strict=True)
+    )
+    other = other.with_(origins=[Origin("a", 1, taken)] if taken else [])
+    assert len(set(groups_of([one, other]).values())) == groups
+
+
 def test_epochs_that_all_trials_began_with_are_no_luck_of_theirs(tmp_path: Path) -> None:
     started = results(tmp_path).trials[0]
     before = StartedFrom("runs/x", "x", 12, "classify", started.config, 0, None, {})
     records = [record.with_(start=before) for record in by_milestone(results(tmp_path)).values()]
-    one, two = list(courses_of(records).values())[:2]
+    one, two = list(lineages_of(records).values())[:2]
     assert len(one.shared) <= 4 + 8
     assert one.epochs == max(1, (records[0].best.epoch if records[0].best else 30) - 12)
     assert two.shared[:2] == one.shared[:2]
@@ -152,19 +174,19 @@ def test_epochs_that_all_trials_began_with_are_no_luck_of_theirs(tmp_path: Path)
 def test_the_interval_of_a_winner_among_twins_covers_the_truth_though_their_luck_is_the_same() -> None:
     """Ten configs that share nine tenths of their luck are hardly more evidence about it than one."""
 
-    def covered(course: Callable[[int], Course | None], number: int) -> bool:
+    def covered(lineage: Callable[[int], Lineage | None], number: int) -> bool:
         rng = np.random.default_rng(number)
         luck = np.sqrt(0.9) * rng.standard_normal((1, 2)) + np.sqrt(0.1) * rng.standard_normal((10, 2))
         scores = 0.7 + 0.01 * luck
         order = np.argsort(-scores.mean(1))
-        known = [each for seed in range(2) if (each := course(seed))]
-        verdict = judge([Sample(scores[place].tolist(), courses=known) for place in order])
+        known = [each for seed in range(2) if (each := lineage(seed))]
+        verdict = judge([Sample(scores[place].tolist(), lineages=known) for place in order])
         assert verdict is not None
         return verdict.low <= 0.7 <= verdict.high
 
     sweeps = range(80)
     blind = np.mean([covered(lambda seed: None, number) for number in sweeps])
-    told = np.mean([covered(lambda seed: Course(tuple(range(100 * seed, 100 * seed + 90)), 100), n) for n in sweeps])
+    told = np.mean([covered(lambda seed: Lineage(tuple(range(100 * seed, 100 * seed + 90)), 100), n) for n in sweeps])
     assert blind < 0.7
     assert told > 0.82
 
@@ -173,7 +195,7 @@ def test_configs_whose_seeds_share_nothing_are_judged_as_ever() -> None:
     rng = np.random.default_rng(5)
     scores = 0.7 + 0.01 * rng.standard_normal((6, 3))
     plain = [Sample(each.tolist()) for each in scores]
-    alone = [Sample(each.tolist(), courses=[Course((), 30)] * 3) for each in scores]
+    alone = [Sample(each.tolist(), lineages=[Lineage((), 30)] * 3) for each in scores]
     assert judge(plain) == judge(alone)
     assert (shared_luck(alone) == np.eye(6)).all()
 

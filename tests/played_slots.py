@@ -98,7 +98,8 @@ class _Sweep:
         members = [member_of(record.id, record.config, record.epochs, plan.scheduler) for record in records]
         assignments: Any = [SimpleNamespace(record=record) for record in records]
         endings: Any = SimpleNamespace(
-            pause=lambda id, rungs: None, stop=lambda id, rungs: self.played.statuses.setdefault(id, "stopped")
+            pause=lambda id, rungs, reason="": None,
+            stop=lambda id, rungs: self.played.statuses.setdefault(id, "stopped"),
         )
         self.queue = TrialQueue(
             (Halving(rules, members), assignments, sharing.twins),
@@ -109,7 +110,7 @@ class _Sweep:
             endings=endings,
             stop=StopRequest(),
         )
-        self.states: set[str] = set()
+        self.states, self.ends = set[str](), dict[str, int]()
         self.done = dict.fromkeys(self.trials, 0)
         self.tunes: dict[str, Any] = {}
         self.now, self.events, self.numbers = 0.0, list[tuple[float, int, str, Iterator[float]]](), itertools.count()
@@ -153,12 +154,18 @@ class _Sweep:
         while self._take_over(id):
             if not self._report(id):
                 return
+        if self._is_over(id):
+            self._report(id, "diverged")
+            return
         trial, epochs = self.trials[id], self.epochs[id]
         while True:
             stretch = self._stretch(id)
             yield len(stretch) * self.plan.seconds(trial)
             self.played.trained.update(stretch)
             if end := self.plan.ends(stretch[-1]):
+                self.done[id] += len(stretch) - 1
+                if end == "diverged" and (key := self._next_key(id)):
+                    self.ends[key] = self.done[id]
                 self._report(id, end)
                 return
             self.done[id] += len(stretch)
@@ -182,6 +189,16 @@ class _Sweep:
         found = [at for at, key in self.stops[id].items() if done < at <= until and key in self.states]
         self.done[id] = max(found, default=done)
         return bool(found)
+
+    def _next_key(self, id: str) -> str | None:
+        return next((key for at, key in self.stops[id].items() if at > self.done[id]), None)
+
+    def _is_over(self, id: str) -> bool:
+        """Take over that a twin has diverged, if it has before the next state."""
+        if (key := self._next_key(id)) not in self.ends:
+            return False
+        self.done[id] = self.ends[str(key)]
+        return True
 
     def _is_at_rung(self, id: str) -> bool:
         return self.done[id] in self.rungs[id]

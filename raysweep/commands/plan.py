@@ -44,8 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)
     where = None if context.is_run_folder else Whereabouts.of(context)
+    there = _epochs_there(context, sweep, trials)
     if arguments.json:
         document = {**_document(sweep, trials, cost), "memory": where.as_json() if where else None}
+        document["start"] = {**asdict(sweep._started_from), "epochs_kept": there} if sweep._started_from else None
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     columns, settings = _columns(trials, cost)
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
         lines.append(f"confirm: the best {race['configs']} configs, with {seeds}: up to {more}")
-    lines += _start_lines(sweep)
+    lines += _start_lines(sweep, cost, there, edits)
     lines += where.in_words(context.named.path) if where else []
     lines += edits.in_words() if edits else []
     lines += [f"warning: {each}" for each in _warnings(context)]
@@ -63,11 +65,34 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _start_lines(sweep: Sweep) -> list[str]:
+def _epochs_there(context: Context, sweep: Sweep, trials: Sequence[Trial]) -> int | None:
+    """Return how many of the epochs that the trials begin with need not be trained again; None if each trains them."""
+    if sweep._started_from is None or not sweep.shares_epochs:
+        return None
+    from raysweep.results.offers import epochs_there
+
+    return epochs_there(trials[0], context.folder)
+
+
+def _start_lines(sweep: Sweep, cost: Cost, there: int | None, edits: Edits | None) -> list[str]:
     started: StartedFrom | None = sweep._started_from
     if started is None:
         return []
-    return [f"start: all go on after epoch {started.epoch} of {started.trial}, in {started.run}"]
+    line = f"start: all go on after epoch {started.epoch} of {started.trial}, in {started.run}"
+    if edits and not edits.counts["new"]:
+        return [line]
+    if there is None:
+        return [f"{line}; each trial trains {_span(1, started.epoch)} again"]
+    again = f"{_span(there + 1, started.epoch)} {'are' if there + 1 < started.epoch else 'is'} trained again, once"
+    line += f"; {again if there < started.epoch else 'its state is kept'}"
+    if edits:  # of a run that has begun fewer are left; what it keeps says how many
+        return [line]
+    left = cost.unique_epochs - there
+    return [f"{line}: {'at most ' * bool(cost.rungs)}{count_of(left, 'epoch')} {'is' if left == 1 else 'are'} left"]
+
+
+def _span(first: int, last: int) -> str:
+    return f"epochs {first} to {last}" if first < last else f"epoch {last}"
 
 
 def _warnings(context: Context) -> list[str]:
@@ -104,7 +129,6 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, An
     document["expected_epochs"] = round(cost.expected, 3)
     document["rungs"] = [str(rung) for rung in cost.rungs]
     document["confirm"] = _race(sweep, trials)
-    document["start"] = asdict(sweep._started_from) if sweep._started_from else None
     document["cohorts"] = [vars(cohort) for cohort in cost.cohorts]
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]

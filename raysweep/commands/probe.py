@@ -1,7 +1,8 @@
 """`raysweep probe`: which cause a dip, a divergence or a plateau has, by training its epochs again in several futures.
 
 The futures are the trials of a sweep that begins from the trial's state (`start`), in `<run>/probes/<trial>-<epoch>`.
-So a probe that was interrupted goes on, and a second one with more orders of batches trains these alone.
+So a probe that was interrupted goes on, and of a second one with more orders of batches these alone are trained. The
+futures end in the middle of the trial's schedule (`until`).
 """
 
 from __future__ import annotations
@@ -121,12 +122,13 @@ def _sweep_of(
 ) -> tuple[Sweep, str, list[Trial]]:
     """Return a sweep whose trials are the futures, its text as a file, and the trials in the order of the futures."""
     from raysweep.diagnose.probed import FOLDER
+    from raysweep.loops import loop_named
     from raysweep.results.start import find_start
     from raysweep.sweepfile import sweep_of
     from raysweep.sweepfile.patch import patch
-    from raysweep.sweepfile.plan import plan_trials, short_id, with_seed
+    from raysweep.sweepfile.plan import config_key, plan_trials, short_id, with_seed
 
-    of = context.sweep
+    of, place = context.sweep, context.folder.files.child(FOLDER).uri
     configs: dict[str, dict[str, Any]] = {}
     for future in futures:
         config = json.loads(json.dumps(record.config))
@@ -144,13 +146,15 @@ def _sweep_of(
         "resources": of.resources.model_dump(mode="json"),
         "retries": of.retries,
         "limits": of.limits.model_dump(mode="json"),
-        "storage": context.folder.files.child(FOLDER).uri,
+        "storage": place,
+        "checkpoints": {"keep_best": 1, "keep_last": "none"},
         "report": {"images": False},
-        "checkpoints": {"keep_last": "none"},
     }
-    sweep, text = sweep_of(values, find_start=find_start)
-    by_key = dict(zip(configs, plan_trials(sweep), strict=True))
-    trials = [with_seed(by_key[_key(future)], future.seed) for future in futures]
+    sweep, text = sweep_of(values, find_start=partial(find_start, storage=place))
+    by_config = {config_key(trial.config.model_dump(mode="json")): trial for trial in plan_trials(sweep)}
+    kind = loop_named(of.loop).config
+    whole = {name: kind.model_validate(config).model_dump(mode="json") for name, config in configs.items()}
+    trials = [with_seed(by_config[config_key(whole[_key(future)])], future.seed) for future in futures]
     sweep._plan = trials
     return sweep, text, trials
 

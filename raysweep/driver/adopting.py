@@ -6,17 +6,14 @@ What the other run no longer has is trained again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from operator import itemgetter
+from collections.abc import Mapping
 from typing import Any
 
-from raysweep.errors import StorageError
+from raysweep.results.offers import Offer, keys_of_start, offers_for
 from raysweep.store import Record, RunFolder
-from raysweep.store.runfolder import SUFFIX, split_path
+from raysweep.store.runfolder import SUFFIX
 from raysweep.store.states import Files, StateStore
 from raysweep.sweepfile.plan import Trial
-from raysweep.sweepfile.prefixes import Prefixes, starts_of
 from raysweep.worker.sharing import signed
 
 State = tuple[Record, Files]
@@ -27,47 +24,26 @@ def adopt(store: StateStore, trial: Trial, conditions: Mapping[str, Any]) -> str
 
     Return what the user is to hear: which epochs are trained again.
     """
-    start, prefixes = trial.start, Prefixes([trial])
+    start, keys = trial.start, keys_of_start(trial, conditions)
     assert start is not None
     whose = f"the first {start.epoch} epochs, those of {start.trial}"
-    if not prefixes.may_share(trial.id):
+    if not keys:
         return f"loop {trial.loop!r} does not say what decides its epochs (horizon): each trial trains {whose}, again"
-    keys = {prefixes.key(trial.id, epoch, conditions): epoch for epoch in range(1, start.epoch + 1)}
-    have = max((keys[key] for key in keys.keys() & set(store.listed())), default=0)
-    for key, (record, files) in _found(trial, keys, deeper_than=have):
-        store.keep(key, record, files)
-        have = record.epoch
-        break
+    have = max((keys[key] for key in keys.keys() & store.all().keys()), default=0)
+    for offer in offers_for(trial, keys):
+        if offer.epoch > have and (found := _read(offer)):
+            store.keep(offer.key, *found)
+            have = offer.epoch
+            break
     again = f"epochs {have + 1} to {start.epoch} are" if have + 1 < start.epoch else f"epoch {start.epoch} is"
     return "" if have == start.epoch else f"of {whose}, not all are there to go on from: {again} trained again"
 
 
-def _found(trial: Trial, keys: Mapping[str, int], deeper_than: int) -> Iterator[tuple[str, State]]:
-    """Yield the whole states of other run folders that have these keys, of so many epochs, the deepest first."""
-    places = list(dict.fromkeys(each.run for each in starts_of(trial.start)))
-    offers: list[tuple[int, str, Callable[[], State | None]]] = []
-    for place in places:
-        try:
-            offers += _offers(place, trial, keys)
-        except StorageError:  # it is gone, or cannot be read: the epochs are trained again
-            continue
-    for epoch, key, read in sorted(offers, key=itemgetter(0), reverse=True):
-        if epoch > deeper_than and (found := read()):
-            yield key, found
-
-
-def _offers(place: str, trial: Trial, keys: Mapping[str, int]) -> Iterator[tuple[int, str, Callable[[], State | None]]]:
-    """Yield the states of a run folder: epoch, key and what reads one."""
-    folder = RunFolder(*split_path(place))
-    if not folder.exists():
-        return
-    store, by_epoch = StateStore(folder), {epoch: key for key, epoch in keys.items()}
-    for key in keys.keys() & set(store.listed()):
-        yield keys[key], key, partial(_of_the_store, store, key, place)
-    for start in starts_of(trial.start):
-        record = folder.record(start.trial) if start.run == place else None
-        if record is not None and record.status == "paused" and record.epoch <= start.epoch:
-            yield record.epoch, by_epoch[record.epoch], partial(_of_a_trial, folder, record, place)
+def _read(offer: Offer) -> State | None:
+    """Return a state with its files; None if it is not whole."""
+    if offer.waiting is None:
+        return _of_the_store(StateStore(offer.folder), offer.key, offer.run)
+    return _of_a_trial(offer.folder, offer.waiting, offer.run)
 
 
 def _of_the_store(store: StateStore, key: str, run: str) -> State | None:

@@ -69,8 +69,13 @@ class Progress:
         self.curve = [*self.curve[: int(rows[0]["epoch"]) - 1], *rows]
         self._taken |= {row["epoch"] for row in rows}
 
-    def note_trained_hours(self) -> None:
-        """Work out `trained_hours` anew."""
+    def add(self, metrics: dict[str, float]) -> None:
+        """Take in an epoch that the trial has trained, in the place of it and later ones that were lost."""
+        earlier = [row for row in self.curve if row["epoch"] < metrics["epoch"]]
+        lost = self.curve[len(earlier) :]
+        self.lost_hours += trained_hours([row for row in lost if row["epoch"] not in self._taken])
+        self._taken -= {row["epoch"] for row in lost}
+        self.curve = [*earlier, metrics]
         self.trained_hours = trained_hours([row for row in self.curve if row["epoch"] not in self._taken])
 
     def note_saved_hours(self) -> None:
@@ -98,7 +103,8 @@ class Board:
         self.epochs_trained = 0
         self.sharing: Sharing | None = None
         """What trials share that train now."""
-        self._left: tuple[float, int] = (0.0, 0)
+        self._left: dict[tuple[str, ...], tuple[float, int]] = {}
+        """Epochs that are left to trials of some statuses, and until when that is told."""
         self.first_epoch_at: float | None = None
         """When the first epoch of this run was reported; until then, processes were starting."""
         self._lock = threading.Lock()
@@ -132,10 +138,7 @@ class Board:
             self.epochs_trained += 1
             self.first_epoch_at = self.first_epoch_at or time.monotonic()
         with self._lock:
-            earlier = [row for row in progress.curve if row["epoch"] < metrics["epoch"]]
-            progress.lost_hours += trained_hours(progress.curve[len(earlier) :])
-            progress.curve = [*earlier, metrics]
-            progress.note_trained_hours()
+            progress.add(metrics)
             first = int(metrics["epoch"])
             self._new_from[1][trial_id] = min(first, self._new_from[1].get(trial_id, first))
             self._is_told = False
@@ -155,21 +158,32 @@ class Board:
     def epochs_left(self) -> int:
         """Return the epochs that are still to be trained, those that trials share once.
 
-        Working it out may take a while in a large sweep, so it is done at most every few seconds.
+        Working it out may take a while in a large sweep, so that what is told may be some seconds old.
         """
-        now, (until, left) = time.monotonic(), self._left
+        return self._left_of("planned", "running", "interrupted", "paused")
+
+    def saved_hours(self) -> float:
+        """Return the hours that early stopping has saved; epochs that trials share it has saved once."""
+        stopped = self.with_status("stopped")
+        asked_for = sum(each.record.epochs - each.epoch for each in stopped)
+        once = self._left_of("stopped") / asked_for if asked_for else 1.0
+        return sum(each.saved_hours for each in stopped) * min(1.0, once)
+
+    def _left_of(self, *statuses: str) -> int:
+        """Return how many epochs the trials of some statuses lack, those that they share once."""
+        if self.sharing is None:
+            return sum(each.record.epochs - each.epoch for each in self.with_status(*statuses))
+        now, (until, left) = time.monotonic(), self._left.get(statuses, (0.0, 0))
         if now > until:
-            left = self._count_left()
-            self._left = now + max(COUNT_LEFT_EVERY_S, 20 * (time.monotonic() - now)), left
+            left = self._count_left(self.sharing, self.with_status(*statuses))
+            self._left[statuses] = now + max(COUNT_LEFT_EVERY_S, 20 * (time.monotonic() - now)), left
         return left
 
-    def _count_left(self) -> int:
-        unfinished = {each.record.id: each for each in self.with_status("planned", "running", "interrupted", "paused")}
-        alone = {id for id in unfinished if self.sharing is None or not self.sharing.prefixes.may_share(id)}
-        left = sum(unfinished[id].record.epochs - unfinished[id].epoch for id in alone)
-        if self.sharing is None:
-            return left
-        return left + self.sharing.left({id: each.epoch for id, each in self.trials.items()}, unfinished.keys() - alone)
+    def _count_left(self, sharing: Sharing, trials: Sequence[Progress]) -> int:
+        alone = [each for each in trials if not sharing.prefixes.may_share(each.record.id)]
+        going_on = {each.record.id for each in trials} - {each.record.id for each in alone}
+        reached = {id: each.epoch for id, each in self.trials.items()}
+        return sum(each.record.epochs - each.epoch for each in alone) + sharing.left(reached, going_on)
 
     def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""

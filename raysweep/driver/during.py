@@ -22,7 +22,7 @@ from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
 from raysweep.driver.adopting import adopt
 from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
-from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.driver.endings import drop_weights_of_losers, losers_of
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
 from raysweep.driver.limits import SAVE_EVERY_S
@@ -30,7 +30,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
-from raysweep.driver.sharing import Sharing, whose_last_stays
+from raysweep.driver.sharing import Sharing, keys_of_last_states, whose_last_stays
 from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
@@ -46,7 +46,7 @@ from raysweep.results.evaluation import (
     write_evaluation,
 )
 from raysweep.results.mistakes import Mistakes, rival_of
-from raysweep.results.ranking import RankedConfig, rank, standings
+from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
 from raysweep.store import Record
 from raysweep.store.exports import write_results
@@ -142,7 +142,9 @@ def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[
     early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
     if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
         run.view.say(f"start: {remark}")
-    return Sharing(
+    elif any(record.start and record.epoch < record.start.epoch for record in left):
+        run.view.say("start: nothing is shared here, so each trial trains the epochs that it begins with itself")
+    sharing = Sharing(
         [trials[record.id] for record in left] if shares_any else [],
         left,
         conditions,
@@ -151,6 +153,9 @@ def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[
         kept=StateStore(run.folder).all() if shares_any else {},
         objective=run.sweep.objective,
     )
+    finished = {record.id: record for record in run.records if record.status == "finished" and record.id in trials}
+    sharing.last_states.update(keys_of_last_states(list(trials.values()), finished))
+    return sharing
 
 
 def _assignment(run: Run, record: Record, slot: Slot, conditions: dict[str, Any], sharing: Sharing) -> Assignment:
@@ -298,17 +303,18 @@ def _refresh_exports(run: Run) -> None:
         confirm = run.sweep.confirm
         keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
         drop_weights_of_losers(run.folder, ranked, keep_best, may_come_back)
-        _drop_states(run, ranked)
+        _drop_states(run, losers_of(ranked, keep_best, may_come_back), may_come_back)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 
 
-def _drop_states(run: Run, ranked: Sequence[RankedConfig]) -> None:
+def _drop_states(run: Run, losers: Sequence[Record], may_come_back: Collection[str]) -> None:
     """Delete the states that no trial of this stage may want any more."""
     if run.sharing is None or not run.sharing.known:
         return
-    store, sharing, stays = StateStore(run.folder), run.sharing, whose_last_stays(run.sweep, ranked)
-    going_on = {id: each.epoch for id, each in run.board.trials.items() if each.status not in FINAL}
+    store, sharing, stays = StateStore(run.folder), run.sharing, whose_last_stays(run.sweep, losers)
+    trials = run.board.trials
+    going_on = {id: each.epoch for id, each in trials.items() if each.status not in FINAL or id in may_come_back}
     wanted = sharing.wanted(going_on) | {key for id, key in sharing.last_states.items() if id in going_on or stays(id)}
     store.drop(key for key in store.listed() if key in sharing.known - wanted and store.has(key))
 

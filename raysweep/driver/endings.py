@@ -25,9 +25,10 @@ class Endings:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="raysweep-endings")
         self._commits: list[Future[None]] = []
 
-    def pause(self, trial_id: str, rungs: list[RungReport]) -> None:
-        """Say that a trial waits at its last rung, which it has committed itself."""
-        self._board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=_reason(rungs))
+    def pause(self, trial_id: str, rungs: list[RungReport], reason: str = "") -> None:
+        """Say that a trial waits at its last rung, which it has committed itself; by default since it may be beaten."""
+        reason = reason or _reason(rungs)
+        self._board.update(trial_id, "paused", status="paused", epoch=rungs[-1].epoch, reason=reason)
 
     def stop(self, trial_id: str, rungs: list[RungReport]) -> None:
         """Say that a trial is stopped at its last rung, and commit it."""
@@ -82,8 +83,17 @@ def drop_weights_of_losers(
 ) -> None:
     """Delete weights that nobody will ask for, so that a large sweep does not fill the disk.
 
-    Of each of the best configs the best seed keeps them. A config some of whose trials go on, or `may_come_back`, keeps
-    all: its mean may still rise. Which images they got right is kept: it is small, and configs are compared by it.
+    Which images they got right is kept: it is small, and configs are compared by it.
+    """
+    losers = losers_of(ranked, keep_best, may_come_back)
+    with_weights = [record for record in losers if record.weights.keys() - {"correct"}]
+    folder.files.for_each(lambda record: folder.commit(record, {}, keep=("correct",)), with_weights)
+
+
+def losers_of(ranked: Sequence[RankedConfig], keep_best: int, may_come_back: Collection[str] = ()) -> list[Record]:
+    """Return the trials whose weights nobody will ask for: all but the best seed of each of the best configs.
+
+    A config some of whose trials go on, or `may_come_back`, keeps all: its mean may still rise.
     """
     settled = [
         config
@@ -91,10 +101,4 @@ def drop_weights_of_losers(
         if all(record.is_final and record.id not in may_come_back for record in config.trials)
     ]
     kept = {config.best.id for config in settled[:keep_best] if config.best}
-    losers = [
-        record
-        for config in settled
-        for record in config.trials
-        if record.weights.keys() - {"correct"} and record.id not in kept
-    ]
-    folder.files.for_each(lambda record: folder.commit(record, {}, keep=("correct",)), losers)
+    return [record for config in settled for record in config.trials if record.id not in kept]

@@ -74,6 +74,7 @@ class TrialQueue:
     def _begin(self, halving: Halving, assignments: Sequence[Assignment], twins: Twins) -> None:
         self.halving, self._twins = halving, twins
         self._assignments = {assignment.record.id: assignment for assignment in assignments}
+        self._begun = {id for id, assignment in self._assignments.items() if assignment.record.has_begun}
         self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
 
     @property
@@ -88,7 +89,7 @@ class TrialQueue:
         in_reserve = not self._has_free_slot()
         if self._stop.requested or self._reserve_waits() or (in_reserve and not self._may_reserve()):
             return None
-        id = self.halving.next_trial(self._twins.waits)
+        id = self.halving.next_trial(self._twins.waits, self._begun)
         if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
             return None
         self._reserve = id if in_reserve else ""
@@ -143,6 +144,10 @@ class TrialQueue:
         """
         id = self._ids[trial.trial_id]
         self._twins.note(id, int(result["epoch"]))
+        if result["status"] == "diverged":
+            self._twins.diverge(id)
+        if result.get("lacks_state") or result["status"] == "failed":
+            self._twins.give_up(id)
         for rung, (score, val_loss) in enumerate(result["rungs"]):
             self.halving.record(id, rung, score, val_loss)
         ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
@@ -157,7 +162,10 @@ class TrialQueue:
             self._let_go(id)
             self._waiting[id] = None
             self.halving.release(id)
-            self._endings.pause(id, self.halving.explain(id))
+            waits_for_twin = self.halving.verdict(id) is Verdict.SAFE
+            self._endings.pause(
+                id, self.halving.explain(id), "another trial trains its epochs" if waits_for_twin else ""
+            )
         return verdict
 
     def _verdict(self, id: str) -> Verdict:
@@ -167,7 +175,7 @@ class TrialQueue:
 
     def promote(self) -> TuneTrial | None:
         """Return the paused trial to go on next, if it is its turn before those that have not begun."""
-        id = self.halving.next_trial(self._twins.waits) if self._has_free_slot() else None
+        id = self.halving.next_trial(self._twins.waits, self._begun) if self._has_free_slot() else None
         trial = self._tune_trials.get(id) if id else None
         if id is None or trial is None or trial.status != TuneTrial.PAUSED:
             return None
@@ -177,6 +185,7 @@ class TrialQueue:
     def give_up(self, trial: TuneTrial) -> None:
         """Note that a trial has failed for good, though Tune is about to start it again."""
         self._given_up.append(trial)
+        self._twins.give_up(self._ids[trial.trial_id])
         self._end(self._ids[trial.trial_id], self.halving.fail)
 
     def take_out(self) -> list[TuneTrial]:

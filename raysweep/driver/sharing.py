@@ -8,7 +8,6 @@ from typing import Any
 
 from raysweep.halving.scores import those_that_fit
 from raysweep.halving.twins import Twins
-from raysweep.results.ranking import RankedConfig
 from raysweep.store import Record
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Prefixes
@@ -91,8 +90,7 @@ def keys_of_last_states(trials: Sequence[Trial], records: Mapping[str, Record]) 
     return keys
 
 
-def whose_last_stays(sweep: Sweep, ranked: Sequence[RankedConfig]) -> Callable[[str], bool]:
-    """Return what tells of a trial's id whether its last state stays."""
-    keep = sweep.checkpoints.keep_last
-    best = {config.best.id for config in ranked[: sweep.checkpoints.keep_best] if config.best}
-    return lambda id: keep == "all" or (keep == "best" and id in best)
+def whose_last_stays(sweep: Sweep, losers: Sequence[Record]) -> Callable[[str], bool]:
+    """Return what tells of a trial's id whether its last state stays; `losers` are those that keep no weights."""
+    keep, lost = sweep.checkpoints.keep_last, {record.id for record in losers}
+    return lambda id: keep == "all" or (keep == "best" and id not in lost)

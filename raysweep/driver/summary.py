@@ -6,7 +6,7 @@ import json
 from functools import partial
 
 from raysweep.driver.before import Run
-from raysweep.driver.endings import drop_weights_of_losers
+from raysweep.driver.endings import drop_weights_of_losers, losers_of
 from raysweep.driver.sharing import keys_of_last_states, whose_last_stays
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
@@ -89,10 +89,11 @@ def _drop_states(run: Run, result: SweepResult) -> None:
     """Delete the states of this plan's trials, but for those that `keep_last` keeps and those that a rerun may want."""
     store, trials = StateStore(run.folder), (*run.trials, *run.fresh)
     kept, listed = store.all(), store.listed()
-    store.drop(key for key in listed if key not in kept and not store.has(key))  # of a trial that was killed meanwhile
+    store.drop(key for key in listed if key not in kept)  # torn, or of a trial that was killed while it kept one
     if not kept:
         return
-    records, stays = {record.id: record for record in result.trials}, whose_last_stays(run.sweep, result.configs)
+    records = {record.id: record for record in result.trials}
+    stays = whose_last_stays(run.sweep, losers_of(result.configs, run.sweep.checkpoints.keep_best))
     wanted = {key for id, key in keys_of_last_states(trials, records).items() if stays(id)}
     if run.sharing is not None:
         wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})

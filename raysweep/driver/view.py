@@ -93,10 +93,11 @@ class View:
             parts.append(f"about {_clock(an_epoch * left)} left")
         if not running and unfinished and not self._steps.tasks:
             parts.append("processes start")
-        if paused := len(board.with_status("paused")):
+        waiting = set(filter(board.waits, _ids(unfinished) - _ids(running))) if len(unfinished) < MANY else set()
+        if paused := len(_ids(board.with_status("paused")) - waiting):
             parts.append(f"{paused} wait at rungs")
-        if len(unfinished) < MANY and (waiting := sum(map(board.waits, _ids(unfinished) - _ids(running)))):
-            parts.append(f"{waiting} wait for epochs that others train")
+        if waiting:
+            parts.append(f"{len(waiting)} wait for epochs that others train")
         if (best := board.best_score()) is not None:
             parts.append(f"best {self._metric.name} {format_score(best, self._metric)}")
         return ", ".join([*parts, *self._hours()])
@@ -106,9 +107,8 @@ class View:
         gpus = self._board.gpus
         spent = sum(progress.trained_hours + progress.lost_hours for progress in self._board.trials.values())
         yield f"{spent * (gpus or 1):.2f} {'GPU' if gpus else 'slot'}-hours spent"
-        if stopped := self._board.with_status("stopped"):
-            saved = sum(progress.saved_hours for progress in stopped)
-            yield f"{saved * (gpus or 1):.2f} saved by early stopping"
+        if self._board.with_status("stopped"):
+            yield f"{self._board.saved_hours() * (gpus or 1):.2f} saved by early stopping"
 
     def _on_update(self, what: str, progress: Progress) -> None:
         """Say what happened to a trial where there is no table, and beside a table if it is worth a line."""

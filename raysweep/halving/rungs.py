@@ -27,11 +27,12 @@ import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 Key = tuple[float, float, str]  # what configs are sorted by, best first: score (lower is better), val_loss, id
@@ -172,10 +173,13 @@ class Halving:
         self._trials[id].holds_slot = False
         self._trials[id].config.mark_idle()
 
-    def next_trial(self, waits: Callable[[str], bool] = lambda id: False) -> str | None:
-        """Return the trial to take a free slot: a safe one of the highest rung, else the longest unstarted one.
+    def next_trial(
+        self, waits: Callable[[str], bool] = lambda id: False, begun: Collection[str] = frozenset()
+    ) -> str | None:
+        """Return the trial to take a free slot: a safe one of the highest rung, else the longest without a score.
 
-        One that `waits` for another trial is passed over.
+        Of the latter those come first that an earlier run has `begun`. One that `waits` for another trial is passed
+        over.
         """
         for r in reversed(range(len(self.rules.rungs))):
             ready = [
@@ -187,8 +191,9 @@ class Halving:
             ]
             if ready:
                 return min(ready)[1]
-        unstarted = (id for id, trial in self._trials.items() if trial.is_idle and not trial.scores)
-        return next((id for id in unstarted if not waits(id)), None)
+        unstarted = [id for id, trial in self._trials.items() if trial.is_idle and not trial.scores]
+        in_turn = chain((id for id in unstarted if id in begun), unstarted)
+        return next((id for id in in_turn if not waits(id)), None)
 
     def verdict(self, id: str) -> Verdict:
         """Return whether a trial may train on from the last rung that it has recorded."""

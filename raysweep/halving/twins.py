@@ -32,13 +32,15 @@ class Twins:
         """
         self._stops, self._rungs, self._epochs, self._kept = stops, rungs, dict(epochs), set(kept)
         self._coming: dict[str, set[str]] = defaultdict(set)  # the trials that are on the way to a state, by its key
+        self._given_up: set[str] = set()  # the keys of states that nobody waits for any more
 
     def start(self, id: str) -> None:
         """Note that a trial has a slot: it begins from the deepest state that there is up to its next rung."""
         for key in self._stops.get(id, {}).values():
             self._coming[key].add(id)
         place = max((epoch for epoch, key in self._ahead(id) if key in self._kept), default=0)
-        self.note(id, max(place, self._epochs.get(id, 0)))
+        self._epochs[id] = max(place, self._epochs.get(id, 0))
+        self._pass(id)
 
     def release(self, id: str) -> None:
         """Note that a trial has given up its slot."""
@@ -47,16 +49,32 @@ class Twins:
 
     def note(self, id: str, epoch: int) -> None:
         """Note how far a trial has come that has a slot."""
-        self._epochs[id] = epoch
+        before, self._epochs[id] = self._epochs.get(id, 0), epoch
+        self._kept.update(key for stop, key in self._stops.get(id, {}).items() if before < stop <= epoch)
+        self._pass(id)
+
+    def diverge(self, id: str) -> None:
+        """Note that a trial has diverged: it keeps that for all who share the epoch, where its next state would be."""
+        self.note(id, self._next_stop(id))
+
+    def give_up(self, id: str) -> None:
+        """Let nobody wait any more for the states on a trial's way, since it failed or its loop gives none."""
+        self._given_up.update(self._stops.get(id, {}).values())
+
+    def _pass(self, id: str) -> None:
         for stop, key in self._stops.get(id, {}).items():
-            if stop <= epoch:
-                self._kept.add(key)
+            if stop <= self._epochs[id]:
                 self._coming[key].discard(id)
+
+    def _next_stop(self, id: str) -> int:
+        done = self._epochs.get(id, 0)
+        return next((stop for stop in self._stops.get(id, {}) if stop > done), done)
 
     def waits(self, id: str) -> bool:
         """Whether a trial is to wait for another one's state. Any thread may ask."""
         done = self._epochs.get(id, 0)
-        coming = (other for _, key in self._ahead(id) for other in tuple(self._coming.get(key, ())))
+        keys = (key for _, key in self._ahead(id) if key not in self._given_up)
+        coming = (other for key in keys for other in tuple(self._coming.get(key, ())))
         return any(other != id and self._epochs.get(other, 0) >= done for other in coming)
 
     def _ahead(self, id: str) -> Iterator[tuple[int, str]]:

@@ -82,6 +82,8 @@ class TrialContext:
     """Whether a loop that can go on from inside an epoch is to yield an `Epoch` without metrics now."""
     gpu_share: float = 1.0
     """The share of its GPU that this process may take."""
+    from_another: bool = False
+    """Whether the state is of the last epoch that the sweep's `start` takes over, and so may be of other settings."""
 
     @property
     def state(self) -> Mapping[str, Any] | None:

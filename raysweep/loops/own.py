@@ -63,7 +63,8 @@ class _Registered(Loop):
         """Return the settings but for those that only say how long a trial trains; None where the user names none."""
         if not self._horizon:
             return None
-        decides = config.model_dump(mode="json", exclude_defaults=True, exclude={*self._horizon})
+        # With the defaults: one that is edited makes others of the epochs, though not of the id.
+        decides = config.model_dump(mode="json", exclude={*self._horizon})
         return Course(json.dumps(decides, sort_keys=True), [""] * config.epochs)
 
     def conditions(self, config: Any, arrays: dict[str, Any], device: str = "auto") -> dict[str, Any]:

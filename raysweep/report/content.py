@@ -34,6 +34,7 @@ from raysweep.store import Record
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import flatten, short_labels
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.terminal import count_of, format_hours, format_score
 
 COLOURS = 8
@@ -239,7 +240,7 @@ def gather(result: SweepResult, named: Named | None = None, is_over: bool = Fals
         keys=keys,
         colour_key=colour_key,
         sweep=sweep,
-        hours=hours_of(result.trials, read_spent(result.folder), prefixes_of(result.trials, result.loop)),
+        hours=hours_of(result.trials, read_spent(result.folder), _prefixes(result)),
         is_running=not is_over and result.is_driven,
         notes=[*notes, *_damaged(result), *_gaps(result.trials)],
         mistakes=what_it_gets_wrong(result),
@@ -248,6 +249,11 @@ def gather(result: SweepResult, named: Named | None = None, is_over: bool = Fals
         probes=[probe for probe in probes if probe.trial in sweep.trials],
         effects=effects_of(result, keys, sweep.seed_spread),
     )
+
+
+def _prefixes(result: SweepResult) -> Prefixes | None:
+    """Return which epochs the trials share, if any has taken over those of another one."""
+    return prefixes_of(result.trials, result.loop) if any(record.origins for record in result.trials) else None
 
 
 def _colour_key(records: Sequence[Record], sweep: SweepDiagnosis) -> str | None:

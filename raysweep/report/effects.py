@@ -71,25 +71,34 @@ def effects_of(result: SweepResult, keys: Sequence[str], seed_spread: float) -> 
     records = [record for record in result.trials if is_whole(record)]
     if not records:
         return []
-    effects = [_effect(key, records, keys, seed_spread, result.objective.maximize) for key in keys]
+    by_config = defaultdict[str, list[Record]](list)
+    for record in records:
+        by_config[config_key(record.config)].append(record)
+    configs = list(by_config.values())
+    groups = groups_of_configs(configs)
+    effects = [_effect(key, configs, groups, keys, seed_spread, result.objective.maximize) for key in keys]
     told = [effect for effect in effects if sum(each.difference is not None for each in effect.values) > 1]
     return sorted(told, key=lambda effect: -effect.spread)
 
 
 def _effect(
-    key: str, records: Sequence[Record], keys: Sequence[str], seed_spread: float, maximize: bool
+    key: str,
+    configs: Sequence[Sequence[Record]],
+    groups: Sequence[str],
+    keys: Sequence[str],
+    seed_spread: float,
+    maximize: bool,
 ) -> SettingEffect:
+    """Return the effect of one setting; `groups` names the group of each config that shares most of its epochs."""
+    records = [record for trials in configs for record in trials]
     values = dict(zip((record.id for record in records), grouped_values(key, records), strict=True))
-    by_config = defaultdict[str, list[Record]](list)
-    for record in records:
-        by_config[config_key(record.config)].append(record)
     families = defaultdict[tuple[str, ...], list[tuple[str, float, str]]](list)
-    for trials, group in zip(by_config.values(), groups_of_configs(list(by_config.values())), strict=True):
+    for trials, group in zip(configs, groups, strict=True):
         others = tuple(setting_text(trials[0], other) for other in keys if other != key)
         score = fmean(record.best.score for record in trials if record.best)
         families[others].append((values[trials[0].id], score, group))
     fair = [family for family in families.values() if len({value for value, _, _ in family}) > 1]
-    if sum(map(len, fair)) < FAIR_FROM * len(by_config):
+    if sum(map(len, fair)) < FAIR_FROM * len(configs):
         fair = []
     compared = fair or [[member for family in families.values() for member in family]]
     # Of configs that share most of their epochs, a value's differences count once: their luck is the same.
@@ -99,7 +108,7 @@ def _effect(
         for value, score, group in family:
             differences[value][group].append(score - mean)
     independent = {value: list(map(fmean, by_group.values())) for value, by_group in differences.items()}
-    seeds = fmean(map(len, by_config.values()))
+    seeds = fmean(map(len, configs))
     told = _with_margins(independent, seed_spread / math.sqrt(seeds))
     return SettingEffect(key, _sorted(told, maximize), bool(fair))
 

@@ -14,7 +14,7 @@ from raysweep.terminal import Metric
 
 BEFORE, AFTER = 8, 4
 """Epochs that are shown before the one that was probed, and after the last one of its futures."""
-LEGEND = 250
+LEGEND = 290
 """Width of the column that says which line is which."""
 COLOURS = {"clipped": "c0", "smaller_lr": "c1", "averaged": "c2", "batch_norm": "c3", "control": "c4", "order": "rest"}
 
@@ -31,7 +31,7 @@ def _draw(probe: Probe, number: int, row: Row, report: Report) -> Chart:
     own = [each for each in row.record.metrics if first <= each["epoch"] <= last]
     futures = [_joined(line, row.record.metrics, probe) for line in probe.lines]
     title = f"{report.named(row)}: the {probe.phenomenon} at epoch {probe.epoch}"
-    chart = Chart(title, f"{probe.words} In grey other orders of batches.", f"probe-{number}", WIDTH + LEGEND)
+    chart = Chart(title, f"{probe.words} In grey other orders of batches.", f"probe{number}", WIDTH + LEGEND)
     trial = DrawnLine("", 0, [int(each["epoch"]) for each in own], [each.get(probe.metric) for each in own])
     values = [value for line in (trial, *futures) for value in _floats(line.values) if math.isfinite(value)]
     metric = Metric.of(probe.metric, values)
@@ -39,9 +39,9 @@ def _draw(probe: Probe, number: int, row: Row, report: Report) -> Chart:
     y = Scale(min(values, default=0.0), max(values, default=1.0), HEIGHT - BOTTOM, TOP + 8)
     chart.axes(x, y, "epoch", probe.metric, metric.tick)
     chart.add("line", x1=x(probe.epoch), x2=x(probe.epoch), y1=y.start, y2=y.end, class_="grid")
-    for line in sorted(futures, key=lambda line: line.name != "order"):  # the grey ones below the others
+    _line(chart, trial, "own", x, y)  # thick, and below: some futures are the same
+    for line in sorted(futures, key=lambda line: line.name != "order"):
         _line(chart, line, COLOURS[line.name], x, y)
-    _line(chart, trial, "own leader", x, y)
     _legend(chart, futures)
     return chart
 

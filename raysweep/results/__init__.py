@@ -15,5 +15,6 @@
 * `hours`       GPU-hours
 * `settings`    the settings in which trials differ, for people
 * `start`       the trial of another run that a sweep begins from
+* `offers`      the states that other run folders have for it
 * `table`       the table of configs and their seeds
 """

@@ -34,7 +34,7 @@ class StateStore:
     def keep(self, key: str, record: Record, weights: Mapping[str, bytes]) -> None:
         """Keep a trial's state: `weights` by kind, with those of its commit's files that are not among them.
 
-        It must have a `last`, to go on from.
+        It has a `last`, to go on from. Without one a trial that diverged is kept, for those that would do the same.
         """
         committed = {kind: entry for kind, entry in record.weights.items() if kind not in {*weights, "last"}}
         if "best" in weights:
@@ -54,7 +54,7 @@ class StateStore:
     def find(self, key: str) -> tuple[Record, Files] | None:
         """Return the record and the files of a state; None if there is none, or if it is damaged, which is noted."""
         record = self.record(key)
-        if record is None or "last" not in record.weights:
+        if record is None or not (record.status == "diverged" or "last" in record.weights):
             return None
         files = {}
         for kind, entry in record.weights.items():
@@ -63,6 +63,13 @@ class StateStore:
                 return None
             files[kind] = data
         return record, files
+
+    def find_or_drop(self, key: str) -> tuple[Record, Files] | None:
+        """Return the same; a damaged state is deleted, so that the next trial which comes there keeps it anew."""
+        found = self.find(key)
+        if found is None and self.has(key):
+            self.drop([key])
+        return found
 
     def all(self) -> dict[str, Record]:
         """Return the records of all states, by key; those that are damaged are left out."""

@@ -24,6 +24,8 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 50_000
 """The most values that a file may have, counted after aliases are followed, which stops an anchor bomb."""
 MAX_DEPTH = 30
+ALWAYS_TEXT: frozenset[Keys] = frozenset({("start", "trial")})
+"""Values that are text even if YAML would read a number: a trial's id may look like 743126166391, or 1e5."""
 
 
 @dataclass
@@ -75,9 +77,9 @@ def document_of(values: Mapping[str, Any]) -> tuple[Source, str]:
     return source, text.getvalue()
 
 
-def parse_value(text: str) -> Any:
-    """Parse the value of an override; raise SweepFileError if it is not plain YAML."""
-    return _Reader(Source("value")).read(text)
+def parse_value(text: str, way: Keys) -> Any:
+    """Parse the value that an override sets at `way`; raise SweepFileError if it is not plain YAML."""
+    return _Reader(Source("value")).read(text, way)
 
 
 def _text(path: str) -> str:
@@ -108,7 +110,7 @@ class _Reader:
         self._count = 0
         self._problems: list[str] = []
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str, way: Keys = ()) -> Any:
         try:
             with warnings.catch_warnings():  # YAML allows an anchor to be defined again; the new one holds from there
                 warnings.simplefilter("ignore", ReusedAnchorWarning)
@@ -120,7 +122,7 @@ class _Reader:
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
             line = mark.line + 1 if mark else 1
             raise SweepFileError(f"{self._source.path}:{line}: is not YAML: {problem}") from error
-        value = None if node is None else self._value(node, ())
+        value = None if node is None else self._value(node, way)
         if self._problems:
             raise SweepFileError(*self._problems)
         return value
@@ -137,7 +139,7 @@ class _Reader:
             self._note(node, f"tag {tag!r} is not allowed; plain values only")
             return None
         if isinstance(node, ScalarNode):
-            return self._scalar(node, tag.rpartition(":")[2])
+            return self._scalar(node, tag.rpartition(":")[2], way)
         if isinstance(node, MappingNode):
             return self._mapping(node, way)
         return [self._value(item, (*way, index)) for index, item in enumerate(node.value)]
@@ -155,7 +157,9 @@ class _Reader:
             values[key] = self._value(value_node, (*way, key))
         return values
 
-    def _scalar(self, node: ScalarNode, kind: str) -> Any:
+    def _scalar(self, node: ScalarNode, kind: str, way: Keys) -> Any:
+        if way in ALWAYS_TEXT and kind != "null":
+            return str(node.value)
         if kind not in ("int", "float", "bool", "null"):  # a date stays text
             return str(node.value)
         try:

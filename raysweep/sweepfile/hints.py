@@ -74,6 +74,8 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
     if meant is None:
         return did_you_mean(key, known)
     if meant.partition(".")[0] not in trial.model_fields:
+        if model is trial and "." in meant and (near := did_you_mean(key, known)):
+            return near  # `epoch` is `epochs` rather than `start.epoch`
         return f" (did you mean {meant!r}{'' if model is Sweep else ', at the top of the file'}?)"
     if model is trial and len(way) > 1 and "." not in meant:
         return f" (did you mean {meant!r}, outside of {way[-2]!r}?)"

@@ -27,7 +27,7 @@ def _override(source: Source, override: str) -> None:
     if not equals or not all(key.split(".")):
         raise SweepFileError(f"override {override!r}: must be key=value, such as lr=0.1 or scheduler.eta=2")
     try:
-        value = parse_value(text)
+        value = parse_value(text, _way_to(key))
     except SweepFileError as error:
         reasons = [problem.partition(": ")[2] for problem in error.problems]
         raise SweepFileError(*(f"override {override!r}: {reason}" for reason in reasons)) from None

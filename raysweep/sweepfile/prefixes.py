@@ -12,8 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby, takewhile
-from operator import itemgetter
+from itertools import takewhile
 from typing import Any
 
 from raysweep.loops import Course, loop_named
@@ -23,8 +22,8 @@ DECIDING = ("data", "precision", "workers", "weights", "loop")
 """The conditions that decide a trial's numbers; the rest follows from its config, or only tells of versions."""
 WORTH_KEEPING = 0.5
 """A trial leaves a state for longer ones only if their epochs agree with so much of its own."""
-Item = tuple[str, str]
-"""What decides an epoch: what all epochs of a course depend on, and what this one does."""
+Mark = bytes
+"""A hash of all that decides the epochs of a trial, from the first up to one of them."""
 
 
 def deciding(conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,10 +36,10 @@ class Prefixes:
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._paths = {trial.id: _Path(trial) for trial in trials}
-        self._alike: dict[Item, list[str]] = defaultdict(list)  # ids, by what decides the first epoch
+        self._alike: dict[Mark, list[str]] = defaultdict(list)  # ids, by what decides the first epoch
         for id, path in self._paths.items():
             if path.shared:
-                self._alike[path.item(1)].append(id)
+                self._alike[path.mark(1)].append(id)
 
     @property
     def asked_for(self) -> int:
@@ -88,7 +87,7 @@ class Prefixes:
     def twins(self, id: str) -> dict[str, int]:
         """Return the trials that share epochs with one, each with how many."""
         path = self._paths[id]
-        alike = self._alike[path.item(1)] if path.shared else []
+        alike = self._alike[path.mark(1)] if path.shared else []
         return {other: path.common(self._paths[other]) for other in alike if other != id}
 
     def key(self, id: str, epoch: int, conditions: Mapping[str, Any]) -> str:
@@ -112,10 +111,10 @@ class Prefixes:
         left = [(1, ids) for ids in self._alike.values() if len(ids) > 1]
         while left:
             epoch, ids = left.pop()
-            going_on: dict[Item, list[str]] = defaultdict(list)
+            going_on: dict[Mark, list[str]] = defaultdict(list)
             for id in ids:
                 if self._paths[id].shared > epoch:
-                    going_on[self._paths[id].item(epoch + 1)].append(id)
+                    going_on[self._paths[id].mark(epoch + 1)].append(id)
             yield Level(epoch, ids, is_fork=len(going_on) > 1 or sum(map(len, going_on.values())) < len(ids))
             left += [(epoch + 1, alike) for alike in going_on.values() if len(alike) > 1]
 
@@ -130,34 +129,33 @@ class Level:
 
 
 class _Path:
-    """The items of a trial's epochs, each worked out once it is asked for."""
+    """The marks of a trial's epochs, each worked out once it is asked for."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.epochs = trial, trial.epochs
         self._parts = list(_parts(trial))
         self.shared = self.epochs if self._parts else 0
         """How many of its epochs may be shared: all, or none where its loop says nothing about them."""
-        self._items: list[Item] = []
+        self._marks: list[Mark] = []
 
-    def item(self, epoch: int) -> Item:
-        """Return what decides an epoch, counted from 1."""
-        while len(self._items) < epoch:
-            place = len(self._items)
+    def mark(self, epoch: int) -> Mark:
+        """Return the mark of the epochs up to one, counted from 1: it hashes the one before, so it takes no time."""
+        while len(self._marks) < epoch:
+            place = len(self._marks)
             part = next(part for part in self._parts if place < part.until)
-            self._items.append((part.who, part.course.each[place]))
-        return self._items[epoch - 1]
+            before = self._marks[-1] if self._marks else b""
+            self._marks.append(hashlib.sha256(before + part.who + part.course.each[place].encode()).digest())
+        return self._marks[epoch - 1]
 
     def common(self, other: _Path) -> int:
         """Return how many epochs two trials share."""
         epochs = range(1, min(self.shared, other.shared) + 1)
-        return sum(1 for _ in takewhile(lambda epoch: self.item(epoch) == other.item(epoch), epochs))
+        return sum(1 for _ in takewhile(lambda epoch: self.mark(epoch) == other.mark(epoch), epochs))
 
     def key(self, epoch: int, conditions: Mapping[str, Any]) -> str:
         """Return the key of the state after some epochs."""
-        self.item(epoch)
-        runs = [[who, [each for _, each in run]] for who, run in groupby(self._items[:epoch], key=itemgetter(0))]
-        text = json.dumps([runs, deciding(conditions)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        text = json.dumps(deciding(conditions), sort_keys=True)
+        return hashlib.sha256(self.mark(epoch) + text.encode()).hexdigest()[:32]
 
     def common_with_longer(self) -> int:
         """Return how many epochs a trial shares with one of twice as many or, if it ends early, with the whole one."""
@@ -179,7 +177,7 @@ def _with(trial: Trial, config: Any) -> Trial:
 class _Part:
     """A stretch of a trial's epochs that one course decides."""
 
-    who: str  # the loop, the seed, and what all epochs of the course depend on
+    who: bytes  # a hash of the loop, the seed, and what all epochs of the course depend on
     course: Course
     until: int  # its last epoch
 
@@ -194,7 +192,10 @@ def _parts(trial: Trial) -> Iterator[_Part]:
 
 def _part(segment: Segment) -> _Part | None:
     course = loop_named(segment.loop).course(segment.config)
-    return _Part(json.dumps([segment.loop, segment.seed, course.every]), course, segment.until) if course else None
+    if course is None:
+        return None
+    who = json.dumps([segment.loop, segment.seed, course.every])
+    return _Part(hashlib.sha256(who.encode()).digest(), course, segment.until)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ EXAMPLES = {
     "checkpoints": "checkpoints: {every_minutes: 10, keep_best: 1}",
     "storage": "storage: s3://my-bucket/runs",
     "until": "until: 5   # of the epochs that each trial's schedule is made for",
-    "start": "start: {weights: pulled/best}   # or {run: runs/first, trial: 3f9ab04c1d22, epoch: 30}",
+    "start": "start: {weights: pulled/best}   # or {run: runs/first, trial: '3f9ab04c1d22', epoch: 30}",
     "limits": "limits: {trials: 200, gpu_hours: 50, wall_hours: 12}",
     "evaluate": "evaluate: {tta: [0, 4]}",
     "report": "report: {images: false}",

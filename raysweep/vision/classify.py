@@ -187,6 +187,7 @@ class Classify(EvaluatingLoop):
             should_save=trial.should_save,
             pretrained=pretrained,
             gpu_share=trial.gpu_share,
+            from_another=trial.from_another,
         )
         return _for_the_record(epochs)
 

@@ -120,6 +120,7 @@ def train(
     pretrained: Pretrained | None = None,
     place: Place = "auto",
     gpu_share: float = 1.0,
+    from_another: bool = False,
 ) -> Generator[Epoch, None, None]:
     """Train a network and yield after each epoch, and before each step where `should_save()` is true.
 
@@ -129,10 +130,11 @@ def train(
     rank 0's `state` and answers count, and it is asked every few steps. `pretrained` are the weights to begin with,
     where `config.model` names any. The images lie on the `device`, or stream there from the `host`, which makes no
     difference to any number; `auto`: on the device where they take at most half of its memory that is free, or of the
-    `gpu_share` of it that this process may have.
+    `gpu_share` of it that this process may have. A state `from_another` trial may be one of other settings, but for the
+    network.
 
     Raises:
-        UserError: the network cannot be built, or cannot take images of this size.
+        UserError: the network cannot be built, cannot take images of this size, or the optimizer cannot go on.
         Diverged: the loss of an epoch is not finite.
         Interrupted: `should_stop()` is true.
     """
@@ -145,7 +147,7 @@ def train(
         try:
             state = group.from_first(state)
             if state is not None:
-                training.load(state)
+                training.load(state, from_another)
             while training.epochs_done < config.epochs and group.agree(True):
                 metrics = training.advance(should_stop, should_save)
                 yield Epoch(training.epochs_done, metrics, training, training.place)
@@ -253,10 +255,11 @@ class _Training:
         )
         return compile_network(model, computed, with_graphs=config.compile == "reduce-overhead")
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from an `Epoch.state()`, which may be of a trial with other settings but for the network."""
+    def load(self, state: Mapping[str, Any], from_another: bool) -> None:
+        """Go on from an `Epoch.state()`; one `from_another` trial may be of other settings, but for the network."""
         self.model.load_state_dict(state["model"])
-        load_optimizer(self.optimizer, self.config, state["optimizer"], state.get("optimizer_of"))
+        is_others = from_another and "begun" not in state  # which a trial leaves for itself alone
+        load_optimizer(self.optimizer, self.config, state["optimizer"], state.get("optimizer_of"), is_others)
         if self.average is not None and "average" in state:  # else averaging begins with the next step
             self.average.load_state_dict(state["average"])
         if "begun" in state:

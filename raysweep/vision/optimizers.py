@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
+from raysweep.errors import UserError
 from raysweep.vision.config import AdamConfig, AdamWConfig, MuonConfig, OwnOptimizer, SgdConfig, TrialConfig
 from raysweep.vision.models.parts import factor_of
 from raysweep.vision.names import OPTIMIZERS
@@ -68,17 +70,27 @@ def build_optimizer(config: TrialConfig, model: nn.Module) -> tuple[Optimizer, l
     return _optimizer(config, groups, fused=device in ("cpu", "cuda")), factors
 
 
-def load_optimizer(optimizer: Optimizer, config: TrialConfig, state: dict[str, Any], of: str | None) -> None:
-    """Let an optimizer go on from a state, which may be of another trial's: `of` says whose (`fingerprint`).
+def load_optimizer(
+    optimizer: Optimizer, config: TrialConfig, state: dict[str, Any], of: str | None, from_another: bool
+) -> None:
+    """Let an optimizer go on from a state; `of` says whose it is (`fingerprint`).
 
-    It begins fresh where that is an optimizer of another kind or of other groups. Where it is one of other numbers, of
-    torch's own kinds, its moments are gone on from with this trial's numbers. Older states, which do not say `of` what
-    they are, were the trial's own.
+    If it may be `from_another` trial, it need not fit. Where it is of another kind or of other groups, the optimizer
+    begins fresh. Where it is of other numbers, and of torch's own kinds, its moments are gone on from with this trial's
+    numbers. Older states, which do not say `of` what they are, were the trial's own.
+
+    Raises:
+        UserError: it is the trial's own, and does not fit.
     """
-    own = fingerprint(config)
-    if of is None or of == own:
+    before = config if of is None else _settings(of)
+    if before and fingerprint(before) == fingerprint(config):
         optimizer.load_state_dict(state)
-    elif _kind(own) == _kind(of):
+    elif not from_another:
+        raise UserError(
+            f"the last commit is of another optimizer ({of}) than the trial's ({fingerprint(config)}), as another "
+            "version of raysweep, or of a module of your own, may leave it; put that back, or start anew with --fresh"
+        )
+    elif before and _kind(before) == _kind(config):
         groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         optimizer.load_state_dict(state)
         for group, values in zip(optimizer.param_groups, groups, strict=True):  # torch's are those of the state
@@ -86,18 +98,29 @@ def load_optimizer(optimizer: Optimizer, config: TrialConfig, state: dict[str, A
 
 
 def fingerprint(config: TrialConfig) -> str:
-    """Return what decides an optimizer and its groups, as JSON; not the learning rate, which is set in each step."""
-    values = config.model_dump(mode="json", include={"optimizer", "freeze", "lr_factors"})
-    return json.dumps(values, sort_keys=True)
+    """Return what decides an optimizer and its groups, as JSON; not the learning rate, which is set in each step.
+
+    It says what differs from the defaults, so that a key added later changes nothing.
+    """
+    groups = config.model_dump(mode="json", include={"freeze", "lr_factors"}, exclude_defaults=True)
+    optimizer = config.optimizer.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps({**groups, "optimizer": {**optimizer, "name": config.optimizer.name}}, sort_keys=True)
 
 
-def _kind(of: str) -> str:
-    """Return the part of a fingerprint in which two optimizers must agree for the one to take the other's moments."""
-    values = json.loads(of)
-    optimizer = values["optimizer"]
-    if "options" not in optimizer:  # one of the user's own may keep more in its groups than numbers of the config
-        values["optimizer"] = {key: optimizer[key] for key in ("name", "decay_norm_and_bias") if key in optimizer}
-    return json.dumps(values, sort_keys=True)
+def _settings(of: str) -> TrialConfig | None:
+    """Return a config with the optimizer and groups of a fingerprint; None if they are not known here."""
+    try:
+        return TrialConfig.model_validate(json.loads(of))
+    except ValidationError:
+        return None
+
+
+def _kind(config: TrialConfig) -> tuple[Any, ...]:
+    """Return that in which two optimizers must agree for the one to take the other's moments."""
+    optimizer = config.optimizer
+    if isinstance(optimizer, OwnOptimizer):  # which may keep more in its groups than numbers of the config
+        return optimizer, config.freeze, config.lr_factors
+    return optimizer.name, optimizer.decay_norm_and_bias, config.freeze, config.lr_factors
 
 
 def _optimizer(config: TrialConfig, groups: list[dict[str, Any]], fused: bool) -> Optimizer:

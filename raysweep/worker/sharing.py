@@ -18,9 +18,11 @@ def deepest_state(
     store: StateStore, stops: Mapping[int, str], record: Record, until: int, objective: Objective
 ) -> tuple[Record, Files] | None:
     """Return the state of the latest epoch up to `until` that a trial can take over; `stops` are the keys by epoch."""
-    for epoch in sorted((epoch for epoch in stops if record.epoch < epoch <= until), reverse=True):
-        found = store.find(stops[epoch])
-        if found and found[0].epoch == epoch and fits(record, found[0], objective):
+    wanted = sorted((epoch for epoch in stops if record.epoch < epoch <= until), reverse=True)
+    there = set(store.listed()) if wanted else set()  # asked once: a trial may have hundreds of stops
+    for epoch in wanted:
+        found = store.find_or_drop(stops[epoch]) if stops[epoch] in there else None
+        if found and fits(record, found[0], objective):
             return found
     return None
 

@@ -29,14 +29,14 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
 from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, is_same_epoch, score_again
-from raysweep.loops import Epoch, GeneratorLoop, Loop, TrialContext, loop_named
+from raysweep.loops import CLASSIFY, Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
-from raysweep.store.record import LAST_WORDS
+from raysweep.store.record import LAST_WORDS, Status
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.states import StateStore
 from raysweep.store.uploads import Uploads
 from raysweep.sweepfile.messages import describe_errors
-from raysweep.sweepfile.prefixes import Segment, segments_of
+from raysweep.sweepfile.prefixes import Segment, segments_of, starts_of
 from raysweep.worker import notices
 from raysweep.worker.data import OnEachNode, arrays_of, in_a_thread
 from raysweep.worker.frames import place_of, traceback_of
@@ -129,6 +129,7 @@ def _context(
         gpu_share=assignment.gpu_share,
         should_stop=should_stop,
         should_save=should_save,
+        from_another=epoch in {start.epoch for start in starts_of(assignment.record.start)},
     )
 
 
@@ -186,6 +187,10 @@ class _Run:
     is_interrupted: bool = field(init=False, default=False)
     taken: list[dict[str, float]] = field(init=False, default_factory=list)
     """The epochs that were taken over and not reported."""
+    taken_from: str = field(init=False, default="")
+    """The trial's epoch, in words, whose state was taken over last."""
+    lacks_state: bool = field(init=False, default=False)
+    """Whether the loop gave no state where others wait for one."""
     saved: tuple[Epoch, dict[str, bytes]] | None = field(init=False, default=None)
     """The last epoch whose state was asked for, with its files."""
 
@@ -305,6 +310,7 @@ class _Run:
             self.is_interrupted = True  # what is not committed is trained again
         except Diverged as diverged:
             self.record = self.record.with_(error=_divergence(diverged))
+            self._keep_end()
             self._commit("diverged", None)
             self._report()
         except SystemExit:  # raised by `_report` where Tune stops or pauses the trial; at a rung all is committed
@@ -338,6 +344,11 @@ class _Run:
             raise _Done
         if self.record.epoch == self.segment.until:  # the trial's own settings take over
             self.state = self._state_of(epoch).get("last")
+            if self.state is None:
+                raise UserError(
+                    f"loop {self.loop.name!r} gave no state after epoch {self.record.epoch}, where other settings take "
+                    "over: it must yield one there (a Ray Train function: report a checkpoint)"
+                )
             raise _Done
         self.saved = None  # it takes as much memory as the weights, and more
         if self.should_stop():
@@ -368,13 +379,32 @@ class _Run:
         It is kept before the trial commits: if its process dies in between, the trial itself goes on from it.
         """
         key = self.assignment.stops.get(self.record.epoch)
-        if key is None or self._is_kept(key) or not (weights := dict(self._state_of(epoch))):
+        if key is None or self._is_kept(key):
             return
-        self.record = self.uploads.finish(self.record)
-        if self.pending_best is not None:
+        if not (weights := dict(self._state_of(epoch))):
+            if not self.lacks_state:
+                self.remark = f"the loop gives no state after epoch {self.record.epoch}: no trial can go on from there"
+            self.lacks_state = True
+            return
+        record = self.record = self.uploads.finish(self.record)
+        if self.pending_best is not None:  # the best epoch may have no weights: those of another are not its own
             weights |= self.pending_best.files()
-        with contextlib.suppress(FileNotFoundError):  # it is deleted just now, since nobody wants it any more
-            self.states.keep(key, self.record.with_(status="running"), weights)
+            committed = {kind: entry for kind, entry in record.weights.items() if kind not in OF_THE_BEST}
+            record = record.with_(weights=committed)
+        with contextlib.suppress(FileNotFoundError):  # the folder goes just now, since nobody wants the state any more
+            self.states.keep(key, record.with_(status="running"), weights)
+
+    def _keep_end(self) -> None:
+        """Keep that the trial has diverged, for all who share the epoch: between two stops nobody begins or ends."""
+        stop = next((epoch for epoch in sorted(self.assignment.stops) if epoch > self.record.epoch), None)
+        if stop is None or self.states.has(key := self.assignment.stops[stop]):
+            return
+        record = self.record = self.uploads.finish(self.record)
+        best = {} if self.pending_best is None else self.pending_best.files()
+        if self.pending_best is not None:
+            record = record.with_(weights={})
+        with contextlib.suppress(FileNotFoundError):
+            self.states.keep(key, record.with_(status="diverged"), best)
 
     def _is_kept(self, key: str) -> bool:
         """Whether there is a state, with the best weights that this trial would leave: else its own takes its place."""
@@ -388,25 +418,29 @@ class _Run:
         self.folder.damaged.clear()
         objective = self.assignment.objective
         found = deepest_state(self.states, self.assignment.stops, self.record, until, objective)
-        self.remark = "; ".join(filter(None, (self.remark, _setback(self.folder.damaged, done))))
         if found is None:
+            self.remark = "; ".join(filter(None, (self.remark, _setback(self.folder.damaged, done))))
             return False
         state, files = found
         record = take_over(self.record, state, objective)
         self.taken = record.metrics[done:]
-        is_at_end = record.epoch == record.epochs
-        status = "finished" if is_at_end else "paused" if record.epoch in rungs else "running"
+        has_diverged, is_at_end = state.status == "diverged", record.epoch == record.epochs
+        status = "diverged" if has_diverged else "finished" if is_at_end else self._status_at_rung(record)
+        record = record.with_(status=status, error=state.error if has_diverged else record.error)
         is_own_best = record.best is not None and record.best.epoch <= done
-        wanted = (set() if is_at_end else {"last"}) | (OF_THE_BEST if record.best and not is_own_best else set())
-        taken = {kind: data for kind, data in files.items() if kind in wanted}
+        wanted = (set() if record.is_final else {"last"}) | (OF_THE_BEST if record.best and not is_own_best else set())
         keep: Collection[str] = OF_THE_BEST if is_own_best else ()
-        self.record = self.folder.commit(record.with_(status=status), taken, keep)
-        self.state = files["last"]
+        self.record = self.folder.commit(record, {kind: files[kind] for kind in wanted & files.keys()}, keep)
+        self.state = files.get("last")
         self.committed_at = self.state_at = time.monotonic()
         self.committed_epoch = record.epoch
         whose = self.record.origins[-1].trial if self.record.origins else record.id
-        self.remark = "; ".join(filter(None, (self.remark, f"goes on after epoch {record.epoch} of {whose}")))
+        self.taken_from = f"epoch {record.epoch} of {whose}"
+        self.remark = "; ".join(filter(None, (self.remark, f"goes on after {self.taken_from}")))
         return True
+
+    def _status_at_rung(self, record: Record) -> Status:
+        return "paused" if record.epoch in self.assignment.rungs else "running"
 
     def _is_commit_due(self) -> bool:
         """Whether it is time to commit: at once, and more often, if one of the trial's nodes is to go away."""
@@ -511,6 +545,7 @@ class _Run:
                 "nodes": self.nodes,
                 "metrics": record.metrics[-1] if record.metrics and is_new else {},
                 "taken": taken,
+                "lacks_state": self.lacks_state,
                 "device_memory_bytes": _device_memory_bytes(self.assignment.device),
                 "remark": remark,
                 "reason": _in_a_line(record.error) if record.status == "failed" else "",
@@ -541,7 +576,13 @@ class _Run:
         """Return an exception as a record holds it."""
         trace = str(error) if isinstance(error, UserError) else traceback_of(error)
         at = "" if isinstance(error, UserError) else place_of(error)  # its message says what is wrong, and where
-        known = {"type": type(error).__name__, "message": str(error), "at": at, "traceback": trace}
+        message = str(error)
+        if self.taken_from and self._epoch() == self.committed_epoch and not isinstance(error, UserError):
+            horizon = "does register_loop's horizon name a setting that changes an epoch?"
+            message += f" (it went on from {self.taken_from}" + (
+                f"; {horizon})" if self.assignment.loop != CLASSIFY else ")"
+            )
+        known = {"type": type(error).__name__, "message": message, "at": at, "traceback": trace}
         return {**known, "epoch": self._epoch()}
 
     def _epoch(self) -> int:

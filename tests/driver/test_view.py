@@ -13,6 +13,9 @@ from rich.console import Console
 from raysweep.driver.board import Board
 from raysweep.driver.view import View, sparkline
 from raysweep.store import Record
+from raysweep.sweepfile import sweep_of
+from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.terminal import step
 
 ID = "v2_receptive_resnet50-width8-lr0.025-v2augs-seed1-97de3157"
@@ -202,6 +205,31 @@ def test_what_is_not_known_costs_nothing() -> None:
     rows = [{"epoch": 1}, {"epoch": 2, "seconds": float("nan")}, {"epoch": 3, "seconds": None}]
     view, _ = a_run([planned(status="stopped", metrics=rows)])
     assert hours(view) == "0.00 slot-hours spent, 0.00 saved by early stopping"
+
+
+def test_epochs_that_others_trained_cost_nothing_until_they_are_trained_again() -> None:
+    view, board = a_run([planned()])
+    board.update(ID, "started", status="running")
+    board.note_taken(ID, [epoch(1), epoch(2)])
+    trained(board, epoch(3), epoch(4))
+    assert hours(view) == "0.05 slot-hours spent"  # two epochs of 90 s
+    trained(board, epoch(2))  # the state was lost: no epoch of its own precedes this one
+    assert hours(view) == "0.08 slot-hours spent"  # and two that are lost
+
+
+def test_what_is_left_and_what_was_saved_counts_epochs_that_trials_share_once() -> None:
+    steps = [{"lr_schedule": {"name": "step", "milestones": [at]}} for at in (12, 16)]
+    values = {"name": "s", "base": {"data": "digits", "epochs": 20}, "cases": {"a": steps[0], "b": steps[1]}}
+    trials = plan_trials(sweep_of(values)[0])
+    one, two = (planned(trial.id) for trial in trials)
+    view, board = a_run([one, two])
+    board.prefixes = Prefixes(trials)
+    assert board.epochs_left() == 20 + 8
+    for record in (one, two):
+        trained(board, epoch(1), epoch(2), trial_id=record.id)
+        board.update(record.id, "ended", status="stopped", epoch=2)
+    assert board.saved_hours() == pytest.approx((10 + 8 + 8) * 90 / 3600)
+    assert "saved by early stopping" in hours(view)
 
 
 # ---------------------------------------------------------------------------------------------------------

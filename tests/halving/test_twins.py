@@ -141,3 +141,46 @@ def test_no_epoch_is_trained_twice_on_any_number_of_slots_and_all_ends_as_it_wou
     assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
     assert set(shared.trained.values()) == {1}
     assert shared.trained.keys() == alone.trained.keys()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    WORDS,
+    st.one_of(st.just(NoneConfig()), ASHA),
+    st.integers(1, 5),
+    st.sampled_from(["diverged", "failed"]),
+    st.integers(),
+)
+def test_trials_that_diverge_or_fail_end_as_unshared_and_what_a_twin_has_found_out_is_trained_once(
+    words: list[str], scheduler: SchedulerConfig, slots: int, end: str, luck: int
+) -> None:
+    ends = lambda epoch: end if random.Random(f"{luck}/{epoch}").random() < 0.2 else ""  # noqa: E731
+    score = lambda epoch: random.Random(luck + epoch).random()  # noqa: E731
+    plan = Plan(trials_of(words, 2), scheduler, score, ends=ends)
+    shared, alone = play(plan, slots), play(plan, slots, shared=False)
+    assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
+    assert shared.trained.keys() == alone.trained.keys()
+    assert end == "failed" or set(shared.trained.values()) == {1}
+
+
+def test_twins_that_fail_are_tried_side_by_side_once_the_first_one_has():
+    lengths = trials_of(["a" * length for length in (10, 11, 12, 13)], seeds=1)
+    plan = Plan(lengths, NoneConfig(), lambda epoch: 0.5, ends=lambda epoch: "failed" if epoch == 5 else "")
+    assert play(plan, slots=4).makespan == 12
+
+
+def test_a_trial_that_an_earlier_run_began_goes_first_so_that_a_new_and_longer_one_goes_on_from_it():
+    stops = {"new": {7: "7"}, "begun": {7: "7"}}
+    both = Twins(stops, {}, {"begun": 2})
+    both.start("begun")
+    assert both.waits("new")
+    both.note("begun", 7)
+    assert not both.waits("new")
+
+
+def test_a_state_counts_as_kept_only_if_a_trial_has_passed_its_epoch_in_this_run():
+    stops = {id: {3: "3", 9: "9"} for id in ("resumed", "behind", "last")}
+    three = Twins(stops, {}, {"resumed": 6})
+    three.start("resumed")
+    three.start("behind")  # from the beginning: no state of epoch 3 is there
+    assert three.waits("last")

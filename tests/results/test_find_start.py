@@ -18,8 +18,10 @@ from raysweep.results.start import find_start
 from raysweep.store import RunFolder
 from raysweep.store.record import planned_record
 from raysweep.store.resolved import read_resolved, write_resolved
+from raysweep.store.states import StateStore
 from raysweep.sweepfile import Sweep, load_sweep, sweep_of
 from raysweep.sweepfile.plan import StartedFrom, Trial, plan_trials
+from raysweep.sweepfile.prefixes import Prefixes
 
 ID = "baseline_block-lr0.5-seed1"
 FILE = """
@@ -165,6 +167,43 @@ def test_the_plan_says_where_trials_begin(folder: Path, capsys: pytest.CaptureFi
     assert f"start: all go on after epoch 6 of {ID}-" in capsys.readouterr().out
     resolved = read_resolved(RunFolder(str(folder / "runs"), "next"))
     assert resolved.plan[0].start == resolved.start == found(folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept", "kept_here", "said", "there"),
+    [
+        (["lr_schedule=constant"], [2, 6], [], "; its state is kept: 28 epochs are left", 6),
+        (["scheduler=asha"], [6, 8], [], "; its state is kept: at most 28 epochs are left", 6),
+        ([], [4], [5], "; epoch 6 is trained again, once: 29 epochs are left", 5),
+        ([], [2], [1], "; epochs 3 to 6 are trained again, once: 32 epochs are left", 2),
+        ([], [], [], "; epochs 1 to 6 are trained again, once: 34 epochs are left", 0),
+        (["share=false"], [6], [], "; each trial trains epochs 1 to 6 again", None),
+    ],
+)
+def test_the_plan_says_whether_the_epochs_that_trials_begin_with_are_trained_again(
+    overrides: list[str],
+    kept: list[int],
+    kept_here: list[int],
+    said: str,
+    there: int | None,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = ["seeds=[0, 1]", *overrides]
+    trials = plan_trials(load(folder, *overrides))
+    runs = {name: RunFolder(str(folder / "runs"), name) for name in ("made", "next")}
+    record = runs["made"].record(found(folder).trial)
+    assert record
+    for name, epoch in [*(("made", epoch) for epoch in kept), *(("next", epoch) for epoch in kept_here)]:
+        key = Prefixes(trials).key(trials[0].id, epoch, record.conditions)
+        kept_there = record.cut(epoch).with_(status="running", former_metrics=[])
+        StateStore(runs[name]).keep(key, kept_there, {"last": b"to go on from"})
+    for words in ([], ["--json"]):
+        assert main(["plan", str(folder / "next.yaml"), *overrides, *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (each for each in lines if each.startswith("start: "))
+    assert line.endswith(said)
+    assert json.loads(lines[-1])["start"]["epochs_kept"] == there
 
 
 def test_a_sweep_from_python_is_looked_up_relative_to_the_working_folder(

@@ -86,6 +86,23 @@ def test_a_start_is_one_of_two_things(start: str, said: str, tmp_path: Path) -> 
     assert said in problem(tmp_path, f"{BASE}start: {start}\n")
 
 
+@pytest.mark.parametrize("trial", ["743126166391", "1e5", "012345678901", "0b1011010110", "'3f9a'"])
+@pytest.mark.parametrize("override", ["start.trial={trial}", "start={{run: runs/other, trial: {trial}}}", None])
+def test_the_name_of_a_trial_is_text_even_where_yaml_reads_a_number(
+    trial: str, override: str | None, tmp_path: Path
+) -> None:
+    path, asked = tmp_path / "s.yaml", list[str | None]()
+    path.write_text(BASE + OF_A_TRIAL.replace("3f9a", "other" if override else trial))
+
+    def find(sweep: Sweep) -> StartedFrom:
+        assert sweep.start
+        asked.append(sweep.start.trial)
+        return origin()
+
+    load_sweep(path, [override.format(trial=trial)] if override else [], find)
+    assert asked == [trial.strip("'")]
+
+
 def test_trials_that_would_have_nothing_to_train_are_refused_with_all_else(tmp_path: Path) -> None:
     said = problem(tmp_path, BASE + "grid: {epochs: [4, 5, 9], lr: [0]}\n" + OF_A_TRIAL)
     assert said == "s.yaml:3: grid.lr.0: got 0, must be greater than 0"  # no trial can be planned with that

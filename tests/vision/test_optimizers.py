@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from raysweep.errors import UserError
 from raysweep.vision.config import TrialConfig
 from raysweep.vision.optimizers import as_matrix, build_optimizer, fingerprint, load_optimizer
 
@@ -156,7 +158,7 @@ def gone_on_from(settings: dict[str, Any], of: dict[str, Any], **others: Any) ->
     _, before = stepped(of)
     config = TrialConfig(optimizer=settings, lr=LR, **others)
     optimizer, _ = build_optimizer(config, network())
-    load_optimizer(optimizer, config, before.state_dict(), fingerprint(TrialConfig(optimizer=of)))
+    load_optimizer(optimizer, config, before.state_dict(), fingerprint(TrialConfig(optimizer=of)), from_another=True)
     return optimizer
 
 
@@ -199,3 +201,35 @@ def test_an_optimizer_of_another_kind_or_of_other_groups_begins_fresh(
     settings: dict[str, Any], others: dict[str, Any]
 ) -> None:
     assert not gone_on_from(settings, {"name": "sgd"}, **others).state_dict()["state"]
+
+
+ADAMW = {"name": "adamw", "weight_decay": 0.2}
+
+
+def resumed(of: str) -> Any:
+    """An optimizer, loaded with a state of the trial's own that says whose it is."""
+    config = TrialConfig(optimizer=ADAMW, freeze=["4"], lr=LR)
+    optimizer, _ = build_optimizer(config, network())
+    load_optimizer(optimizer, config, stepped(ADAMW)[1].state_dict(), of, from_another=False)
+    return optimizer
+
+
+def test_keys_that_another_version_has_more_or_less_with_their_defaults_make_no_other_optimizer() -> None:
+    config = TrialConfig(optimizer=ADAMW, freeze=["4"], lr=LR)
+    with_defaults = config.model_dump_json(include={"optimizer", "freeze", "lr_factors"})
+    for of in (fingerprint(config), with_defaults):
+        assert resumed(of).state_dict()["state"]
+    assert json.loads(fingerprint(config)) == {"optimizer": ADAMW, "freeze": ["4"]}
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        '{"optimizer": {"name": "adamw", "weight_decay": 0.2}}',
+        '{"optimizer": {"name": "adamw", "weight_decay": 0.1}, "freeze": ["4"]}',
+        '{"optimizer": {"name": "gone"}, "freeze": ["4"]}',
+    ],
+)
+def test_an_own_commit_of_another_optimizer_is_refused(of: str) -> None:
+    with pytest.raises(UserError, match="the last commit is of another optimizer"):
+        resumed(of)

@@ -21,6 +21,7 @@ from raysweep.loops import CLASSIFY, loop_named
 from raysweep.results.evidence import read_correct
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS
+from raysweep.sweepfile.plan import StartedFrom
 from raysweep.sweepfile.schema import Objective
 from raysweep.worker import trial
 from raysweep.worker.tasks import Assignment
@@ -142,6 +143,34 @@ def test_a_trial_killed_in_the_middle_of_an_epoch_goes_on_from_there_to_the_same
         killed.run(kill)
     assert numbers(killed.run()) == expected
     assert killed.steps <= whole.steps + 2 * 3, "what was committed was trained again"
+
+
+def test_a_trial_that_begins_with_another_ones_epoch_may_have_another_optimizer_and_resumes_with_its_own(
+    make_trial: Callable[..., Trial],
+) -> None:
+    def made(name: str) -> Trial:
+        of_another = StartedFrom("/runs/other", "net-5e6f", 1, CLASSIFY, {**CONFIG, "optimizer": {"name": "adamw"}}, 7)
+        trial = make_trial(name, commit_every_s=1)
+        trial.assignment = replace(trial.assignment, record=trial.assignment.record.with_(start=of_another))
+        return trial
+
+    whole = made("whole")
+    expected, again = whole.run(), made("again")
+    assert expected.status == "finished"
+    for until in (whole.steps // 2, whole.steps // 2 + 3):  # at the end of the other one's epoch, and inside the next
+        again.run(lambda step, until=until: step >= until)  # type: ignore[misc]
+    assert numbers(again.run()) == numbers(expected)
+
+
+def test_a_commit_of_another_optimizer_fails_the_trial_aloud(make_trial: Callable[..., Trial]) -> None:
+    trial = make_trial("run", commit_every_s=1)
+    trial.run(lambda step: step >= 3)
+    record = trial.assignment.record
+    other = record.with_(config={**CONFIG, "optimizer": {"name": "sgd", "momentum": 0.5}})
+    trial.assignment = replace(trial.assignment, record=other)
+    failed = trial.run()
+    assert failed.status == "failed"
+    assert "the last commit is of another optimizer" in failed.error["message"]  # type: ignore[index]
 
 
 def test_damaged_weights_of_the_first_epoch_fall_back_to_the_commit_before(make_trial: Callable[..., Trial]) -> None:

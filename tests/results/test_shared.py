@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,13 +214,37 @@ def test_a_dip_in_epochs_that_twins_share_is_one_dip_to_the_permutation_test(tmp
     assert chance("twins", twins) > 0.2  # but these are two dips, one a seed
 
 
-def test_margins_and_standard_errors_count_twins_as_one(tmp_path: Path) -> None:
+def some_alone(record: Record, place: int) -> Record:
+    """Twins at the higher lr; at the lower one each trial has other numbers."""
+    return twins(record, place) if record.config["lr"] == 0.5 else record
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [(twins, (0.02 - 0.01) / 2), (some_alone, math.sqrt(4 / 3 * (0.015**2 + 0.035**2 + 0.015**2 + 0.035**2)) / 6)],
+)
+def test_a_mean_difference_is_that_of_all_configs_and_its_error_counts_twins_as_one(
+    tmp_path: Path, end: Callable[[Record, int], Record], error: float
+) -> None:
+    better = {0.5: {16: 0.01, 20: 0.02, 24: 0.03}, 0.1: {16: -0.02, 20: 0.0, 24: 0.05}}  # 0.015 in the mean
+
+    def shifted(record: Record, place: int) -> Record:
+        by = better[record.config["lr"]][record.config["lr_schedule"]["milestones"][0]]
+        rows = end(record, place).metrics
+        return record.with_(metrics=[{**row, "val_acc": row["val_acc"] + by, "val_acc_ema": 0.0} for row in rows])
+
+    def without_ema(record: Record, place: int) -> Record:
+        return end(record, place).with_(metrics=[{**row, "val_acc_ema": 0.0} for row in end(record, place).metrics])
+
+    first = results(tmp_path, end=without_ema)
+    make_run(tmp_path, text=STEPS, name="other", end=shifted)
+    (pair,) = compare([first, raysweep.open(tmp_path / "runs/other")]).pairs
+    assert (pair["configs"], pair["ahead"]) == (6, 4)
+    assert pair["mean_difference"] == pytest.approx(0.015)
+    assert pair["standard_error"] == pytest.approx(error)
+
+
+def test_margins_count_twins_as_one(tmp_path: Path) -> None:
     result = results(tmp_path)
     lr = next(effect for effect in gather(result).effects if effect.key == "lr")
     assert all(value.count == 1 for value in lr.values)
-    other = tmp_path / "other"
-    other.mkdir()
-    make_run(other, text=STEPS, name="other", epochs=29)
-    (pair,) = compare([result, raysweep.open(other / "runs/other")]).pairs
-    assert pair["configs"] == 6
-    assert pair["standard_error"] is not None

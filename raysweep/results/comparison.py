@@ -68,7 +68,7 @@ class Comparison:
     common: list[Common]
     pairs: list[dict[str, Any]]
     """For each run but the first: its configs in common with the first, their mean difference of score, its standard
-    error, and in how many of them it is ahead."""
+    error (configs whose trials share most of their epochs are no independent ones), and in how many it is ahead."""
 
 
 def compare(results: Sequence[SweepResult]) -> Comparison:
@@ -164,14 +164,16 @@ def _number(row: Mapping[str, Any], metric: str) -> float:
 def _pair(place: int, differences: pd.Series, sign: int, groups: Mapping[str, str]) -> dict[str, Any]:
     """Say how a run stands against the first, over the configs that both have scores of.
 
-    Configs whose trials share most of their epochs say the same twice: the standard error counts them as one.
+    The mean is that of all configs. Those of a group, whose trials share most of their epochs, say the same again: the
+    mean's standard error takes groups as independent, not configs (Liang and Zeger 1986, with the factor n / (n - 1)).
     """
-    independent = differences.groupby(groups).mean()
+    known = differences.dropna()
+    sums = (known - known.mean()).groupby(groups).sum()
     return {
         "run": place,
-        "configs": int(differences.count()),
-        "mean_difference": _known(independent.mean()),
-        "standard_error": _known(independent.sem()),
+        "configs": len(known),
+        "mean_difference": _known(known.mean()),
+        "standard_error": _known(math.sqrt(len(sums)) * sums.std() / len(known)) if len(known) else None,
         "ahead": int((sign * differences > 0).sum()),
     }
 

@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.results.luck import Course
+from raysweep.results.luck import Lineage
 from raysweep.results.ranking import has_ended, is_whole
-from raysweep.results.shared import courses_of
+from raysweep.results.shared import lineages_of
 from raysweep.results.winner import LOOKED_AT, Sample
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile.schema import Objective
@@ -71,7 +71,7 @@ def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder
     """
     counting = [list(filter(is_whole, records)) for records in configs]
     looked_at = [record for records in counting[:LOOKED_AT] for record in records]
-    courses = courses_of(looked_at)
+    lineages = lineages_of(looked_at)
     if len({record.conditions.get("data") for record in looked_at}) > 1:
         looked_at = []
     correct = dict(zip((record.id for record in looked_at), correct_of(folder, looked_at), strict=True))
@@ -79,7 +79,7 @@ def samples_of(configs: Sequence[Sequence[Record]], objective: Objective, folder
         replace(
             _sample(whole, [correct.get(record.id) for record in whole], objective),
             lost=sum(map(has_ended, records)) - len(whole),
-            courses=[courses.get(record.id, Course()) for record in whole],
+            lineages=[lineages.get(record.id, Lineage()) for record in whole],
         )
         for records, whole in zip(configs, counting, strict=True)
     ]

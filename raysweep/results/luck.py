@@ -34,13 +34,13 @@ OUTER, INNER = 128, 32
 
 
 @dataclass(frozen=True)
-class Course:
+class Lineage:
     """The epochs that led to a score, as far as other trials have the same ones."""
 
     shared: tuple[int, ...] = ()  # the first epochs: trials have the same number where they have the same epoch
     epochs: int = 1  # all of them
 
-    def has_in_common(self, other: Course) -> float:
+    def has_in_common(self, other: Lineage) -> float:
         """Return the correlation of two scores if luck comes evenly with the epochs: that of two random walks."""
         both = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.shared, other.shared, strict=False)))
         return float(both / np.sqrt(self.epochs * other.epochs))
@@ -53,7 +53,7 @@ class Sample:
     scores: Sequence[float]  # of each seed, finite; more is better
     correct: Bools | None = None  # seeds x images: what each seed's best epoch got right; None where it is not known
     lost: int = 0  # seeds that were trained and have no score: they diverged or failed
-    courses: Sequence[Course] = ()  # of each seed; without them no epochs are shared
+    lineages: Sequence[Lineage] = ()  # of each seed; without them no epochs are shared
 
     @property
     def trained(self) -> int:
@@ -121,16 +121,16 @@ def _own(covariance: Floats) -> Floats:
 def shared_luck(samples: Sequence[Sample]) -> Floats:
     """Return how the seeds' luck in the means of configs is correlated: configs x configs, 1 on the diagonal."""
     found = np.eye(len(samples))
-    alike = defaultdict[int, list[tuple[int, Course]]](list)  # by the first epoch
+    alike = defaultdict[int, list[tuple[int, Lineage]]](list)  # by the first epoch
     for place, sample in enumerate(samples):
-        for course in sample.courses:
-            if course.shared:
-                alike[course.shared[0]].append((place, course))
+        for lineage in sample.lineages:
+            if lineage.shared:
+                alike[lineage.shared[0]].append((place, lineage))
     for place, own in (each for group in alike.values() for each in group):
-        for other, course in alike[own.shared[0]]:
+        for other, lineage in alike[own.shared[0]]:
             if other != place:
                 seeds = len(samples[place].scores) * len(samples[other].scores)
-                found[place, other] += own.has_in_common(course) / np.sqrt(seeds)
+                found[place, other] += own.has_in_common(lineage) / np.sqrt(seeds)
     return found
 
 

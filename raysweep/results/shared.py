@@ -1,23 +1,25 @@
 """Which trials of a run share epochs, from their records, and how much luck they have in common.
 
-Trials of one seed share the first epochs in which all their metrics are equal, whoever trained them: these are equal to
-the last digit only if everything was that decides them. So two such trials are no two samples of what seeds do.
+Trials share the first epochs that the same decides (`sweepfile.prefixes`) and that came to the same numbers, whoever
+trained them: such trials are no two samples of what seeds do. On a GPU the same course may come to other numbers, and
+so to other luck (Summers and Dinneen 2021). Where the loop is not known here, the `origins` on record tell.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from raysweep.errors import UserError
-from raysweep.loops import loop_named
-from raysweep.results.luck import Course
+from raysweep.loops import loop_named, loop_of
+from raysweep.results.luck import Lineage
 from raysweep.store.metrics import CLOCK
 from raysweep.store.record import Record
 from raysweep.sweepfile.plan import Trial
-from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.sweepfile.prefixes import Prefixes, deciding
 
 MOST = 0.5
 """Trials that share so much of their epochs, each of its own, count as one where independent ones are counted."""
@@ -62,7 +64,7 @@ def _wants(record: Record, key: str, state: Record, prefixes: Prefixes) -> bool:
     return (is_last or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
 
 
-def courses_of(records: Sequence[Record]) -> dict[str, Course]:
+def lineages_of(records: Sequence[Record]) -> dict[str, Lineage]:
     """Return the epochs that led to each trial's score, by its id, as far as they are those of others of the records.
 
     Those that all its seeds begin with are left out (`start:`): they are no luck of its own.
@@ -72,7 +74,7 @@ def courses_of(records: Sequence[Record]) -> dict[str, Course]:
     for record in records:
         first = record.start.epoch if record.start else 0
         last = record.best.epoch if record.best else record.epoch
-        found[record.id] = Course(shared[record.id][first:last], max(1, last - first))
+        found[record.id] = Lineage(shared[record.id][first:last], max(1, last - first))
     return found
 
 
@@ -119,21 +121,40 @@ def _shared_epochs(records: Sequence[Record]) -> dict[str, tuple[int, ...]]:
 
 def _levels(records: Sequence[Record]) -> Iterator[tuple[int, int, list[Record]]]:
     """Yield each epoch that several trials share, from the first on, with its number and the trials."""
-    by_seed = defaultdict[int, list[Record]](list)
+    alike = defaultdict[Hashable, list[Record]](list)
     for record in records:
-        by_seed[record.seed].append(record)
-    left = [(0, seed, alike) for seed, alike in by_seed.items() if len(alike) > 1]
-    while left:
-        epoch, before, together = left.pop()
-        by_row = defaultdict[int, list[Record]](list)
-        for record in together:
-            if record.epoch > epoch:
-                by_row[hash((before, _what_decides(record.metrics[epoch])))].append(record)
-        for number, alike in by_row.items():
-            if len(alike) > 1:
-                yield epoch + 1, number, alike
-                left.append((epoch + 1, number, alike))
+        if record.metrics:
+            conditions = json.dumps(deciding(record.conditions), sort_keys=True)
+            alike[record.seed, conditions, _numbers(record.metrics[0])].append(record)
+    for together in alike.values():
+        if len(together) > 1:
+            yield from _levels_of_alike(together)
 
 
-def _what_decides(row: Mapping[str, float]) -> frozenset[tuple[str, float]]:
+def _levels_of_alike(records: Sequence[Record]) -> Iterator[tuple[int, int, list[Record]]]:
+    """Yield the epochs that trials of one seed share which were trained under the same conditions."""
+    by_id, trained = {each.id: each for each in records}, [each.with_(epochs=each.epoch) for each in records]
+    prefixes = prefixes_of(trained, loop_of(records[0].conditions))
+    numbers = dict.fromkeys(by_id, 0)
+    levels = ((level.epoch, level.ids) for level in prefixes.levels()) if prefixes else _levels_by_origin(records)
+    for epoch, ids in levels:
+        together = defaultdict[int, list[Record]](list)
+        for id in ids:
+            numbers[id] = hash((ids[0], numbers[id], _numbers(by_id[id].metrics[epoch - 1])))
+            together[numbers[id]].append(by_id[id])
+        yield from ((epoch, number, alike) for number, alike in together.items() if len(alike) > 1)
+
+
+def _levels_by_origin(records: Sequence[Record]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each epoch of which several trials have what one of them trained, with their ids."""
+    for epoch in range(1, max(record.epoch for record in records) + 1):
+        by_owner = defaultdict[tuple[str, str], list[str]](list)
+        for record in records:
+            if record.epoch >= epoch:
+                origin = next((each for each in record.origins if each.first <= epoch <= each.last), None)
+                by_owner[(origin.trial, origin.run) if origin else (record.id, "")].append(record.id)
+        yield from ((epoch, ids) for ids in by_owner.values() if len(ids) > 1)
+
+
+def _numbers(row: Mapping[str, float]) -> frozenset[tuple[str, float]]:
     return frozenset((name, value) for name, value in row.items() if name not in CLOCK)

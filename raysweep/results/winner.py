@@ -15,10 +15,10 @@ from statistics import fmean
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from raysweep.results.luck import Course, Floats, Ints, Noise, Sample, draw_means, of_differences
+from raysweep.results.luck import Floats, Ints, Lineage, Noise, Sample, draw_means, of_differences
 from raysweep.terminal import count_of
 
-__all__ = ["Course", "Estimate", "Sample", "Verdict", "judge", "still_racing"]
+__all__ = ["Estimate", "Lineage", "Sample", "Verdict", "judge", "still_racing"]
 
 LOOKED_AT = 100
 """Only so many configs, the first, are looked at. Where more are about equal, the best of them looks too good."""
@@ -178,7 +178,7 @@ def _joined(one: Sample, other: Sample) -> Sample:
     known = [each.correct for each in parts if each.correct is not None]
     whole = bool(parts) and len(known) == len(parts)
     scores, correct = [*one.scores, *other.scores], np.concatenate(known) if whole else None
-    return Sample(scores, correct, courses=[*one.courses, *other.courses])
+    return Sample(scores, correct, lineages=[*one.lineages, *other.lineages])
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def _unfit(sweep: Sweep, trials: Sequence[Trial], started: StartedFrom) -> Itera
             "nothing to train: epochs are counted from the first one of the trial that is gone on from"
         )
         yield sweep.source.problem(way, message)
-    origin = loop.config.model_validate(started.config)
-    reasons = Counter(why for trial in trials if (why := loop.why_not_from(trial.config, origin)))
+    before = loop.config.model_validate(started.config)
+    reasons = Counter(why for trial in trials if (why := loop.why_not_from(trial.config, before)))
     for why, count in reasons.items():
         unfit = f"its state does not fit {count} of {len(trials)} trials: {why}"
         message = f"{unfit}; to take its weights alone: start: {{weights: DIR}}"

@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from raysweep.driver.board import Board
+from raysweep.driver.sharing import Sharing
 from raysweep.driver.view import View, sparkline
 from raysweep.store import Record
 from raysweep.sweepfile import sweep_of
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.sweepfile.schema import Objective
 from raysweep.terminal import step
 
 ID = "v2_receptive_resnet50-width8-lr0.025-v2augs-seed1-97de3157"
@@ -223,7 +224,8 @@ def test_what_is_left_and_what_was_saved_counts_epochs_that_trials_share_once() 
     trials = plan_trials(sweep_of(values)[0])
     one, two = (planned(trial.id) for trial in trials)
     view, board = a_run([one, two])
-    board.prefixes = Prefixes(trials)
+    conditions: dict[str, dict[str, Any]] = {one.id: {}, two.id: {}}
+    board.sharing = Sharing(trials, [one, two], conditions, lambda record: (), False, kept={}, objective=Objective())
     assert board.epochs_left() == 20 + 8
     for record in (one, two):
         trained(board, epoch(1), epoch(2), trial_id=record.id)

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from played_slots import Plan, play
 
 from raysweep.config import LoopConfig
+from raysweep.driver.sharing import Sharing
 from raysweep.halving.twins import Twins
 from raysweep.loops import Course, Loop
 from raysweep.loops.named import LOOPS
+from raysweep.store.record import planned_record
 from raysweep.sweepfile.plan import Trial
-from raysweep.sweepfile.schema import AshaConfig, NoneConfig, SchedulerConfig
+from raysweep.sweepfile.schema import AshaConfig, NoneConfig, Objective, SchedulerConfig
 
 # Who waits
 
@@ -104,6 +106,20 @@ def trials_of(words: list[str], seeds: int) -> list[Trial]:
         for word in words
         for seed in range(seeds)
     ]
+
+
+@pytest.mark.parametrize(("done", "left"), [((0, 0), 4 + 2 + 1), ((3, 1), 1 + 2 + 1), ((4, 0), 2 + 1), ((6, 0), 1)])
+def test_of_what_is_left_shared_epochs_count_once_while_a_twin_goes_on_and_from_then_on_by_its_states(
+    done: tuple[int, int], left: int
+) -> None:
+    trials = trials_of(["aaaabb", "aaaac"], seeds=1)
+    records = [planned_record(trial) for trial in trials]
+    one, other = (trial.id for trial in trials)
+    conditions = {one: {}, other: {}}
+    sharing = Sharing(trials, records, conditions, lambda record: (), keeps_last=False, kept={}, objective=Objective())
+    epochs = dict(zip((one, other), done, strict=True))
+    assert sharing.left(epochs, {id for id in (one, other) if id == other or done[0] < 6}) == left
+    assert sharing.left(epochs | {one: 3}, {other}) == 5 - done[1], "one that diverged at 3 has left no state"
 
 
 WORDS = st.lists(

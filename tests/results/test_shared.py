@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,9 @@ import raysweep
 from raysweep.cli import main
 from raysweep.report.content import gather
 from raysweep.results.comparison import compare
-from raysweep.results.luck import Course, Sample, shared_luck
+from raysweep.results.luck import Lineage, Sample, shared_luck
 from raysweep.results.run import SweepResult
-from raysweep.results.shared import courses_of, groups_of
+from raysweep.results.shared import groups_of, lineages_of
 from raysweep.results.winner import judge
 from raysweep.store import Record
 from raysweep.store.record import Origin
@@ -118,12 +119,12 @@ def test_trials_share_the_epochs_in_which_their_metrics_are_equal_up_to_their_be
     trials = by_milestone(results(tmp_path))
     best = {16: 30, 20: 25, 24: 18}
     records = [replace(trial, best=replace(trial.best, epoch=best[at])) for at, trial in trials.items() if trial.best]
-    courses = courses_of(records)
-    one, two, three = (courses[trials[at].id] for at in (16, 20, 24))
+    lineages = lineages_of(records)
+    one, two, three = (lineages[trials[at].id] for at in (16, 20, 24))
     assert one.has_in_common(two) == pytest.approx(16 / np.sqrt(30 * 25))
     assert two.has_in_common(three) == pytest.approx(18 / np.sqrt(25 * 18))
     other_seed = by_milestone(results(tmp_path), seed=1)
-    assert one.has_in_common(courses_of([*records, *other_seed.values()])[other_seed[16].id]) == 0
+    assert one.has_in_common(lineages_of([*records, *other_seed.values()])[other_seed[16].id]) == 0
 
 
 def test_trials_of_which_each_shares_most_of_its_epochs_with_another_are_in_one_group(tmp_path: Path) -> None:
@@ -139,11 +140,33 @@ def test_trials_of_which_each_shares_most_of_its_epochs_with_another_are_in_one_
     assert len(set(groups_of(long).values())) == 12
 
 
+@pytest.mark.parametrize(
+    ("conditions", "taken", "groups"),
+    [
+        ([{"loop": "regression"}] * 2, 0, 2),  # a loop that does not say what decides its epochs
+        ([{"loop": "not imported here"}] * 2, 0, 2),
+        ([{"loop": "not imported here"}] * 2, 6, 1),  # the second one says whose its epochs are
+        ([{"data": "0123"}, {"data": "0123"}], 0, 1),
+        ([{"data": "0123"}, {"data": "4567"}], 0, 2),
+    ],
+)
+def test_trials_whose_metrics_are_equal_share_luck_only_if_the_same_decided_their_epochs(
+    conditions: list[dict[str, str]], taken: int, groups: int
+) -> None:
+    rows = [{"epoch": epoch, "val_acc": 0.9} for epoch in range(1, 11)]
+    one, other = (
+        Record(id, id, 0, {}, {"data": "digits", "model": "baseline_block"}, 10, metrics=rows, conditions=of)
+        for id, of in zip(("a", "b"), conditions, strict=True)
+    )
+    other = other.with_(origins=[Origin("a", 1, taken)] if taken else [])
+    assert len(set(groups_of([one, other]).values())) == groups
+
+
 def test_epochs_that_all_trials_began_with_are_no_luck_of_theirs(tmp_path: Path) -> None:
     started = results(tmp_path).trials[0]
     before = StartedFrom("runs/x", "x", 12, "classify", started.config, 0, None, {})
     records = [record.with_(start=before) for record in by_milestone(results(tmp_path)).values()]
-    one, two = list(courses_of(records).values())[:2]
+    one, two = list(lineages_of(records).values())[:2]
     assert len(one.shared) <= 4 + 8
     assert one.epochs == max(1, (records[0].best.epoch if records[0].best else 30) - 12)
     assert two.shared[:2] == one.shared[:2]
@@ -152,19 +175,19 @@ def test_epochs_that_all_trials_began_with_are_no_luck_of_theirs(tmp_path: Path)
 def test_the_interval_of_a_winner_among_twins_covers_the_truth_though_their_luck_is_the_same() -> None:
     """Ten configs that share nine tenths of their luck are hardly more evidence about it than one."""
 
-    def covered(course: Callable[[int], Course | None], number: int) -> bool:
+    def covered(lineage: Callable[[int], Lineage | None], number: int) -> bool:
         rng = np.random.default_rng(number)
         luck = np.sqrt(0.9) * rng.standard_normal((1, 2)) + np.sqrt(0.1) * rng.standard_normal((10, 2))
         scores = 0.7 + 0.01 * luck
         order = np.argsort(-scores.mean(1))
-        known = [each for seed in range(2) if (each := course(seed))]
-        verdict = judge([Sample(scores[place].tolist(), courses=known) for place in order])
+        known = [each for seed in range(2) if (each := lineage(seed))]
+        verdict = judge([Sample(scores[place].tolist(), lineages=known) for place in order])
         assert verdict is not None
         return verdict.low <= 0.7 <= verdict.high
 
     sweeps = range(80)
     blind = np.mean([covered(lambda seed: None, number) for number in sweeps])
-    told = np.mean([covered(lambda seed: Course(tuple(range(100 * seed, 100 * seed + 90)), 100), n) for n in sweeps])
+    told = np.mean([covered(lambda seed: Lineage(tuple(range(100 * seed, 100 * seed + 90)), 100), n) for n in sweeps])
     assert blind < 0.7
     assert told > 0.82
 
@@ -173,7 +196,7 @@ def test_configs_whose_seeds_share_nothing_are_judged_as_ever() -> None:
     rng = np.random.default_rng(5)
     scores = 0.7 + 0.01 * rng.standard_normal((6, 3))
     plain = [Sample(each.tolist()) for each in scores]
-    alone = [Sample(each.tolist(), courses=[Course((), 30)] * 3) for each in scores]
+    alone = [Sample(each.tolist(), lineages=[Lineage((), 30)] * 3) for each in scores]
     assert judge(plain) == judge(alone)
     assert (shared_luck(alone) == np.eye(6)).all()
 
@@ -191,13 +214,37 @@ def test_a_dip_in_epochs_that_twins_share_is_one_dip_to_the_permutation_test(tmp
     assert chance("twins", twins) > 0.2  # but these are two dips, one a seed
 
 
-def test_margins_and_standard_errors_count_twins_as_one(tmp_path: Path) -> None:
+def some_alone(record: Record, place: int) -> Record:
+    """Twins at the higher lr; at the lower one each trial has other numbers."""
+    return twins(record, place) if record.config["lr"] == 0.5 else record
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [(twins, (0.02 - 0.01) / 2), (some_alone, math.sqrt(4 / 3 * (0.015**2 + 0.035**2 + 0.015**2 + 0.035**2)) / 6)],
+)
+def test_a_mean_difference_is_that_of_all_configs_and_its_error_counts_twins_as_one(
+    tmp_path: Path, end: Callable[[Record, int], Record], error: float
+) -> None:
+    better = {0.5: {16: 0.01, 20: 0.02, 24: 0.03}, 0.1: {16: -0.02, 20: 0.0, 24: 0.05}}  # 0.015 in the mean
+
+    def shifted(record: Record, place: int) -> Record:
+        by = better[record.config["lr"]][record.config["lr_schedule"]["milestones"][0]]
+        rows = end(record, place).metrics
+        return record.with_(metrics=[{**row, "val_acc": row["val_acc"] + by, "val_acc_ema": 0.0} for row in rows])
+
+    def without_ema(record: Record, place: int) -> Record:
+        return end(record, place).with_(metrics=[{**row, "val_acc_ema": 0.0} for row in end(record, place).metrics])
+
+    first = results(tmp_path, end=without_ema)
+    make_run(tmp_path, text=STEPS, name="other", end=shifted)
+    (pair,) = compare([first, raysweep.open(tmp_path / "runs/other")]).pairs
+    assert (pair["configs"], pair["ahead"]) == (6, 4)
+    assert pair["mean_difference"] == pytest.approx(0.015)
+    assert pair["standard_error"] == pytest.approx(error)
+
+
+def test_margins_count_twins_as_one(tmp_path: Path) -> None:
     result = results(tmp_path)
     lr = next(effect for effect in gather(result).effects if effect.key == "lr")
     assert all(value.count == 1 for value in lr.values)
-    other = tmp_path / "other"
-    other.mkdir()
-    make_run(other, text=STEPS, name="other", epochs=29)
-    (pair,) = compare([result, raysweep.open(other / "runs/other")]).pairs
-    assert pair["configs"] == 6
-    assert pair["standard_error"] is not None

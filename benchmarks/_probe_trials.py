@@ -96,7 +96,6 @@ class Faulty(loop._Training):
                 norm.running_var.copy_(norm.running_var.mean() * shift.exp())
 
 
-@SCHEDULES.register("spiked")
 def spiked(epoch: float, epochs: float, at: int, factor: float) -> float:
     """A cosine whose epoch `at`, counted from 1, has a larger rate."""
     return (1 + math.cos(math.pi * epoch / epochs)) / 2 * (factor if at - 1 <= epoch < at else 1.0)
@@ -140,6 +139,8 @@ def draw(number: int, kind: str) -> Drawn:
         "batches": Fault(kind, at, first - 0.2, draws.uniform(0.9, 1.0), in_any_order=False),
         "healthy": Fault(kind),
     }[kind]
+    if "spiked" not in SCHEDULES:
+        SCHEDULES.register("spiked")(spiked)
     if kind == "high_lr":
         config["lr_schedule"] = {"name": "spiked", "options": {"at": at, "factor": float(spike)}}
     return Drawn(number, TrialConfig.model_validate(config), int(draws.integers(1000)), fault)

@@ -14,8 +14,8 @@ its longest trial, which is as long in both; `not_below` those of them that are 
 one that trains all of its epochs itself, and begins late, since trials begin in the order of their epochs, whatever
 these take. In all of them shared epochs are trained once.
 
-`--real` (with a Ray of its own) runs a sweep of sleeping trials on 1, 2 and 4 slots, shared and unshared, `none` and
-`asha`; `visit_s` is what is left of a slot's time, a beginning in it each.
+`--real` (with a Ray of its own) runs a sweep of six sleeping trials on 1, 2 and 4 slots, shared and unshared, by `none`
+and by `asha`; `lost` is what one slot spends on all but epochs.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def price(grid: Grid, scheduler: SchedulerConfig, slots: int, visit_s: float, lu
     shared, alone = play(plan, slots), play(plan, slots, shared=False)
     assert (shared.statuses, shared.histories) == (alone.statuses, alone.histories)
     assert set(shared.trained.values()) == {1}, "an epoch was trained twice"
-    takes = {epoch: grid.seconds(each) for each in grid.trials for epoch in epochs_of(grid.trials)[each.id]}
+    epochs = epochs_of(grid.trials)
+    takes = {epoch: grid.seconds(trial) for trial in grid.trials for epoch in epochs[trial.id]}
     trained = [sum(takes[epoch] * times for epoch, times in played.trained.items()) for played in (shared, alone)]
     longest = max(shared.histories[trial.id] * grid.seconds(trial) for trial in grid.trials)
     is_bound = alone.makespan <= longest + 9 * visit_s
@@ -169,6 +170,7 @@ def span(scheduler: str, slots: int, share: bool) -> tuple[float, int]:
         words = [sys.executable, __file__, "--contender", json.dumps([scheduler, slots, share])]
         environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAYSWEEP_CACHE": f"{folder}/cache"}
         environment |= {"PYTHONPATH": f"{Path(__file__).parent}:{SWEEPS.parent}", "OMP_NUM_THREADS": "1"}
+        environment |= {"RAY_worker_niceness": "0"}  # else on a busy machine trials start late
         environment |= {"FORKING_LOG": f"{folder}/notes", "FORKING_EPOCH_S": str(REAL_EPOCH_S)}
         (Path(folder) / "notes").mkdir()
         done = subprocess.run(words, capture_output=True, text=True, env=environment)
@@ -188,13 +190,15 @@ def real_figures() -> dict[str, float]:
             (shared, epochs), (alone, asked) = span(scheduler, slots, True), span(scheduler, slots, False)
             figures[f"real_{scheduler}_{slots}_saved"] = 1 - epochs / asked
             figures[f"real_{scheduler}_{slots}_ratio"] = shared / alone
-            figures[f"real_{scheduler}_{slots}_lost_s"] = shared - epochs * REAL_EPOCH_S / slots
+            if slots == 1:
+                figures[f"real_{scheduler}_lost_shared_s"] = shared - epochs * REAL_EPOCH_S
+                figures[f"real_{scheduler}_lost_alone_s"] = alone - asked * REAL_EPOCH_S
     return figures
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grids", type=int, default=300, help="how many random grids")
-    parser.add_argument("--real", action="store_true", help="run sleeping trials on Ray, too: four minutes")
+    parser.add_argument("--real", action="store_true", help="run sleeping trials on Ray, too: five minutes")
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ class _Sweep:
             rungs=lambda record: self.rungs[record.id],
             keeps_last=False,
             kept={},
+            objective=Objective(),
         )
         self.stops = {id: sharing.stops.get(id, {}) for id in self.trials}
         members = [member_of(record.id, record.config, record.epochs, plan.scheduler) for record in records]

@@ -1,7 +1,7 @@
 """`raysweep clean`: deletes leftover files and, if asked, the trials that the sweep file no longer has.
 
 A commit, a write or a driver that is cut off leaves files behind. Those of a trial are deleted when the trial next
-runs; the others would stay forever. So would states that trials kept for others, once the sweep file has no such trial.
+runs; the others would stay forever. So would states that trials kept for others, once no trial may want them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     if dry_run and folder.is_driven():
         raise StorageError(f"{folder.path}: a raysweep process drives this run; clean it when that process has ended")
     with nullcontext() if dry_run else folder.lease():
-        found = _find(folder, _planned(context))
-        found |= _states(folder, _records(context))
+        planned, loop = _planned(context)
+        found = _find(folder, {record.id for record in planned})
+        kept = () if removed else {trial["id"] for trial in found["no_longer_planned"]}
+        found["states"] = _states(folder, planned, loop, kept)
         if not dry_run:
             _delete(folder, found, removed)
     for path, why in folder.damaged.items():
@@ -54,26 +57,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(context: Context) -> set[str]:
-    """Return the ids of the trials that stay: those of the sweep file or, for a run folder, of its last run; and those
-    that `confirm` added in the last run.
+def _planned(context: Context) -> tuple[list[Record], str]:
+    """Return the trials that stay, as they are planned, and the name of their loop: those of the sweep file or, for a
+    run folder, of its last run; and those that `confirm` added in the last run.
 
     The sweep file may name what the last run used, although the modules that registered it are not imported now.
     """
+    from raysweep.loops import CLASSIFY
     from raysweep.results.rerun import trials_of
+    from raysweep.store.record import planned_record
     from raysweep.store.resolved import read_resolved
 
     try:
         resolved = read_resolved(context.folder, lenient=True)
-        last, fresh = resolved.plan, {record.id for record in resolved.fresh}
+        last, fresh = resolved.plan, resolved.fresh
     except StorageError:
         if context.is_run_folder:
             raise
-        last, fresh = [], set()  # resolved.yaml is damaged; the sweep file alone says what stays
+        last, fresh = [], []  # resolved.yaml is damaged; the sweep file alone says what stays
     if context.is_run_folder:
-        return {record.id for record in last} | fresh
+        return [*last, *fresh], str(resolved.document["sweep"].get("loop", CLASSIFY))
     with accepting_names_of(record.config for record in last):
-        return {trial.id for trial in trials_of(context.sweep, context.folder)} | fresh
+        return [*map(planned_record, trials_of(context.sweep, context.folder)), *fresh], context.sweep.loop
 
 
 def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
@@ -91,45 +96,26 @@ def _find(folder: RunFolder, planned: set[str]) -> dict[str, Any]:
     return {"name": folder.name, "path": folder.path, "files": files, "bytes": total, "no_longer_planned": gone}
 
 
-def _records(context: Context) -> tuple[list[Record], str]:
-    """Return the trials that stay, as far as they have come, and the name of their loop."""
-    from raysweep.loops import CLASSIFY
-    from raysweep.results.rerun import trials_of
-    from raysweep.store.record import planned_record
-    from raysweep.store.resolved import read_resolved
-
-    folder = context.folder
-    try:
-        resolved = read_resolved(folder, lenient=True)
-        last, loop = [*resolved.plan, *resolved.fresh], str(resolved.document["sweep"].get("loop", CLASSIFY))
-    except StorageError:
-        last, loop = [], CLASSIFY
-    if not context.is_run_folder:
-        fresh = last[len(resolved.plan) :] if last else []
-        with accepting_names_of(record.config for record in last):
-            trials = trials_of(context.sweep, folder)
-        last, loop = [*map(planned_record, trials), *fresh], context.sweep.loop
-    known = folder.records([record.id for record in last], lenient=True)
-    return [known[record.id] or record for record in last], loop
-
-
-def _states(folder: RunFolder, planned: tuple[list[Record], str]) -> dict[str, Any]:
-    """Look for the states that no trial may want, and those that are not whole."""
+def _states(folder: RunFolder, planned: Sequence[Record], loop: str, kept: Collection[str]) -> list[dict[str, Any]]:
+    """Look for the states that no trial may want, unless one of those that are `kept` left them, and torn ones."""
     from raysweep.results.shared import prefixes_of, unwanted_states
     from raysweep.store.states import FOLDER, StateStore
 
     store = StateStore(folder)
     whole, listed = store.all(), store.listed()
-    prefixes = prefixes_of(*planned)
+    committed = folder.records([record.id for record in planned], lenient=True) if whole else {}
+    records = [committed.get(record.id) or record for record in planned]
+    prefixes = prefixes_of(records, loop)
     # Of a loop that is not known here, it is not known either what its trials share.
-    unwanted = unwanted_states(whole, planned[0], prefixes) if prefixes and whole else set()
+    unwanted = unwanted_states(whole, records, prefixes) if prefixes and whole else set()
     sizes = Counter[str]()
     for path, size in folder.files.list_sizes().items() if listed else ():
         if path.startswith(f"{FOLDER}/"):
             sizes[path.split("/")[1]] += size
+    unwanted = {key for key in unwanted if whole[key].id not in kept}
     why = dict.fromkeys(sorted(unwanted), "no trial may want it any more")
     why |= {key: "it is not whole" for key in listed if key not in whole}
-    return {"states": [{"key": key, "bytes": sizes[key], "why": text} for key, text in why.items()]}
+    return [{"key": key, "bytes": sizes[key], "why": text} for key, text in why.items()]
 
 
 def _delete(folder: RunFolder, found: dict[str, Any], removed: bool) -> None:

@@ -122,10 +122,11 @@ def _sweep_of(
 ) -> tuple[Sweep, str, list[Trial]]:
     """Return a sweep whose trials are the futures, its text as a file, and the trials in the order of the futures."""
     from raysweep.diagnose.probed import FOLDER
+    from raysweep.loops import loop_named
     from raysweep.results.start import find_start
     from raysweep.sweepfile import sweep_of
     from raysweep.sweepfile.patch import patch
-    from raysweep.sweepfile.plan import plan_trials, short_id, with_seed
+    from raysweep.sweepfile.plan import config_key, plan_trials, short_id, with_seed
 
     of, place = context.sweep, context.folder.files.child(FOLDER).uri
     configs: dict[str, dict[str, Any]] = {}
@@ -150,8 +151,10 @@ def _sweep_of(
         "report": {"images": False},
     }
     sweep, text = sweep_of(values, find_start=partial(find_start, storage=place))
-    by_key = dict(zip(configs, plan_trials(sweep), strict=True))
-    trials = [with_seed(by_key[_key(future)], future.seed) for future in futures]
+    by_config = {config_key(trial.config.model_dump(mode="json")): trial for trial in plan_trials(sweep)}
+    kind = loop_named(of.loop).config
+    whole = {name: kind.model_validate(config).model_dump(mode="json") for name, config in configs.items()}
+    trials = [with_seed(by_config[config_key(whole[_key(future)])], future.seed) for future in futures]
     sweep._plan = trials
     return sweep, text, trials
 

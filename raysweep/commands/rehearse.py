@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from raysweep.commands.context import DATA_LIES_BESIDE_IT, Context, add_sweep_flags
@@ -158,27 +159,26 @@ def _totals(context: Context, kinds: Mapping[str, Sequence[Trial]], found: Mappi
     Epochs that trials share count once; the states that are kept for others take disk as well.
     """
     from raysweep.halving.cost import cost_of
+    from raysweep.sweepfile.prefixes import Prefixes
 
     cost = cost_of(context.sweep, context.trials)
     pairs = [(trial, found[kind]) for kind, trials in kinds.items() for trial in trials]
     best = sorted((each.best_bytes for _, each in pairs), reverse=True)
-    prefixes = _shared(context, pairs)
-    states, lasting = _bytes_of_states(context, pairs, prefixes, cost.rung_epochs) if prefixes else (0, 0)
-    once = prefixes.unique_epochs / prefixes.asked_for if prefixes else 1
+    prefixes = Prefixes(context.trials if context.sweep.shares_epochs else ())
+    states, stays = _bytes_of_states(context, pairs, prefixes, cost.rung_epochs)
+    epoch_s = {trial.id: each.epoch_s for trial, each in pairs}
     return {
-        "slot_hours": sum(cost.expected_epochs[trial.id] * each.epoch_s for trial, each in pairs) * once / 3600,
-        "slot_hours_in_full": sum(trial.epochs * each.epoch_s for trial, each in pairs) * once / 3600,
+        "slot_hours": sum(epochs * epoch_s[id] for id, epochs in cost.expected_epochs.items()) / 3600,
+        "slot_hours_in_full": _seconds_in_full(context.trials, prefixes, epoch_s) / 3600,
         "disk_bytes_at_most": sum(each.last_bytes + each.best_bytes for _, each in pairs) + states,
-        "disk_bytes": sum(best[: context.sweep.checkpoints.keep_best]) + lasting,
+        "disk_bytes": sum(best[: context.sweep.checkpoints.keep_best]) + stays,
     }
 
 
-def _shared(context: Context, pairs: Sequence[tuple[Trial, Rehearsed]]) -> Prefixes | None:
-    """Return which epochs the trials share; None where they train all of their own."""
-    from raysweep.sweepfile.prefixes import Prefixes
-
-    sweep = context.sweep
-    return Prefixes(trial for trial, _ in pairs) if sweep.share and sweep.scheduler.name != "ray_asha" else None
+def _seconds_in_full(trials: Sequence[Trial], prefixes: Prefixes, epoch_s: Mapping[str, float]) -> float:
+    """Return the seconds of all epochs, given those that one takes by trial; one that trials share counts once."""
+    asked_for = sum(trial.epochs * epoch_s[trial.id] for trial in trials)
+    return asked_for - sum(fmean(epoch_s[id] for id in level.ids) * (len(level.ids) - 1) for level in prefixes.levels())
 
 
 def _bytes_of_states(
@@ -190,15 +190,15 @@ def _bytes_of_states(
     """Return the bytes of all states that trials may keep for others at once, and of those that stay in the end."""
     checkpoints = context.sweep.checkpoints
     stops = prefixes.stops(lambda id: rungs[id])
-    states, lasting = dict[str, int](), dict[str, int]()
+    states, last_states = dict[str, int](), dict[str, int]()
     for trial, each in pairs:
         size = each.last_bytes + each.best_bytes
         states |= {prefixes.key(trial.id, epoch, {}): size for epoch in stops.get(trial.id, ())}
-        if checkpoints.keep_last != "none" and prefixes.may_share(trial.id) and (last := prefixes.lasting(trial.id)):
-            lasting[prefixes.key(trial.id, last, {})] = size
-    stay = sorted(lasting.values(), reverse=True)
+        if checkpoints.keep_last != "none" and (last := prefixes.last_state(trial.id)):
+            last_states[prefixes.key(trial.id, last, {})] = size
+    stay = sorted(last_states.values(), reverse=True)
     stay = stay if checkpoints.keep_last == "all" else stay[: checkpoints.keep_best]
-    return sum((states | lasting).values()), sum(stay)
+    return sum((states | last_states).values()), sum(stay)
 
 
 def _totals_line(totals: Mapping[str, float]) -> str:

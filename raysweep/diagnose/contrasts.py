@@ -18,6 +18,8 @@ from raysweep.terminal import Metric
 
 CERTAIN = 0.01
 """A probability of a fall by chance below it rules chance out."""
+RARE = 0.001
+"""The same where nothing but the fall itself shows that anything was wrong: tails are heavier than a normal curve's."""
 BY_LUCK = 0.05
 """The same of what a change takes away, for all changes that are tried together."""
 LEAST_FALL = 0.02
@@ -26,6 +28,8 @@ LEAST_NOISE = 0.002
 """Of an accuracy: the noise of a curve that shows none, since it is of few images."""
 BEFORE = 3
 """Epochs before epoch K whose median is the level before."""
+FEWEST_BEFORE = 5
+"""Epochs before epoch K that tell a curve's noise."""
 LOSS_RISE = 0.05
 """Of the training loss, as a share of it, from which training suffers too."""
 MEASURED_BESIDE = {"averaged": "_ema", "batch_norm": "_precise"}
@@ -66,6 +70,7 @@ class Contrasts:
     epochs: int  # of the whole trial, out of which the fall was chosen
     level: float  # before epoch K
     before: float  # the noise of the curve before it, a standard deviation
+    swings: float  # the same with the weight of its extremes: they tell how heavy the tails of chance are
     control: float
     orders: Array
     spread: float  # the standard deviation from one order to another
@@ -82,8 +87,8 @@ class Contrasts:
 
     @property
     def noise(self) -> float:
-        """What one order differs from another by: the larger of both estimates."""
-        return max(self.spread, self.before)
+        """What one order differs from another by: the larger of what other orders and the epochs before show."""
+        return max(self.spread, self.before, self.swings)
 
     @property
     def fall(self) -> float:
@@ -91,14 +96,22 @@ class Contrasts:
         return float(self.orders.mean()) - self.control
 
     @property
-    def tail(self) -> float:
-        """The probability of such a fall in an epoch that was not chosen for it: a t-test for one more observation."""
-        return _tail(self.fall, self.noise * math.sqrt(1 + 1 / len(self.orders)), self.freedom)
+    def chance(self) -> float:
+        """The probability that the deepest fall of all the trial's epochs is one like this, by chance.
+
+        That of one more observation in a t-test, times the number of epochs (Bonferroni's bound).
+        """
+        error = self.noise * math.sqrt(1 + 1 / len(self.orders))
+        return min(1.0, self.epochs * _tail(self.fall, error, self.freedom))
 
     @property
-    def chance(self) -> float:
-        """The probability that the deepest fall of all the trial's epochs is one like this (Bonferroni's bound)."""
-        return min(1.0, self.epochs * self.tail)
+    def again(self) -> float:
+        """The probability that this order falls by chance at the smaller learning rate too, where nobody chose it."""
+        changed = self.changed.get("smaller_lr")
+        if changed is None or not len(changed.others):
+            return 1.0
+        error = self.noise * math.sqrt(1 + 1 / len(changed.others))
+        return _tail(float(changed.others.mean()) - changed.own, error, self.freedom)
 
     @property
     def shared_fall(self) -> float:
@@ -112,11 +125,11 @@ class Contrasts:
         is_sure = _tail(self.shared_fall, error, len(self.orders) - 1) < CERTAIN
         return is_sure and self.shared_fall > max(self.least, (self.level - self.control) / 2)
 
-    def effects(self) -> list[Effect]:
-        """Return what each change takes away."""
+    def effects(self, in_all: bool) -> list[Effect]:
+        """Return what each change takes away of the fall in all orders, or else of that in this order alone."""
         if self.phenomenon == "plateau":
             return [self._of_plateau(name) for name in self.changed]
-        how = self._of_all if self.is_shared else self._of_own
+        how = self._of_all if in_all else self._of_own
         return [how(name) for name in self.changed]
 
     def gain(self, name: str) -> tuple[float, float]:
@@ -140,7 +153,7 @@ class Contrasts:
         """Return what a change takes away of the fall that all orders have from the level before."""
         mine, base = self._in_all(name)
         points, by_luck = self.gain(name)
-        fall = self.level - float(base.mean())
+        fall = max(self.level - float(base.mean()), self.floor)
         share = points / fall
         # Where the fall is gone, so is the spread that it brings: then the level's own uncertainty is all.
         errors = self.before / math.sqrt(len(mine)), share * self.before / math.sqrt(BEFORE)
@@ -157,9 +170,9 @@ class Contrasts:
         there = changed.others if len(changed.others) else self.orders
         points = min(self.fall - (float(there.mean()) - changed.own), changed.own - self.control)
         deviation = self.noise * math.sqrt(1 + 1 / len(there))
-        fall = self.fall or math.nan
+        fall = max(self.fall, self.floor)
         by_luck, futures = _tail(points, deviation, self.freedom), 1 + len(changed.others)
-        return self._effect(name, points, points / fall, deviation / abs(fall), by_luck, self.freedom, futures)
+        return self._effect(name, points, points / fall, deviation / fall, by_luck, self.freedom, futures)
 
     def _of_plateau(self, name: str) -> Effect:
         """Return what a change adds to where a plateau ends."""
@@ -192,34 +205,33 @@ def contrasts_of(
     phenomenon: Phenomenon,
 ) -> Contrasts:
     """Return the futures as numbers; those of one control and some other orders must be among them."""
-    sign = 1.0 if maximize else -1.0
-    curve = sign * numbers_of(before, metric)
+    curve = (1.0 if maximize else -1.0) * numbers_of(before, metric)
     curve = curve[np.isfinite(curve)]
     is_accuracy = Metric.of(metric, curve).percent
+    floor = LEAST_NOISE if is_accuracy else 1e-3 * abs(float(np.median(curve)))
     control = next(future for future in futures if future.name == "control")
     orders = [future for future in futures if future.name == "order"]
-    worst = 0.0 if is_accuracy else _worst(curve, futures, metric, sign)
-    values = _Values(sign, metric, worst, phenomenon, control)
-    by_epoch = np.array([values.column(each, metric) for each in orders])
-    if phenomenon == "plateau":
-        by_epoch = by_epoch[:, -2:]
-    floor = LEAST_NOISE if is_accuracy else 1e-3 * abs(float(np.median(curve)))
-    last = values.last
+    values = _Values(futures, metric, maximize, phenomenon, 0.0 if is_accuracy else float(curve.min()))
+    spread, freedom = values.spread(orders)
+    spread = max(spread, floor)
+    # Of a few epochs the noise of a curve cannot be told.
+    at_least = floor if len(curve) >= FEWEST_BEFORE else spread
     return Contrasts(
         phenomenon=phenomenon,
         epochs=len(before) + len(trial),
         level=float(np.median(curve[-BEFORE:])),
-        before=max(float(noise_level(curve)[-1]), floor),
+        before=max(float(noise_level(curve)[-1]), at_least),
+        swings=_swings(curve),
         control=values.of(control),
         orders=np.array([values.of(each) for each in orders]),
-        spread=max(float(np.sqrt(by_epoch.var(axis=0, ddof=1).mean())), floor),
-        freedom=by_epoch.size - by_epoch.shape[1],
+        spread=spread,
+        freedom=freedom,
         changed=_changed(futures, control, orders, values),
-        gradient=_gradient(before, control, last),
-        gradient_of_orders=float(np.median([_gradient(before, each, last) for each in orders])),
-        exploding=_exploding(before, futures, control.seed, last),
+        gradient=_gradient(before, control, values.last),
+        gradient_of_orders=float(np.median([_gradient(before, each, values.last) for each in orders])),
+        exploding=_exploding(before, futures, control.seed, values.last),
         lr_rise=lr_rise([*before, *trial], len(before) + 1),
-        suffers=_suffers(before, control, last),
+        suffers=_suffers(before, control, values.last),
         disturbed=_disturbed(futures, control.seed),
         least=LEAST_FALL if is_accuracy else 0.0,
         floor=floor,
@@ -232,28 +244,40 @@ def numbers_of(rows: Sequence[Row], name: str) -> Array:
 
 
 class _Values:
-    """What each future amounts to."""
+    """What each future amounts to: its worst value in the epochs in which the control falls, or a plateau's end."""
 
-    def __init__(self, sign: float, metric: str, worst: float, phenomenon: Phenomenon, control: Future) -> None:
-        self._sign, self._metric, self._worst, self._phenomenon = sign, metric, worst, phenomenon
+    def __init__(
+        self, futures: Sequence[Future], metric: str, maximize: bool, phenomenon: Phenomenon, worst: float
+    ) -> None:
+        self._sign, self._metric, self._phenomenon = (1.0 if maximize else -1.0), metric, phenomenon
+        self._epochs = max(1, *(len(future.rows) for future in futures))
+        seen = np.concatenate([self._sign * numbers_of(future.rows, metric) for future in futures])
+        self._worst = float(np.nanmin([worst, *seen]))
+        control = next(future for future in futures if future.name == "control")
         self.last = int(np.argmin(self.column(control, metric))) + 1  # epochs until the control is at its worst
 
     def column(self, future: Future, name: str) -> Array:
         """Return a metric by epoch; where the future is lost, or has no number, it is the worst of all."""
         values = self._sign * numbers_of(future.rows, name)
-        values = np.append(values, np.full(future.epochs - len(values), np.nan))
+        values = np.append(values, np.full(self._epochs - len(values), np.nan))
         return np.nan_to_num(values, nan=self._worst)
 
     def of(self, future: Future, suffix: str = "") -> float:
-        """Return the worst of the epochs in which the control falls, or a plateau's end."""
+        """Return what a future amounts to, by the metric or by what is measured beside it."""
         name = (self._metric.removesuffix("_ema") + suffix) if suffix else self._metric
         values = self.column(future, name)
         return float(values[-2:].mean() if self._phenomenon == "plateau" else values[: self.last].min())
 
+    def spread(self, orders: Sequence[Future]) -> tuple[float, int]:
+        """Return the standard deviation from one order to another, over all epochs, and its degrees of freedom."""
+        by_epoch = np.array([self.column(each, self._metric) for each in orders])
+        return float(np.sqrt(by_epoch.var(axis=0, ddof=1).mean())), by_epoch.size - by_epoch.shape[1]
 
-def _worst(curve: Array, futures: Sequence[Future], metric: str, sign: float) -> float:
-    everything = [curve, *(sign * numbers_of(future.rows, metric) for future in futures)]
-    return float(np.nanmin(np.concatenate(everything)))
+
+def _swings(curve: Array) -> float:
+    """Return the root mean square of the last pseudo-residuals, whose median is `noise_level`'s estimate."""
+    residuals = np.diff(curve, 2)[-USUAL_EPOCHS:] / math.sqrt(6)
+    return float(np.sqrt(np.mean(residuals**2))) if len(residuals) else 0.0
 
 
 def _changed(

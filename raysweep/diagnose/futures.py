@@ -60,6 +60,8 @@ def futures_of(
     `clip_grad_norm` no future is clipped. `rows` are all of the trial's, from epoch 1 on.
     """
     epochs = EPOCHS[phenomenon]
+    if isinstance(config.get("epochs"), int):
+        epochs = min(epochs, config["epochs"] - epoch + 1)
     aside: dict[str, Any] = {}  # what is measured beside, and changes no training
     if config.get("ema") is False:
         aside["ema"] = {}

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysweep.diagnose.contrasts import BY_LUCK, CERTAIN, MEASURED_BESIDE, Contrasts, Effect, contrasts_of, numbers_of
+from raysweep.diagnose.contrasts import (
+    BY_LUCK,
+    CERTAIN,
+    MEASURED_BESIDE,
+    RARE,
+    Contrasts,
+    Effect,
+    contrasts_of,
+    numbers_of,
+)
 from raysweep.diagnose.futures import NAMES, Future, Phenomenon, Row, futures_of
 from raysweep.diagnose.verdict import CAUSES, Outcome, Verdict
 from raysweep.store.metrics import CLOCK
@@ -63,9 +72,10 @@ def judge(
     if problem:
         return Verdict(phenomenon, epoch, metric, "cannot_judge", problem=problem)
     seen = contrasts_of(before, trial, futures, metric, maximize, phenomenon)
-    effects = {effect.name: effect for effect in seen.effects()}
-    cause = _of_plateau(effects, seen.least) if phenomenon == "plateau" else _of_fall(seen, effects)
-    is_chance = phenomenon != "plateau" and not seen.is_shared and not _stands_out(seen)
+    recorded = _recorded(seen) if phenomenon != "plateau" else None
+    effects = {effect.name: effect for effect in seen.effects(seen.is_shared or recorded is not None)}
+    cause = _of_plateau(effects, seen.least) if phenomenon == "plateau" else _of_fall(seen, effects, recorded)
+    is_chance = phenomenon != "plateau" and not seen.is_shared and not _stands_out(seen, RARE)
     outcome: Outcome = "named" if cause else "chance" if is_chance else "unexplained"
     gains = {name: seen.gain(name) for name in seen.changed}
     helps = {name: points for name, (points, luck) in gains.items() if points > seen.least and luck < CERTAIN}
@@ -114,42 +124,45 @@ def _problem(
     differing = next((names for names in map(_differences, again) if names), None)
     if differing:
         return f"The control is not the trial to the bit: it has another {', '.join(differing)}."
-    lasted = len(trial) >= control.epochs
-    if len(control.rows) < min(len(trial), control.epochs) or (diverged and not lasted and not control.diverged):
-        ended = "did not diverge" if diverged else "ended early"
-        return f"The control is not the trial to the bit: it {ended}."
+    ends_early = len(control.rows) < min(len(trial), control.epochs)
+    if ends_early or (diverged and len(trial) < control.epochs and not control.diverged):
+        return f"The control is not the trial to the bit: it {'ended early' if ends_early else 'did not diverge'}."
     return ""
 
 
 def _differences(rows: tuple[Row, Row]) -> list[str]:
     """Return the metrics of a trial's row that its control has another value of."""
     again, row = rows
-    return [name for name, value in row.items() if name not in CLOCK and name in again and again[name] != value]
+    known = [name for name in row if name not in CLOCK and name in again]
+    return [
+        name
+        for name in known
+        if again[name] != row[name] and not (again[name] != again[name] and row[name] != row[name])
+    ]
 
 
-def _of_fall(seen: Contrasts, effects: Mapping[str, Effect]) -> str | None:
+def _of_fall(seen: Contrasts, effects: Mapping[str, Effect], recorded: str | None) -> str | None:
     """Return what is left to be the cause of a dip or a divergence, if anything is."""
     removing = {name for name, effect in effects.items() if effect.removes}
     if seen.is_shared:
         return _of_shared(seen, removing)
-    recorded = _recorded(seen)
     if recorded:
         return recorded
     are_bad = seen.disturbed < BAD_BATCHES
-    if not _stands_out(seen):
+    if not _stands_out(seen, CERTAIN):
         return "batches" if are_bad and seen.fall > seen.least else None
     if "smaller_lr" in removing and seen.lr_rise >= RISES:
         return "high_lr"
-    if "batch_norm" in removing and not seen.suffers:
-        return "batch_norm"
     if "clipped" in removing and seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS:
         return "exploding_gradients"
+    if "batch_norm" in removing and not seen.suffers and _stands_out(seen, RARE):
+        return "batch_norm"
     return "batches" if are_bad else None
 
 
-def _stands_out(seen: Contrasts) -> bool:
-    """Return whether this order falls below others by more than the deepest of all epochs would by chance."""
-    return seen.chance < CERTAIN and seen.fall > seen.least
+def _stands_out(seen: Contrasts, chance: float) -> bool:
+    """Return whether this order falls below others, and not by chance: deeper than any epoch would, or again."""
+    return seen.fall > seen.least and (seen.chance < chance or seen.again < CERTAIN)
 
 
 def _recorded(seen: Contrasts) -> str | None:
@@ -199,6 +212,7 @@ def _numbers(seen: Contrasts) -> dict[str, float]:
         "spread": seen.spread,
         "before": seen.before,
         "chance": seen.chance,
+        "again": seen.again,
         "gradient_ratio": seen.gradient,
         "exploding": seen.exploding,
         "lr_rise": seen.lr_rise,

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysweep.driver.sharing import Sharing
 from raysweep.halving.scores import best_epoch
 from raysweep.results.hours import saved_hours, trained_hours
 from raysweep.store import Record
 from raysweep.store.newest import MOST_EPOCHS, Tail
-from raysweep.sweepfile.prefixes import Prefixes
 from raysweep.sweepfile.schema import Objective
 
 COUNT_LEFT_EVERY_S = 1.0
@@ -101,8 +101,8 @@ class Board:
         """Called after each `update` with what happened."""
         self.began = time.monotonic()
         self.epochs_trained = 0
-        self.prefixes: Prefixes | None = None
-        """The epochs that trials which train now share."""
+        self.sharing: Sharing | None = None
+        """What trials share that train now."""
         self._left: dict[tuple[str, ...], tuple[float, int]] = {}
         """Epochs that are left to trials of some statuses, and until when that is told."""
         self.first_epoch_at: float | None = None
@@ -171,19 +171,19 @@ class Board:
 
     def _left_of(self, *statuses: str) -> int:
         """Return how many epochs the trials of some statuses lack, those that they share once."""
-        if self.prefixes is None:
+        if self.sharing is None:
             return sum(each.record.epochs - each.epoch for each in self.with_status(*statuses))
         now, (until, left) = time.monotonic(), self._left.get(statuses, (0.0, 0))
         if now > until:
-            left = self._count_left(self.prefixes, self.with_status(*statuses))
+            left = self._count_left(self.sharing, self.with_status(*statuses))
             self._left[statuses] = now + max(COUNT_LEFT_EVERY_S, 20 * (time.monotonic() - now)), left
         return left
 
-    def _count_left(self, prefixes: Prefixes, trials: Sequence[Progress]) -> int:
-        alone = [each for each in trials if not prefixes.may_share(each.record.id)]
-        sharing = {each.record.id for each in trials} - {each.record.id for each in alone}
+    def _count_left(self, sharing: Sharing, trials: Sequence[Progress]) -> int:
+        alone = [each for each in trials if not sharing.prefixes.may_share(each.record.id)]
+        going_on = {each.record.id for each in trials} - {each.record.id for each in alone}
         reached = {id: each.epoch for id, each in self.trials.items()}
-        return sum(each.record.epochs - each.epoch for each in alone) + prefixes.left(reached, sharing)
+        return sum(each.record.epochs - each.epoch for each in alone) + sharing.left(reached, going_on)
 
     def best_score(self) -> float | None:
         """Return the best score of all trials, or None while there is none."""

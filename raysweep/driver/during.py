@@ -30,7 +30,7 @@ from raysweep.driver.metrics import EXPORT_EVERY_S, Meters
 from raysweep.driver.nodes import Nodes, SlotRequest
 from raysweep.driver.queue import Stage, TrialQueue
 from raysweep.driver.scheduler import PlanSearcher, make_scheduler
-from raysweep.driver.sharing import Sharing, lasting_keys, shares, whose_last_stays
+from raysweep.driver.sharing import Sharing, keys_of_last_states, whose_last_stays
 from raysweep.errors import StorageError, UserError
 from raysweep.halving.replay import is_done
 from raysweep.halving.rules import rules_of
@@ -108,7 +108,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
     def stage_of(left: Sequence[Record]) -> Stage:
         run.tried.update(record.id for record in left)
         sharing = run.sharing = _sharing(run, left, on.conditions)
-        run.board.prefixes = sharing.prefixes
+        run.board.sharing = sharing
         run.board.waits = sharing.twins.waits
         assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
         return run.rerun.halving, assignments, sharing.twins
@@ -137,7 +137,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
 
 def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[str, Any]]) -> Sharing:
     """Return what these trials share with one another, and with states that earlier ones have left."""
-    shares_any, rules = shares(run.sweep, run.scheduler), rules_of(run.scheduler, run.sweep.objective, left)
+    shares_any, rules = run.sweep.shares_epochs, rules_of(run.scheduler, run.sweep.objective, left)
     trials = {trial.id: trial for trial in (*run.trials, *run.fresh)}
     early = [record.id for record in left if record.start and record.epoch < record.start.epoch] if shares_any else []
     if early and (remark := adopt(StateStore(run.folder), trials[early[0]], conditions[early[0]])):
@@ -151,9 +151,10 @@ def _sharing(run: Run, left: Sequence[Record], conditions: Mapping[str, Mapping[
         rungs=lambda record: rules.rung_epochs(record.epochs),
         keeps_last=run.sweep.checkpoints.keep_last != "none",
         kept=StateStore(run.folder).all() if shares_any else {},
+        objective=run.sweep.objective,
     )
     finished = {record.id: record for record in run.records if record.status == "finished" and record.id in trials}
-    sharing.lasting.update(lasting_keys(list(trials.values()), finished))
+    sharing.last_states.update(keys_of_last_states(list(trials.values()), finished))
     return sharing
 
 
@@ -314,7 +315,7 @@ def _drop_states(run: Run, losers: Sequence[Record], may_come_back: Collection[s
     store, sharing, stays = StateStore(run.folder), run.sharing, whose_last_stays(run.sweep, losers)
     trials = run.board.trials
     going_on = {id: each.epoch for id, each in trials.items() if each.status not in FINAL or id in may_come_back}
-    wanted = sharing.wanted(going_on) | {key for id, key in sharing.lasting.items() if id in going_on or stays(id)}
+    wanted = sharing.wanted(going_on) | {key for id, key in sharing.last_states.items() if id in going_on or stays(id)}
     store.drop(key for key in store.listed() if key in sharing.known - wanted and store.has(key))
 
 

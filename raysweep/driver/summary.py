@@ -7,7 +7,7 @@ from functools import partial
 
 from raysweep.driver.before import Run
 from raysweep.driver.endings import drop_weights_of_losers, losers_of
-from raysweep.driver.sharing import lasting_keys, whose_last_stays
+from raysweep.driver.sharing import keys_of_last_states, whose_last_stays
 from raysweep.errors import Interrupted, LimitReached, StorageError
 from raysweep.report import write_report
 from raysweep.results import mistakes
@@ -94,7 +94,7 @@ def _drop_states(run: Run, result: SweepResult) -> None:
         return
     records = {record.id: record for record in result.trials}
     stays = whose_last_stays(run.sweep, losers_of(result.configs, run.sweep.checkpoints.keep_best))
-    wanted = {key for id, key in lasting_keys(trials, records).items() if stays(id)}
+    wanted = {key for id, key in keys_of_last_states(trials, records).items() if stays(id)}
     if run.sharing is not None:
         wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})
     ids = {trial.id for trial in trials}

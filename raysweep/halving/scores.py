@@ -6,7 +6,7 @@ Pure functions of recorded metrics; no torch, no Ray.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysweep.store.metrics import EMA, roles_of
@@ -54,6 +54,41 @@ def better_of(best: Score | None, metrics: Mapping[str, float], objective: Objec
         return best
     score, averaged = scored
     return Score(int(metrics["epoch"]), score, averaged, metrics.get("val_acc_ema" if averaged else "val_acc"))
+
+
+def best_with(record: Record, state: Record, objective: Objective) -> Score | None:
+    """Return the best epoch of a trial, had it trained by itself those that are ahead of it in another one's state."""
+    best = record.best or best_epoch(record.judged_metrics, objective)
+    first = max(record.epoch, record.start.epoch if record.start else 0)
+    for metrics in state.metrics[first:]:
+        best = better_of(best, metrics, objective)
+    return best
+
+
+def fits(record: Record, state: Record, objective: Objective) -> bool:
+    """Whether a trial can go on from another one's state to the weights that it would have by itself.
+
+    A state has those of the epoch that was the best when it was left: by another objective, or for a trial that begins
+    elsewhere (`start`), it may be another epoch.
+    """
+    best = best_with(record, state, objective)
+    return best is None or best.epoch <= record.epoch or is_same_epoch(best, state.best)
+
+
+def those_that_fit(record: Record, states: Iterable[Record], objective: Objective) -> list[Record]:
+    """Return the states that a trial can take over, one after another, from the first to the deepest."""
+    found = []
+    for state in sorted(states, key=lambda state: state.epoch):
+        if fits(record, state, objective):
+            metrics = [*record.metrics, *state.metrics[record.epoch :]]
+            record = record.with_(metrics=metrics, best=best_with(record, state, objective))
+            found.append(state)
+    return found
+
+
+def is_same_epoch(one: Score, other: Score | None) -> bool:
+    """Whether two scores are of the same weights of one history."""
+    return other is not None and (one.epoch, one.averaged) == (other.epoch, other.averaged)
 
 
 def is_better(score: float, other: float, objective: Objective) -> bool:

@@ -10,9 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raysweep.halving.scores import those_that_fit
 from raysweep.store.record import Record
 from raysweep.sweepfile.plan import Trial, short_id
 from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.sweepfile.schema import Objective
 from raysweep.terminal import count_of
 
 SHOWN = 12
@@ -47,26 +49,28 @@ class Kept:
         return [f"{head}{'at most ' * stops_early}{left} are left to train", *lines]
 
 
-def what_is_kept(left: Sequence[Record], trials: Sequence[Trial], states: Mapping[str, Record]) -> Kept:
+def what_is_kept(
+    left: Sequence[Record], trials: Sequence[Trial], states: Mapping[str, Record], objective: Objective
+) -> Kept:
     """Return what states, by key, are worth to the trials that a rerun has left; `trials` are those of the plan."""
     ids = {record.id for record in left}
     prefixes = Prefixes(trial for trial in trials if trial.id in ids)
-    found = {record.id: _deepest(record, prefixes, states) for record in left}
+    found = {record.id: _deepest(record, prefixes, states, objective) for record in left}
     going_on = {id: each for id, each in found.items() if each}
-    begins = {record.id: going_on[record.id].epoch if record.id in going_on else record.epoch for record in left}
-    asked_for = sum(record.epochs - begins[record.id] for record in left)
-    twice = (sum(begins[id] < level.epoch for id in level.ids) - 1 for level in prefixes.levels())
-    return Kept(going_on, asked_for - sum(max(0, each) for each in twice))
+    reached = {record.id: record.epoch for record in left} | {id: each.epoch for id, each in going_on.items()}
+    return Kept(going_on, prefixes.left(reached, ids))
 
 
-def _deepest(record: Record, prefixes: Prefixes, states: Mapping[str, Record]) -> GoingOn | None:
+def _deepest(record: Record, prefixes: Prefixes, states: Mapping[str, Record], objective: Objective) -> GoingOn | None:
     """Return the state of the latest epoch that a trial can take over, if it is ahead of the trial itself."""
     if not prefixes.may_share(record.id):
         return None
     places = {(state.epoch, json.dumps(state.conditions)): state.conditions for state in states.values()}
-    for epoch, text in sorted(places, reverse=True):
-        if record.epoch < epoch <= record.epochs:
-            key = prefixes.key(record.id, epoch, places[epoch, text])
-            if key in states and "last" in states[key].weights:
-                return GoingOn(epoch, states[key].id)
-    return None
+    keys = (
+        prefixes.key(record.id, epoch, conditions)
+        for (epoch, _), conditions in places.items()
+        if record.epoch < epoch <= record.epochs
+    )
+    its_own = (state for key in keys if (state := states.get(key)) and "last" in state.weights)
+    fitting = those_that_fit(record, its_own, objective)
+    return GoingOn(fitting[-1].epoch, fitting[-1].id) if fitting else None

@@ -177,7 +177,8 @@ def edits_of(sweep: Sweep, storage: str) -> Edits | None:
     begun = [record for record in rerun.left if record.has_begun]
     notes = _notes(sweep, folder, begun)
     notes += [f"confirm: the last run planned {count_of(len(fresh), 'trial')} with fresh seeds"] if fresh else []
-    kept = what_is_kept(rerun.left, trials, StateStore(folder).all()) if sweep.shares_epochs else None
+    states = StateStore(folder).all() if sweep.shares_epochs else {}
+    kept = what_is_kept(rerun.left, trials, states, sweep.objective) if states else None
     kept = kept if kept and kept.going_on else None
     return Edits(trials, {**counts, "removed": removed}, notes, kept, stops_early=bool(rerun.halving.rules.rungs))
 

@@ -56,9 +56,9 @@ def unwanted_states(states: Mapping[str, Record], records: Sequence[Record], pre
 def _wants(record: Record, key: str, state: Record, prefixes: Prefixes) -> bool:
     if record.seed != state.seed or not state.epoch <= record.epochs:
         return False
-    is_lasting = record.status == "finished" and prefixes.lasting(record.id) == state.epoch
+    is_last = record.status == "finished" and prefixes.last_state(record.id) == state.epoch
     is_ahead = not record.is_final and record.epoch < state.epoch
-    return (is_lasting or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
+    return (is_last or is_ahead) and prefixes.key(record.id, state.epoch, state.conditions) == key
 
 
 def courses_of(records: Sequence[Record]) -> dict[str, Course]:

@@ -53,7 +53,7 @@ class StateStore:
 
     def find(self, key: str) -> tuple[Record, Files] | None:
         """Return the record and the files of a state; None if there is none, or if it is damaged, which is noted."""
-        record = self._record(key)
+        record = self.record(key)
         if record is None or not (record.status == "diverged" or "last" in record.weights):
             return None
         files = {}
@@ -74,7 +74,7 @@ class StateStore:
     def all(self) -> dict[str, Record]:
         """Return the records of all states, by key; those that are damaged are left out."""
         keys = [basename(path) for path in self._files.list_folders(FOLDER)]
-        records = self._files.for_each(self._record, keys)
+        records = self._files.for_each(self.record, keys)
         return {key: record for key, record in zip(keys, records, strict=True) if record is not None}
 
     def listed(self) -> list[str]:
@@ -90,7 +90,9 @@ class StateStore:
 
         self._files.for_each(drop, list(keys))
 
-    def _record(self, key: str) -> Record | None:
+    def record(self, key: str) -> Record | None:
+        """Return the record of a state; None if there is none, or if it is damaged, which is noted."""
+
         def parse(data: bytes) -> Record:
             try:
                 return Record.from_bytes(data)

@@ -20,6 +20,8 @@ from raysweep.sweepfile.plan import StartedFrom, Trial
 
 DECIDING = ("data", "precision", "workers", "weights", "loop")
 """The conditions that decide a trial's numbers; the rest follows from its config, or only tells of versions."""
+WORTH_KEEPING = 0.5
+"""A trial leaves a state for longer ones only if their epochs agree with so much of its own."""
 Mark = bytes
 """A hash of all that decides the epochs of a trial, from the first up to one of them."""
 
@@ -52,7 +54,7 @@ class Prefixes:
     def left(self, reached: Mapping[str, int], ids: Iterable[str]) -> int:
         """Return how many epochs the trials `ids` have to train: what they share once, what another one has not at all.
 
-        `reached` says how many epochs each trial has.
+        `reached` says how many epochs each trial has that it or others go on from.
         """
         going_on = set(ids)
         left = sum(self._paths[id].epochs - reached.get(id, 0) for id in going_on)
@@ -96,13 +98,13 @@ class Prefixes:
         """Whether a trial's loop says what decides its epochs."""
         return id in self._paths and self._paths[id].shared > 0
 
-    def epochs(self, id: str) -> int:
-        """Return how many epochs a trial has."""
-        return self._paths[id].epochs
-
-    def lasting(self, id: str) -> int:
-        """Return the epoch up to which a trial of more epochs has the same ones; 0 if they share none."""
-        return self._paths[id].lasting()
+    def last_state(self, id: str) -> int:
+        """Return the epoch whose state a trial leaves for longer ones; 0 if these have less than half of its epochs."""
+        if not self.may_share(id):
+            return 0
+        path = self._paths[id]
+        last = path.common_with_longer()
+        return last if last >= WORTH_KEEPING * path.epochs else 0
 
     def levels(self) -> Iterator[Level]:
         """Yield the trials that share each epoch, wherever two or more do."""
@@ -155,9 +157,11 @@ class _Path:
         text = json.dumps(deciding(conditions), sort_keys=True)
         return hashlib.sha256(self.mark(epoch) + text.encode()).hexdigest()[:32]
 
-    def lasting(self) -> int:
-        """Return how many epochs a trial shares with one of twice as many."""
+    def common_with_longer(self) -> int:
+        """Return how many epochs a trial shares with one of twice as many or, if it ends early, with the whole one."""
         config = self.trial.config
+        if self.epochs < config.epochs:
+            return self.shared
         try:
             longer = type(config).model_validate({**config.model_dump(mode="json"), "epochs": 2 * config.epochs})
         except ValueError:  # the user's own check refuses it

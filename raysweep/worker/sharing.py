@@ -5,32 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
+from raysweep.halving.scores import best_with, fits
 from raysweep.store.record import Origin, Record
 from raysweep.store.states import Files, StateStore
+from raysweep.sweepfile.schema import Objective
 
 Owner = tuple[str, str]
 """A trial's id, and the run folder that it belongs to, empty for the run's own."""
 
 
-def deepest_state(store: StateStore, stops: Mapping[int, str], after: int, until: int) -> tuple[Record, Files] | None:
-    """Return the state of the latest epoch above `after`, up to `until`; `stops` are the keys to look for, by epoch."""
-    wanted = sorted((epoch for epoch in stops if after < epoch <= until), reverse=True)
+def deepest_state(
+    store: StateStore, stops: Mapping[int, str], record: Record, until: int, objective: Objective
+) -> tuple[Record, Files] | None:
+    """Return the state of the latest epoch up to `until` that a trial can take over; `stops` are the keys by epoch."""
+    wanted = sorted((epoch for epoch in stops if record.epoch < epoch <= until), reverse=True)
     there = set(store.listed()) if wanted else set()  # asked once: a trial may have hundreds of stops
     for epoch in wanted:
-        if stops[epoch] in there and (found := store.find_or_drop(stops[epoch])):
+        found = store.find_or_drop(stops[epoch]) if stops[epoch] in there else None
+        if found and fits(record, found[0], objective):
             return found
     return None
 
 
-def take_over(record: Record, state: Record) -> Record:
-    """Return a trial's record with the history that follows in another one's state.
+def take_over(record: Record, state: Record, objective: Objective) -> Record:
+    """Return a trial's record with the history that follows in another one's state, and the best epoch of both.
 
     What it has already trained stays its own.
     """
     own, done = owners_of(record), record.epoch
     owners = [*own, *(("", "") if owner[0] == record.id else owner for owner in _named(state)[done:])]
     return record.with_(
-        metrics=[*record.metrics, *state.metrics[done:]], origins=list(_origins(owners)), best=state.best
+        metrics=[*record.metrics, *state.metrics[done:]],
+        origins=list(_origins(owners)),
+        best=best_with(record, state, objective),
     )
 
 

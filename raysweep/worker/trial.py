@@ -28,7 +28,7 @@ from ray.exceptions import NodeDiedError, RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
-from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, score_again
+from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, is_same_epoch, score_again
 from raysweep.loops import CLASSIFY, Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
 from raysweep.store.record import LAST_WORDS, Status
@@ -379,7 +379,7 @@ class _Run:
         It is kept before the trial commits: if its process dies in between, the trial itself goes on from it.
         """
         key = self.assignment.stops.get(self.record.epoch)
-        if key is None or self.states.has(key):
+        if key is None or self._is_kept(key):
             return
         if not (weights := dict(self._state_of(epoch))):
             if not self.lacks_state:
@@ -406,24 +406,31 @@ class _Run:
         with contextlib.suppress(FileNotFoundError):
             self.states.keep(key, record.with_(status="diverged"), best)
 
+    def _is_kept(self, key: str) -> bool:
+        """Whether there is a state, with the best weights that this trial would leave: else its own takes its place."""
+        kept, best = self.states.record(key), self.record.best
+        return kept is not None and (best is None or is_same_epoch(best, kept.best))
+
     def _take_over(self) -> bool:
         """Go on from the deepest state that another trial kept, up to the next rung; return whether there is one."""
         rungs, done = self.assignment.rungs, self.record.epoch
         until = next((rung for rung in rungs if rung > done), self.record.epochs)
         self.folder.damaged.clear()
-        found = deepest_state(self.states, self.assignment.stops, done, until)
+        objective = self.assignment.objective
+        found = deepest_state(self.states, self.assignment.stops, self.record, until, objective)
         if found is None:
             self.remark = "; ".join(filter(None, (self.remark, _setback(self.folder.damaged, done))))
             return False
         state, files = found
-        record = take_over(self.record, state)
+        record = take_over(self.record, state, objective)
         self.taken = record.metrics[done:]
-        best = score_again(record.best, record.metrics, self.assignment.objective) if record.judged_metrics else None
         has_diverged, is_at_end = state.status == "diverged", record.epoch == record.epochs
         status = "diverged" if has_diverged else "finished" if is_at_end else self._status_at_rung(record)
-        record = record.with_(status=status, best=best, error=state.error if has_diverged else record.error)
-        wanted = (set() if record.is_final else {"last"}) | (OF_THE_BEST if best else set())
-        self.record = self.folder.commit(record, {kind: files[kind] for kind in wanted & files.keys()}, keep=())
+        record = record.with_(status=status, error=state.error if has_diverged else record.error)
+        is_own_best = record.best is not None and record.best.epoch <= done
+        wanted = (set() if record.is_final else {"last"}) | (OF_THE_BEST if record.best and not is_own_best else set())
+        keep: Collection[str] = OF_THE_BEST if is_own_best else ()
+        self.record = self.folder.commit(record, {kind: files[kind] for kind in wanted & files.keys()}, keep)
         self.state = files.get("last")
         self.committed_at = self.state_at = time.monotonic()
         self.committed_epoch = record.epoch

@@ -175,5 +175,12 @@ scheduler: {scheduler}
     assert len(store.listed()) == 3, "a dry run deletes nothing"
     assert "2 states deleted" in clean(capsys, sweep)[0]
     assert store.listed() == [fork]
+    text = sweep.read_text()
+    sweep.write_text(text.replace("[4]", "[3]").replace("[6]", "[2]"))  # two other trials
+    assert "1 trial that the sweep file no longer has kept" in clean(capsys, sweep)[0]
+    assert store.listed() == [fork], "a trial that is kept keeps its states"
+    document = json.loads(clean(capsys, sweep, "--dry-run", "--removed", "--json")[0])
+    assert [state["key"] for state in document["states"]] == [fork]
+    sweep.write_text(text)
     folder.commit(record.with_(id=late.id, config=late.config.model_dump(mode="json")), {})  # it trained them itself
     assert "1 state deleted" in clean(capsys, sweep)[0]

@@ -13,7 +13,7 @@ from raysweep.cli import main
 from raysweep.diagnose.probed import read_probes
 from raysweep.store import Record, RunFolder
 from raysweep.sweepfile import sweep_of
-from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.plan import plan_trials, short_id
 
 TINY = """
 name: tiny
@@ -82,6 +82,14 @@ def test_a_probe_repeats_the_trial_to_the_bit_and_is_made_once(command: Command)
     assert record is not None
     control = next(line for line in told["lines"] if line["name"] == "control")
     assert control["values"] == [row["val_acc"] for row in record.metrics[3:5]]
+    futures = RunFolder(f"{run.path}/probes", f"{short_id(trial)}-4")
+    for future in told["futures"]:
+        trained = futures.record(future["trial"])
+        assert trained is not None
+        assert trained.seed == future["seed"]
+        assert trained.epoch == 5
+        changed = {key: value for key, value in trained.config.items() if value != record.config[key]}
+        assert changed == future["changes"], future["name"]
     (probe,) = read_probes(run)
     assert probe.words == told["words"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,9 +57,12 @@ def of(pair, is_own):
 
 
 def judged(futures, noise=0.004, **arguments):
-    measured_beside = ("val_acc_ema", "val_acc_precise")
-    trial = [{name: row[name] for name in row if name not in measured_beside} for row in futures[0].rows]
-    return judge(before(noise), trial, futures, **arguments)
+    return judge(before(noise), trial_of(futures), futures, **arguments)
+
+
+def trial_of(futures):
+    """The trial's own rows, which lack what its control measures beside."""
+    return [{name: each[name] for name in row(1, 0.0)} for each in futures[0].rows]
 
 
 # -------------------------------------------------------------------------- what is trained
@@ -111,6 +113,26 @@ def test_a_fall_of_all_orders_that_a_smaller_learning_rate_alone_prevents_is_too
     verdict = judged(probed(orders=0.62, changed={"smaller_lr": (0.93, 0.93), "batch_norm": (0.7, 0.7)}))
     assert (verdict.outcome, verdict.cause) == ("named", "high_lr")
     assert "5 other orders of batches fall as well" in verdict.in_words()
+
+
+@pytest.mark.parametrize(("orders", "swings"), [(0.62, 0.0), (0.62, 0.4), (0.9, 0.0)])
+def test_where_the_learning_rate_rose_it_is_named_though_the_level_before_is_unsure_or_one_order_alone_fell(
+    orders, swings
+):
+    futures = probed(orders=orders, changed={"smaller_lr": (0.9, 0.9), "batch_norm": (0.9, 0.9)}, lr=3.0)
+    curve = [row(epoch, USUAL - swings * (epoch % 2)) for epoch in range(1, K)]
+    verdict = judge(curve, trial_of(futures), futures)
+    assert (verdict.outcome, verdict.cause) == ("named", "high_lr")
+    assert "smaller learning rate" in verdict.in_words()
+
+
+def test_a_fall_that_comes_again_at_the_smaller_learning_rate_is_no_chance_however_restless_the_curve_was():
+    restless = [row(epoch, 0.85 + 0.02 * (-1) ** epoch) for epoch in range(1, K)]
+    futures = probed(changed=BATCH_NORM)
+    trial = trial_of(futures)
+    assert judge(restless, trial, futures).cause == "batch_norm"
+    removed = probed(changed={**BATCH_NORM, "smaller_lr": (0.9, 0.9)})
+    assert judge(restless, trial, removed).outcome == "chance"
 
 
 def test_a_fall_that_only_the_running_statistics_see_is_batch_norms():
@@ -229,7 +251,7 @@ def test_a_verdict_is_json_and_a_picture_has_a_line_for_each_future_in_its_own_o
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "number"), [("exploding_gradients", 0), ("high_lr", 2), ("batch_norm", 1), ("batches", 1), ("healthy", 0)]
+    ("kind", "number"), [("exploding_gradients", 1), ("high_lr", 5), ("batch_norm", 4), ("batches", 3)]
 )
 def test_the_cause_that_was_put_into_a_small_trial_is_named(kind, number, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
@@ -238,5 +260,4 @@ def test_the_cause_that_was_put_into_a_small_trial_is_named(kind, number, monkey
     told = probed((kind, number))
     rows, epoch = told["rows"], told["epoch"]
     verdict = judge(rows[: epoch - 1], rows[epoch - 1 :], futures_in(told), phenomenon=told["finding"] or "dip")
-    assert verdict.cause == (None if kind == "healthy" else kind)
-    assert "_probe_trials" in sys.modules
+    assert verdict.cause == kind

@@ -18,6 +18,7 @@ from raysweep.store.states import StateStore
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import Trial, plan_trials
 from raysweep.sweepfile.prefixes import Prefixes
+from raysweep.sweepfile.schema import Objective
 from raysweep.worker.sharing import take_over
 
 OTHER = "name: {name}\nbase: {{data: synthetic, epochs: {epochs}, lr_schedule: constant}}\nscheduler: {scheduler}\n"
@@ -81,7 +82,7 @@ def test_the_deepest_state_is_taken_over_with_the_name_of_who_trained_it(two: Tw
     found = StateStore(two.own).find(two.key(6))
     assert found
     assert found[1] == FILES
-    record = take_over(Record(two.trials[0].id, "a", 0, {}, {}, 20), found[0])
+    record = take_over(Record(two.trials[0].id, "a", 0, {}, {}, 20), found[0], Objective())
     assert record.origins == [Origin(two.id, 1, 6, two.other.path)]
     assert record.metrics == two.record.metrics[:6]
     assert record.own_metrics == []

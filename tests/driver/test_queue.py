@@ -35,9 +35,9 @@ class Tune:
         self.queue.know(self.trials[id])
         return id
 
-    def report(self, id: str, *scores: float, status: str = "paused") -> Verdict:
+    def report(self, id: str, *scores: float, status: str = "paused", epoch: int = 1) -> Verdict:
         verdict = self.queue.judge(
-            self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status, "epoch": 1}
+            self.trials[id], {"rungs": [(score, 0.0) for score in scores], "status": status, "epoch": epoch}
         )
         self.trials[id].status = {"SAFE": "RUNNING", "UNDECIDED": "PAUSED", "OUT": "TERMINATED"}[verdict.name]
         if verdict is Verdict.OUT:
@@ -62,9 +62,9 @@ def told() -> list[tuple[str, str]]:
     return []
 
 
-def stage_of(ids: list[str]) -> Stage:
+def stage_of(ids: list[str], twins: Twins | None = None) -> Stage:
     assignments: Any = [SimpleNamespace(record=SimpleNamespace(id=id, has_begun=False)) for id in ids]
-    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, Twins({}, {}, {})
+    return Halving(RULES, [Member(id, id, None, 4) for id in ids]), assignments, twins or Twins({}, {}, {})
 
 
 def tune_of(
@@ -73,11 +73,12 @@ def tune_of(
     slots: int = 1,
     max_concurrent: int | None = None,
     later: list[Stage] | None = None,
+    twins: Twins | None = None,
 ) -> Tune:
     stages = iter(later or [])
     return Tune(
         TrialQueue(
-            stage_of([f"t{number}" for number in range(trials)]),
+            stage_of([f"t{number}" for number in range(trials)], twins),
             lambda: next(stages, None),
             count_slots=lambda: slots,
             max_concurrent=max_concurrent,
@@ -128,6 +129,19 @@ def test_a_paused_trial_does_not_count_and_comes_back_before_new_ones_once_it_is
     assert tune.promote() is None, "there is one slot"
     assert tune.report("t0", 0.9, status="finished") is Verdict.OUT
     assert tune.ask() == "t3"
+
+
+def test_a_trial_whose_place_is_sure_waits_at_its_rung_while_its_twin_trains_the_epochs_after_it(told):
+    shared = {2: "two", 3: "three"}
+    tune = tune_of(told, 3, slots=3, twins=Twins({"t0": shared, "t1": shared}, {"t0": (2,), "t1": (2,)}, {}))
+    assert [tune.ask(), tune.ask(), tune.ask()] == ["t0", "t2", None], "t1 waits for t0, and t2 takes the slot"
+    tune.report("t2", 0.1, epoch=2)
+    assert tune.report("t0", 0.8, epoch=2) is Verdict.SAFE
+    assert tune.ask() == "t1", "it begins from what t0 has kept"
+    assert tune.report("t1", 0.9, epoch=2) is Verdict.UNDECIDED
+    assert tune.promote() is None
+    tune.report("t0", status="running", epoch=3)
+    assert tune.promote() == "t1"
 
 
 def test_who_has_no_chance_is_taken_out_once_and_told(told):

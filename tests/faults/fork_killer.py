@@ -1,7 +1,8 @@
 """Kills processes where a state is kept or taken over: `raysweep --import fork_killer`, beside a file that says when.
 
-`order.json` in this file's folder: {"at": one of MOMENTS, "nth": how often that has happened before, "what": one of
-DEEDS}. It is carried out once, by a trial's process; `driver.pid` says who the driver is.
+`orders.json` in this file's folder is a list of {"at": a moment, "nth": the how many-th since the order before, "what":
+one of DEEDS}, carried out one after the other by trials' processes, each once. `driver.pid` says who the driver is, as
+long as it lives; `N.done` that order N, from 0, has been carried out.
 """
 
 from __future__ import annotations
@@ -20,33 +21,39 @@ from raysweep.worker import trial
 
 FOLDER = Path(__file__).parent
 MOMENTS = ("keeps", "kept in part", "kept", "found", "taken over")
-"""Before a state is kept; when its weights are there, without its record; when it is whole; when another trial has read
-it; when that trial has committed it."""
+"""Before a state is kept; when some of its files are there, without its record; when it is whole; when another trial
+has read it; when that trial has committed it."""
 DEEDS = ("worker", "driver", "both", "tear", "delete")
 """Who is killed; or all states, which lie in the local folder runs/, are torn or deleted."""
 
 
 def at(moment: str) -> None:
-    """Carry the order out if it is for now."""
-    with open(FOLDER / f"{moment}.times", "ab", buffering=0) as file:
+    """Carry the next order out if it is for now."""
+    orders = json.loads((FOLDER / "orders.json").read_text()) if (FOLDER / "orders.json").exists() else []
+    number = len(list(FOLDER.glob("*.done")))
+    if number == len(orders) or orders[number]["at"] != moment or not (FOLDER / "driver.pid").exists():
+        return
+    with open(FOLDER / f"{number}.times", "ab", buffering=0) as file:
         file.write(b".")
         times = file.tell()
-    try:
-        order = json.loads((FOLDER / "order.json").read_text())
-        if order["at"] != moment or order["nth"] > times:
-            return
-        (FOLDER / "order.json").unlink()  # of two processes that are at it at once, one finds it gone
-    except FileNotFoundError:
+    if times < orders[number]["nth"]:
         return
-    carry_out(order["what"])
+    try:
+        (FOLDER / f"{number}.done").mkdir()
+    except FileExistsError:  # of two processes that are at it at once, one is too late
+        return
+    carry_out(orders[number]["what"])
 
 
 def carry_out(deed: str) -> None:
+    """Kill, tear or delete."""
     if deed in ("tear", "delete"):
         for path in FOLDER.glob(f"runs/*/{STATES}/*/*"):
             path.write_bytes(path.read_bytes()[:-9]) if deed == "tear" else shutil.rmtree(path.parent, True)
     if deed in ("driver", "both"):
-        os.kill(int((FOLDER / "driver.pid").read_text()), signal.SIGKILL)
+        driver = int((FOLDER / "driver.pid").read_text())
+        (FOLDER / "driver.pid").unlink()
+        os.kill(driver, signal.SIGKILL)
     if deed in ("worker", "both"):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -83,5 +90,6 @@ def take_over_or_die(self: Any) -> bool:
 if "default_worker" not in sys.argv[0]:
     (FOLDER / "driver.pid").write_text(str(os.getpid()))
 elif keep.__module__ != __name__:
-    StateStore.keep, StateStore._write, StateStore.find = keep_or_die, write_or_die, find_or_die  # type: ignore[method-assign]
+    StateStore.keep, StateStore._write = keep_or_die, write_or_die  # type: ignore[assignment, method-assign]
+    StateStore.find = find_or_die  # type: ignore[method-assign]
     trial._Run._take_over = take_over_or_die  # type: ignore[method-assign]

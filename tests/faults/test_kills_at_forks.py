@@ -1,6 +1,7 @@
 """SIGKILL to the driver, to a trial's process, to both, when a state is kept or taken over; states torn and deleted.
 
-In the end the records, the metrics and the weights are those of an undisturbed run that shared nothing.
+Twenty kills in all, five to a sweep. In the end its records, metrics and weights are those of an undisturbed run that
+shared nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fork_killer import MOMENTS
 from running import Command, curves
 from s3_server import BUCKET, S3Server, s3_server
 
@@ -25,7 +25,7 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.prefixes import Prefixes
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 SWEEP = """
 name: forks
@@ -40,16 +40,25 @@ cases:
     grid: {lr_schedule: [{name: step, milestones: [3]}, {name: step, milestones: [5]}]}
   wsd: {lr_schedule: {name: wsd, decay: 0.5}, grid: {epochs: [4, 8]}}
   constant: {lr_schedule: {name: constant}, grid: {epochs: [3, 6]}}
-seeds: [0, 1]
+seeds: [0, 1, 2]
+retries: 9
 resources: {gpus: 0}
 checkpoints: {keep_best: 99, keep_last: none}
+report: {images: false}
 """
 SCHEDULERS = {"none": "", "asha": "scheduler: {name: asha, eta: 2, rungs: [1/4, 1/2], min_survivors: 1}\n"}
 KILLED = ("worker", "driver", "both")
-KILLS = [pytest.param(number, marks=[pytest.mark.long] if number else []) for number in range(20)]
-"""Each is the seed of its moment; its number says who is killed, where the run folder is, and the scheduler."""
-MOST = {"keeps": 6, "kept in part": 12, "kept": 6, "found": 6, "taken over": 6}
-"""How often each moment comes in any case."""
+MOMENTS = ("keeps", "kept in part", "kept", "found", "taken over")
+"""Those that fork_killer.py knows; each comes a dozen times in a run."""
+SWEEPS = [
+    pytest.param("none", False, 1),
+    *(
+        pytest.param(scheduler, on_s3, 5, marks=pytest.mark.long)
+        for scheduler in ("none", "asha")
+        for on_s3 in (False, True)
+    ),
+]
+"""A scheduler, whether the run folder is on the object store, and how many kills there are, one after the other."""
 
 
 class Forks:
@@ -69,11 +78,9 @@ class Forks:
         out, err = process.communicate(timeout=300)
         return process.returncode, out + err
 
-    def is_ordered(self) -> bool:
-        return (self.folder / "order.json").exists()
-
-    def order(self, at: str, nth: int, what: str) -> None:
-        (self.folder / "order.json").write_text(json.dumps({"at": at, "nth": nth, "what": what}))
+    def carried_out(self) -> int:
+        """How many orders have been."""
+        return len(list(self.folder.glob("*.done")))
 
     @property
     def left(self) -> RunFolder:
@@ -139,41 +146,35 @@ def undisturbed(make: Callable[..., Forks]) -> Callable[[str], dict[str, Any]]:
     return outcome
 
 
-@pytest.mark.parametrize("number", KILLS)
-def test_a_kill_at_a_fork_and_a_rerun_end_as_the_undisturbed_run(
-    make: Callable[..., Forks], undisturbed: Callable[[str], dict[str, Any]], number: int
+@pytest.mark.parametrize(("scheduler", "on_s3", "kills"), SWEEPS)
+def test_kills_at_forks_and_reruns_end_as_the_undisturbed_run(
+    make: Callable[..., Forks],
+    undisturbed: Callable[[str], dict[str, Any]],
+    scheduler: str,
+    on_s3: bool,
+    kills: int,
 ) -> None:
-    draw, killed = random.Random(f"fork {number}"), KILLED[number % 3]
-    scheduler, on_s3 = "asha" if number % 4 > 1 else "none", number % 2 == 1
-    forks = make(scheduler, on_s3)
-    moment = MOMENTS[number % len(MOMENTS)]
-    nth = draw.randint(1, MOST[moment])
-    forks.order(moment, nth, killed)
+    forks, draw = make(scheduler, on_s3), random.Random(f"{scheduler} {on_s3}")
+    deeds = [KILLED[number % 3] for number in range(kills)]
+    deeds += ["tear", "delete"] if kills > 1 and not on_s3 else []
+    draw.shuffle(deeds)
+    orders = [order(draw, deed) for deed in deeds]
+    (forks.folder / "orders.json").write_text(json.dumps(orders))
     code, said = forks.run()
-    assert not forks.is_ordered(), f"{moment} {nth}: was not carried out\n{said}"
-    assert code == (0 if killed == "worker" else -signal.SIGKILL), said
-    if killed != "worker":  # a trial's process is started again by the command itself
+    while code == -signal.SIGKILL:  # the driver was killed; a trial's process is started again by the command itself
         code, said = forks.run()
-        assert code == 0, said
-        assert "Traceback" not in said
-    assert forks.outcome() == undisturbed(scheduler), f"{killed} killed, {moment} {nth}"
+    assert code == 0, f"{orders[: forks.carried_out()]}\n{said}"
+    assert "Traceback" not in said
+    assert forks.carried_out() == len(orders), orders
+    assert forks.outcome() == undisturbed(scheduler), orders
     assert forks.rubbish() == {}
     assert StateStore(forks.left).all() == {}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("deed", ["tear", "delete"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_states_that_are_torn_or_deleted_meanwhile_cost_training_and_change_no_number(
-    make: Callable[..., Forks], undisturbed: Callable[[str], dict[str, Any]], deed: str, scheduler: str
-) -> None:
-    forks = make(scheduler)
-    forks.order("kept", 5, deed)
-    code, said = forks.run()
-    assert code == 0, said
-    assert not forks.is_ordered()
-    assert forks.outcome() == undisturbed(scheduler)
-    assert StateStore(forks.left).all() == {}
+def order(draw: random.Random, deed: str) -> dict[str, Any]:
+    """Draw the moment of a deed; there are states to tear or delete only once one is kept."""
+    at = draw.choice(MOMENTS) if deed in KILLED else "kept"
+    return {"what": deed, "at": at, "nth": draw.choice((1, 1, 2))}
 
 
 @pytest.mark.long

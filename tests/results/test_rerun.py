@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import make_run
+from run_folders import CONDITIONS, make_run
 
 from raysweep.cli import main
 from raysweep.halving.scores import score_again
 from raysweep.results.run import open_run
 from raysweep.store import Record, RunFolder, Score
+from raysweep.store.record import planned_record
 from raysweep.store.states import StateStore
 from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.plan import plan_trials
@@ -140,6 +141,18 @@ def test_epochs_that_trials_share_beyond_what_is_kept_are_left_once(
 ) -> None:
     assert main(["plan", str(short_ones[0]), "--json", "grid={lr: [0.2], epochs: [50, 70]}"]) == 0
     assert json.loads(capsys.readouterr().out)["run"]["kept"]["epochs_left"] == 35
+
+
+def test_epochs_of_an_interrupted_twin_are_not_left_to_those_that_will_wait_for_it(
+    short_ones: tuple[Path, dict[float, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = "grid={lr: [0.2], epochs: [50, 70]}"
+    first, _ = plan_trials(load_sweep(short_ones[0], [grid]))
+    metrics = [{"epoch": epoch, "val_acc": 0.5} for epoch in range(1, 41)]
+    record = planned_record(first).with_(status="running", metrics=metrics, conditions=CONDITIONS)
+    RunFolder(str(short_ones[0].parent / "runs"), "short").commit(record, {"last": b"a state"})
+    assert main(["plan", str(short_ones[0]), "--json", grid]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["kept"]["epochs_left"] == 70 - 40
 
 
 def test_another_scheduler_stops_what_has_no_chance_and_lets_go_on_what_has(plan: Plan) -> None:

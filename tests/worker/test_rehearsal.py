@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raysweep.cli import main
+from raysweep.worker import rehearsal
 from raysweep.worker.rehearsal import Difference, compare
 
 LOOPS = """
@@ -137,6 +138,39 @@ def test_of_the_built_in_loop_a_few_steps_are_enough_for_each_network(
     assert found["epoch_s"] > 0.3, "an epoch of 900 steps takes longer than the two that were trained"
     assert document["memory"]["bytes"] == 2 * (4000 + 1000) * (3 * 8**2 + 8)
     assert 0 < document["totals"]["slot_hours"] < document["totals"]["slot_hours_in_full"]
+
+
+@pytest.mark.parametrize(("share", "epochs", "states", "stay"), [("true", 4 + 8 - 3, 2, 2), ("false", 4 + 8, 0, 0)])
+def test_totals_have_each_shared_epoch_once_at_its_own_cost_and_the_states_that_a_run_keeps(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    share: str,
+    epochs: int,
+    states: int,
+    stay: int,
+) -> None:
+    """Of `wsd` the third epoch is the fork, and the last stable one of the short trial; a cosine leaves no state."""
+    path = tmp_path / "s.yaml"
+    path.write_text(f"""
+name: s
+base: {{data: {{name: synthetic, image_size: 8, classes: 2, per_class: 4}}, model: baseline_block}}
+cases:
+  wsd: {{model.width: 4, lr_schedule: {{name: wsd, decay: 0.25}}, grid: {{epochs: [4, 8]}}}}
+  cosine: {{model.width: 16, epochs: 10}}
+share: {share}
+""")
+
+    def found(setting: object, config: Any, seed: int) -> rehearsal.Rehearsed:
+        return rehearsal.Rehearsed(config.model.width, 0, 100, 10, "exactly", "", [])
+
+    monkeypatch.setattr(rehearsal, "rehearse", found)
+    code, document = rehearsed(capfd, path)
+    totals = document["totals"]
+    assert code == 0
+    assert totals["slot_hours"] == pytest.approx((epochs * 4 + 10 * 16) / 3600)
+    assert totals["slot_hours_in_full"] == pytest.approx(totals["slot_hours"])
+    assert (totals["disk_bytes_at_most"], totals["disk_bytes"]) == (110 * (3 + states), 3 * 10 + 110 * stay)
 
 
 @pytest.mark.parametrize(

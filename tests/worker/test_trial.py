@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -267,3 +267,34 @@ def test_a_process_that_was_ended_leaves_in_the_record_what_was_raised_and_not_t
     assert (record.status, record.error["type"]) == ("finished", "ArithmeticError")
     assert LAST_WORDS not in record.error, "or a later death would be taken for it"
     assert record.ended_by(died) == died
+
+
+@pytest.mark.parametrize(
+    ("edited", "stops", "taken"),
+    [
+        ("min", {1: "one", 2: "two"}, [2]),
+        ("max", {1: "one", 2: "two"}, [2]),  # the best weights of the first state, then the history of the second
+        ("max", {2: "two"}, []),
+    ],
+)
+def test_a_longer_trial_has_the_best_weights_that_it_would_have_unshared_whatever_objective_chose_those_of_a_state(
+    make_trial: Callable[..., Trial], edited: Literal["min", "max"], stops: dict[int, str], taken: list[int]
+) -> None:
+    """By its least training loss the last epoch is the best one, by its largest the first."""
+
+    def train(run: Trial, epochs: int, objective: Objective, stops: dict[int, str]) -> Record:
+        config = {**CONFIG, "ema": False, "lr_schedule": "constant", "epochs": epochs}
+        record = Record(f"net-{epochs}", "net", 0, {}, config, epochs)
+        run.assignment = replace(run.assignment, record=record, objective=objective, stops=stops)
+        run.begin().to_the_end()
+        committed = run.folder.record(record.id)
+        assert committed
+        return committed
+
+    shared, objective = make_trial("shared"), Objective(metric="train_loss", mode=edited)
+    assert train(shared, 2, Objective(metric="train_loss", mode="min"), stops).weights["best"].epoch == 2
+    alone = train(make_trial("alone"), 3, objective, {})
+    longer = train(shared, 3, objective, stops)
+    assert (numbers(longer), longer.best) == (numbers(alone), alone.best)
+    assert [origin.last for origin in longer.origins] == taken
+    assert len(train(shared, 4, objective, stops).own_metrics) == 2, "a state of the new objective is there by now"

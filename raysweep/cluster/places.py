@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import plan_trials
+from raysweep.sweepfile.start import paths_of
 
 OR_FOR = {"data.path": ", or leave it out and set RAYSWEEP_DATA where Ray is started (cluster.yaml)"}
 """What else helps where a path is relative, by key."""
@@ -26,7 +27,7 @@ def storage_problem(sweep: Sweep, sweep_path: str, storage: str | None = None) -
 def data_problems(sweep: Sweep, sweep_path: str) -> list[str]:
     """Return why data cannot be found where only the sweep file is sent, one message for each path."""
     of_start = {("start.run", sweep.start.run)} if sweep.start and sweep.start.run else set()
-    paths = sorted({place for trial in plan_trials(sweep) for place in trial.config.paths().items()} | of_start)
+    paths = sorted({*paths_of(sweep, plan_trials(sweep))} | of_start)
     return [
         f"{sweep_path}: {key}: {path!r} is relative, and this machine's files stay here; give the absolute path "
         f"that the nodes see{OR_FOR.get(key, '')}"

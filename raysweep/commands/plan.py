@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         sweep = keep_confirming(sweep, context.folder)
     cost = cost_of(sweep, trials)
+    if edits is None or edits.is_anything_left:
+        _check_weights(context)
     where = None if context.is_run_folder else Whereabouts.of(context)
     there = _epochs_there(context, sweep, trials)
     if arguments.json:
@@ -63,6 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
     lines += [f"warning: {each}" for each in _warnings(context)]
     say("\n".join(lines))
     return 0
+
+
+def _check_weights(context: Context) -> None:
+    """Refuse a sweep that would run on this machine, and begin with weights that are not here."""
+    if not (context.is_run_folder or os.environ.get("RAY_ADDRESS")):
+        from raysweep.sweepfile.start import check_weights_are_here
+
+        check_weights_are_here(context.sweep, context.trials)
 
 
 def _epochs_there(context: Context, sweep: Sweep, trials: Sequence[Trial]) -> int | None:
@@ -105,9 +115,10 @@ def _warnings(context: Context) -> list[str]:
         )
     if context.is_run_folder:
         return problems
-    folder = context.file.absolute().parent
-    paths = {(key, path) for trial in context.trials for key, path in trial.config.paths().items()}
-    missing = sorted(pair for pair in paths if "://" not in pair[1] and not (folder / pair[1]).expanduser().exists())
+    from raysweep.sweepfile.start import beside, paths_of
+
+    paths = [(key, path) for key, path in paths_of(context.sweep, context.trials) if "://" not in path]
+    missing = [(key, path) for key, path in paths if not beside(context.sweep, path).exists()]
     return [*problems, *(f"{key}: {path} is not on this machine" for key, path in missing)]
 
 

@@ -5,6 +5,7 @@ A rerun is a resume: the plan says what is wanted, the records what is done, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +25,7 @@ from raysweep.store import RunFolder
 from raysweep.store.newest import remove_newest
 from raysweep.sweepfile import Sweep, load_sweep, storage_of, sweep_of
 from raysweep.sweepfile.named import Named
+from raysweep.sweepfile.start import check_weights_are_here
 from raysweep.terminal import count_of, say
 
 
@@ -112,6 +114,8 @@ def _train_what_is_left(run: Run, address: str | None, evaluates: bool = True) -
         run.stop.request(limit)
         write_plan(run)
         return
+    if left and not (address or os.environ.get("RAY_ADDRESS")):
+        check_weights_are_here(run.sweep, run.trials)
     with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
         on = TrainedOn()
         while left and not run.stop.requested:

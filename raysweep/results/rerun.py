@@ -144,6 +144,11 @@ class Edits:
     kept: Kept | None = None  # what trials need not train, since others have; None if there is nothing
     stops_early: bool = False  # whether halving may leave less to train
 
+    @property
+    def is_anything_left(self) -> bool:
+        """Whether a trial may have to go on."""
+        return any(self.counts[fate] for fate in GOING_ON)
+
     def in_words(self) -> list[str]:
         """Return the lines that `raysweep plan` prints."""
         counts = [f"{self.counts[name]} {words}" for name, words in WORDS.items() if self.counts[name]]

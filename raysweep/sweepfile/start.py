@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysweep.errors import SweepFileError
+from raysweep.errors import SweepFileError, did_you_mean
 from raysweep.loops import loop_named
 from raysweep.sweepfile.document import Keys, read_document
 from raysweep.sweepfile.patch import as_section, get
@@ -45,6 +45,32 @@ def why_not_to_start(sweep: Sweep, trials: Sequence[Trial]) -> Iterator[str]:
         yield from _of_another_network(sweep, trials, sweep.start.weights)
 
 
+def paths_of(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    """Return the paths that trials read, sorted, each after the key by which the sweep file gives it."""
+    paths = {place for trial in trials for place in trial.config.paths().items()}
+    is_of_start = bool(sweep.start and sweep.start.weights)
+    return sorted(("start.weights" if is_of_start and key == "model.weights" else key, path) for key, path in paths)
+
+
+def check_weights_are_here(sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Refuse a sweep that is to run on this machine, which has not the weights that its `start` names.
+
+    Raises:
+        SweepFileError: they are not here.
+    """
+    for key, path in paths_of(sweep, trials):
+        folder = beside(sweep, path)
+        if key == "start.weights" and not folder.exists():
+            near = did_you_mean(folder.name, [each.name for each in folder.parent.glob("*")])
+            message = f"no such folder: {folder}{near}; `raysweep pull SWEEP --to {path}` makes one"
+            raise SweepFileError(sweep.source.problem(("start", "weights"), message))
+
+
+def beside(sweep: Sweep, path: str) -> Path:
+    """Return where a path lies that is relative to the sweep file."""
+    return Path(sweep.source.path or "a sweep").absolute().parent / Path(path).expanduser()
+
+
 def _unfit(sweep: Sweep, trials: Sequence[Trial], started: StartedFrom) -> Iterator[str]:
     way, loop = ("start", "epoch"), loop_named(sweep.loop)
     short = sorted({trial.epochs for trial in trials if trial.epochs <= started.epoch})
@@ -70,9 +96,8 @@ def _in_words(numbers: Sequence[int]) -> str:
 def _of_another_network(sweep: Sweep, trials: Sequence[Trial], weights: str) -> Iterator[str]:
     """Yield a problem for each network of the trials that is not the one of which the pulled folder has weights."""
     way: Keys = ("start", "weights")
-    folder = Path(sweep.source.path or "a sweep").absolute().parent / Path(weights).expanduser()
     try:
-        given = _network_of(folder)
+        given = _network_of(beside(sweep, weights))
     except SweepFileError as error:
         yield sweep.source.problem(way, f"is not as `raysweep pull` wrote it: {error}")
         return

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from raysweep.cli import main
+from raysweep.cluster.places import data_problems
 from raysweep.commands import plan
+from raysweep.sweepfile import load_sweep
 
 
 def test_a_gpu_that_this_machine_lacks_and_a_missing_folder_are_warnings(
@@ -25,6 +27,24 @@ def test_a_gpu_that_this_machine_lacks_and_a_missing_folder_are_warnings(
     (tmp_path / "pets").mkdir()
     assert main(["plan", str(file)]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_weights_to_begin_with_that_are_absent_are_an_error_here_and_a_warning_where_a_cluster_may_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "best").mkdir()
+    file = tmp_path / "s.yaml"
+    file.write_text("name: a\nstart: {weights: bst}\n")
+    for command in ("plan", "run"):
+        assert main([command, str(file)]) == 2
+        said = f"s.yaml:2: start.weights: no such folder: {tmp_path}/bst (did you mean 'best'?)"
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("RAY_ADDRESS", "ray://far:10001")
+    assert main(["plan", str(file)]) == 0
+    assert "warning: start.weights: bst is not on this machine" in capsys.readouterr().out
+    (problem,) = data_problems(load_sweep(file), "s.yaml")
+    assert problem.startswith("s.yaml: start.weights: 'bst' is relative")
 
 
 def test_settings_that_end_like_a_column_of_the_table_keep_their_section(

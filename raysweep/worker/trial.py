@@ -235,7 +235,7 @@ class _Run:
         self.state = self._go_back_to_last_commit(attempt)
         if self._is_at_rung():  # here too the process may have died between the commit and its report
             self._report(is_new=False)
-        while self._take_over():  # from rung to rung, as long as its place is sure
+        while not self.record.is_final and self._take_over():  # from rung to rung, as long as its place is sure
             self._report(is_new=False)
             if self.record.status == "paused":
                 self.record = self.record.with_(status="running")

@@ -49,6 +49,8 @@ FEW_STEPS = 0.2
 """Share of the steps with such gradients, below which they are the exception: else what makes them are the labels."""
 RISES = 1.5
 """Times the learning rate before, from which its rise is asked about by itself, even if the level before is unsure."""
+HALF = 0.5
+"""The share of a fall that a change has to take away."""
 BAD_BATCHES = 0.001
 """Probability of a training loss as high in another order, below which the batches are to blame."""
 
@@ -148,16 +150,33 @@ def _of_fall(seen: Contrasts, effects: Mapping[str, Effect], recorded: str | Non
         return _of_shared(seen, removing)
     if recorded:
         return recorded
-    are_bad = seen.disturbed < BAD_BATCHES
     if not _stands_out(seen, CERTAIN):
-        return "batches" if are_bad and seen.fall > seen.least else None
+        return _of_training_loss(seen, effects) if seen.fall > seen.least else None
     if "smaller_lr" in removing and seen.lr_rise >= RISES:
         return "high_lr"
-    if "clipped" in removing and seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS:
+    if "clipped" in removing and _few_steps_explode(seen):
         return "exploding_gradients"
     if "batch_norm" in removing and not seen.suffers and _stands_out(seen, RARE):
         return "batch_norm"
-    return "batches" if are_bad else None
+    return _of_training_loss(seen, effects)
+
+
+def _of_training_loss(seen: Contrasts, effects: Mapping[str, Effect]) -> str | None:
+    """Return what the training loss of this order tells, where it is higher than others' beyond doubt.
+
+    That its batches are to blame is sure then. Few steps with huge gradients are an explosion, if clipping takes half
+    of the fall away: what remains to be told is not whether anything happened, but which of two things did.
+    """
+    if not seen.disturbed < BAD_BATCHES:
+        return None
+    clipped = effects.get("clipped")
+    explodes = _few_steps_explode(seen) and clipped is not None and (clipped.removed or 0.0) >= HALF
+    return "exploding_gradients" if explodes else "batches"
+
+
+def _few_steps_explode(seen: Contrasts) -> bool:
+    """Return whether gradients of this order were huge, in a few of its steps."""
+    return seen.gradient >= EXPLODES and not seen.exploding >= FEW_STEPS
 
 
 def _stands_out(seen: Contrasts, chance: float) -> bool:

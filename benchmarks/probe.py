@@ -3,7 +3,7 @@
 Of each kind of fault 50 trials are probed whose dip or divergence the diagnosis sees, and 200 healthy ones with a
 chance fall. What is trained is kept in a file, and a rerun trains what is missing; the verdicts are made anew. Beside
 them stands what the diagnosis says of the same trials by their curves alone. The thresholds were chosen by trials from
-`--first 0` on; those from 2000 on are fresh.
+`--first 0` to 2999; those from 3000 on are fresh.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=50, help="probed ones of each fault; of healthy ones four times")
-    parser.add_argument("--first", type=int, default=2000, help="the number of the first trial")
+    parser.add_argument("--first", type=int, default=3000, help="the number of the first trial")
     parser.add_argument("--processes", type=int, default=1, help="trials at a time")
     parser.add_argument("--file", type=Path, default=Path("probe_trials.jsonl"), help="where trained trials are kept")
 

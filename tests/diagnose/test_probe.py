@@ -157,6 +157,17 @@ def test_gradients_that_are_large_in_much_of_the_epoch_are_the_batches_and_not_a
     assert judged(probed(changed=CLIPPED, loss=2.0, gradient=8.0)).cause == "exploding_gradients"
 
 
+@pytest.mark.parametrize(("clipped", "cause"), [(0.9, "exploding_gradients"), (0.62, "batches")])
+def test_where_training_loss_says_that_something_happened_clipping_tells_what_though_the_fall_may_be_chance(
+    clipped, cause
+):
+    restless = [row(epoch, 0.75 + 0.15 * (-1) ** epoch) for epoch in range(1, K)]
+    futures = probed(changed={"clipped": (clipped, 0.9)}, loss=2.0, gradient=40.0)
+    verdict = judge(restless, trial_of(futures), futures)
+    assert (verdict.outcome, verdict.cause) == ("named", cause)
+    assert verdict.numbers["chance"] > 0.01
+
+
 def test_a_fall_within_what_other_orders_do_is_chance_though_every_change_takes_it_away():
     futures = probed(
         control=0.8, noise=0.04, changed={**CLIPPED, "smaller_lr": (0.98, 0.98), "batch_norm": (0.98, 0.98)}

@@ -49,13 +49,20 @@ def carry_out(deed: str) -> None:
     """Kill, tear or delete."""
     if deed in ("tear", "delete"):
         for path in FOLDER.glob(f"runs/*/{STATES}/*/*"):
-            path.write_bytes(path.read_bytes()[:-9]) if deed == "tear" else shutil.rmtree(path.parent, True)
+            tear(path) if deed == "tear" else shutil.rmtree(path.parent, True)
     if deed in ("driver", "both"):
         driver = int((FOLDER / "driver.pid").read_text())
         (FOLDER / "driver.pid").unlink()
         os.kill(driver, signal.SIGKILL)
     if deed in ("worker", "both"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tear(path: Path) -> None:
+    """Cut a state's file off, which may be a second name of a trial's own: that stays whole."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-9])
 
 
 keep, write, find, take_over = StateStore.keep, StateStore._write, StateStore.find, trial._Run._take_over

@@ -84,12 +84,6 @@ class Prefixes:
             return 0
         return self._paths[id].common(self._paths[other])
 
-    def twins(self, id: str) -> dict[str, int]:
-        """Return the trials that share epochs with one, each with how many."""
-        path = self._paths[id]
-        alike = self._alike[path.mark(1)] if path.shared else []
-        return {other: path.common(self._paths[other]) for other in alike if other != id}
-
     def key(self, id: str, epoch: int, conditions: Mapping[str, Any]) -> str:
         """Return the key of a trial's state after some epochs: all trials that share these have the same."""
         return self._paths[id].key(epoch, conditions)

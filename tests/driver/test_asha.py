@@ -193,12 +193,13 @@ def test_lr_stability_in_small_pauses_promotes_and_finishes_and_tells_why_it_sto
     ends = sorted((record["config"]["lr"], record["status"]) for record in records.values())
     assert ends == [(lr, status) for lr in (0.01, 0.1, 0.5) for status in ("finished", "stopped")]
     assert ": paused after 1 of 9 epochs, rung 1 (epoch 1)" in err
-    assert ": goes on after epoch 1" in err
     for id, record in records.items():
         told = json.loads(command("status", sweep, "--why", id, "--json")[0])
         words = command("status", sweep, "--why", id)[0]
         if record["status"] == "finished":
             assert [rung["verdict"] for rung in told["rungs"]] == ["safe", "safe"]
+            # Which of two pauses depends on which comes first; the one that comes last goes on at once
+            assert (f"{id}: paused after 1 of" in err) == (f"{id}: goes on after epoch 1" in err)
             continue
         assert f"{id}: stopped after" in err
         last = told["rungs"][-1]

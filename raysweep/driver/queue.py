@@ -89,7 +89,7 @@ class TrialQueue:
         in_reserve = not self._has_free_slot()
         if self._stop.requested or self._reserve_waits() or (in_reserve and not self._may_reserve()):
             return None
-        id = self.halving.next_trial(self._twins.waits, self._begun)
+        id = self._next()
         if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
             return None
         self._reserve = id if in_reserve else ""
@@ -175,7 +175,7 @@ class TrialQueue:
 
     def promote(self) -> TuneTrial | None:
         """Return the paused trial to go on next, if it is its turn before those that have not begun."""
-        id = self.halving.next_trial(self._twins.waits, self._begun) if self._has_free_slot() else None
+        id = self._next() if self._has_free_slot() else None
         trial = self._tune_trials.get(id) if id else None
         if id is None or trial is None or trial.status != TuneTrial.PAUSED:
             return None
@@ -217,6 +217,9 @@ class TrialQueue:
         self._check_at = now + (now - began) / CHECK_SHARE
         # Those that paused in an earlier run, and were not handed out in this one, are unknown to Tune.
         return [self._tune_trials[id] for id in out if id in self._tune_trials]
+
+    def _next(self) -> str | None:
+        return self.halving.next_trial(self._twins.waits, self._begun, self._twins.arriving)
 
     def _end(self, id: str, note: Callable[[str], None]) -> None:
         note(id)

@@ -174,13 +174,21 @@ class Halving:
         self._trials[id].config.mark_idle()
 
     def next_trial(
-        self, waits: Callable[[str], bool] = lambda id: False, begun: Collection[str] = frozenset()
+        self,
+        waits: Callable[[str], bool] = lambda id: False,
+        begun: Collection[str] = frozenset(),
+        arriving: Collection[str] = frozenset(),
     ) -> str | None:
         """Return the trial to take a free slot: a safe one of the highest rung, else the longest without a score.
 
         Of the latter those come first that an earlier run has `begun`. One that `waits` for another trial is passed
-        over.
+        over. Before all others goes one without a score that is `arriving`: it comes to its first rung without
+        training, and others may be safe or out once it is there.
         """
+        there = (self._trials[id] for id in arriving if not waits(id))
+        first = [(trial.order, trial.member.id) for trial in there if trial.is_idle and not trial.scores]
+        if first:
+            return min(first)[1]
         for r in reversed(range(len(self.rules.rungs))):
             ready = [
                 (trial.order, trial.member.id)

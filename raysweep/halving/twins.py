@@ -33,6 +33,13 @@ class Twins:
         self._stops, self._rungs, self._epochs, self._kept = stops, rungs, dict(epochs), set(kept)
         self._coming: dict[str, set[str]] = defaultdict(set)  # the trials that are on the way to a state, by its key
         self._given_up: set[str] = set()  # the keys of states that nobody waits for any more
+        self.arriving: set[str] = set()
+        """The trials that come to their next rung without training, since its state is kept."""
+        self._with: dict[str, list[str]] = defaultdict(list)  # the trials whose state it is, by its key
+        for id, keys in stops.items():
+            for key in keys.values():
+                self._with[key].append(id)
+            self._look(id)
 
     def start(self, id: str) -> None:
         """Note that a trial has a slot: it begins from the deepest state that there is up to its next rung."""
@@ -50,7 +57,10 @@ class Twins:
     def note(self, id: str, epoch: int) -> None:
         """Note how far a trial has come that has a slot."""
         before, self._epochs[id] = self._epochs.get(id, 0), epoch
-        self._kept.update(key for stop, key in self._stops.get(id, {}).items() if before < stop <= epoch)
+        for key in [key for stop, key in self._stops.get(id, {}).items() if before < stop <= epoch]:
+            self._kept.add(key)
+            for other in self._with[key]:
+                self._look(other)
         self._pass(id)
 
     def diverge(self, id: str) -> None:
@@ -65,6 +75,14 @@ class Twins:
         for stop, key in self._stops.get(id, {}).items():
             if stop <= self._epochs[id]:
                 self._coming[key].discard(id)
+        self._look(id)
+
+    def _look(self, id: str) -> None:
+        """Note whether a trial comes to its next rung without training."""
+        done = self._epochs.get(id, 0)
+        rung = next((rung for rung in self._rungs.get(id, ()) if rung > done), None)
+        key = self._stops.get(id, {}).get(rung) if rung else None
+        (self.arriving.add if key in self._kept else self.arriving.discard)(id)
 
     def _next_stop(self, id: str) -> int:
         done = self._epochs.get(id, 0)

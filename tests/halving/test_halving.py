@@ -208,6 +208,15 @@ def test_a_free_slot_takes_the_longest_unstarted_trial_if_none_is_safe():
     assert halving.next_trial() == "c"
 
 
+def test_a_trial_that_comes_to_its_first_rung_without_training_goes_before_safe_ones():
+    halving = scored(Rules(rungs=(NINTH, THIRD), min_survivors=3), [0.9, 0.8, 0.7], missing=1)
+    assert halving.next_trial() == "t0"
+    assert halving.next_trial(arriving={"t0", "t3"}) == "t3"
+    assert halving.next_trial(arriving={"t3"}, waits=lambda id: id == "t3") == "t0"
+    halving.start("t3")
+    assert halving.next_trial(arriving={"t3"}) == "t0"
+
+
 def test_a_score_recorded_twice_stands_as_it_was():
     halving = scored(ONE_RUNG, [0.9, 0.5, 0.4])
     halving.record("t1", 0, 1.0)

@@ -74,6 +74,20 @@ def test_a_trial_counts_as_far_as_the_state_that_it_is_about_to_take_over():
     assert both.waits("a")
 
 
+def test_a_trial_arrives_at_its_next_rung_without_training_once_the_state_there_is_kept():
+    stops = {"short": {1: "1", 2: "2", 4: "4"}, "long": {1: "1", 2: "2", 4: "4"}}
+    both = Twins(stops, {"short": (1, 2), "long": (2,)}, {}, kept=["1"])
+    assert both.arriving == {"short"}
+    both.start("long")
+    both.note("long", 2)
+    assert both.arriving == {"short"}
+    both.start("short")
+    both.note("short", 1)
+    assert both.arriving == {"short"}, "at its second rung, now"
+    both.note("short", 2)
+    assert both.arriving == set(), "it has no further rung"
+
+
 # Whole sweeps
 
 

@@ -34,7 +34,7 @@ first two end in `tar` where a loop commits whole folders (`folders`)."""
 OF_THE_BEST = {"best", "correct"}
 SETTLED_S = 5.0
 """A file this much older than the newest one has another time once it is written again, however coarse the times."""
-BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials"}
+BEGUN = {lease.LEASE, "sweep.yaml", "resolved.yaml", "spent.json", "trials", "search"}
 """What a run that was cut off at its start may leave: the folder still counts as a run folder."""
 
 

@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import math
-import random
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,7 +24,9 @@ from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
-from raysweep.sweepfile.schema import CaseAxes, Draw, Sweep, known_key
+from raysweep.sweepfile.proposals import Generation, first_generations
+from raysweep.sweepfile.schema import CaseAxes, Sweep, known_key
+from raysweep.sweepfile.space import draw_value
 from raysweep.terminal import some_of
 
 FIRST_FRESH_SEED = 1000
@@ -60,6 +61,7 @@ class Trial:
     loop: str = CLASSIFY  # the loop that trains it
     start: StartedFrom | None = None  # the trial whose first epochs are its own, if it does not begin anew
     until: int | None = None  # the epoch after which it ends, if that is in the middle of its schedule
+    generation: int | None = None  # the generation of the search that proposed it, from 0
 
     @property
     def epochs(self) -> int:
@@ -73,11 +75,13 @@ class Trial:
 def plan_trials(sweep: Sweep) -> list[Trial]:
     """Return a sweep's trials, in order; they are worked out once.
 
+    Those of a search are its generations so far or, before there are any, those that depend on no results.
+
     Raises:
         SweepFileError: a trial's config is wrong, or there are no trials or too many; all faults at once.
     """
     if sweep._plan is None:
-        sweep._plan = _expand(sweep)
+        sweep._plan = _planned_search(sweep) if sweep.search else _expand(sweep)
     trials: list[Trial] = sweep._plan
     return trials
 
@@ -173,6 +177,41 @@ def _expand(sweep: Sweep) -> list[Trial]:
     return list(trials.values())
 
 
+def _planned_search(sweep: Sweep) -> list[Trial]:
+    generations = first_generations(sweep) if sweep._generations is None else sweep._generations
+    return [trial for generation in generations for trial in trials_of_generation(sweep, generation)]
+
+
+def trials_of_generation(sweep: Sweep, generation: Generation) -> list[Trial]:
+    """Return the trials of a generation, proposal by proposal.
+
+    Raises:
+        SweepFileError: a proposal's config is wrong; all faults at once.
+    """
+    assert sweep.search is not None
+    seeds, keys = sweep.seeds if sweep.seeds is not None else [sweep.seed], list(sweep.search.space)
+    problems: list[str] = []
+    trials: list[Trial] = []
+    for proposal in generation.proposals:
+        config = config_of_proposal(sweep, proposal, problems)
+        if config is None:
+            continue
+        document = config.model_dump(mode="json")
+        axes = {key: get(document, key) for key in keys}
+        own = [_trial(config, seed, axes, sweep.loop, sweep._started_from, sweep.until) for seed in seeds]
+        trials += [replace(trial, generation=generation.number) for trial in own]
+    if problems:
+        raise SweepFileError(*dict.fromkeys(problems))
+    return trials
+
+
+def config_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], problems: list[str]) -> LoopConfig | None:
+    """Return the config of a proposal; its faults go to `problems`, each with the place that set the value."""
+    chosen = [Setting(key, value, ("search", "space", key)) for key, value in proposal.items()]
+    own = sorted(chosen, key=lambda each: each.key.count("."))  # a section comes before the keys inside it
+    return _config(sweep, [*settings_of_base(sweep), *own, *settings_of_start(sweep)], problems)
+
+
 def _varied_keys(rows: Sequence[Row]) -> list[str]:
     axes = [axis for row in rows for axis in row.axes if len(axis) > 1]
     varied = {setting.key for axis in axes for point in axis for setting in point}
@@ -243,7 +282,7 @@ def _random_axis(sweep: Sweep) -> list[Axis]:
         message = f"is more than limits.trials, {sweep.limits.trials:,}"
         raise SweepFileError(sweep.source.problem(("random", "samples"), message))
     axis = [
-        [Setting(key, _draw(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
+        [Setting(key, draw_value(draw, f"{sweep.seed}/{key}/{i}"), ("random", key)) for key, draw in draws.items()]
         for i in range(samples)
     ]
     return [axis] if axis else []
@@ -278,20 +317,6 @@ def _exclude_problems(sweep: Sweep) -> list[str]:
                 if message != IS_MISSING and not (of_another_kind and message.startswith("unknown key")):
                     problems.append(sweep.source.problem(("exclude", index, *way), message))
     return problems
-
-
-def _draw(draw: Draw, seed: str) -> Any:
-    """Draw a value from (sweep seed, key, index) alone, so that adding keys or samples changes no other draw."""
-    generator = random.Random(seed)
-    if draw.choice is not None:
-        return generator.choice(draw.choice)
-    if draw.int is not None:
-        return generator.randint(*draw.int)
-    if draw.log_uniform is not None:
-        low, high = map(math.log, draw.log_uniform)
-        return float(f"{math.exp(generator.uniform(low, high)):.6g}")
-    assert draw.uniform is not None
-    return float(f"{generator.uniform(*draw.uniform):.6g}")
 
 
 def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> LoopConfig | None:

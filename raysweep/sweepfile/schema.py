@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_origin
 
@@ -291,6 +292,7 @@ class Limits(Config):
 
 
 Whole = int
+KINDS_OF_DRAWS = ("uniform", "log_uniform", "int", "log_int", "choice")
 
 
 class Draw(Config):
@@ -302,14 +304,16 @@ class Draw(Config):
     """A real number between two bounds, uniform in its logarithm."""
     int: Pair[Whole] | None = None
     """A whole number, both bounds included."""
+    log_int: Pair[PositiveInt] | None = None
+    """A whole number, both bounds included, about uniform in its logarithm."""
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
     """One of these values."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Draw:
-        if sum(value is not None for _, value in self) != 1:
-            raise ValueError("must have exactly one of uniform, log_uniform, int, choice")
-        for bounds in (self.uniform, self.log_uniform, self.int):
+        if sum(getattr(self, kind) is not None for kind in KINDS_OF_DRAWS) != 1:
+            raise ValueError(f"must have exactly one of {', '.join(KINDS_OF_DRAWS)}")
+        for bounds in (self.uniform, self.log_uniform, self.int, self.log_int):
             if bounds is not None and bounds[0] > bounds[1]:
                 raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
         return self
@@ -346,8 +350,45 @@ def _check_draws(random: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("needs `samples`: how many draws")
     for key, draw in random.items():
         if key != "samples" and not isinstance(draw, Draw):
-            raise ValueError(f"{key}: must be one of uniform, log_uniform, int, choice, as {{uniform: [0, 1]}}")
+            raise ValueError(f"{key}: must be one of {', '.join(KINDS_OF_DRAWS)}, as {{uniform: [0, 1]}}")
     return random
+
+
+class Dimension(Draw):
+    """One key of a search space: how its values are drawn, and when it has one."""
+
+    when: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    """Other keys of the space with their values, or lists of these; only proposals that have them have this key too.
+    Default: every proposal has it."""
+
+
+def _check_space(space: dict[str, Dimension]) -> dict[str, Dimension]:
+    for key, dimension in space.items():
+        for other in dimension.when or {}:
+            if other not in space:
+                raise ValueError(f"{key}: when: {other} is no key of the space{did_you_mean(other, space)}")
+    try:
+        tuple(TopologicalSorter({key: [*(each.when or {})] for key, each in space.items()}).static_order())
+    except CycleError as error:
+        raise ValueError(f"when: {' needs '.join(error.args[1])}, in a circle") from None
+    return space
+
+
+class Search(Config):
+    """Trials that are proposed a generation at a time, by what earlier ones have shown (docs/search.md)."""
+
+    name: Literal["tpe", "cmaes", "random", "qmc"] = "tpe"
+    """Who proposes. tpe: Optuna's tree-structured Parzen estimator; cmaes: its covariance matrix adaptation, for spaces
+    of numbers; random: independent draws; qmc: a scrambled Sobol sequence, which covers the space more evenly."""
+    trials: PositiveInt
+    """How many configs are proposed in all, each to be trained with every seed."""
+    generation: PositiveInt = 8
+    """How many are proposed together. A generation is made from the results of all but the one before it, so that slots
+    stay busy: about twice as many as there are slots, or more."""
+    space: Annotated[dict[str, Dimension], Field(min_length=1), AfterValidator(_check_space)]
+    """How each key is drawn (`lr: {log_uniform: [0.001, 1]}`). Dotted keys reach inside."""
+    enqueue: list[dict[str, Any]] = []
+    """Configs to begin with, as keys of the space with their values; what one leaves out is drawn."""
 
 
 def _check_one_folder(name: str) -> str:
@@ -373,6 +414,8 @@ class Sweep(Config):
     """Lists of one length by key, which advance together."""
     random: Annotated[dict[str, SamplesOrDraw], AfterValidator(_check_draws)] = {}
     """`samples`, and a draw by key (`lr: {log_uniform: [0.001, 1]}`)."""
+    search: Search | None = None
+    """In place of `grid`, `zip`, `random` and `cases`: trials that are proposed by what earlier ones have shown."""
     cases: dict[str, dict[str, Any]] = {}
     """Named settings, each optionally with a `grid` and `zip` of its own."""
     exclude: list[dict[str, Any]] = []
@@ -415,11 +458,22 @@ class Sweep(Config):
     _source: Source = PrivateAttr(default_factory=lambda: Source("sweep"))
     _started_from: Any = PrivateAttr(default=None)
     """The `plan.StartedFrom` of its trials, where they begin with epochs of another one."""
+    _generations: Any = PrivateAttr(default=None)
+    """The `proposals.Generation`s of `search` that its run folder has; None before it is looked at."""
     _plan: Any = PrivateAttr(default=None)
     """The sweep's trials, kept by `plan` so that a sweep is expanded once."""
 
     _idle_exclusions: Any = PrivateAttr(default=())
     """The places in `exclude` of those that match no config; known once the sweep is planned."""
+
+    @model_validator(mode="after")
+    def _search_stands_alone(self) -> Sweep:
+        others = [axis for axis in (*AXES, "cases", "exclude") if getattr(self, axis)] if self.search else []
+        if others:
+            raise ValueError(f"search has no {' or '.join(others)} beside it: what it varies is in its space")
+        if self.search and isinstance(self.scheduler, RayAshaConfig):
+            raise ValueError("search needs scheduler asha or none: what ray_asha stops depends on the order of arrival")
+        return self
 
     def __repr__(self) -> str:
         return f"<Sweep {self.name}>"

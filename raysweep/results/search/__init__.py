@@ -1,0 +1,1 @@
+"""What a search proposes next, from the results of the trials that it has proposed before."""

@@ -1,0 +1,93 @@
+"""The space of a search: which keys a proposal has, and how each is drawn. Pure; no Optuna, no torch, no Ray."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from graphlib import TopologicalSorter
+from typing import Any
+
+from raysweep.sweepfile.schema import Dimension, Draw
+
+Settings = dict[str, Any]
+"""A proposal: those keys of the space that it has, with their values."""
+
+
+class Space:
+    """The keys of a space, each after those that decide whether a proposal has it."""
+
+    def __init__(self, dimensions: Mapping[str, Dimension]) -> None:
+        needs = {key: [*(each.when or {})] for key, each in dimensions.items()}
+        self.dimensions = {key: dimensions[key] for key in TopologicalSorter(needs).static_order()}
+
+    def fill(self, given: Mapping[str, Any], value: Callable[[str, Dimension], Any]) -> Settings:
+        """Return a proposal: what is `given`, and the `value` of each other key that it has."""
+        settings: Settings = {}
+        for key, dimension in self.dimensions.items():
+            if has(settings, dimension):
+                settings[key] = given[key] if key in given else value(key, dimension)
+        return settings
+
+    def why_not(self, settings: Mapping[str, Any]) -> str:
+        """Return why a proposal is not of this space, in words; nothing if it is."""
+        for key, dimension in self.dimensions.items():
+            if not has(settings, dimension):
+                if key in settings:
+                    return f"{key} is not asked for"
+            elif key not in settings:
+                return f"{key} is missing"
+            elif not is_drawable(settings[key], dimension):
+                return f"{key} {settings[key]} is outside"
+        unknown = [key for key in settings if key not in self.dimensions]
+        return f"{unknown[0]} is no key of it" if unknown else ""
+
+
+def has(settings: Mapping[str, Any], dimension: Dimension) -> bool:
+    """Whether a proposal with these settings has a key of this dimension."""
+    return all(
+        other in settings and (settings[other] in values if isinstance(values, list) else settings[other] == values)
+        for other, values in (dimension.when or {}).items()
+    )
+
+
+def is_drawable(value: Any, draw: Draw) -> bool:
+    """Whether a draw can have this value."""
+    if draw.choice is not None:
+        return value in draw.choice
+    whole = draw.int or draw.log_int
+    low, high = whole or draw.uniform or draw.log_uniform or (math.nan, math.nan)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and low <= value <= high and (not whole or value == int(value))
+
+
+def draw_value(draw: Draw, seed: str) -> Any:
+    """Draw a value from a seed alone, that of (sweep seed, key, index): so no key or draw changes another."""
+    generator = random.Random(seed)
+    if draw.choice is not None:
+        return generator.choice(draw.choice)
+    if draw.int is not None:
+        return generator.randint(*draw.int)
+    return _real_or_log(draw, generator.random())
+
+
+def value_at(draw: Draw, share: float) -> Any:
+    """Return the value below which a share of what a draw can have lies, 0 <= share < 1."""
+    if draw.choice is not None:
+        return draw.choice[int(share * len(draw.choice))]
+    if draw.int is not None:
+        low, high = draw.int
+        return low + int(share * (high - low + 1))
+    return _real_or_log(draw, share)
+
+
+def _real_or_log(draw: Draw, share: float) -> Any:
+    if draw.log_int is not None:  # each whole number has the room from half below to half above it
+        low, high = math.log(draw.log_int[0] - 0.5), math.log(draw.log_int[1] + 0.5)
+        return min(draw.log_int[1], max(draw.log_int[0], round(math.exp(low + share * (high - low)))))
+    if draw.log_uniform is not None:
+        low, high = map(math.log, draw.log_uniform)
+        return float(f"{math.exp(low + (high - low) * share):.6g}")
+    assert draw.uniform is not None
+    low, high = draw.uniform
+    return float(f"{low + (high - low) * share:.6g}")

@@ -179,9 +179,8 @@ def _next_generation_is_due(run: Run) -> bool:
 def _propose(run: Run) -> None:
     run.endings.wait()
     ids = [trial.id for trial in run.trials]
-    records = {
-        id: record or planned for (id, record), planned in zip(run.folder.records(ids).items(), run.rerun.records)
-    }
+    committed = run.folder.records(ids)
+    records = {planned.id: committed[planned.id] or planned for planned in run.rerun.records}
     generation = next_generation(run.sweep, run.sweep._generations, records, run.endings.failed)
     if generation is None:
         return

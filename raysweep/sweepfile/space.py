@@ -81,6 +81,18 @@ def value_at(draw: Draw, share: float) -> Any:
     return _real_or_log(draw, share)
 
 
+def share_of(draw: Draw, value: Any) -> float:
+    """Return a share at which `value_at` has a value; of a choice or a whole number, the middle of them."""
+    if draw.choice is not None:
+        return (draw.choice.index(value) + 0.5) / len(draw.choice)
+    whole = draw.int or draw.log_int
+    low, high = whole or draw.uniform or draw.log_uniform or (math.nan, math.nan)
+    low, high = (low - 0.5, high + 0.5) if whole else (low, high)
+    if draw.log_int or draw.log_uniform:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return float((value - low) / (high - low)) if high > low else 0.5
+
+
 def _real_or_log(draw: Draw, share: float) -> Any:
     if draw.log_int is not None:  # each whole number has the room from half below to half above it
         low, high = math.log(draw.log_int[0] - 0.5), math.log(draw.log_int[1] + 0.5)

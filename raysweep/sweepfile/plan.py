@@ -201,16 +201,24 @@ def _trials_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], number: int, 
     if config is None or sweep.search is None:
         return []
     document = config.model_dump(mode="json")
-    axes = {key: get(document, key) for key in sweep.search.space}
+    keys = [key for key in sweep.search.space if key in proposal or get(document, key) is not None]
+    axes = {key: get(document, key) for key in keys}
     seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
     own = [_trial(config, seed, axes, sweep.loop, sweep._started_from, sweep.until) for seed in seeds]
     return [replace(trial, generation=number) for trial in own]
 
 
-def config_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], problems: list[str]) -> LoopConfig | None:
-    """Return the config of a proposal; its faults go to `problems`, each with the place that set the value."""
-    chosen = [Setting(key, value, ("search", "space", key)) for key, value in proposal.items()]
-    own = sorted(chosen, key=lambda each: each.key.count("."))  # a section comes before the keys inside it
+def config_of_proposal(
+    sweep: Sweep, proposal: Mapping[str, Any], problems: list[str], ways: Mapping[str, Keys] | None = None
+) -> LoopConfig | None:
+    """Return the config of a proposal; its faults go to `problems`, each with the place that set the value.
+
+    That is where the space has the key, unless `ways` says otherwise.
+    """
+    of_space = {key: ("search", "space", key) for key in proposal}
+    chosen = [Setting(key, value, (ways or {}).get(key, of_space[key])) for key, value in proposal.items()]
+    # a section comes before the keys inside it, and its name before all others, since that decides which it has
+    own = sorted(chosen, key=lambda each: (each.key.count("."), not each.key.endswith(".name")))
     return _config(sweep, [*settings_of_base(sweep), *own, *settings_of_start(sweep)], problems)
 
 

@@ -122,13 +122,10 @@ def next_generation(
     if not size or not all(records[id].is_final or id in given_up for id in earlier):
         return None
     knows = list(dict.fromkeys(id for id in earlier if records[id].is_final))
-    enqueued = max(0, min(size, len(sweep.search.enqueue) - len(before)))
-    by_results = sweep.search.name in ("tpe", "cmaes") and number >= WITHOUT_RESULTS
-    proposals = drawn(sweep, before, enqueued if by_results else size)
-    if by_results and size > enqueued:
-        more = [*generations, Generation(number, proposals)] if proposals else generations
-        told = tell(sweep, more, {**ids, **{(number, place): [] for place in range(len(proposals))}}, records, knows)
-        proposals += ask(sweep, number, told, size - enqueued)
+    if sweep.search.name in ("tpe", "cmaes") and number >= WITHOUT_RESULTS:
+        proposals = ask(sweep, number, tell(sweep, generations, ids, records, knows), size)
+    else:
+        proposals = drawn(sweep, before, size)
     proposals = _new_and_valid(sweep, before, proposals)
     return Generation(number, proposals, knows) if proposals else None
 

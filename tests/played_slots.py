@@ -82,7 +82,7 @@ class _Sweep:
         self.plan, self.played = plan, Played()
         self.trials = {trial.id: trial for trial in plan.trials}
         self.epochs = epochs_of(plan.trials)
-        rules = rules_of(plan.scheduler, Objective())
+        rules = self.rules = rules_of(plan.scheduler, Objective())
         records = [planned_record(trial) for trial in plan.trials]
         self.rungs = {record.id: rules.rung_epochs(record.epochs) for record in records}
         sharing = Sharing(
@@ -95,7 +95,7 @@ class _Sweep:
             objective=Objective(),
         )
         self.stops = {id: sharing.stops.get(id, {}) for id in self.trials}
-        members = [member_of(record.id, record.config, record.epochs, plan.scheduler) for record in records]
+        members = [member_of(each.id, each.config, each.epochs, plan.scheduler, each.generation) for each in records]
         assignments: Any = [SimpleNamespace(record=record) for record in records]
         endings: Any = SimpleNamespace(
             pause=lambda id, rungs, reason="": None,
@@ -133,7 +133,10 @@ class _Sweep:
             over.status = TuneTrial.TERMINATED
             self.queue.leave(over.trial_id, failed=False)
         tune = SimpleNamespace(trial_id=str(next(self.numbers)), status=TuneTrial.RUNNING, error_file=None)
-        if assignment := self.queue.hand_out(tune.trial_id):
+        assignment = self.queue.hand_out(tune.trial_id)
+        if assignment is None and self.queue.go_on():
+            assignment = self.queue.hand_out(tune.trial_id)
+        if assignment is not None:
             self.queue.know(tune)  # type: ignore[arg-type]
             self.tunes[assignment.record.id] = tune
             return assignment.record.id

@@ -103,7 +103,7 @@ class _Sweep:
         )
         self.queue = TrialQueue(
             (Halving(rules, members), assignments, sharing.twins),
-            next_stage=lambda: None,
+            next_stage=lambda is_busy: None,
             count_slots=lambda: slots,
             max_concurrent=None,
             retries=0,

@@ -6,6 +6,7 @@ In: a checked sweep and its run folder. Out: a `Run`, which the parts after this
 from __future__ import annotations
 
 import importlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,13 +49,17 @@ from raysweep.errors import ClusterError, UserError
 from raysweep.loops import loop_named
 from raysweep.results.confirm import Race, fresh_of_last_run, plan_race, without_rungs
 from raysweep.results.ranking import rank
-from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of
+from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of, with_generation
+from raysweep.results.search.generations import configs_of, next_generation, proposed
 from raysweep.store import Record, RunFolder
+from raysweep.store.generations import drop_generations, write_generation
+from raysweep.store.record import FINAL
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import StartedFrom, Trial, config_key
+from raysweep.sweepfile.plan import StartedFrom, Trial, config_key, trials_of_generation
 from raysweep.sweepfile.prefixes import deciding
+from raysweep.sweepfile.proposals import WITHOUT_RESULTS
 from raysweep.sweepfile.schema import SchedulerConfig
 from raysweep.terminal import count_of, say, some_of
 from raysweep.worker.naming import name_of
@@ -77,6 +82,7 @@ class Run:
         self.loop = loop_named(sweep.loop)
         self.sweep_path = Path(named.path)  # paths in the sweep are relative to its folder
         self.trials = trials_of(sweep, folder)
+        """Those of the sweep itself; a search adds to them."""
         self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
         """The trials that `confirm` has added so far."""
         self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, self.fresh, folder)
@@ -130,7 +136,12 @@ def trials_left(run: Run) -> list[Record]:
 
 
 def next_round(run: Run) -> list[Record]:
-    """Plan the trials on fresh seeds that the records ask for now; return those that are left, none after the race."""
+    """Plan the trials that the records ask for, now that all of before have ended; return those that are left.
+
+    These are the next generation of a search and, once there is no further one, the next fresh seeds of `confirm`.
+    """
+    if left := next_proposals(run):
+        return left
     run.endings.wait()
     search = rerun_of(run.sweep, run.trials, run.folder)
     race = plan_race(run.sweep, run.trials, search, run.folder, given_up=run.tried)
@@ -147,10 +158,61 @@ def next_round(run: Run) -> list[Record]:
     return [record for record in fresh if record.id in ids]
 
 
+def next_proposals(run: Run) -> list[Record]:
+    """Propose the next generation of the search, if its time has come; return the trials that have not been tried."""
+    if run.sweep.search is None:
+        return []
+    untried = [record for record in run.rerun.left if record.id not in run.tried]
+    if not (untried or run.stop.requested) and _next_generation_is_due(run):
+        _propose(run)
+        untried = [record for record in run.rerun.left if record.id not in run.tried]
+    return untried
+
+
+def _next_generation_is_due(run: Run) -> bool:
+    """Whether all trials have ended that the next generation depends on, by what the board knows."""
+    last = len(run.sweep._generations) - WITHOUT_RESULTS
+    earlier = [trial.id for trial in run.trials if trial.generation is not None and trial.generation <= last]
+    return all(run.board.trials[id].status in FINAL or id in run.endings.failed for id in earlier)
+
+
+def _propose(run: Run) -> None:
+    run.endings.wait()
+    ids = [trial.id for trial in run.trials]
+    committed = run.folder.records(ids)
+    records = {planned.id: committed[planned.id] or planned for planned in run.rerun.records}
+    generation = next_generation(run.sweep, run.sweep._generations, records, run.endings.failed)
+    if generation is None:
+        return
+    run.sweep._generations = [*run.sweep._generations, generation]
+    trials = [trial for own in trials_of_generation(run.sweep, generation) for trial in own]
+    run.trials = [*run.trials, *trials]
+    rivals = [records[id] for id in generation.knows]
+    run.rerun = with_generation(run.rerun, run.sweep, trials, rivals, run.folder)
+    new = run.rerun.records[-len(trials) :]
+    run.records = [*run.records, *new]
+    run.board.add(new)
+
+
+def _write_generations(run: Run) -> None:
+    """Write the generations that the run folder does not have."""
+    if run.sweep.search is None:
+        return
+    made = proposed(run.sweep, run.folder).made
+    if not made:
+        drop_generations(run.folder)  # of a sweep file that was another one
+    for generation in run.sweep._generations[made:]:
+        write_generation(run.folder, generation, configs_of(run.sweep, generation))
+
+
 def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """Write resolved.yaml with the data of the conditions on record and of those that were found now."""
+    """Write resolved.yaml, with the data of the conditions on record and of those that were found now.
+
+    Generations are written before it, so that what it names was made.
+    """
     known = {record.id: record.conditions for record in run.records if record.conditions}
     data = {str(entry["data"]) for entry in {**known, **(conditions or {})}.values() if "data" in entry}
+    _write_generations(run)
     write_resolved(run.folder, run.sweep, run.sweep_text(), run.trials, data, run.fresh)
 
 
@@ -252,15 +314,23 @@ def _others_of(race: Race, before: Sequence[Trial]) -> list[Trial]:
 
 
 def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:
-    """Whether trials with fresh seeds can be trained on what was prepared for their configs; they are noted there."""
+    """Whether trials can be trained on what was prepared for others like them; they are noted there."""
+    configs = {trial.id: trial.config for trial in (*run.trials, *run.fresh)}
     trained = [record for record in run.records if record.id in on.conditions]
-    of_config = {config_key(record.config): on.conditions[record.id] for record in trained}
-    if any(config_key(record.config) not in of_config for record in left):
+    known = {_alike(run, configs[record.id]): on.conditions[record.id] for record in trained}
+    known |= {config_key(record.config): on.conditions[record.id] for record in trained}
+    found = {each.id: known.get(config_key(each.config)) or known.get(_alike(run, configs[each.id])) for each in left}
+    if any(conditions is None for conditions in found.values()):
         return False
-    on.conditions.update((record.id, of_config[config_key(record.config)]) for record in left)
+    on.conditions.update({id: conditions for id, conditions in found.items() if conditions is not None})
     run.view.say(_first_line(run, left))
     write_plan(run, on.conditions)
     return True
+
+
+def _alike(run: Run, config: LoopConfig) -> str:
+    """Return a text that is equal for trials of one data set that have the same conditions."""
+    return json.dumps([run.loop.data_key(config), run.loop.same_conditions(config)])
 
 
 def nodes_without(run: Run, slot: Slot, config: LoopConfig) -> dict[str, list[Host]]:
@@ -334,6 +404,10 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
         seeds = some_of([str(seed) for seed in dict.fromkeys(record.seed for record in left)])
         return f"{run.sweep.name}: is the winner the winner? {count_of(len(left), 'trial')} with fresh seeds ({seeds})"
     begun = sum(record.has_begun for record in left)
+    of_search = run.sweep._generations[-1] if run.sweep.search else None
+    if of_search and of_search.knows and all(record.generation == of_search.number for record in left) and not begun:
+        known = count_of(len(of_search.knows), "trial")
+        return f"{run.sweep.name}: generation {of_search.number + 1}, by the results of {known}: {len(left)} more"
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]

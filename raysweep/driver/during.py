@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
 from raysweep.driver.adopting import adopt
-from raysweep.driver.before import Run, TrainedOn, is_prepared, next_round, nodes_without, run_task
+from raysweep.driver.before import Run, TrainedOn, is_prepared, next_proposals, next_round, nodes_without, run_task
 from raysweep.driver.endings import drop_weights_of_losers, losers_of
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -105,21 +105,29 @@ def _start_stop_flag(name: str) -> Any:
 
 
 def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nodes: Nodes) -> TrialQueue:
-    def stage_of(left: Sequence[Record]) -> Stage:
+    def stage_of(left: Sequence[Record], beside: bool = False) -> Stage:
+        """Return trials as a stage of its own, or to be trained `beside` those that run."""
         run.tried.update(record.id for record in left)
-        sharing = run.sharing = _sharing(run, left, on.conditions)
-        run.board.sharing = sharing
-        run.board.waits = sharing.twins.waits
+        sharing = _sharing(run, left, on.conditions)
         assignments = [_assignment(run, record, slot, on.conditions[record.id], sharing) for record in left]
-        return run.rerun.halving, assignments, sharing.twins
+        if beside and run.sharing:
+            run.sharing.join(sharing)
+        else:
+            run.sharing = sharing
+        run.board.sharing = run.sharing
+        run.board.waits = run.sharing.twins.waits
+        return run.rerun.halving, assignments, run.sharing.twins
 
-    def next_stage() -> Stage | None:
-        """Return fresh seeds for these processes, unless Tune's own ASHA would stop them, or their data is not here."""
+    def next_stage(is_busy: bool) -> Stage | None:
+        """Return more trials for these processes, unless Tune's own ASHA would stop them, or their data is not here.
+
+        While others still run, they are those of a search.
+        """
         if isinstance(run.scheduler, RayAshaConfig):
             return None
         try:
-            fresh = next_round(run)
-            return stage_of(fresh) if fresh and is_prepared(run, on, fresh) else None
+            more = next_proposals(run) if is_busy else next_round(run)
+            return stage_of(more, beside=is_busy) if more and is_prepared(run, on, more) else None
         except StorageError as error:  # Tune, which asks, would make a traceback of it
             run.stop.request(fault=str(error))
             return None

@@ -24,6 +24,8 @@ class Endings:
         self._folder, self._board = folder, board
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="raysweep-endings")
         self._commits: list[Future[None]] = []
+        self.failed: set[str] = set()
+        """The ids of the trials that have failed for good in this run."""
 
     def pause(self, trial_id: str, rungs: list[RungReport], reason: str = "") -> None:
         """Say that a trial waits at its last rung, which it has committed itself; by default since it may be beaten."""
@@ -37,6 +39,7 @@ class Endings:
 
     def fail(self, planned: Record, failure: Failure) -> None:
         """Commit that a trial failed for good."""
+        self.failed.add(planned.id)
         self._commits.append(self._thread.submit(self._commit_failure, planned, failure))
 
     def wait(self) -> None:

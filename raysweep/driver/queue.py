@@ -43,15 +43,16 @@ Stage = tuple[Halving, Sequence[Assignment], Twins]
 class TrialQueue:
     """The trials of a stage, and where each of them stands.
 
-    Once all have ended, `next_stage` says what follows, for the same warm processes: the next fresh seeds of `confirm`,
-    if any. `max_concurrent` limits how many of the cluster's slots are used. A trial that could not be started is
-    handed out anew `retries` times. `endings` is told of trials that have to wait, or have no chance any more.
+    `next_stage` says what follows, for the same warm processes: once all have ended, the next fresh seeds of `confirm`,
+    if any; and while some run, which it is told, the next generation of a search, to be trained beside them.
+    `max_concurrent` limits how many of the cluster's slots are used. A trial that could not be started is handed out
+    anew `retries` times. `endings` is told of trials that have to wait, or have no chance any more.
     """
 
     def __init__(
         self,
         stage: Stage,
-        next_stage: Callable[[], Stage | None],
+        next_stage: Callable[[bool], Stage | None],
         count_slots: Callable[[], int],
         max_concurrent: int | None,
         retries: int,
@@ -70,12 +71,20 @@ class TrialQueue:
         self._given_up: list[TuneTrial] = []
         self._reserve = ""  # the trial that was handed out with all slots taken
         self._check_at = 0.0
+        self._may_follow = True  # whether something has happened since `next_stage` was asked while trials ran
 
     def _begin(self, halving: Halving, assignments: Sequence[Assignment], twins: Twins) -> None:
+        self._assignments: dict[str, Assignment] = {}
+        self._begun: set[str] = set()
+        self._waiting: dict[str, None] = {}  # those that are paused until their place is sure
+        self._add(halving, assignments, twins)
+
+    def _add(self, halving: Halving, assignments: Sequence[Assignment], twins: Twins) -> None:
         self.halving, self._twins = halving, twins
-        self._assignments = {assignment.record.id: assignment for assignment in assignments}
-        self._begun = {id for id, assignment in self._assignments.items() if assignment.record.has_begun}
-        self._waiting = dict.fromkeys(id for id in self._assignments if halving.verdict(id) is Verdict.UNDECIDED)
+        new = {assignment.record.id: assignment for assignment in assignments}
+        self._assignments |= new
+        self._begun |= {id for id, assignment in new.items() if assignment.record.has_begun}
+        self._waiting |= dict.fromkeys(id for id in new if halving.verdict(id) is Verdict.UNDECIDED)
 
     @property
     def is_busy(self) -> bool:
@@ -98,11 +107,16 @@ class TrialQueue:
         return self._assignments[id]
 
     def go_on(self) -> bool:
-        """Begin with the next stage, nothing being left to run; return whether there is one."""
-        self._without_a_chance()  # of an earlier run, unknown to Tune: nothing is told of their end by and by
-        stage = None if self._stop.requested else self._next_stage()
+        """Take in the trials that follow from those that have ended; return whether there are any."""
+        is_busy = self.is_busy
+        if self._stop.requested or (is_busy and not self._may_follow):
+            return False
+        self._may_follow = False
+        if not is_busy:
+            self._without_a_chance()  # of an earlier run, unknown to Tune: nothing is told of their end by and by
+        stage = self._next_stage(is_busy)
         if stage is not None:
-            self._begin(*stage)
+            self._add(*stage) if is_busy else self._begin(*stage)
         return stage is not None
 
     def leave(self, tune_id: str, failed: bool) -> None:
@@ -157,6 +171,7 @@ class TrialQueue:
         verdict = self._verdict(id) if result["rungs"] else Verdict.SAFE
         if verdict is Verdict.OUT:
             self._let_go(id)
+            self._may_follow = True
             self._endings.stop(id, self.halving.explain(id))
         elif verdict is Verdict.UNDECIDED:
             self._let_go(id)
@@ -212,6 +227,7 @@ class TrialQueue:
         out = [id for id in self._waiting if self.halving.verdict(id) is Verdict.OUT]
         for id in out:
             del self._waiting[id]
+            self._may_follow = True
             self._endings.stop(id, self.halving.explain(id))
         now = time.monotonic()
         self._check_at = now + (now - began) / CHECK_SHARE
@@ -224,6 +240,7 @@ class TrialQueue:
     def _end(self, id: str, note: Callable[[str], None]) -> None:
         note(id)
         self._ended.add(id)
+        self._may_follow = True
         self._let_go(id)
 
     def _let_go(self, id: str) -> None:

@@ -48,7 +48,7 @@ class PlanSearcher(Stateless, Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None while others must report first, or FINISHED at the end."""
         assignment = self._queue.hand_out(trial_id)
-        if assignment is None and not self._queue.is_busy and self._queue.go_on():
+        if assignment is None and self._queue.go_on():
             assignment = self._queue.hand_out(trial_id)
         if assignment is not None:
             return {"assignment": assignment}

@@ -49,6 +49,14 @@ class Sharing:
             self.stops[id] = dict(sorted(stops.items()))
         self.twins = Twins(self.stops, rungs_of, {record.id: record.epoch for record in records}, there)
 
+    def join(self, others: Sharing) -> None:
+        """Take in trials that begin while these run; they share with one another, and what was kept before."""
+        self.prefixes.join(others.prefixes)
+        self.stops |= others.stops
+        self.last_states |= others.last_states
+        self._begins |= others._begins
+        self.twins.join(others.twins)
+
     @property
     def known(self) -> set[str]:
         """The keys of all states that these trials may keep."""

@@ -2,35 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import groupby
+from statistics import fmean
 
 from raysweep.halving.rules import member_of, rules_of
-from raysweep.halving.rungs import Halving
+from raysweep.halving.rungs import Halving, Member, Rival
 from raysweep.halving.scores import first_rung_scores
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import AshaConfig, Objective, RayAshaConfig, SchedulerConfig
 
+Knows = Mapping[int, Collection[str]]
+"""With which trials those of each generation of a search compete, by its number."""
+
 
 def replay(
-    records: Iterable[Record], scheduler: SchedulerConfig, objective: Objective, retry_failed: bool = False
+    records: Iterable[Record],
+    scheduler: SchedulerConfig,
+    objective: Objective,
+    retry_failed: bool = False,
+    knows: Knows | None = None,
 ) -> Halving:
     """Return what follows from the records of all trials of a plan, in the plan's order, those not begun included.
 
     With `retry_failed`, failed trials are to be tried again, so they are not out yet.
     """
     records = list(records)
-    rules = rules_of(scheduler, objective, records)
-    halving = Halving(rules, (member_of(record.id, record.config, record.epochs, scheduler) for record in records))
-    rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
+    halving = Halving(rules_of(scheduler, objective, records), ())
+    for generation, own in groupby(records, key=lambda record: record.generation):
+        known = (knows or {}).get(-1 if generation is None else generation, ())
+        rivals = [record for record in records if record.id in known]
+        take_in(halving, list(own), rivals, scheduler, objective, retry_failed)
+    return halving
+
+
+def take_in(
+    halving: Halving,
+    records: Sequence[Record],
+    rivals: Sequence[Record],
+    scheduler: SchedulerConfig,
+    objective: Objective,
+    retry_failed: bool = False,
+) -> None:
+    """Add trials to a `Halving`, all of a plan or one generation of a search, and what their records say of them."""
+    generation = records[0].generation if records else None
+
+    def member(record: Record) -> Member:
+        return member_of(record.id, record.config, record.epochs, scheduler, generation)
+
+    seeds: dict[tuple[Hashable, Hashable], list[Record]] = defaultdict(list)
+    for record in rivals:
+        seeds[member(record).group, member(record).config_key].append(record)
+    halving.add(
+        map(member, records),
+        (_rival(halving, group, of_config, scheduler, objective) for (group, _), of_config in seeds.items()),
+    )
     for record in records:
-        scores = first_rung_scores(record, rules.rung_epochs(record.epochs), objective, rank_by)
-        for rung, (score, val_loss) in enumerate(scores):
+        for rung, (score, val_loss) in enumerate(_scores(halving, record, scheduler, objective)):
             halving.record(record.id, rung, score, val_loss)
         if is_done(record, scheduler):
             halving.diverge(record.id) if record.status == "diverged" else halving.finish(record.id)
         elif record.status == "failed" and not retry_failed:
             halving.fail(record.id)
-    return halving
+
+
+def _rival(
+    halving: Halving, group: Hashable, seeds: Sequence[Record], scheduler: SchedulerConfig, objective: Objective
+) -> Rival:
+    scores = [_scores(halving, record, scheduler, objective) for record in seeds]
+    reached = [[each[rung] for each in scores if len(each) > rung] for rung in range(max(map(len, scores)))]
+    means = [(fmean(score for score, _ in there), fmean(loss for _, loss in there)) for there in reached]
+    return Rival(min(record.id for record in seeds), group, means)
+
+
+def _scores(
+    halving: Halving, record: Record, scheduler: SchedulerConfig, objective: Objective
+) -> list[tuple[float, float]]:
+    rank_by = scheduler.rank_by if isinstance(scheduler, AshaConfig) else "ema"
+    return first_rung_scores(record, halving.rules.rung_epochs(record.epochs), objective, rank_by)
 
 
 def is_done(record: Record, scheduler: SchedulerConfig) -> bool:

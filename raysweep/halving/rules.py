@@ -28,7 +28,12 @@ def rules_of(scheduler: SchedulerConfig, objective: Objective, planned: Iterable
     )
 
 
-def member_of(id: str, config: Mapping[str, Any], epochs: int, scheduler: SchedulerConfig) -> Member:
-    """Return a trial as `Halving` knows it: the seeds of one config share its key, `group_by` tells its group."""
-    group_by = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
-    return Member(id, config_key(config), group_of(config, group_by), epochs)
+def member_of(
+    id: str, config: Mapping[str, Any], epochs: int, scheduler: SchedulerConfig, generation: int | None = None
+) -> Member:
+    """Return a trial as `Halving` knows it: the seeds of one config share its key.
+
+    `group_by` tells its group, together with the `generation` of a search.
+    """
+    group = group_of(config, scheduler.group_by if isinstance(scheduler, AshaConfig) else [])
+    return Member(id, config_key(config), group if generation is None else (generation, *group), epochs)

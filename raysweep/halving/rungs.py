@@ -13,6 +13,8 @@ the best, and ends once it certainly does not. So the decisions are the synchron
   that it passed; the config goes on with the others, and is gone once all its seeds are.
 * A config that is gone keeps its place at the rungs before its last. At its last the next in rank takes its place.
 * A score that is no finite number ranks behind every other.
+* A cohort may have rivals: configs whose trials have all ended elsewhere. They are among the N, and hold the ranks that
+  their scores have at the rungs which they reached; nothing of them is still to come.
 
 The state is each trial's scores and end, and whether it holds a slot. The rest is functions of it: `_standings_of` a
 cohort, and what follows from them. For speed the keys at each rung stay sorted, which works since a key never changes
@@ -78,6 +80,15 @@ class Member:
     epochs: int
 
 
+@dataclass(frozen=True)
+class Rival:
+    """A config whose trials have ended, with which the trials of a group compete."""
+
+    id: str  # of its first trial
+    group: Hashable
+    scores: Sequence[tuple[float, float]]  # (score, val_loss) at each rung that it reached, means over its seeds
+
+
 class Verdict(Enum):
     """Whether a trial may train on from where it is."""
 
@@ -119,16 +130,27 @@ def group_of(config: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
 class Halving:
     """What is known of a sweep. Who holds a slot is marked (`start`, `release`); the rest follows from the records."""
 
-    def __init__(self, rules: Rules, members: Iterable[Member]) -> None:
+    def __init__(self, rules: Rules, members: Iterable[Member], rivals: Iterable[Rival] = ()) -> None:
         self.rules = rules
-        self._trials: dict[str, _Trial] = {}  # the longest first, then in the plan's order
+        self._trials: dict[str, _Trial] = {}  # of those that came together the longest first, then in the plan's order
+        self._cohorts: dict[Hashable, _Cohort] = {}
+        self.add(members, rivals)
+
+    def add(self, members: Iterable[Member], rivals: Iterable[Rival] = ()) -> None:
+        """Take in trials of further groups, and the configs with which they compete."""
         groups: dict[Hashable, dict[Hashable, list[_Trial]]] = defaultdict(lambda: defaultdict(list))
         for member in sorted(members, key=lambda member: -member.epochs):
             if member.id in self._trials:
                 raise ValueError(f"two members have the id {member.id!r}")
+            if member.group in self._cohorts:
+                raise ValueError(f"{member.id!r} comes late: its group {member.group!r} is closed")
             trial = self._trials[member.id] = _Trial(member, len(self._trials))
             groups[member.group][member.config_key].append(trial)
-        self._cohorts = [_Cohort(rules, configs.values()) for configs in groups.values()]
+        others: dict[Hashable, list[Rival]] = defaultdict(list)
+        for rival in rivals:
+            others[rival.group].append(rival)
+        for group, configs in groups.items():
+            self._cohorts[group] = _Cohort(self.rules, configs.values(), others[group])
 
     def record(self, id: str, rung: int, score: float, val_loss: float = math.nan) -> None:
         """Note a trial's score at its next rung; at one that it has already recorded, the first score stands."""
@@ -138,8 +160,7 @@ class Halving:
         if rung > len(trial.scores) or rung >= len(self.rules.rungs) or trial.ended:
             state = f"{len(trial.scores)} of {len(self.rules.rungs)} recorded, {trial.ended or 'not ended'}"
             raise ValueError(f"trial {id!r} cannot record rung {rung}: {state}")
-        sign = -1 if self.rules.maximize else 1
-        trial.scores.append((sign * score if math.isfinite(score) else math.inf, val_loss))
+        trial.scores.append((_cost(score, self.rules), val_loss))
         trial.config.cohort.take_in(trial.config)
 
     def finish(self, id: str) -> None:
@@ -192,7 +213,7 @@ class Halving:
         for r in reversed(range(len(self.rules.rungs))):
             ready = [
                 (trial.order, trial.member.id)
-                for cohort in self._cohorts
+                for cohort in self._cohorts.values()
                 for id in cohort.idle[r] & cohort.standings[r].going_on
                 for trial in cohort.configs[id].trials
                 if trial.is_idle and len(trial.scores) == r + 1 and not waits(trial.member.id)
@@ -278,13 +299,20 @@ class _Config:
 class _Cohort:
     """Configs that compete, and what is kept of them between events, by rung."""
 
-    def __init__(self, rules: Rules, configs: Iterable[list[_Trial]]) -> None:
+    def __init__(self, rules: Rules, configs: Iterable[list[_Trial]], rivals: Sequence[Rival] = ()) -> None:
         self.rules = rules
+        self.rivals = {rival.id for rival in rivals}
         self.configs = {config.id: config for config in (_Config(self, trials) for trials in configs)}
         self.keys: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of all configs that have one there
         self.passed: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of those that have the rung behind them
         self.lost: list[set[str]] = [set() for _ in rules.rungs]  # those that are gone and got no further
         self.idle: list[set[str]] = [set() for _ in rules.rungs]  # those with a trial there that holds no slot
+        for rival in rivals:
+            for r, (score, loss) in enumerate(rival.scores):
+                self.keys[r].append((_cost(score, rules), _mean([loss]), rival.id))
+        self.keys = [sorted(keys) for keys in self.keys]
+        self.passed = [[*keys] for keys in self.keys]  # a rival takes its place, wherever it ended
+        self.rivals_at = [len(keys) for keys in self.keys]
 
     @cached_property
     def standings(self) -> list[_Standing]:
@@ -304,6 +332,11 @@ class _Cohort:
             config.passed += 1
         if self.lost and all(trial.is_gone for trial in config.trials):
             self.lost[config.passed].add(config.id)
+
+
+def _cost(score: float, rules: Rules) -> float:
+    """Return a score as it is sorted, lower is better."""
+    return (-score if rules.maximize else score) if math.isfinite(score) else math.inf
 
 
 def _key_at(config: _Config, r: int) -> Key | None:
@@ -340,20 +373,22 @@ def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
     only once as many better ones as there are places have reached the next rung, or the end: until then one of these
     may fail, and its place goes to the next in rank.
     """
-    tolerance, going_on = cohort.rules.tolerance, None
-    may_come = len(cohort.configs)
-    for r, places in enumerate(cohort.rules.places(len(cohort.configs))):
-        there, passed = _among(cohort.keys[r], going_on), _among(cohort.passed[r], going_on)
+    tolerance, rivals, taking_part = cohort.rules.tolerance, cohort.rivals, None
+    may_come = len(cohort.configs)  # without the rivals: those that ever come are there
+    for r, places in enumerate(cohort.rules.places(len(cohort.configs) + len(rivals))):
+        there, passed = _among(cohort.keys[r], taking_part), _among(cohort.passed[r], taking_part)
         live = [key for key in there if key[2] not in cohort.lost[r]]
-        missing = may_come - len(there)
+        missing = may_come - (len(there) - cohort.rivals_at[r])
         sure = min(places - missing, len(live))
         safe = bisect_right(live, _reach(live[sure - 1], tolerance)) if sure > 0 else 0
         going_on = {key[2] for key in live[:safe]}
         taken = _reach(passed[places - 1], tolerance) if len(passed) >= places else None
         yield _Standing(places, missing, live, going_on, taken)
-        not_out = bisect_right(live, taken) if taken else len(live)
+        not_out = live[: bisect_right(live, taken)] if taken else live
+        own_not_out = sum(key[2] not in rivals for key in not_out) if rivals else len(not_out)
         # All that are not out may come to the next rung; without a tolerance, no more than there are places
-        may_come = missing + not_out if tolerance else min(missing + not_out, places)
+        may_come = missing + own_not_out if tolerance else min(missing + own_not_out, places)
+        taking_part = going_on | rivals
 
 
 def _among(keys: list[Key], ids: set[str] | None) -> list[Key]:  # None: everybody

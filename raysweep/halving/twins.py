@@ -41,6 +41,16 @@ class Twins:
                 self._with[key].append(id)
             self._look(id)
 
+    def join(self, others: Twins) -> None:
+        """Take in trials that wait for one another, and not for these; none of them has a slot yet."""
+        self._stops = {**self._stops, **others._stops}
+        self._rungs = {**self._rungs, **others._rungs}
+        self._epochs |= others._epochs
+        self._kept |= others._kept
+        for key, ids in others._with.items():
+            self._with[key] += ids
+        self.arriving |= others.arriving
+
     def start(self, id: str) -> None:
         """Note that a trial has a slot: it begins from the deepest state that there is up to its next rung."""
         for key in self._stops.get(id, {}).values():

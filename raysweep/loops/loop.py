@@ -87,6 +87,14 @@ class Loop:
         values = config.model_dump(mode="json", exclude={"epochs"})
         return json.dumps({key: value for key, value in values.items() if not isinstance(value, float)})
 
+    def same_conditions(self, config: Any) -> str:
+        """Return a text that is equal for trials whose `conditions` are, on one data set, and which all pass `check`.
+
+        A search proposes trials while others run; of those whose text is known nothing need be prepared anew. By
+        default they are the trials of `same_cost`.
+        """
+        return self.same_cost(config)
+
     def course(self, config: Any) -> Course | None:
         """Return what decides the epochs of a trial; None, as by default, where trials are to share none."""
         return None

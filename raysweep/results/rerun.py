@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError
-from raysweep.halving.replay import is_done, replay
+from raysweep.halving.replay import Knows, is_done, replay, take_in
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop_named
 from raysweep.results.kept import Kept, what_is_kept
+from raysweep.results.search.generations import proposed
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.record import RECORD, Record, planned_record
 from raysweep.store.resolved import read_resolved
@@ -48,7 +49,12 @@ class Rerun:
 
 
 def trials_of(sweep: Sweep, folder: RunFolder) -> list[Trial]:
-    """Return a sweep's trials, by the ids that they have in the run folder, which may be empty."""
+    """Return a sweep's trials, by the ids that they have in the run folder, which may be empty.
+
+    Those of a search are the generations that it has, of which the sweep is told.
+    """
+    if sweep.search:
+        sweep._generations, sweep._plan = proposed(sweep, folder).generations, None
     return keep_ids(plan_trials(sweep), set(folder.trial_ids(deleted_too=True)))
 
 
@@ -80,8 +86,27 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
     """
     committed = folder.records([trial.id for trial in trials], lenient, tell=counting)
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
+    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True, knows=knows_of(sweep))
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
+
+
+def with_generation(
+    rerun: Rerun, sweep: Sweep, trials: Sequence[Trial], rivals: Sequence[Record], folder: RunFolder
+) -> Rerun:
+    """Return what a rerun finds together with one more generation of a search, which `rerun.halving` takes in.
+
+    `rivals` are the records of the trials that the generation's own compete with.
+    """
+    committed = folder.records([trial.id for trial in trials])
+    records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
+    take_in(rerun.halving, records, rivals, sweep.scheduler, sweep.objective, retry_failed=True)
+    fates = {record.id: _fate(record, rerun.halving, sweep) for record in records}
+    return Rerun([*rerun.records, *records], rerun.halving, {**rerun.fates, **fates})
+
+
+def knows_of(sweep: Sweep) -> Knows:
+    """Return with which trials those of each generation of a search compete."""
+    return {each.number: each.knows for each in sweep._generations or ()}
 
 
 def _known(trial: Trial, record: Record | None, sweep: Sweep, folder: RunFolder) -> Record:
@@ -92,7 +117,9 @@ def _known(trial: Trial, record: Record | None, sweep: Sweep, folder: RunFolder)
     if record.config != planned.config:
         _check_that_it_is_the_trials(trial, record, folder)
     best = score_again(record.best, record.metrics, sweep.objective)
-    return record.with_(name=planned.name, axes=planned.axes, config=planned.config, best=best)
+    return record.with_(
+        name=planned.name, axes=planned.axes, config=planned.config, generation=planned.generation, best=best
+    )
 
 
 def _check_that_it_is_the_trials(trial: Trial, record: Record, folder: RunFolder) -> None:
@@ -176,6 +203,7 @@ def edits_of(sweep: Sweep, storage: str) -> Edits | None:
     removed = sum(folder.files.is_file(f"trials/{trial_id}/{RECORD}") for trial_id in others)
     begun = [record for record in rerun.left if record.has_begun]
     notes = _notes(sweep, folder, begun)
+    notes += proposed(sweep, folder).notes if sweep.search else []
     notes += [f"confirm: the last run planned {count_of(len(fresh), 'trial')} with fresh seeds"] if fresh else []
     states = StateStore(folder).all() if sweep.shares_epochs else {}
     kept = what_is_kept(rerun.left, trials, states, sweep.objective) if states else None

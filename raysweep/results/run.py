@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raysweep.errors import StorageError
-from raysweep.halving.replay import replay
+from raysweep.halving.replay import Knows, replay
 from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.loops import CLASSIFY
@@ -21,6 +21,7 @@ from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
+from raysweep.store.generations import read_generations
 from raysweep.store.newest import Tail, read_newest
 from raysweep.store.resolved import Resolved, damaged, read_resolved
 from raysweep.store.runfolder import split_path
@@ -124,7 +125,13 @@ class SweepResult:
         """Rebuild who goes on, from the records in the plan's order."""
         by_id = {record.id: record for record in self.trials}
         records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
-        return replay(records, self.scheduler, self.objective)
+        return replay(records, self.scheduler, self.objective, knows=self.knows)
+
+    @cached_property
+    def knows(self) -> Knows:
+        """With which trials those of each generation of a search compete; empty without a search."""
+        made = read_generations(self.folder) if self.resolved["sweep"].get("search") else []
+        return {each.generation.number: each.generation.knows for each in made}
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each trial, best first, with the columns of results.parquet."""

@@ -118,6 +118,8 @@ class Record:
     """Who has trained the epochs that the trial took over, in order; it has trained the others itself."""
     start: StartedFrom | None = None
     """The trial whose first epochs are this one's, if the sweep file says so."""
+    generation: int | None = None
+    """The generation of the search that proposed it, from 0."""
 
     def __repr__(self) -> str:
         score = f", {self.best.score:.4g}" if self.best else ""
@@ -168,8 +170,8 @@ class Record:
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum."""
         body = asdict(self)
-        for key in ("former_metrics", "origins", "start"):
-            if not body[key]:  # older readers take no key that they do not know
+        for key in ("former_metrics", "origins", "start", "generation"):
+            if body[key] in ([], None):  # older readers take no key that they do not know
                 del body[key]
         return to_bytes({"format": FORMAT, "sha256": digest(body), "record": body})
 
@@ -196,5 +198,7 @@ class Record:
 
 def planned_record(trial: Trial) -> Record:
     """The record of a trial before anything was trained."""
-    config = trial.config.model_dump(mode="json")
-    return Record(trial.id, trial.name, trial.seed, dict(trial.axes), config, trial.epochs, start=trial.start)
+    config, axes = trial.config.model_dump(mode="json"), dict(trial.axes)
+    return Record(
+        trial.id, trial.name, trial.seed, axes, config, trial.epochs, start=trial.start, generation=trial.generation
+    )

@@ -73,7 +73,8 @@ def write_resolved(
 
 def planned_entry(record: Record) -> dict[str, Any]:
     """A trial of the plan as resolved.yaml has it."""
-    return {key: getattr(record, key) for key in PLANNED}
+    of_search = {} if record.generation is None else {"generation": record.generation}
+    return {key: getattr(record, key) for key in PLANNED} | of_search
 
 
 def _to_yaml(document: Mapping[str, Any]) -> str:

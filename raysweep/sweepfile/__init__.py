@@ -8,6 +8,7 @@
 * `messages`     pydantic's errors in our words
 * `plan`         a sweep to its trials
 * `idle`         what a file says in vain; `replaced`, which values reach no trial
+* `search`       whether any config accepts what a search may propose; `space` and `proposals`, what that is
 * `start`        whether trials can begin where the file says
 * `load`         all of it together
 * `named`        how the user named a sweep

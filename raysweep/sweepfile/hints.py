@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -19,6 +21,7 @@ SLIPS = {
     "augmentations": "augment",
     "batch": "batch_size",
     "batchsize": "batch_size",
+    "bayes": "search",
     "bs": "batch_size",
     "criterion": "loss",
     "cutmix": "mix",
@@ -31,8 +34,10 @@ SLIPS = {
     "learning_rate": "lr",
     "lr_scheduler": "lr_schedule",
     "max_epochs": "epochs",
+    "method": "search.name",
     "mixup": "mix",
     "n_epochs": "epochs",
+    "n_trials": "search.trials",
     "net": "model",
     "network": "model",
     "num_epochs": "epochs",
@@ -41,19 +46,65 @@ SLIPS = {
     "optim": "optimizer",
     "output_dir": "storage",
     "parameters": "grid",
+    "optuna": "search",
     "pretrained": "model.weights",
     "random_seed": "seeds",
+    "sampler": "search.name",
     "sched": "lr_schedule",
     "scheduler": "lr_schedule",  # under `base`; at the top of the file it is a key
     "seed": "seeds",
+    "search_space": "search.space",
     "smoothing": "label_smoothing",
     "step_size": "lr_schedule.milestones",
+    "tpe": "search",
     "transform": "augment",
     "transforms": "augment",
     "warmup": "lr_schedule.warmup_epochs",
     "wd": "optimizer.weight_decay",
 }
 """Names that other tools have for a key, or that come to mind first, and the key."""
+SLIPS_IN = {
+    "search": {
+        "algorithm": "name",
+        "batch": "generation",
+        "count": "trials",
+        "distributions": "space",
+        "init": "enqueue",
+        "initial": "enqueue",
+        "max_trials": "trials",
+        "method": "name",
+        "n_trials": "trials",
+        "num_samples": "trials",
+        "num_trials": "trials",
+        "parameters": "space",
+        "params": "space",
+        "points_to_evaluate": "enqueue",
+        "population_size": "generation",
+        "popsize": "generation",
+        "run_cap": "trials",
+        "sampler": "name",
+        "samples": "trials",
+        "search_alg": "name",
+        "search_space": "space",
+    }
+}
+"""The same, by the section in which they stand, for its own keys."""
+NAMES = {
+    "bayes": "tpe",
+    "bayesian": "tpe",
+    "cma-es": "cmaes",
+    "cma_es": "cmaes",
+    "gp": "tpe",
+    "hyperopt": "tpe",
+    "optuna": "tpe",
+    "sobol": "qmc",
+}
+"""Names that other tools have for one of a fixed list, and ours."""
+IS_MISSING_IN = {
+    ("search", "trials"): "how many configs to propose, as trials: 60",
+    ("search", "space"): "how to draw each key, as space: {lr: {log_uniform: [0.001, 1]}}",
+}
+"""What a key that must be given is for, by the way to it."""
 
 
 def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, ...], known: Iterable[str]) -> str:
@@ -68,6 +119,8 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
     key, known = str(way[-1]), list(known)
     if others := _kinds_with(trial, str(way[-2]) if len(way) > 1 else "", key):
         return f" ({key} is a key of {' and '.join(others)})"
+    if own := SLIPS_IN.get(str(way[-2]) if len(way) > 1 else "", {}).get(key):
+        return f" (did you mean {own!r}?)"
     slip = SLIPS.get(key, "")
     has_it = slip.partition(".")[0] in (trial.model_fields | Sweep.model_fields)
     meant = (slip if has_it else None) or _find(trial, key) or _find(Sweep, key)
@@ -81,6 +134,21 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
         return f" (did you mean {meant!r}, outside of {way[-2]!r}?)"
     other = f", or {key!r}, at the top of the file" if key in Sweep.model_fields else ""
     return f" (did you mean '{'base.' if model is Sweep else ''}{meant}'{other}?)"
+
+
+def as_draw(given: Mapping[str, Any]) -> str:
+    """Return how a draw that is given in W&B's words, or Optuna's, is written here; nothing if that cannot be told."""
+    if isinstance(values := given.get("values", given.get("choices")), list):
+        return f"{{choice: {values}}}" if len(str(values)) < 80 else ""
+    bounds = [given.get("min", given.get("low")), given.get("max", given.get("high"))]
+    kind = str(given.get("distribution", "log_uniform_values" if given.get("log") else ""))
+    if not all(isinstance(each, int | float) for each in bounds) or kind.startswith("inv_"):
+        return ""
+    if kind.endswith("log_uniform"):  # W&B's bounds are exponents there
+        bounds = [float(f"{math.exp(min(each, 700)):.4g}") for each in bounds]
+    is_whole = all(type(each) is int for each in bounds) and (kind in ("", "int_uniform", "int") or "log" in given)
+    written = f"{'log_' * ('log_uniform' in kind)}{'int' if is_whole or given.get('q') == 1 else 'uniform'}"
+    return f"{{{written}: [{', '.join(map(str, bounds))}]}}"
 
 
 def _kinds_with(trial: type[BaseModel], section: str, key: str) -> list[str]:

@@ -15,6 +15,7 @@ from raysweep.sweepfile.patch import get
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.replaced import replaced_values
 from raysweep.sweepfile.schema import Sweep
+from raysweep.sweepfile.search import probes
 
 
 def what_is_idle(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
@@ -62,11 +63,16 @@ def _idle_exclusions(sweep: Sweep) -> Iterator[str]:
 
 
 def _idle_settings(sweep: Sweep, trials: Sequence[Trial]) -> Iterator[str]:
-    """Yield a problem for each value that has no effect in any of the trials that have it."""
-    trials = sorted(trials, key=lambda trial: trial.epochs)  # the longest one tells why, in the end
-    reasons = [trial.config.idle_settings() for trial in trials]
-    for key in dict.fromkeys(key for each in reasons for key in each):
-        values = [get(trial.config.model_dump(mode="json"), key) for trial in trials]
+    """Yield a problem for each value that has no effect in any of the trials that have it.
+
+    Of a search the first trials alone are known: those that it may propose count too, and what it draws is no fault.
+    """
+    configs = [*(trial.config for trial in trials), *probes(sweep)]
+    configs.sort(key=lambda config: config.epochs)  # the longest one tells why, in the end
+    reasons = [config.idle_settings() for config in configs]
+    drawn = sweep.search.space if sweep.search else ()
+    for key in dict.fromkeys(key for each in reasons for key in each if key not in drawn):
+        values = [get(config.model_dump(mode="json"), key) for config in configs]
         for value in [value for index, value in enumerate(values) if value not in values[:index]]:
             whys = [each.get(key) for each, other in zip(reasons, values, strict=True) if other == value]
             if all(whys):

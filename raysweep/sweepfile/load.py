@@ -21,6 +21,7 @@ from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import StartedFrom, Trial, plan_trials
 from raysweep.sweepfile.schema import AXES, AshaConfig, Sweep, check_storage, known_key, known_metric
+from raysweep.sweepfile.search import why_not_to_search
 from raysweep.sweepfile.start import FindStart, set_start, why_not_to_start
 
 
@@ -110,8 +111,10 @@ def _checked(
     problems = [*wrong_overrides, *wrong_sections]
     problems += [source.problem((axis,), "is empty; it must have at least one key with a list") for axis in empty]
     problems += [*_wrong_for_the_loop(sweep), *set_start(sweep, find_start)] if sweep is not None else []
+    unsearchable = why_not_to_search(sweep) if sweep is not None else []
+    problems += unsearchable
     try:
-        if sweep is not None:
+        if sweep is not None and not unsearchable:
             trials = plan_trials(sweep)
             problems += _why_not_to_run(sweep, trials) if to_run else []
     except SweepFileError as error:
@@ -183,8 +186,33 @@ def _without(values: Mapping[str, Any], faulty: Iterable[Keys]) -> dict[str, Any
         table = rest.get(str(section))
         if section in (*AXES, "cases") and inner and inner[0] != "samples" and isinstance(table, dict):
             rest[str(section)] = {key: value for key, value in table.items() if key != inner[0]}
+        elif section == "search" and inner and isinstance(table, dict):
+            rest["search"] = _search_without(table, inner)
         else:
             rest.pop(str(section), None)
+    if not rest.get("search"):
+        rest.pop("search", None)
     if set(rest.get("random") or ()) == {"samples"}:
         del rest["random"]
     return rest
+
+
+def _search_without(search: dict[str, Any], faulty: Sequence[str | int]) -> dict[str, Any]:
+    """Return a search without what is wrong in it, so that the rest is checked as well; nothing if that is too much."""
+    given, enqueue = search.get("space"), search.get("enqueue")
+    if not isinstance(given, dict) or faulty == ["space"]:
+        return {}
+    key = str(faulty[0])
+    if key != "space":
+        left = {other: value for other, value in search.items() if other != key}
+        return {"trials": max(1, len(enqueue) if isinstance(enqueue, list) else 1), **left}
+    key = str(faulty[1])
+    space = {other: each for other, each in given.items() if other != key and not _needs(each, key)}
+    items = [each for each in enqueue if isinstance(each, dict)] if isinstance(enqueue, list) else []
+    lost = given.keys() - space.keys()
+    enqueue = [{other: value for other, value in item.items() if other not in lost} for item in items]
+    return {**search, "space": space, "enqueue": enqueue} if space else {}
+
+
+def _needs(dimension: Any, key: str) -> bool:
+    return isinstance(dimension, dict) and isinstance(dimension.get("when"), dict) and key in dimension["when"]

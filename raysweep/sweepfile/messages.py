@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 from raysweep.config import kind_named, kinds_of, names_of
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.hints import hint
+from raysweep.sweepfile.hints import IS_MISSING_IN, NAMES, as_draw, hint
+from raysweep.sweepfile.schema import Sweep
 
 IS_MISSING = "is missing"
 
@@ -28,7 +29,12 @@ def describe_errors(
         way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             known = _known_keys(model, values, way[:-1])
+            if "log_uniform" in known and (written := as_draw(_at(values, way[:-1]))):
+                problems.append((way[:-1], f"such a draw is written {written} here"))
+                continue
             problems.append((way, f"unknown key{hint(model, trial or model, way, known)}; allowed: {', '.join(known)}"))
+        elif way in IS_MISSING_IN and detail["type"] == "missing" and model is Sweep:
+            problems.append((way, f"{IS_MISSING}; it says {IS_MISSING_IN[way]}"))
         else:
             problems.append((way, in_words(detail, way)))
     return _one_a_value(problems)
@@ -66,7 +72,8 @@ def in_words(detail: ErrorDetails, way: Keys) -> str:
         return f"unknown {way[-1]} {context['tag']!r}{did_you_mean(context['tag'], known)}; known: {', '.join(known)}"
     if kind == "literal_error" and isinstance(value, str):
         known = [part.strip("' ") for part in context["expected"].replace(" or ", ", ").split(",")]
-        return f"got {value!r}{did_you_mean(value, known)}; allowed: {', '.join(known)}"
+        meant = did_you_mean(NAMES[value] if NAMES.get(value) in known else value, known)
+        return f"got {value!r}{meant}; allowed: {', '.join(known)}"
     given = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
     if kind in MUST_BE:
         return f"got {given}, must be {MUST_BE[kind]}"
@@ -105,6 +112,12 @@ def _one_a_value(problems: list[tuple[Keys, str]]) -> list[tuple[Keys, str]]:
         before = joined.get(way)
         joined[way] = message if before is None else f"{before}, or {wanted}" if wanted else before
     return list(joined.items())
+
+
+def _at(values: Any, way: Keys) -> Any:
+    for part in way:
+        values = values[part]
+    return values
 
 
 def _known_keys(model: type[BaseModel], values: Any, way: Keys) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Any
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Source, parse_value
 from raysweep.sweepfile.patch import as_section, patch
-from raysweep.sweepfile.schema import AXES, Sweep
+from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, Sweep
+
+SPACE = ("search", "space")
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
@@ -41,7 +43,8 @@ def _override(source: Source, override: str) -> None:
     for part in parents:
         table[part] = as_section(table.get(part))
         table = table[part]
-    for other in [each for each in table if each == last or each.startswith(f"{last}.")]:
+    in_place_of = KINDS_OF_DRAWS if way[:2] == SPACE and last in KINDS_OF_DRAWS else (last,)
+    for other in [each for each in table if each in in_place_of or each.startswith(f"{last}.")]:
         del table[other]
     table[last] = value  # inserted last, so that it prevails over the file's settings in the same section
 
@@ -53,6 +56,10 @@ def _way_to(key: str) -> tuple[str, ...]:
             splits = 3
         case ["cases", *_]:
             splits = 2
+        case ["search", "space", first, *others]:
+            inside = 1 if others and others[-1] in (*KINDS_OF_DRAWS, "when") else 0
+            names = [first, *others]
+            return (*SPACE, ".".join(names[: len(names) - inside]), *names[len(names) - inside :])
         case [head, *_] if head in (*AXES, "base"):
             splits = 1
         case _:
@@ -77,6 +84,44 @@ def _pin(values: dict[str, Any], key: str, value: Any) -> None:
             _pin_in(inside, key, lambda given, inner: _with_in_each(given, inner, value))
             if set(inside) <= {"samples"}:
                 del table[axis]
+    _pin_in_search(values, key, value)
+
+
+def _pin_in_search(values: dict[str, Any], key: str, value: Any) -> None:
+    """Take a key out of a search, and with it what is there only for its other values; without keys it is no search."""
+    search = values.get("search")
+    space, enqueue = (search.get("space"), search.get("enqueue")) if isinstance(search, dict) else (None, None)
+    if not isinstance(space, dict) or not space:
+        return
+    items = [item for item in enqueue if isinstance(item, dict)] if isinstance(enqueue, list) else []
+    pinned = {each for each in space if each in (key, f"{key}.name")}
+    _pin_in(space, key, lambda given, inner: _with_in_each(given, inner, value))
+    gone = set(pinned)
+    while lost := [name for name, each in space.items() if _is_lost(_when(each), gone, pinned, value)]:
+        for name in lost:
+            del space[name]
+        gone |= {*lost}
+    for name, each in space.items():
+        if when := _when(each):
+            left = {other: wanted for other, wanted in when.items() if other not in pinned}
+            space[name] = {**each, "when": left or None}
+    for item in items:
+        _pin_in(item, key, lambda given, inner: _with(given, inner, value))
+        for name in gone & item.keys():
+            del item[name]
+    if not space:
+        del values["search"]
+
+
+def _when(dimension: Any) -> dict[str, Any]:
+    when = dimension.get("when") if isinstance(dimension, dict) else None
+    return when if isinstance(when, dict) else {}
+
+
+def _is_lost(when: dict[str, Any], gone: set[str], pinned: set[str], value: Any) -> bool:
+    """Whether a condition no longer holds: it is for a key that is gone, or for another value of the one pinned."""
+    wanted = {other: each if isinstance(each, list) else [each] for other, each in when.items()}
+    return any(value not in each if other in pinned else other in gone for other, each in wanted.items())
 
 
 def _pin_in(table: dict[str, Any], key: str, set_inside: Callable[[Any, str], Any]) -> None:

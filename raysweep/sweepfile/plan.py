@@ -179,36 +179,46 @@ def _expand(sweep: Sweep) -> list[Trial]:
 
 def _planned_search(sweep: Sweep) -> list[Trial]:
     generations = first_generations(sweep) if sweep._generations is None else sweep._generations
-    return [trial for generation in generations for trial in trials_of_generation(sweep, generation)]
+    own = [trial for each in generations for trials in trials_of_generation(sweep, each) for trial in trials]
+    return list({trial.id: trial for trial in reversed(own)}.values())[::-1]  # of equal ones the first
 
 
-def trials_of_generation(sweep: Sweep, generation: Generation) -> list[Trial]:
-    """Return the trials of a generation, proposal by proposal.
+def trials_of_generation(sweep: Sweep, generation: Generation) -> list[list[Trial]]:
+    """Return the trials of each proposal of a generation, one for each seed.
 
     Raises:
         SweepFileError: a proposal's config is wrong; all faults at once.
     """
-    assert sweep.search is not None
-    seeds, keys = sweep.seeds if sweep.seeds is not None else [sweep.seed], list(sweep.search.space)
     problems: list[str] = []
-    trials: list[Trial] = []
-    for proposal in generation.proposals:
-        config = config_of_proposal(sweep, proposal, problems)
-        if config is None:
-            continue
-        document = config.model_dump(mode="json")
-        axes = {key: get(document, key) for key in keys}
-        own = [_trial(config, seed, axes, sweep.loop, sweep._started_from, sweep.until) for seed in seeds]
-        trials += [replace(trial, generation=generation.number) for trial in own]
+    trials = [_trials_of_proposal(sweep, each, generation.number, problems) for each in generation.proposals]
     if problems:
         raise SweepFileError(*dict.fromkeys(problems))
     return trials
 
 
-def config_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], problems: list[str]) -> LoopConfig | None:
-    """Return the config of a proposal; its faults go to `problems`, each with the place that set the value."""
-    chosen = [Setting(key, value, ("search", "space", key)) for key, value in proposal.items()]
-    own = sorted(chosen, key=lambda each: each.key.count("."))  # a section comes before the keys inside it
+def _trials_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], number: int, problems: list[str]) -> list[Trial]:
+    config = config_of_proposal(sweep, proposal, problems)
+    if config is None or sweep.search is None:
+        return []
+    document = config.model_dump(mode="json")
+    keys = [key for key in sweep.search.space if key in proposal or get(document, key) is not None]
+    axes = {key: get(document, key) for key in keys}
+    seeds = sweep.seeds if sweep.seeds is not None else [sweep.seed]
+    own = [_trial(config, seed, axes, sweep.loop, sweep._started_from, sweep.until) for seed in seeds]
+    return [replace(trial, generation=number) for trial in own]
+
+
+def config_of_proposal(
+    sweep: Sweep, proposal: Mapping[str, Any], problems: list[str], ways: Mapping[str, Keys] | None = None
+) -> LoopConfig | None:
+    """Return the config of a proposal; its faults go to `problems`, each with the place that set the value.
+
+    That is where the space has the key, unless `ways` says otherwise.
+    """
+    of_space = {key: ("search", "space", key) for key in proposal}
+    chosen = [Setting(key, value, (ways or {}).get(key, of_space[key])) for key, value in proposal.items()]
+    # a section comes before the keys inside it, and its name before all others, since that decides which it has
+    own = sorted(chosen, key=lambda each: (each.key.count("."), not each.key.endswith(".name")))
     return _config(sweep, [*settings_of_base(sweep), *own, *settings_of_start(sweep)], problems)
 
 

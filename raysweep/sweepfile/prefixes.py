@@ -41,6 +41,12 @@ class Prefixes:
             if path.shared:
                 self._alike[path.mark(1)].append(id)
 
+    def join(self, others: Prefixes) -> None:
+        """Take in the trials of another plan."""
+        self._paths |= others._paths
+        for mark, ids in others._alike.items():
+            self._alike[mark] += ids
+
     @property
     def asked_for(self) -> int:
         """The epochs of all trials."""

@@ -14,7 +14,7 @@ from raysweep.sweepfile.space import Settings, Space, draw_value, value_at
 WITHOUT_RESULTS = 2
 """How many generations are made before there are results: a generation is made from those of all but the last one."""
 TRIES = 100
-"""How often a proposal is drawn again that was made before; then the space counts as exhausted."""
+"""How often a proposal is drawn again that was made before; then a space of few is gone through."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ def _tries(sweep: Sweep, space: Space, given: Settings, index: int) -> Iterator[
     for attempt in range(TRIES):
         tail = f"{index}/{attempt}" if attempt else str(index)
         yield space.fill(given, partial(_draw, sweep.seed, tail))
+    for settings in space.all_proposals() or ():
+        if given.items() <= settings.items():
+            yield settings
 
 
 def _draw(seed: int, tail: str, key: str, dimension: Dimension) -> Any:
@@ -86,7 +89,9 @@ def _sobol(dimensions: int, index: int, seed: int) -> list[float]:
     from scipy.stats import qmc  # takes as long to import as a plan to print
 
     sequence = qmc.Sobol(dimensions, scramble=True, rng=seed)
-    return [float(each) for each in sequence.fast_forward(index).random(1)[0]]
+    if index:  # scipy fails at 0
+        sequence.fast_forward(index)
+    return [float(each) for each in sequence.random(1)[0]]
 
 
 def _text(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.patch import flatten
@@ -46,11 +47,20 @@ def replaced_values(sweep: Sweep) -> list[str]:
 
 
 def _choices(sweep: Sweep) -> list[Axis]:
-    """An axis for each key of `random`, with all that it may draw; a number that it draws is not known."""
-    draws = [(key, draw) for key, draw in sweep.random.items() if not isinstance(draw, int)]
+    """An axis for each key of `random` or `search`, with all that it may draw; a number that it draws is not known.
+
+    A key that not every proposal has is on a point of its axis where it has no value.
+    """
+    draws: list[tuple[Keys, Any]] = [
+        *((("random", key), draw) for key, draw in sweep.random.items() if not isinstance(draw, int)),
+        *((("search", "space", key), draw) for key, draw in (sweep.search.space if sweep.search else {}).items()),
+    ]
     return [
-        [[Setting(key, value, ("random", key, "choice", index))] for index, value in enumerate(draw.choice or [None])]
-        for key, draw in draws
+        [
+            *([Setting(str(way[-1]), each, (*way, "choice", i))] for i, each in enumerate(draw.choice or [None])),
+            *([[]] if getattr(draw, "when", None) else []),
+        ]
+        for way, draw in draws
     ]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_origin
 
@@ -362,15 +361,9 @@ class Dimension(Draw):
     Default: every proposal has it."""
 
 
-def _check_space(space: dict[str, Dimension]) -> dict[str, Dimension]:
-    for key, dimension in space.items():
-        for other in dimension.when or {}:
-            if other not in space:
-                raise ValueError(f"{key}: when: {other} is no key of the space{did_you_mean(other, space)}")
-    try:
-        tuple(TopologicalSorter({key: [*(each.when or {})] for key, each in space.items()}).static_order())
-    except CycleError as error:
-        raise ValueError(f"when: {' needs '.join(error.args[1])}, in a circle") from None
+def _has_keys(space: dict[str, Dimension]) -> dict[str, Dimension]:
+    if not space:
+        raise ValueError("is empty; it must have at least one key with a draw, as lr: {log_uniform: [0.001, 1]}")
     return space
 
 
@@ -385,7 +378,7 @@ class Search(Config):
     generation: PositiveInt = 8
     """How many are proposed together. A generation is made from the results of all but the one before it, so that slots
     stay busy: about twice as many as there are slots, or more."""
-    space: Annotated[dict[str, Dimension], Field(min_length=1), AfterValidator(_check_space)]
+    space: Annotated[dict[str, Dimension], AfterValidator(_has_keys)]
     """How each key is drawn (`lr: {log_uniform: [0.001, 1]}`). Dotted keys reach inside."""
     enqueue: list[dict[str, Any]] = []
     """Configs to begin with, as keys of the space with their values; what one leaves out is drawn."""
@@ -465,15 +458,6 @@ class Sweep(Config):
 
     _idle_exclusions: Any = PrivateAttr(default=())
     """The places in `exclude` of those that match no config; known once the sweep is planned."""
-
-    @model_validator(mode="after")
-    def _search_stands_alone(self) -> Sweep:
-        others = [axis for axis in (*AXES, "cases", "exclude") if getattr(self, axis)] if self.search else []
-        if others:
-            raise ValueError(f"search has no {' or '.join(others)} beside it: what it varies is in its space")
-        if self.search and isinstance(self.scheduler, RayAshaConfig):
-            raise ValueError("search needs scheduler asha or none: what ray_asha stops depends on the order of arrival")
-        return self
 
     def __repr__(self) -> str:
         return f"<Sweep {self.name}>"

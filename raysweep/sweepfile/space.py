@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -41,6 +43,33 @@ class Space:
                 return f"{key} {settings[key]} is outside"
         unknown = [key for key in settings if key not in self.dimensions]
         return f"{unknown[0]} is no key of it" if unknown else ""
+
+    def all_proposals(self) -> list[Settings] | None:
+        """Return every proposal there can be; None if they are endless, or more than `COUNTABLE`."""
+        values = [_values(each) for each in self.dimensions.values()]
+        if any(each is None for each in values) or math.prod(len(each or ()) for each in values) > COUNTABLE:
+            return None
+        found: dict[str, Settings] = {}
+        for chosen in itertools.product(*(each or () for each in values)):
+            settings = self.fill(dict(zip(self.dimensions, chosen, strict=True)), _never)
+            found.setdefault(json.dumps(settings, sort_keys=True), settings)
+        return list(found.values())
+
+
+COUNTABLE = 10_000
+"""A space of at most so many combinations of values is gone through."""
+
+
+def _values(draw: Draw) -> Sequence[Any] | None:
+    """Return all values that a draw can have; None if they are endless."""
+    whole, real = draw.int or draw.log_int, draw.uniform or draw.log_uniform
+    if real:
+        return real[:1] if real[0] == real[1] else None
+    return range(whole[0], whole[1] + 1) if whole else draw.choice
+
+
+def _never(key: str, dimension: Dimension) -> Any:
+    raise AssertionError(key)
 
 
 def has(settings: Mapping[str, Any], dimension: Dimension) -> bool:
@@ -98,8 +127,10 @@ def _real_or_log(draw: Draw, share: float) -> Any:
         low, high = math.log(draw.log_int[0] - 0.5), math.log(draw.log_int[1] + 0.5)
         return min(draw.log_int[1], max(draw.log_int[0], round(math.exp(low + share * (high - low)))))
     if draw.log_uniform is not None:
-        low, high = map(math.log, draw.log_uniform)
-        return float(f"{math.exp(low + (high - low) * share):.6g}")
-    assert draw.uniform is not None
-    low, high = draw.uniform
-    return float(f"{low + (high - low) * share:.6g}")
+        low, high = draw.log_uniform
+        value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * share)
+    else:
+        assert draw.uniform is not None
+        low, high = draw.uniform
+        value = low + (high - low) * share
+    return min(high, max(low, float(f"{value:.6g}")))  # what is rounded may lie outside

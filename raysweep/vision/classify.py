@@ -133,6 +133,11 @@ class Classify(EvaluatingLoop):
             "std": list(std),
         }
 
+    def same_conditions(self, config: TrialConfig) -> str:
+        """Return the settings by which conditions differ, and those by which a network may not fit the images."""
+        keys = {"normalize", "precision", "sync_batch_norm", "freeze", "lr_factors"}
+        return json.dumps([config.model.name, config.model_dump(mode="json", include=keys)])
+
     def course(self, config: TrialConfig) -> Course:
         """Return the settings, and the exact learning rates of each epoch."""
         return course_of(config)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from raysweep.halving import rungs as halving_module
 from raysweep.halving.cost import chances_of
-from raysweep.halving.rungs import Halving, Member, Rules, Verdict, group_of
+from raysweep.halving.rungs import Halving, Member, Rival, Rules, Verdict, group_of
 
 SAFE, OUT, UNDECIDED = Verdict.SAFE, Verdict.OUT, Verdict.UNDECIDED
 NINTH, THIRD = Fraction(1, 9), Fraction(1, 3)
@@ -354,7 +354,7 @@ class Fate:
         return self.rungs_reached(rules) + (self.death is None)
 
 
-def synchronous(rules: Rules, fates: list[Fate]) -> list[set]:
+def synchronous(rules: Rules, fates: list[Fate], rivals: list[Rival]) -> list[set]:
     """Return the configs that go on from each rung when everybody waits for everybody."""
     sign = -1 if rules.maximize else 1
     seeds = defaultdict(list)
@@ -370,9 +370,14 @@ def synchronous(rules: Rules, fates: list[Fate]) -> list[set]:
         return mean([sign * score for score, _ in there]), mean([loss for _, loss in there]), min(ids)
 
     contestants, going_on = set(seeds), []
-    for r, places in enumerate(rules.places(len(seeds))):
-        lasting = [c for c in contestants if max(fate.marks(rules) for fate in seeds[c]) > r + 1]
-        ranked = sorted((key(c, r), c) for c in lasting)
+    for r, places in enumerate(rules.places(len(seeds) + len(rivals))):
+        lasting = [c for c in contestants if c in seeds and max(fate.marks(rules) for fate in seeds[c]) > r + 1]
+        others = [
+            ((mean([sign * rival.scores[r][0]]), mean([rival.scores[r][1]]), rival.id), rival.id)
+            for rival in rivals
+            if len(rival.scores) > r
+        ]
+        ranked = sorted([*((key(c, r), c) for c in lasting), *others])
         contestants = {c for _, c in ranked[:places]}
         if len(ranked) > places and rules.tolerance and math.isfinite(ranked[places - 1][0][0]):
             limit = ranked[places - 1][0][0] + rules.tolerance
@@ -383,6 +388,7 @@ def synchronous(rules: Rules, fates: list[Fate]) -> list[set]:
 
 SCORES = st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5, 0.7, 0.9, math.nan, math.inf, -math.inf])
 LOSSES = st.sampled_from([0.5, 1.0, 2.0, math.nan])
+RUNGS = st.integers(0, 3)
 ALL_RULES = st.builds(
     Rules,
     eta=st.sampled_from([2, 3, 4]),
@@ -394,7 +400,7 @@ ALL_RULES = st.builds(
 
 
 @st.composite
-def sweeps(draw) -> tuple[Rules, list[Fate]]:
+def sweeps(draw) -> tuple[Rules, list[Fate], list[Rival]]:
     rules = draw(ALL_RULES)
     fates = []
     seeds = draw(st.sampled_from([1, 1, 2, 3]))
@@ -410,16 +416,20 @@ def sweeps(draw) -> tuple[Rules, list[Fate]]:
                     draw(st.booleans()),
                 )
             )
-    return rules, fates
+    rivals = [
+        Rival(f"r{i}", draw(st.sampled_from("ab")), [(draw(SCORES), draw(LOSSES)) for _ in rules.rungs][: draw(RUNGS)])
+        for i in range(draw(st.sampled_from([0, 0, 1, 5])))
+    ]
+    return rules, fates, rivals
 
 
 class Simulation:
     """A cluster of some slots on which trials reach their next rung in random order."""
 
-    def __init__(self, rules: Rules, fates: list[Fate], slots: int, rng: random.Random) -> None:
-        self.rules, self.rng, self.slots = rules, rng, slots
+    def __init__(self, rules: Rules, fates: list[Fate], rivals: list[Rival], slots: int, rng: random.Random) -> None:
+        self.rules, self.rivals, self.rng, self.slots = rules, rivals, rng, slots
         self.fates = {fate.member.id: fate for fate in fates}
-        self.halving = Halving(rules, [fate.member for fate in fates])
+        self.halving = Halving(rules, [fate.member for fate in fates], rivals)
         self.history: dict[str, list[tuple]] = {id: [] for id in self.fates}
         self.running: set[str] = set()
 
@@ -476,7 +486,7 @@ class Simulation:
         """Rebuild all decisions from the records, in any order."""
         before = {id: self.halving.verdict(id) for id in self.fates}
         reports = {id: self.halving.explain(id) for id in self.fates}
-        self.halving = Halving(self.rules, [fate.member for fate in self.fates.values()])
+        self.halving = Halving(self.rules, [fate.member for fate in self.fates.values()], self.rivals)
         waiting = {id: list(events) for id, events in self.history.items() if events}
         while waiting:
             id = self.rng.choice(sorted(waiting))
@@ -493,8 +503,8 @@ def check_against_reference(simulation: Simulation) -> None:
     rules, groups = simulation.rules, defaultdict(list)
     for fate in simulation.fates.values():
         groups[fate.member.group].append(fate)
-    for fates in groups.values():
-        going_on = synchronous(rules, fates)
+    for group, fates in groups.items():
+        going_on = synchronous(rules, fates, [rival for rival in simulation.rivals if rival.group == group])
         for fate in fates:
             id, config = fate.member.id, fate.member.config_key
             history = simulation.history[id]

@@ -1,0 +1,249 @@
+"""Checks the section `search` against the trials that it may propose. In: a sweep. Out: what is wrong, with its place.
+
+A proposal may be made hours after the run began, so that what no config accepts is found in the space itself: at the
+bounds of its draws, and at each choice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from raysweep.config import LoopConfig
+from raysweep.errors import did_you_mean
+from raysweep.sweepfile.document import Keys
+from raysweep.sweepfile.plan import config_of_proposal
+from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, AshaConfig, Dimension, RayAshaConfig, Search, Sweep
+from raysweep.sweepfile.space import Space, is_drawable, value_at
+from raysweep.terminal import some_of
+
+SPACE: Keys = ("search", "space")
+TYPICAL = 0.382
+"""Between its bounds, a draw is tried where this share of its values lies below: no round number."""
+
+
+DRAW_WHOLE = ": draw it with int or log_int"
+
+
+def why_not_to_search(sweep: Sweep) -> list[str]:
+    """Return what is wrong with the search of a sweep, all of it; nothing if there is no search."""
+    search = sweep.search
+    if search is None:
+        return []
+    faults = [*_beside(sweep), *_counts(sweep, search)]
+    if unclear := [*_conditions(search.space)]:  # which keys a proposal has cannot be told
+        return [sweep.source.problem(way, message) for way, message in [*faults, *unclear]]
+    problems = [sweep.source.problem(way, message) for way, message in [*faults, *_enqueued(search)]]
+    problems += _refused(sweep)
+    return problems or _refused_together(sweep, search)
+
+
+def probes(sweep: Sweep) -> list[LoopConfig]:
+    """Return configs of a sound search that together have the bounds and choices of each key of its space."""
+    each_key = sweep.search.space if sweep.search else ()
+    return [config for key in each_key for _, config, _ in _probed(sweep, key) if config is not None]
+
+
+def _refused(sweep: Sweep) -> list[str]:
+    """Return why no config accepts what may be proposed, each with the place in the space that gives the value."""
+    assert sweep.search is not None
+    own: dict[str, list[str]] = {}
+    elsewhere: list[str] = []
+    for key, dimension in sweep.search.space.items():
+        own[key], same = [], dict[str, Keys]()
+        for way, config, faults in _probed(sweep, key):
+            if config is None:
+                told = " ".join(own[key])
+                is_new = dimension.choice is not None or not (told.endswith(DRAW_WHOLE) or (told and way[3:] == ()))
+                own[key] += [_with_advice(each, dimension) for each in faults if is_new and _is_at(each, key)]
+                elsewhere += [each for each in faults if not _is_at(each, key)]  # a key that this value does not have
+            elif dimension.choice is not None:
+                first = same.setdefault(json.dumps(config.model_dump(mode="json"), sort_keys=True), way)
+                if first != way:
+                    message = f"comes to the same config as {'.'.join(map(str, first[3:]))}; leave one out"
+                    own[key].append(sweep.source.problem(way, message))
+    untold = [key for key in own if not own[key]]
+    for problem in dict.fromkeys(elsewhere):
+        at = next((key for key in own if _is_at(problem, key)), None)
+        if at is None or at in untold:
+            own.setdefault(at or "", []).append(_with_advice(problem, sweep.search.space[at]) if at else problem)
+    return list(dict.fromkeys(itertools.chain(*own.values())))
+
+
+def _probed(sweep: Sweep, key: str) -> Iterator[tuple[Keys, LoopConfig | None, list[str]]]:
+    """Yield the way to each of a key's values that may be refused, and the config that has it, or what is wrong."""
+    assert sweep.search is not None
+    space, dimension = Space(sweep.search.space), sweep.search.space[key]
+    needed = {other: values[0] for other, values in needs(space.dimensions, key).items()}
+    for inner, value in _extremes(dimension):
+        way, faults = (*SPACE, key, *inner), list[str]()
+        config = config_of_proposal(sweep, space.fill({**needed, key: value}, _typical), faults, {key: way})
+        yield way, config, faults
+
+
+def _is_at(problem: str, key: str) -> bool:
+    name = f": {'.'.join(map(str, SPACE))}.{key}"
+    return f"{name}: " in f": {problem}" or f"{name}." in f": {problem}"
+
+
+def _refused_together(sweep: Sweep, search: Search) -> list[str]:
+    """Return why no config has the values of what is enqueued together, each of which it may have."""
+    space, problems = Space(search.space), list[str]()
+    for index, item in enumerate(search.enqueue):
+        ways: dict[str, Keys] = {key: ("search", "enqueue", index, key) for key in item}
+        config_of_proposal(sweep, space.fill(item, _typical), problems, ways)
+    return list(dict.fromkeys(problems))
+
+
+def needs(space: Mapping[str, Dimension], key: str) -> dict[str, list[Any]]:
+    """Return which values a proposal must have of other keys so that it has this one, whose conditions are sound."""
+    found: dict[str, list[Any]] = {}
+    asked = [key]
+    for each in asked:
+        for other, values in (space[each].when or {}).items():
+            allowed = values if isinstance(values, list) else [values]
+            found[other] = [value for value in found.get(other, allowed) if value in allowed]
+            asked.append(other)
+    return found
+
+
+def warnings_of(sweep: Sweep) -> list[str]:
+    """Return what of a sound search is hardly meant, in words."""
+    search = sweep.search
+    if search is None:
+        return []
+    numbers = [key for key, each in search.space.items() if each.choice is None and not each.when]
+    found = []
+    if search.name == "cmaes" and len(numbers) < 2:
+        only = f"only {numbers[0]}" if numbers else "none"
+        found.append(
+            f"search.name: cmaes models numbers that every proposal has, two at least; this space has {only}, so that "
+            "all is drawn at random; tpe models choices, too"
+        )
+    if (all_of_it := Space(search.space).all_proposals()) and len(all_of_it) <= search.trials:
+        found.append(
+            f"search.trials: the space has {len(all_of_it):,} configs, so that a search of {search.trials:,} trains "
+            "each of them; a grid does that without waiting for results"
+        )
+    grouped = sweep.scheduler.group_by if isinstance(sweep.scheduler, AshaConfig) else []
+    for key in grouped:
+        if key in search.space and _is_real(search.space[key]):
+            found.append(
+                f"scheduler.group_by: hardly any two proposals have the same {key}, so that none is stopped early"
+            )
+    return found
+
+
+def _beside(sweep: Sweep) -> Iterator[tuple[Keys, str]]:
+    for axis in (*AXES, "cases", "exclude"):
+        if getattr(sweep, axis):
+            yield (axis,), "cannot stand beside search: what varies is in search.space; leave one of the two out"
+    if isinstance(sweep.scheduler, RayAshaConfig):
+        yield ("scheduler",), "must be asha or none with search: what ray_asha stops depends on the order of arrival"
+
+
+def _counts(sweep: Sweep, search: Search) -> Iterator[tuple[Keys, str]]:
+    seeds, limit = len(sweep.seeds or [sweep.seed]), sweep.limits.trials
+    if search.trials * seeds > limit:
+        whole = f"{search.trials:,} configs with {seeds} seeds are {search.trials * seeds:,} trials, " * (seeds > 1)
+        message = f"{whole or f'got {search.trials:,}, '}more than limits.trials, {limit:,}; raise it or propose fewer"
+        yield ("search", "trials"), message
+    if len(search.enqueue) > search.trials:
+        message = (
+            f"has {len(search.enqueue)} configs, more than search.trials, {search.trials}; raise it or enqueue fewer"
+        )
+        yield ("search", "enqueue"), message
+
+
+def _conditions(space: Mapping[str, Dimension]) -> Iterator[tuple[Keys, str]]:
+    """Yield what is wrong with `when`: keys and values that no proposal has, and keys that need each other."""
+    unknown = False
+    for key, dimension in space.items():
+        for other, values in (dimension.when or {}).items():
+            way = (*SPACE, key, "when", other)
+            if other not in space:
+                unknown = True
+                yield way, f"is no key of the space{did_you_mean(other, space)}; it has {some_of([*space])}"
+            elif _is_real(space[other]):
+                yield way, f"{other} is a real number, which hardly ever has a given value; name a key with a choice"
+            else:
+                for index, value in enumerate(values if isinstance(values, list) else [values]):
+                    if not is_drawable(value, space[other]):
+                        yield (
+                            (*way, index) if isinstance(values, list) else way,
+                            f"got {value!r}, which {other} never is; it is {_in_words(space[other])}",
+                        )
+    if unknown:
+        return
+    try:
+        TopologicalSorter({key: [*(each.when or {})] for key, each in space.items()}).prepare()
+    except CycleError as error:
+        first, *others = error.args[1][::-1]
+        yield (*SPACE, first, "when"), f"{first} needs {' which needs '.join(others)}: a circle, so that none has it"
+        return
+    for key in space:
+        for other, values in needs(space, key).items():
+            if not values:
+                yield (*SPACE, key, "when"), f"never holds: {other} would have to have two values at once"
+
+
+def _enqueued(search: Search) -> Iterator[tuple[Keys, str]]:
+    space = Space(search.space)
+    complete: dict[str, int] = {}
+    for index, item in enumerate(search.enqueue):
+        for key, value in item.items():
+            way = ("search", "enqueue", index, key)
+            if key not in search.space:
+                yield way, f"is no key of the space{did_you_mean(key, search.space)}; it has {some_of([*search.space])}"
+                continue
+            if not is_drawable(value, search.space[key]):
+                yield way, f"got {value!r}, must be {_in_words(search.space[key])}, as in the space; or widen that"
+            for other, allowed in needs(search.space, key).items():
+                only = f"is there only with {other} {' or '.join(map(str, allowed))}"
+                if other not in item:
+                    yield way, f"{only}: give that, too"
+                elif item[other] not in allowed:
+                    yield way, f"{only}, and here that is {item[other]}; leave it out"
+        drawn: list[str] = []
+        space.fill(item, lambda key, _, drawn=drawn: drawn.append(key))  # type: ignore[misc]
+        if not drawn and (first := complete.setdefault(json.dumps(item, sort_keys=True), index)) != index:
+            yield ("search", "enqueue", index), f"is the same as enqueue.{first}; leave one out"
+
+
+def _extremes(dimension: Dimension) -> Iterator[tuple[Keys, Any]]:
+    """Yield values at which a draw may be refused, each with the way to it inside the dimension."""
+    if dimension.choice is not None:
+        yield from ((("choice", index), value) for index, value in enumerate(dimension.choice))
+        return
+    for kind in KINDS_OF_DRAWS:
+        for index, bound in enumerate(getattr(dimension, kind) or ()):
+            yield (kind, index), bound
+    yield (), _typical("", dimension)
+
+
+def _typical(_: str, dimension: Dimension) -> Any:
+    return dimension.choice[0] if dimension.choice is not None else value_at(dimension, TYPICAL)
+
+
+def _with_advice(problem: str, dimension: Dimension) -> str:
+    """Say what to do about a value that a config refuses because of how it is drawn, not because of its size."""
+    if _is_real(dimension) and problem.endswith("must be a whole number"):
+        return f"{problem}{DRAW_WHOLE}"
+    if " is a key of " in problem and not dimension.when:
+        return f"{problem}; say with `when` which proposals have it"
+    return problem
+
+
+def _is_real(dimension: Dimension) -> bool:
+    return dimension.uniform is not None or dimension.log_uniform is not None
+
+
+def _in_words(dimension: Dimension) -> str:
+    """Return what a draw may have."""
+    if dimension.choice is not None:
+        return f"one of {some_of([str(each) for each in dimension.choice])}"
+    low, high = next(filter(None, (dimension.uniform, dimension.log_uniform, dimension.int, dimension.log_int)))
+    return f"{'' if _is_real(dimension) else 'a whole number '}from {low:,.10g} to {high:,.10g}"

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
-from _problems import Floats, Problem
+from _problems import Problem
 
 from raysweep.halving.scores import rung_scores
 from raysweep.results.search.sampler import ask
@@ -62,17 +60,33 @@ class Run:
 
     number: int
     settings: Settings
-    curve: Floats
+    training: Iterator[float]
     epochs: int
-    done: int = 0
+    curve: list[float] = field(default_factory=list)
+    """The score after each epoch so far."""
+    has_diverged: bool = False
     until: int = 0
     """The rung that it trains to, or its end."""
     scores: dict[int, float] = field(default_factory=dict)
     """By rung, once it is asked for."""
 
     @property
-    def has_diverged(self) -> bool:
-        return self.done > len(self.curve)
+    def done(self) -> int:
+        """The epochs that it has trained, the one in which it diverged not among them."""
+        return len(self.curve)
+
+    def step(self) -> None:
+        """Train an epoch."""
+        score = next(self.training, None)
+        if score is None:
+            self.has_diverged = True
+        else:
+            self.curve.append(float(score))
+
+    @property
+    def last(self) -> float:
+        """The last score; no number if it has diverged."""
+        return math.nan if self.has_diverged else self.curve[-1]
 
 
 class Search(Protocol):
@@ -96,9 +110,9 @@ def play(search: Search, epochs: int, slots: int = SLOTS) -> Course:
         if not busy:
             return course
         for run in list(busy):
-            run.done += 1
+            run.step()
             if not run.has_diverged:
-                best = max(best, float(run.curve[run.done - 1]))
+                best = max(best, run.last)
             course.best.append(best)
             course.trials.append(begun)
             if len(course.best) == epochs:
@@ -108,7 +122,7 @@ def play(search: Search, epochs: int, slots: int = SLOTS) -> Course:
 
 
 def _begin(problem: Problem, number: int, settings: Settings) -> Run:
-    return Run(number, settings, problem.train(settings), problem.length(settings))
+    return Run(number, settings, iter(problem.train(settings)), problem.length(settings))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -162,12 +176,12 @@ class OptunaPruned:
         import optuna
 
         trial = self.trials[run.number]
-        trial.report(math.nan if run.has_diverged else float(run.curve[run.done - 1]), run.done)
+        trial.report(run.last, run.done + run.has_diverged)
         if run.has_diverged or trial.should_prune():
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return False
         if run.done == run.epochs:
-            self.study.tell(trial, float(run.curve.max()))
+            self.study.tell(trial, max(run.curve))
             return False
         return True
 
@@ -215,8 +229,7 @@ class RayOptuna:
 
     def goes_on(self, run: Run) -> bool:
         trial = self.trials[run.number]
-        score = math.nan if run.has_diverged else float(run.curve[run.done - 1])
-        result = {"score": score, "training_iteration": run.done}
+        result = {"score": run.last, "training_iteration": run.done + run.has_diverged}
         self.searcher.on_trial_result(trial.trial_id, result)
         # A loop whose loss is no number ends itself: asha would let it go on, since no number is below a cutoff
         if run.has_diverged or run.done == run.epochs:
@@ -323,12 +336,12 @@ class _Generation:
     def _told(self, run: Run) -> Told:
         if not self.is_settled:
             return Told(run.settings, "pending", None, [])
-        if run.has_diverged and run.done <= run.epochs and len(run.curve) < run.until:
+        if run.has_diverged:
             return Told(run.settings, "failed", None, [])
         scores = [self.score(run, rung) for rung, stop in enumerate(self._stops(run)[:-1]) if stop <= run.done]
         rungs = [(float(share), score) for share, score in zip(self.competition.rungs, scores, strict=False)]
         state = "finished" if run.done == run.epochs else "stopped"
-        return Told(run.settings, state, float(run.curve[: run.done].max()), rungs)
+        return Told(run.settings, state, max(run.curve), rungs)
 
     def arrive(self, run: Run) -> None:
         self.training.remove(run)
@@ -350,11 +363,7 @@ class _Generation:
         own = sorted(self.waiting, key=lambda run: -self.score(run, rung))
         share = Fraction(1, competition.eta ** (rung + 1))
         there = sorted(
-            (
-                self.score(run, rung)
-                for run in self.rivals
-                if min(run.done, len(run.curve)) >= self._stops(run)[rung]
-            ),
+            (self.score(run, rung) for run in self.rivals if run.done >= self._stops(run)[rung]),
             reverse=True,
         )
         if competition.rivals == "all":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -35,8 +35,8 @@ class Problem:
     """Its space, as in a sweep file."""
     length: Callable[[Settings], int]
     """The epochs that a config is to train."""
-    train: Callable[[Settings], Floats]
-    """The score after each of them; the curve ends where a config diverges."""
+    train: Callable[[Settings], Iterable[float]]
+    """The score after each of them, once it is trained; they end before where a config diverges."""
     best: float
     """The best score there is, or a bound of it."""
 
@@ -253,7 +253,7 @@ def digits() -> Problem:
     x, y = load_digits(return_X_y=True)
     x, x_val, y, y_val = train_test_split(x / 16, y, train_size=600, random_state=0, stratify=y)
 
-    def train(settings: Settings) -> Floats:
+    def train(settings: Settings) -> Iterator[float]:
         model = MLPClassifier(
             (settings["width"],),
             activation=settings["activation"],
@@ -264,15 +264,13 @@ def digits() -> Problem:
             alpha=settings["weight_decay"],
             random_state=0,
         )
-        scores: list[float] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(DIGITS_EPOCHS):
                 try:
                     model.partial_fit(x, y, classes=np.arange(10))
-                    scores.append(float(model.score(x_val, y_val)))
                 except ValueError:  # its numbers overflow
-                    break
-        return np.array(scores)
+                    return
+                yield float(model.score(x_val, y_val))
 
     return Problem("digits", DIGITS, lambda settings: DIGITS_EPOCHS, train, 1.0)

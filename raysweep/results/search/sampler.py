@@ -12,6 +12,7 @@ score there, then failed ones. So a score at a rung is never taken for a final o
 from __future__ import annotations
 
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,7 +225,7 @@ def _order(sweep: Sweep) -> Callable[[Told], tuple[int, float, float]]:
         if told.state == "finished" and told.score is not None:
             return 0, 0.0, sign * told.score
         share, score = told.rungs[-1] if told.rungs else (0.0, 0.0)
-        return 1, -share, sign * score
+        return 1, -share, sign * score if math.isfinite(score) else math.inf
 
     return key
 

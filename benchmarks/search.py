@@ -1,0 +1,177 @@
+"""How soon a search finds what is good: regret by the epochs spent, beside others that search.
+
+    search.py [PROBLEM ...] [--repetitions N]
+
+Problems (`_problems.py`): alexnet, a surrogate of 512 recorded runs, in $RAYSWEEP_SHARED; cancer_mlp and
+diabetes_boosting, two tables of scikit-learn's models; digits, trained for real. Contenders (`_contenders.py`), each on
+8 slots that train an epoch a tick, on the same problem:
+
+* random          draws, each to its end: 100 of them give the score to reach
+* raysweep        `search: {name: tpe}` and `scheduler: {name: asha}`, both as they are by default
+* raysweep cmaes  the same with `name: cmaes`
+* optuna          `TPESampler()`, which keeps away from running trials by itself, and a pruner: median or hyperband
+* ray             OptunaSearch and AsyncHyperBandScheduler: by their defaults, and tuned (grace period 8, eta 3)
+
+Figures: the median over the repetitions, each with another seed, of the regret (the best score there is less the best
+so far) after a quarter, half and all of the epochs that are spent, and of the trials and epochs until the median best
+of 100 random trials is reached. An interval is the 95 % one of the median, from 2,000 bootstraps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from _contenders import AtRandom, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
+from _problems import Floats, Problem, alexnet, digits, tabular
+from _report import emit, parse_arguments
+from _search_tables import TABLES, path_of
+
+RECORDED = Path("data/learning-curves/opda-imagenet-alexnet.parquet")
+RANDOM = 100
+MANY = 10**6
+"""More trials than any budget lets begin."""
+CONTENDERS: dict[str, Callable[[Problem, int], Search]] = {
+    "random": lambda problem, seed: AtRandom(problem, seed, RANDOM),
+    "raysweep": lambda problem, seed: RaySweep(problem, seed, MANY),
+    "raysweep_cmaes": lambda problem, seed: RaySweep(problem, seed, MANY, name="cmaes"),
+    "optuna_median": lambda problem, seed: OptunaPruned(problem, seed, "median"),
+    "optuna_hyperband": lambda problem, seed: OptunaPruned(problem, seed, "hyperband"),
+    "ray": lambda problem, seed: RayOptuna(problem, seed),
+    "ray_tuned": lambda problem, seed: RayOptuna(problem, seed, grace_period=8, reduction_factor=3),
+}
+BUDGETS = {"alexnet": 1600, "digits": 480}
+"""Epochs; of the tables 640. They are about a third of what 100 random trials take."""
+
+
+def problem_named(name: str) -> Problem | None:
+    """Return a problem; None if what it is made of is not here."""
+    if name in TABLES:
+        return tabular(name, str(path_of(name)))
+    if name == "digits":
+        return digits()
+    shared = os.environ.get("RAYSWEEP_SHARED")
+    return alexnet(str(Path(shared) / RECORDED)) if shared else None
+
+
+def measure(problem: Problem, name: str, repetitions: int) -> list[Course]:
+    """Play a contender, once for each seed."""
+    budget = MANY if name == "random" else budget_of(problem)
+    return [play(CONTENDERS[name](problem, seed), budget) for seed in range(repetitions)]
+
+
+def budget_of(problem: Problem) -> int:
+    return BUDGETS.get(problem.name, 640)
+
+
+def median_and_half(values: Floats) -> tuple[float, float]:
+    """Return a median and half of its 95 % interval; the latter is no number where a bootstrap's median is infinite."""
+    rng = np.random.default_rng(0)
+    medians = np.median(values[rng.integers(0, len(values), (2000, len(values)))], axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
+    return float(np.median(values)), float((high - low) / 2) if np.isfinite(high) else float("nan")
+
+
+def figures_of(problem: Problem, courses: dict[str, list[Course]]) -> dict[str, float]:
+    """Return the figures of all contenders on a problem; those that are infinite, since not reached, are left out."""
+    to_reach = float(np.median([course.best[-1] for course in courses["random"]]))
+    figures = {f"{problem.name}_best": problem.best, f"{problem.name}_best_of_random": to_reach}
+    budget = budget_of(problem)
+    for name, played in courses.items():
+        rows = {
+            f"regret_{epochs}": [problem.best - course.best_after(epochs) for course in played]
+            for epochs in (budget // 4, budget // 2, budget)
+        }
+        rows["trials_to_best_of_random"] = [course.trials_to(to_reach) for course in played]
+        rows["epochs_to_best_of_random"] = [course.epochs_to(to_reach) for course in played]
+        for figure, values in rows.items():
+            median, half = median_and_half(np.array(values))
+            key = f"{problem.name}_{name}_{figure}"
+            figures |= {key: median} if np.isfinite(median) else {}
+            figures |= {f"{key}_half_interval": half} if np.isfinite(half) else {}
+    return figures
+
+
+def compare(problem: Problem, figures: dict[str, float], slack: float) -> dict[str, float]:
+    """Return how raysweep stands beside the others once all epochs are spent: below 0 it is ahead."""
+    end = f"regret_{budget_of(problem)}"
+    mine = figures[f"{problem.name}_raysweep_{end}"]
+    behind: dict[str, float] = {}
+    for other in ("optuna", "ray"):
+        names = [name for name in CONTENDERS if name.startswith(other)]
+        best = min(names, key=lambda name: figures[f"{problem.name}_{name}_{end}"])
+        theirs = figures[f"{problem.name}_{best}_{end}"]
+        half = figures[f"{problem.name}_{best}_{end}_half_interval"]
+        behind[f"{problem.name}_behind_{other}_in_half_intervals"] = (mine - theirs) / max(half, slack)
+    return behind
+
+
+def table(problem: Problem, figures: dict[str, float], repetitions: int) -> str:
+    """Return Markdown."""
+    budget = budget_of(problem)
+    columns = [f"regret_{epochs}" for epochs in (budget // 4, budget // 2, budget)]
+    titles = [f"regret after {column.removeprefix('regret_')} epochs" for column in columns]
+    rows = [
+        f"{problem.name}, {repetitions} repetitions; best {problem.best:.4f}, of {RANDOM} random trials "
+        f"{figures[f'{problem.name}_best_of_random']:.4f}",
+        "",
+        f"| | {' | '.join(titles)} | trials to the best of {RANDOM} random | epochs |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+
+    def cell(key: str, digits: int) -> str:
+        if key not in figures:
+            return "not reached"
+        half = figures.get(f"{key}_half_interval")
+        return f"{figures[key]:.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
+
+    for name in CONTENDERS:
+        key = f"{problem.name}_{name}"
+        cells = [cell(f"{key}_{column}", 4) for column in columns]
+        cells += [cell(f"{key}_{each}_to_best_of_random", 0) for each in ("trials", "epochs")]
+        rows.append(f"| {name.replace('_', ', ')} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("problems", nargs="*", help="default: all")
+    parser.add_argument("--repetitions", type=int, default=50, help="of digits a fifth, as they train (default: 50)")
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__, add_arguments)
+    names = arguments.problems or (["alexnet", *TABLES] if arguments.quick else ["alexnet", *TABLES, "digits"])
+    figures: dict[str, float] = {}
+    targets: dict[str, tuple[str, float]] = {}
+    notes: dict[str, str] = {}
+    for name in names:
+        problem = problem_named(name)
+        if problem is None:
+            notes[name] = "no curves: set RAYSWEEP_SHARED to the folder with data/learning-curves"
+            continue
+        repetitions = 2 if arguments.quick else max(1, arguments.repetitions // (5 if name == "digits" else 1))
+        courses: dict[str, list[Course]] = {}
+        for contender in CONTENDERS:
+            print(f"{name}: {contender}", file=sys.stderr, flush=True)
+            courses[contender] = measure(problem, contender, repetitions)
+        own = figures_of(problem, courses)
+        own |= compare(problem, own, slack=1e-4)
+        figures |= own
+        reached = f"{name}_raysweep_trials_to_best_of_random"
+        figures.setdefault(reached, MANY)
+        targets[reached] = ("<=", 50)
+        targets |= {
+            f"{name}_behind_optuna_in_half_intervals": ("<=", 1),
+            f"{name}_behind_ray_in_half_intervals": ("<=", 0),
+        }
+        if not arguments.json:
+            print(table(problem, own, repetitions), end="\n\n", flush=True)
+    emit("search", figures, targets, arguments, notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -115,13 +115,11 @@ def warnings_of(sweep: Sweep) -> list[str]:
     search = sweep.search
     if search is None:
         return []
-    numbers = [key for key, each in search.space.items() if each.choice is None and not each.when]
     found = []
-    if search.name == "cmaes" and len(numbers) < 2:
-        only = f"only {numbers[0]}" if numbers else "none"
+    if search.name == "cmaes" and all(each.choice or each.when for each in search.space.values()):
         found.append(
-            f"search.name: cmaes models numbers that every proposal has, two at least; this space has {only}, so that "
-            "all is drawn at random; tpe models choices, too"
+            "search.name: cmaes models numbers that every proposal has; this space has none, so that all is drawn at "
+            "random; tpe models choices, too"
         )
     if (all_of_it := Space(search.space).all_proposals()) and len(all_of_it) <= search.trials:
         found.append(

@@ -61,11 +61,13 @@ COUNTABLE = 10_000
 
 
 def _values(draw: Draw) -> Sequence[Any] | None:
-    """Return all values that a draw can have; None if they are endless."""
+    """Return all values that a draw can have; None if they are endless, or too many by themselves."""
     whole, real = draw.int or draw.log_int, draw.uniform or draw.log_uniform
     if real:
         return real[:1] if real[0] == real[1] else None
-    return range(whole[0], whole[1] + 1) if whole else draw.choice
+    if whole:
+        return range(whole[0], whole[1] + 1) if whole[1] - whole[0] < COUNTABLE else None
+    return draw.choice
 
 
 def _never(key: str, dimension: Dimension) -> Any:

@@ -232,8 +232,11 @@ def _search_lines(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> list[str
     if not whole.left:
         few = whole.proposed < search.trials
         return [f"{line}; {'the space has no more than these' if few else 'all of them are above'}"]
-    line += f"; the {whole.left:,} others depend on results" if whole.left > 1 else "; the last one depends on results"
-    line += f", at most {whole.epochs_at_most:,} epochs in all"
+    if not search.learns:
+        rest = f"{whole.left:,} more to come"
+    else:
+        rest = f"the {whole.left:,} others depend on results" if whole.left > 1 else "the last one depends on results"
+    line += f"; {rest}, at most {whole.epochs_at_most:,} epochs in all"
     if cost.rungs:
         line += f", about {whole.expected_epochs:,.0f} ({whole.expected_epochs / whole.epochs_at_most:.0%}) expected"
     return [line]

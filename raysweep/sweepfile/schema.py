@@ -385,6 +385,11 @@ class Search(Config):
     enqueue: list[dict[str, Any]] = []
     """Configs to begin with, as keys of the space with their values; what one leaves out is drawn."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether what is proposed depends on results."""
+        return self.name in ("tpe", "cmaes")
+
 
 def _check_one_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):

@@ -92,6 +92,16 @@ def is_drawable(value: Any, draw: Draw) -> bool:
     return is_number and low <= value <= high and (not whole or value == int(value))
 
 
+def is_ordered(draw: Draw) -> bool:
+    """Whether what a draw can have are numbers, or choices of ascending or descending ones: near ones are alike."""
+    values = draw.choice
+    if values is None:
+        return True
+    if len(values) < 2 or not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values):
+        return False
+    return values in (sorted(set(values)), sorted(set(values), reverse=True))
+
+
 def draw_value(draw: Draw, seed: str) -> Any:
     """Draw a value from a seed alone, that of (sweep seed, key, index): so no key or draw changes another."""
     generator = random.Random(seed)

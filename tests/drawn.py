@@ -28,6 +28,14 @@ NARROWER: dict[str, SearchStrategy[Any]] = {
     "ResizedCrop.ratio": st.sampled_from([[0.75, 1.25], [1, 1]]),
     "Blur.kernel": st.integers(1, 15).map(lambda reach: 2 * reach + 1),
     "Sweep.start": st.sampled_from([None, {"run": "r", "trial": "t", "epoch": 3}, {"weights": "some/where"}]),
+    "Search.trials": st.integers(2, 40),
+    "Search.space": st.dictionaries(
+        st.sampled_from(["lr", "label_smoothing", "optimizer.weight_decay"]),
+        st.just({"log_uniform": [0.01, 0.5]}),
+        min_size=1,
+    ).map(lambda numbers: {**numbers, "augment": {"choice": ["none", "shift"]}})
+    | st.just({"ema": {"choice": [False]}, "epochs": {"log_int": [2, 9], "when": {"ema": [False]}}}),
+    "Search.enqueue": st.sampled_from([[], [{}], [{}, {}]]),
     "AshaConfig.rungs": st.sampled_from([[0.07, 0.5], ["1/9", "2/9"], ["1 / 3"]]),
     "AshaConfig.group_by": st.sampled_from([[], ["model.name", "augment"]]),
 }
@@ -120,8 +128,8 @@ def kinds_that_can_be(model: type[Config]) -> set[Kind]:
 
 def kinds_in(config: Any) -> set[Kind]:
     """The kinds that a config's values are of."""
-    if isinstance(config, list):
-        return set().union(*map(kinds_in, config))
+    if isinstance(config, list | dict):
+        return set().union(*map(kinds_in, config.values() if isinstance(config, dict) else config))
     if not isinstance(config, Config):
         return set()
     section = type(config)

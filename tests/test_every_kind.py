@@ -27,7 +27,18 @@ from raysweep.vision.models.build import build_model
 DRAWN = settings(
     max_examples=500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-SECTIONS = ("objective", "scheduler", "resources", "checkpoints", "limits", "evaluate", "confirm", "report", "start")
+SECTIONS = (
+    "objective",
+    "scheduler",
+    "resources",
+    "checkpoints",
+    "limits",
+    "evaluate",
+    "confirm",
+    "report",
+    "start",
+    "search",
+)
 """The sections of a sweep file around its trials."""
 STARTED = StartedFrom("r", "t", 3, "classify", {}, 0)
 """What their `start` stands for, if it names a trial."""

@@ -18,7 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=BRINGS)
     parser.add_argument("--output", metavar="FILE", help="the sweep file to write; default: print it")
     parser.add_argument(
-        "--samples", type=int, metavar="N", help="how many configs a random search draws; default: W&B's run_cap"
+        "--samples", type=int, metavar="N", help="how many configs are drawn or proposed; default: W&B's run_cap"
     )
     parser.add_argument(
         "--loop",

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan, its cost, and what a rerun makes of a run that was begun before; return the exit code."""
     from raysweep.commands.whereabouts import Whereabouts
     from raysweep.halving.cost import cost_of
+    from raysweep.sweepfile.search import warnings_of
 
     context = Context.of(arguments)
     sweep, edits = context.sweep, _edits(context)
@@ -53,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**document, "run": edits.as_json() if edits else None}))
         return 0
     columns, settings = _columns(trials, cost)
-    print_fitting(columns, ["rungs", *settings], right=("#", "seed", "epochs"))
-    lines = [*_cohort_lines(cost), _epochs_line(trials, cost)]
+    print_fitting(columns, ["rungs", *settings], right=("#", "generation", "seed", "epochs"))
+    lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *_search_lines(sweep, trials, cost)]
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     lines += _start_lines(sweep, cost, there, edits)
     lines += where.in_words(context.named.path) if where else []
     lines += edits.in_words() if edits else []
-    lines += [f"warning: {each}" for each in _warnings(context)]
+    lines += [f"warning: {each}" for each in [*warnings_of(sweep), *_warnings(context)]]
     say("\n".join(lines))
     return 0
 
@@ -140,7 +141,10 @@ def _document(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, An
     document["expected_epochs"] = round(cost.expected, 3)
     document["rungs"] = [str(rung) for rung in cost.rungs]
     document["confirm"] = _race(sweep, trials)
-    document["cohorts"] = [vars(cohort) for cohort in cost.cohorts]
+    document["cohorts"] = [
+        {key: value for key, value in vars(cohort).items() if value is not None} for cohort in cost.cohorts
+    ]
+    document["search"] = _search(sweep, trials, cost)
     for row in document["trials"]:
         row["rung_epochs"] = cost.rung_epochs[row["id"]]
         row["expected_epochs"] = cost.expected_epochs[row["id"]]
@@ -158,8 +162,10 @@ def _columns(trials: Sequence[Trial], cost: Cost) -> tuple[dict[str, list[str]],
         label: shortened(in_few_digits([_in_words(trial, key) for trial in trials])) for key, label in labels.items()
     }
     rungs = {"rungs": [", ".join(map(str, cost.rung_epochs[trial.id])) for trial in trials]} if cost.rungs else {}
+    numbers = [trial.generation for trial in trials]
     columns = {
         "#": [str(number) for number, _ in enumerate(trials, 1)],
+        **({} if None in numbers else {"generation": list(map(str, numbers))}),
         **settings,
         "seed": [str(trial.seed) for trial in trials],
         "epochs": [str(trial.epochs) for trial in trials],
@@ -187,9 +193,20 @@ def _in_words(trial: Trial, key: str) -> str:
 def _cohort_lines(cost: Cost) -> list[str]:
     if not cost.rungs:
         return []
-    lines = [_cohort_line(cohort, cost) for cohort in cost.cohorts[:COHORTS_SHOWN]]
-    hidden = len(cost.cohorts) - len(lines)
-    return [*lines, f"... and {count_of(hidden, 'more group')}"] if hidden else lines
+    alike: dict[str, list[int | None]] = {}  # generations, by what is said of them
+    for cohort in cost.cohorts:
+        alike.setdefault(_cohort_line(cohort, cost), []).append(cohort.generation)
+    lines = [f"{_generations(numbers)}{line}" for line, numbers in alike.items()]
+    hidden = len(lines) - COHORTS_SHOWN
+    return [*lines[:COHORTS_SHOWN], f"... and {count_of(hidden, 'more group')}"] if hidden > 0 else lines
+
+
+def _generations(numbers: Sequence[int | None]) -> str:
+    first, last = numbers[0], numbers[-1]
+    if first is None:
+        return ""
+    joined = "and" if len(numbers) == 2 else "to"
+    return f"generation {first}: " if first == last else f"generations {first} {joined} {last}, each: "
 
 
 def _cohort_line(cohort: Cohort, cost: Cost) -> str:
@@ -200,6 +217,39 @@ def _cohort_line(cohort: Cohort, cost: Cost) -> str:
         for r, (count, share) in enumerate(zip(cohort.goes_on, cost.rungs, strict=True), 1)
     )
     return f"{group + ': ' if group else ''}{who}, {', '.join(steps)}"
+
+
+def _search_lines(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> list[str]:
+    """Return a line about a whole search, of which only the first generations are known before there are results."""
+    from raysweep.halving.cost import cost_of_search
+
+    search, whole = sweep.search, cost_of_search(sweep, trials, cost)
+    if search is None or whole is None:
+        return []
+    seeds = f" with {len(sweep.seeds)} seeds each" if sweep.seeds and len(sweep.seeds) > 1 else ""
+    line = f"search: {search.name}, {count_of(search.trials, 'config' if seeds else 'trial')}{seeds} in generations of "
+    line += str(search.generation)
+    if not whole.left:
+        few = whole.proposed < search.trials
+        return [f"{line}; {'the space has no more than these' if few else 'all of them are above'}"]
+    if not search.learns:
+        rest = f"{whole.left:,} more to come"
+    else:
+        rest = f"the {whole.left:,} others depend on results" if whole.left > 1 else "the last one depends on results"
+    line += f"; {rest}, at most {whole.epochs_at_most:,} epochs in all"
+    if cost.rungs:
+        line += f", about {whole.expected_epochs:,.0f} ({whole.expected_epochs / whole.epochs_at_most:.0%}) expected"
+    return [line]
+
+
+def _search(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> dict[str, Any] | None:
+    from raysweep.halving.cost import cost_of_search
+
+    whole = cost_of_search(sweep, trials, cost)
+    if sweep.search is None or whole is None:
+        return None
+    section = sweep.search.model_dump(mode="json", exclude_none=True)
+    return {**section, **asdict(whole), "expected_epochs": round(whole.expected_epochs, 3)}
 
 
 def _epochs_line(trials: Sequence[Trial], cost: Cost) -> str:

@@ -18,6 +18,8 @@ from raysweep.halving.rungs import Member, Rules
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Level, Prefixes
 from raysweep.sweepfile.schema import AshaConfig, Sweep
+from raysweep.sweepfile.search import probes
+from raysweep.sweepfile.space import Space
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Cohort:
     trials: int
     configs: int  # fewer than trials where each is repeated with several `seeds`: these go on together
     goes_on: tuple[int, ...]  # how many configs go on from each rung
+    generation: int | None = None  # of a search: its trials compete among themselves
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,17 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
     equal scores there, and are mostly stopped together or go on together.
     """
     rules, scheduler = rules_of(sweep.scheduler, sweep.objective, trials), sweep.scheduler
-    members: dict[Any, list[Member]] = defaultdict(list)  # by the values of `group_by`
+    members: dict[Any, list[Member]] = defaultdict(list)  # by the generation, and the values of `group_by`
     for trial in trials:
         member = member_of(trial.id, trial.config.model_dump(mode="json"), trial.epochs, scheduler)
-        members[member.group].append(member)
+        members[trial.generation, member.group].append(member)
     keys = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
     cohorts: list[Cohort] = []
     chances: dict[str, Chances] = {}
-    for group, cohort in members.items():
+    for (generation, group), cohort in members.items():
         configs = len({member.config_key for member in cohort})
         goes_on = tuple(min(places, configs) for places in rules.places(configs))
-        cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on))
+        cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on, generation))
         chances |= chances_of(rules, cohort)
     shared = list(Prefixes(trials).levels()) if sweep.shares_epochs else []
     asked_for = sum(trial.epochs for trial in trials)
@@ -76,6 +79,30 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
         unique_epochs=asked_for - sum(len(level.ids) - 1 for level in shared),
         expected_epochs=_expected_epochs(chances, shared),
     )
+
+
+@dataclass(frozen=True)
+class Search:
+    """How much of a search is planned, and the cost of all of it."""
+
+    proposed: int  # configs so far
+    left: int  # those that are proposed when there are results
+    epochs_at_most: int  # of all its trials, the longest that the space has where they are not known yet
+    expected_epochs: float  # of all its trials, if the rest is stopped as early as those that are planned
+
+
+def cost_of_search(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> Search | None:
+    """Work out the cost of a whole search, of which `trials` are those proposed so far; None if there is no search."""
+    if sweep.search is None:
+        return None
+    seeds = len(sweep.seeds or [sweep.seed])
+    space = Space(sweep.search.space).all_proposals()
+    proposed = len(trials) // seeds
+    most = sweep.search.trials if space is None else min(sweep.search.trials, len(space))
+    longest = max((config.epochs for config in probes(sweep)), default=0)
+    left = max(0, most - proposed)
+    at_most = cost.epochs + left * seeds * min(longest, sweep.until or longest)
+    return Search(proposed, left, at_most, at_most * cost.expected / cost.epochs)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,15 @@ def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
     axis_table = _table(loop, axes, {"type": "array"})
     own_axes = {name: {**_said_of(schema["properties"][name]), **axis_table} for name in ("grid", "zip")}
     case = _table(loop, {**keys, **own_axes}, {})
+    searched = schema["$defs"]["Search"]["properties"]
+    dimensions = {name: {"$ref": "#/$defs/Dimension"} | _said_of(value) for name, value in keys.items()}
+    searched["space"] |= _table(loop, dimensions, {"$ref": "#/$defs/Dimension"}) | {"minProperties": 1}
+    searched["enqueue"]["items"] = _table(loop, keys, {})
+    conditions = {name: {"anyOf": [value, {"type": "array", "items": value}]} for name, value in keys.items()}
+    schema["$defs"]["Dimension"]["properties"]["when"] = {
+        **_said_of(schema["$defs"]["Dimension"]["properties"]["when"]),
+        **_table(loop, conditions, {}),
+    }
     tables = {
         "base": _table(loop, keys, {}),
         "grid": axis_table,

@@ -62,6 +62,7 @@ COLUMNS = {
     "seed",
     "epoch",
     "epochs",
+    "generation",
     "rungs",
     "weights",
     "hours",

@@ -108,6 +108,7 @@ def plan_as_json(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
     rows = [
         {"id": trial.id, "config": trial.config.model_dump(mode="json"), "seed": trial.seed}
         | {"status": "planned", "epoch": 0, "epochs": trial.epochs, "val_acc": None}
+        | ({} if trial.generation is None else {"generation": trial.generation})
         for trial in trials
     ]
     return {"name": sweep.name, "epochs": sum(trial.epochs for trial in trials), "trials": rows}

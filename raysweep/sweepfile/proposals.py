@@ -38,7 +38,7 @@ def first_generations(sweep: Sweep) -> list[Generation]:
     assert search is not None
     before: list[Settings] = []
     while size := size_of(search, len(before)):
-        if len(generations) == WITHOUT_RESULTS and search.name in ("tpe", "cmaes"):
+        if len(generations) == WITHOUT_RESULTS and search.learns:
             break
         proposals = drawn(sweep, before, size)
         if not proposals:

@@ -44,6 +44,10 @@ EXAMPLES = {
     "grid": "grid: {lr: [0.1, 0.01], model.width: [8, 16]}   # 4 trials",
     "zip": "zip: {model: [resnet18, resnet34], lr: [0.1, 0.05]}   # 2 trials",
     "random": "random: {samples: 20, lr: {log_uniform: [0.001, 1]}, augment: {choice: [none, shift]}}",
+    "search": (
+        "search:\n  trials: 60\n  generation: 8\n"
+        "  space: {lr: {log_uniform: [0.001, 1]}, augment: {choice: [none, shift]}}"
+    ),
     "cases": "cases: {plain: {augment: none}, shifted: {augment: shift, grid: {lr: [0.1, 0.05]}}}   # 3 trials",
     "exclude": "grid: {lr: [1, 0.1], model: [resnet18, resnet34]}\nexclude: [{model: resnet34, lr: 1}]   # 3 trials",
     "seeds": "seeds: [0, 1, 2]   # each config three times",

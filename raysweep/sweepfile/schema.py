@@ -315,6 +315,8 @@ class Draw(Config):
         for bounds in (self.uniform, self.log_uniform, self.int, self.log_int):
             if bounds is not None and bounds[0] > bounds[1]:
                 raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
+        if any(abs(bound) >= 2**63 for bounds in (self.int, self.log_int) for bound in bounds or ()):
+            raise ValueError("the bounds of whole numbers must be below 2^63")
         return self
 
 
@@ -382,6 +384,11 @@ class Search(Config):
     """How each key is drawn (`lr: {log_uniform: [0.001, 1]}`). Dotted keys reach inside."""
     enqueue: list[dict[str, Any]] = []
     """Configs to begin with, as keys of the space with their values; what one leaves out is drawn."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether what is proposed depends on results."""
+        return self.name in ("tpe", "cmaes")
 
 
 def _check_one_folder(name: str) -> str:

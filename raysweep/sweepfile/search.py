@@ -17,7 +17,7 @@ from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.plan import config_of_proposal
 from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, AshaConfig, Dimension, RayAshaConfig, Search, Sweep
-from raysweep.sweepfile.space import Space, is_drawable, value_at
+from raysweep.sweepfile.space import Space, is_drawable, is_ordered, value_at
 from raysweep.terminal import some_of
 
 SPACE: Keys = ("search", "space")
@@ -115,13 +115,13 @@ def warnings_of(sweep: Sweep) -> list[str]:
     search = sweep.search
     if search is None:
         return []
-    numbers = [key for key, each in search.space.items() if each.choice is None and not each.when]
     found = []
+    numbers = [key for key, each in search.space.items() if is_ordered(each) and not each.when]
     if search.name == "cmaes" and len(numbers) < 2:
         only = f"only {numbers[0]}" if numbers else "none"
         found.append(
-            f"search.name: cmaes models numbers that every proposal has, two at least; this space has {only}, so that "
-            "all is drawn at random; tpe models choices, too"
+            f"search.name: cmaes models two or more numbers that every proposal has; this space has {only}, so that "
+            "tpe proposes all of it"
         )
     if (all_of_it := Space(search.space).all_proposals()) and len(all_of_it) <= search.trials:
         found.append(

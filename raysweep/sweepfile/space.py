@@ -61,11 +61,13 @@ COUNTABLE = 10_000
 
 
 def _values(draw: Draw) -> Sequence[Any] | None:
-    """Return all values that a draw can have; None if they are endless."""
+    """Return all values that a draw can have; None if they are endless, or too many by themselves."""
     whole, real = draw.int or draw.log_int, draw.uniform or draw.log_uniform
     if real:
         return real[:1] if real[0] == real[1] else None
-    return range(whole[0], whole[1] + 1) if whole else draw.choice
+    if whole:
+        return range(whole[0], whole[1] + 1) if whole[1] - whole[0] < COUNTABLE else None
+    return draw.choice
 
 
 def _never(key: str, dimension: Dimension) -> Any:
@@ -88,6 +90,16 @@ def is_drawable(value: Any, draw: Draw) -> bool:
     low, high = whole or draw.uniform or draw.log_uniform or (math.nan, math.nan)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and low <= value <= high and (not whole or value == int(value))
+
+
+def is_ordered(draw: Draw) -> bool:
+    """Whether what a draw can have are numbers, or choices of ascending or descending ones: near ones are alike."""
+    values = draw.choice
+    if values is None:
+        return True
+    if len(values) < 2 or not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values):
+        return False
+    return values in (sorted(set(values)), sorted(set(values), reverse=True))
 
 
 def draw_value(draw: Draw, seed: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,87 @@ def test_long_values_are_cut_where_they_still_differ(tmp_path: Path, capsys: pyt
     cells = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()[1:3]]
     assert cells[0] != cells[1]
     assert max(map(len, cells)) <= 24
+
+
+SEARCH = """name: a
+base: {data: synthetic, epochs: 9}
+search:
+  trials: 60
+  space: {lr: {log_uniform: [0.001, 1]}, model.width: {choice: [4, 8]}}
+"""
+
+
+def said_of(text: str, file: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    file.write_text(text)
+    assert main(["plan", str(file)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_of_a_search_two_generations_are_shown_and_the_rest_is_said_to_depend_on_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, *lines = said_of(f"{SEARCH}scheduler: asha\n", tmp_path / "s.yaml", capsys)
+    assert head.split() == ["#", "generation", "lr", "width", "seed", "epochs", "rungs", "trial"]
+    assert [line.split()[1] for line in lines[:16]] == ["0"] * 8 + ["1"] * 8
+    assert lines[16].startswith("generations 0 and 1, each: 8 configs, 4 go on from rung 1 (1/9)")
+    assert lines[17] == "16 trials, 144 epochs asked for, 80 (56%) expected"
+    assert lines[18] == (
+        "search: tpe, 60 trials in generations of 8; the 44 others depend on results, at most 540 epochs in all, "
+        "about 300 (56%) expected"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        ("trials: 16", "16 trials in generations of 8; all of them are above"),
+        ("trials: 17", "17 trials in generations of 8; the last one depends on results, at most 153 epochs in all"),
+        ("trials: 60\n  name: qmc", "60 trials in generations of 8; all of them are above"),
+        ("trials: 60\n  generation: 20", "60 trials in generations of 20; the 20 others depend on results, at most 540 "
+         "epochs in all"),
+    ],
+)  # fmt: skip
+def test_how_much_of_a_search_is_left_is_said_in_words(
+    change: str, end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = said_of(SEARCH.replace("trials: 60", change), tmp_path / "s.yaml", capsys)
+    assert any(line.startswith("search: ") and line.endswith(end) for line in lines)
+
+
+def test_epochs_that_the_space_varies_count_at_most_and_seeds_of_a_config_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{SEARCH}seeds: [0, 1]\n".replace("model.width: {choice: [4, 8]}", "epochs: {int: [5, 5]}")
+    lines = said_of(text.replace("trials: 60", "trials: 20"), tmp_path / "s.yaml", capsys)
+    assert "32 trials, 160 epochs asked for" in lines
+    line = "search: tpe, 20 configs with 2 seeds each in generations of 8; the 4 others depend on results, at most 200 "
+    assert any(each.startswith(line) for each in lines)
+
+
+def test_a_space_of_few_configs_has_no_others_and_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SEARCH.replace("lr: {log_uniform: [0.001, 1]}", "augment: {choice: [none, shift]}")
+    lines = said_of(text, tmp_path / "s.yaml", capsys)
+    assert "search: tpe, 60 trials in generations of 8; the space has no more than these" in lines
+    assert any(line.startswith("warning: search.trials: the space has 4 configs") for line in lines)
+
+
+def test_the_document_of_a_plan_has_the_search_and_each_trials_generation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"{SEARCH}scheduler: asha\n")
+    assert main(["plan", str(file), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["generation"] for row in document["trials"]] == [0] * 8 + [1] * 8
+    assert [cohort["generation"] for cohort in document["cohorts"]] == [0, 1]
+    space = {"lr": {"log_uniform": [0.001, 1.0]}, "model.width": {"choice": [4, 8]}}
+    section = {"name": "tpe", "trials": 60, "generation": 8, "space": space, "enqueue": []}
+    cost = {"proposed": 16, "left": 44, "epochs_at_most": 540, "expected_epochs": 300}
+    assert document["search"] == {**section, **cost}
+    file.write_text("name: a\n")
+    assert main(["plan", str(file), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["search"] is None
+    assert "generation" not in document["trials"][0]

@@ -21,6 +21,7 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.convert import Converted, convert
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Draw, Sweep
+from raysweep.sweepfile.space import value_at
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,35 @@ def test_a_random_search_draws_as_many_configs_as_its_run_cap_or_as_are_asked_fo
     assert problems(text.replace("run_cap: 7\n", "")) == (
         "wandb.yaml:1: method: random, without run_cap: say how many configs to draw, with --samples N",
     )
+
+
+BAYES = """\
+method: bayes
+metric: {name: val_loss}
+parameters:
+  lr: {distribution: log_uniform_values, min: 0.001, max: 1}
+  optimizer: {parameters: {weight_decay: {distribution: log_normal, mu: -8, sigma: 1}}}
+  batch_size: {distribution: q_log_uniform_values, min: 4, max: 64}
+  augment: {values: [none, shift, hard], probabilities: [0.5, 0.5, 0]}
+  epochs: {value: 5}
+"""
+
+
+def test_a_bayesian_search_is_a_search_by_tpe_of_as_many_configs_as_its_run_cap() -> None:
+    made = converted(BAYES, samples=30)
+    sweep = planned(made)
+    search = sweep.search
+    assert search
+    assert (search.name, search.trials, sweep.random) == ("tpe", 30, {})
+    assert search.space["lr"].log_uniform == (0.001, 1)
+    assert search.space["optimizer.weight_decay"].log_uniform == pytest.approx((3.27e-5, 3.44e-3), rel=0.01)
+    assert search.space["batch_size"].log_int == (4, 64)
+    assert search.space["augment"].choice == ["none", "shift"]
+    said = [note.split(": ", 1) for note in made.notes]
+    assert [place for place, _ in said] == [f"wandb.yaml:{line}" for line in (1, 5, 6, 7)]
+    assert "Parzen" in said[0][1]
+    assert planned(converted(f"run_cap: 12\n{BAYES}")).search.trials == 12
+    assert problems(BAYES)[0].startswith("wandb.yaml:1: method: bayes, without run_cap: say how many configs")
 
 
 def test_probabilities_become_repetitions() -> None:
@@ -303,6 +333,8 @@ def quantile(draw: Draw, share: float) -> float:
     """Return the value below which this share of the draws lies."""
     if draw.choice is not None:
         return sorted(draw.choice)[int(share * len(draw.choice))]
+    if draw.log_int:
+        return value_at(draw, share)
     low, high = draw.uniform or draw.log_uniform or draw.int or (0, 0)
     if draw.log_uniform:
         return low * (high / low) ** share
@@ -330,6 +362,22 @@ def test_drawn_values_are_those_that_wandb_draws(parameter: dict[str, Any]) -> N
         assert least - q - abs(least) * 1e-5 <= quantile(draw, share) <= most + q + abs(most) * 1e-5
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PARAMETERS)
+def test_what_a_bayesian_search_draws_from_is_a_space_without_repetitions(parameter: dict[str, Any]) -> None:
+    made = converted(json.dumps({"method": "bayes", "run_cap": 3, "parameters": {"x": parameter}}))
+    search = Sweep.model_validate({"name": "a", "search": YAML(typ="safe", pure=True).load(made.text)["search"]}).search
+    assert search
+    draw = search.space["x"]
+    assert len(set(draw.choice or ())) == len(draw.choice or ())
+    reference = REFERENCES[parameter["distribution"].removeprefix("q_")][1](parameter)
+    q = parameter.get("q", 0)
+    for value, share in ((value_at(draw, 0), 0.01), (value_at(draw, 0.9999), 0.99)):
+        if reference.std() > q:
+            least, most = reference.ppf(max(share - 0.03, 0)), reference.ppf(min(share + 0.03, 1))
+            assert least - q - abs(least) * 1e-3 <= value <= most + q + abs(most) * 1e-3
+
+
 def test_optunas_distributions_are_drawn_from_their_own_values() -> None:
     space = {
         "lr": {"name": "FloatDistribution", "attributes": {"step": None, "low": 0.01, "high": 1.0, "log": True}},
@@ -339,9 +387,11 @@ def test_optunas_distributions_are_drawn_from_their_own_values() -> None:
     }
     Path("space.json").write_text(json.dumps(space))
     made = convert("space.json", 40)
-    random = planned(made).random
-    assert (random["lr"].log_uniform, random["batch_size"].choice) == ((0.01, 1.0), [8, 16, 24, 32])
-    assert set(random["epochs"].choice) <= set(range(1, 31))
-    assert [note.split(": ")[1] for note in made.notes] == ["epochs"]
+    search = planned(made).search
+    assert search
+    assert (search.name, search.trials) == ("tpe", 40)
+    assert (search.space["lr"].log_uniform, search.space["batch_size"].choice) == ((0.01, 1.0), [8, 16, 24, 32])
+    assert search.space["epochs"].log_int == (1, 30)
+    assert made.notes == []
     with pytest.raises(SweepFileError, match="--samples N"):
         convert("space.json")

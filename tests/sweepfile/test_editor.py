@@ -174,6 +174,12 @@ exclude:
   - {lr: 0.1, modle: resnet18}
 scheduler: ash
 export: [mlfow]
+search:
+  trails: 60
+  space:
+    lrr: {uniform: [0.1, 1]}
+    lr: {unifrom: [0.1, 1], when: {augmnt: none}}
+  enqueue: [{lr: fast}]
 """
 
 
@@ -194,6 +200,11 @@ def test_slips_are_marked_on_their_lines_and_nothing_else_is(editor: Editor) -> 
         (19, "Property modle is not allowed."),
         (20, 'Value is not accepted. Valid values: "asha", "none", "ray_asha".'),
         (21, 'Value is not accepted. Valid values: "mlflow", "wandb", "trackio".'),
+        (23, "Property trails is not allowed."),
+        (25, "Property lrr is not allowed."),
+        (26, "Property augmnt is not allowed."),
+        (26, "Property unifrom is not allowed."),
+        (27, 'Incorrect type. Expected "number".'),
     ]
 
 
@@ -209,6 +220,10 @@ def test_slips_are_marked_on_their_lines_and_nothing_else_is(editor: Editor) -> 
         ("grid:\n  model:\n    - ", {"resnet18", "resnet34"}),
         ("zip:\n  ", {"lr", "model.width", "optimizer.momentum"}),
         ("random:\n  lr:\n    ", {"uniform", "log_uniform", "int", "choice"}),
+        ("search:\n  ", {"name", "trials", "generation", "space", "enqueue"}),
+        ("search:\n  space:\n    ", {"lr", "model.width", "optimizer.momentum"}),
+        ("search:\n  space:\n    lr:\n      ", {"uniform", "log_int", "when"}),
+        ("search:\n  enqueue:\n    - ", {"lr", "lr_schedule.milestones"}),
         ("cases:\n  a:\n    ", {"lr", "optimizer.weight_decay", "grid", "zip"}),
         ("exclude:\n  - ", {"lr", "lr_schedule.milestones"}),
     ],
@@ -224,6 +239,9 @@ def test_names_and_keys_are_offered(editor: Editor, text: str, names: set[str]) 
         ("zip:", "which advance together"),
         ("random:", "a draw by key"),
         ("cases:", "Named settings"),
+        ("search:", "proposed by what earlier ones have shown"),
+        ("search:\n  generation:", "How many are proposed together"),
+        ("search:\n  space:\n    lr:", "Peak learning rate"),
         ("exclude:", "a trial that matches one is left out"),
         ("base:\n  lr:", "Peak learning rate"),
         ("grid:\n  model.width:", "Channels of the first stage"),

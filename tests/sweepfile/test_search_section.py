@@ -221,8 +221,10 @@ def test_an_override_of_the_last_key_leaves_one_trial() -> None:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (search(LR, name="cmaes"), "this space has only lr, so that all is drawn at random"),
-        (search("augment: {choice: [none, shift]}", name="cmaes", trials=1), "this space has none"),
+        (
+            search("augment: {choice: [none, shift]}", name="cmaes", trials=1),
+            "this space has none, so that tpe",
+        ),
         (search("augment: {choice: [none, shift]}, epochs: {int: [1, 2]}"), "the space has 4 configs"),
         (search(LR) + "scheduler: {name: asha, group_by: [lr]}", "hardly any two proposals have the same lr"),
     ],
@@ -231,6 +233,7 @@ def test_a_search_that_is_hardly_meant_so_is_warned_of(text: str, warning: str) 
     (found,) = warnings_of(load(text))
     assert warning in found
     assert warnings_of(load(search(f"{LR}, {OPTIMIZERS}"))) == []
+    assert warnings_of(load(search(f"{LR}, model.width: {{choice: [4, 8]}}", name="cmaes"))) == []
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def check_new_loop(space: Space, module: str) -> None:
     with LOOPS.for_now():
         exec(compile(module, "<new loop>", "exec", dont_inherit=True), {"__name__": "new_loop"})
         values = sections(space)
-        if space.random:  # all draws of a parameter are of one kind, so that a few tell
+        if "random" in values:  # all draws of a parameter are of one kind, so that a few tell
             values["random"]["samples"] = min(space.samples, FEW)
         if problems := _why_not(values):
             raise SweepFileError(*(f"{space.source.path}: makes no sweep: {each}" for each in problems))

@@ -1,4 +1,4 @@
-"""W&B's distributions of a parameter. In: one as its file gives it. Out: a grid's values, or a draw of `random`.
+"""W&B's distributions of a parameter. In: one as its file gives it. Out: a grid's values, or how it is drawn.
 
 The definitions are those of W&B's own sampler (github.com/wandb/sweeps, `params.py`) and its documentation,
 https://docs.wandb.ai/models/sweeps/sweep-config-keys.
@@ -7,7 +7,7 @@ https://docs.wandb.ai/models/sweeps/sweep-config-keys.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -47,6 +47,10 @@ class Distribution(Config):
         """Return how `random` draws it."""
         raise NotImplementedError
 
+    def searched(self) -> DrawOf:
+        """Return how it is drawn in the space of a `search`, which learns itself what of a range is worth trying."""
+        return self.drawn()
+
 
 class Constant(Distribution):
     """One value."""
@@ -77,6 +81,10 @@ class Categorical(Distribution):
         """Return a choice of them."""
         return DrawOf({"choice": self.values})
 
+    def searched(self) -> DrawOf:
+        """Return a choice of them, each once."""
+        return DrawOf({"choice": once(self.values)})
+
 
 class Weighted(Distribution):
     """One of several values, not equally likely."""
@@ -101,6 +109,13 @@ class Weighted(Distribution):
         shared = reduce(math.gcd, counts)
         choice = [value for value, count in zip(self.values, counts, strict=True) for _ in range(count // shared)]
         return DrawOf({"choice": choice}, "its probabilities are rounded to hundredths" if parts > 100 else "")
+
+    def searched(self) -> DrawOf:
+        """Return a choice of those that are likely at all."""
+        likely = [value for value, each in zip(self.values, self.probabilities, strict=True) if each]
+        return DrawOf(
+            {"choice": likely}, "its probabilities have no counterpart: a search learns which values are good"
+        )
 
 
 class IntUniform(Distribution):
@@ -217,7 +232,7 @@ class QUniform(Uniform):
         return (first, last) if first <= last else (round(self.min / self.q), round(self.max / self.q))
 
 
-LESS_OFTEN = "here all values are equally likely; W&B, which rounds, draws the first and the last less often"
+LESS_OFTEN = "W&B, which rounds, draws the first and the last value less often than is done here"
 
 
 class QLogUniform(LogUniform):
@@ -227,8 +242,12 @@ class QLogUniform(LogUniform):
     q: PositiveFloat = 1.0
 
     def drawn(self) -> DrawOf:
-        """Return quantiles."""
-        return _log_quantiles(self.min, self.max, self.q)
+        """Return whole numbers, or quantiles."""
+        return _rounded_logs(*self.bounds(), self.q, MOST_AT_AN_END)
+
+    def searched(self) -> DrawOf:
+        """Return whole numbers, or quantiles."""
+        return _rounded_logs(*self.bounds(), self.q)
 
 
 class QLogUniformValues(LogUniformValues):
@@ -238,11 +257,39 @@ class QLogUniformValues(LogUniformValues):
     q: PositiveFloat = 1.0
 
     def drawn(self) -> DrawOf:
-        """Return quantiles."""
-        return _log_quantiles(math.log(self.min), math.log(self.max), self.q)
+        """Return whole numbers, or quantiles."""
+        return _rounded_logs(self.min, self.max, self.q, MOST_AT_AN_END)
+
+    def searched(self) -> DrawOf:
+        """Return whole numbers, or quantiles."""
+        return _rounded_logs(self.min, self.max, self.q)
 
 
-class Normal(Distribution):
+class _Unbounded(Distribution):
+    """What a search has no counterpart for but the range in which nearly all of its draws lie."""
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which this share of the draws lies."""
+        raise NotImplementedError
+
+    def searched(self) -> DrawOf:
+        """Return the range in which 98 % of its draws lie."""
+        low, high = _short(self.quantile(0.01)), _short(self.quantile(0.99))
+        kind = "log_uniform" if isinstance(self, LogNormal) and low > 0 else "uniform"
+        q = getattr(self, "q", None)
+        if q == 1 and round(low) < round(high):
+            whole = "log_int" if kind == "log_uniform" and round(low) >= 1 else "int"
+            return DrawOf({whole: [round(low), round(high)]}, IN_RANGE)
+        if low == high or q is not None:
+            several = quantiles(self.quantile, q).draw["choice"]
+            return DrawOf({"choice": once(several)}, "has no counterpart: one of its quantiles is chosen")
+        return DrawOf({kind: [low, high]}, IN_RANGE)
+
+
+IN_RANGE = "has no counterpart: the range in which 98 % of its draws lie is searched"
+
+
+class Normal(_Unbounded):
     """A normally distributed number."""
 
     distribution: Literal["normal"]
@@ -290,7 +337,7 @@ class QLogNormal(LogNormal):
         return quantiles(self.quantile, self.q)
 
 
-class Beta(Distribution):
+class Beta(_Unbounded):
     """A number from 0 to 1 of the beta distribution."""
 
     distribution: Literal["beta"]
@@ -360,16 +407,19 @@ def kind_of(given: Mapping[str, Any]) -> type[Distribution]:
 
 
 class Drawable(Protocol):
-    """What `random` is to draw."""
+    """What is to be drawn."""
 
     def drawn(self) -> DrawOf:
-        """Return how."""
+        """Return how `random` draws it."""
+
+    def searched(self) -> DrawOf:
+        """Return how it is drawn in the space of a `search`."""
 
 
-def draw_of(found: Drawable) -> DrawOf:
-    """Return how `random` draws it; raise ValueError if its numbers are larger than there are."""
+def draw_of(found: Drawable, is_searched: bool = False) -> DrawOf:
+    """Return how `random`, or `search`, draws it; raise ValueError if its numbers are larger than there are."""
     try:
-        drawn = found.drawn()
+        drawn = found.searched() if is_searched else found.drawn()
     except OverflowError:
         raise ValueError("draws numbers that are too large") from None
     if any(isinstance(each, float) and not math.isfinite(each) for each in next(iter(drawn.draw.values()))):
@@ -396,8 +446,29 @@ def _not_too_many(numbers: range) -> list[Any]:
     return list(numbers)
 
 
-def _log_quantiles(low: float, high: float, q: float) -> DrawOf:
-    return quantiles(lambda share: math.exp(low + share * (high - low)), q)
+def once(values: Sequence[Any]) -> list[Any]:
+    """Return values without those that equal an earlier one."""
+    told = [(isinstance(value, bool), value) for value in values]  # True == 1
+    return [value for index, value in enumerate(values) if told[index] not in told[:index]]
+
+
+MOST_AT_AN_END = 0.02
+"""Whole numbers stand for rounded ones if the first and the last are at most this likelier than those."""
+
+
+def _rounded_logs(low: float, high: float, q: float, most_at_an_end: float = math.inf) -> DrawOf:
+    """Return whole numbers about uniform in their logarithm or, where these are not what is rounded to, quantiles."""
+    first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
+    logs = math.log(low), math.log(high)
+    if q == 1 and low >= 1 and first < last:
+        ends = math.log(low / (first - 0.5)), math.log((last + 0.5) / high)
+        gained = max(map(abs, ends)) / (logs[1] - logs[0])
+        if gained <= most_at_an_end:
+            return DrawOf({"log_int": [first, last]}, LESS_OFTEN if gained > MOST_AT_AN_END else "")
+    several = quantiles(lambda share: math.exp(logs[0] + share * (logs[1] - logs[0])), q)
+    if most_at_an_end < math.inf:
+        return several
+    return DrawOf({"choice": once(several.draw["choice"])}, several.differs)
 
 
 def steps(low: float, step: float, count: int) -> DrawOf:

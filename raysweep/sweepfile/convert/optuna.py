@@ -16,14 +16,22 @@ from pydantic.functional_validators import model_validator
 from raysweep.config import Config
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.convert.checked import Checker
-from raysweep.sweepfile.convert.distributions import DrawOf, draw_of, quantiles, steps
+from raysweep.sweepfile.convert.distributions import DrawOf, draw_of, once, steps
 from raysweep.sweepfile.convert.space import Space, slug
 from raysweep.sweepfile.document import Source
 
 NAMES = ("FloatDistribution", "IntDistribution", "CategoricalDistribution")
 
 
-class _Range(Config):
+class _Drawn(Config):
+    def drawn(self) -> DrawOf:
+        raise NotImplementedError
+
+    def searched(self) -> DrawOf:
+        return self.drawn()
+
+
+class _Range(_Drawn):
     low: float
     high: float
     log: bool = False
@@ -52,19 +60,18 @@ class _Int(_Range):
     step: PositiveInt = 1
 
     def drawn(self) -> DrawOf:
-        if self.log:  # Optuna draws between these two, and rounds
-            low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
-            return quantiles(lambda share: math.exp(low + share * (high - low)), 1)
+        if self.log:  # Optuna, too, draws between half below and half above, and rounds
+            return DrawOf({"log_int": [self.low, self.high]})
         if self.step == 1:
             return DrawOf({"int": [self.low, self.high]})
         return steps(self.low, self.step, (self.high - self.low) // self.step + 1)
 
 
-class _Categorical(Config):
+class _Categorical(_Drawn):
     choices: Annotated[list[Any], Field(min_length=1)]
 
     def drawn(self) -> DrawOf:
-        return DrawOf({"choice": self.choices})
+        return DrawOf({"choice": once(self.choices)})
 
 
 KINDS: dict[str, type[_Float | _Int | _Categorical]] = dict(zip(NAMES, (_Float, _Int, _Categorical), strict=True))
@@ -86,20 +93,20 @@ def read_optuna(source: Source, samples: int | None = None) -> Space:
     Raises:
         SweepFileError: it is not such a space, or `samples` is not given; all faults at once.
     """
-    space = Space(source, slug(PurePath(source.path).stem, "sweep"))
+    space = Space(source, slug(PurePath(source.path).stem, "sweep"), search="tpe")  # Optuna's default sampler
     checker = Checker(source)
     for key, value in source.values.items():
         named = checker.checked(_Named, value, (key,))
         if named and (found := checker.checked(KINDS[named.name], named.attributes, (key, "attributes"))):
             try:
-                drawn = draw_of(found)
+                drawn = draw_of(found, is_searched=True)
                 if drawn.differs:
                     space.note((key,), f"{named.name}: {drawn.differs}")
                 space.take((key,), key, None, drawn.draw)
             except ValueError as error:
                 checker.problem((key,), str(error))
     if samples is None:
-        checker.problem((), "an Optuna space does not say how many configs to draw; say so with --samples N")
+        checker.problem((), "an Optuna space does not say how many configs to propose; say so with --samples N")
     if checker.problems:
         raise SweepFileError(*checker.problems)
     space.samples = samples or 0

@@ -28,7 +28,8 @@ class Space:
     base: dict[str, Any] = field(default_factory=dict)  # settings that do not vary
     grid: dict[str, list[Any]] = field(default_factory=dict)
     random: dict[str, dict[str, Any]] = field(default_factory=dict)  # a `Draw` by key, as plain values
-    samples: int = 0  # how many configs `random` draws
+    search: str = ""  # who proposes what these draws come to; empty: they are the section `random`
+    samples: int = 0  # how many configs are drawn or proposed
     seeds: list[int] = field(default_factory=list)
     metric: str = ""  # what trials are ranked by; empty: what the loop says
     mode: str = "min"  # or max

@@ -77,7 +77,7 @@ def read_wandb(source: Source, samples: int | None = None) -> Space:
     given = reader.checked(WandbSweep, source.values, ())
     parameters = source.values.get("parameters")
     if isinstance(parameters, Mapping):
-        reader.parameters(parameters, (), is_grid=source.values.get("method") == "grid")
+        reader.parameters(parameters, (), str(source.values.get("method")))
     if given:
         reader.read(given, samples)
     if reader.problems or given is None:
@@ -90,7 +90,7 @@ class _Reader(Checker):
         super().__init__(source)
         self.space = Space(source, slug(PurePath(source.path).stem, "sweep"))
 
-    def parameters(self, given: Mapping[str, Any], outer: Keys, is_grid: bool) -> None:
+    def parameters(self, given: Mapping[str, Any], outer: Keys, method: str) -> None:
         """Take in a mapping of parameters, whose own key `outer` is, empty at the top."""
         for key, value in given.items():
             way = ("parameters", *(part for each in outer for part in (each, "parameters")), key)
@@ -101,11 +101,12 @@ class _Reader(Checker):
             elif not isinstance(value, Mapping):
                 self.problem(way, f"got {value!r}, must be a mapping with value, values, or a distribution")
             elif "parameters" not in value or "distribution" in value:
-                self._parameter(value, way, ".".join(map(str, (*outer, key))), is_grid)
+                self._parameter(value, way, ".".join(map(str, (*outer, key))), method)
             elif nested := self.checked(Nested, value, way):
-                self.parameters(nested.parameters, (*outer, key), is_grid)
+                self.parameters(nested.parameters, (*outer, key), method)
 
-    def _parameter(self, given: Mapping[str, Any], way: Keys, key: str, is_grid: bool) -> None:
+    def _parameter(self, given: Mapping[str, Any], way: Keys, key: str, method: str) -> None:
+        is_grid = method == "grid"
         try:
             found = self.checked(kind_of(given), given, way)
             if found is None:
@@ -114,7 +115,7 @@ class _Reader(Checker):
             if values is None and is_grid:
                 raise ValueError(f"{found.distribution} is not for `method: grid`, in W&B either; name values")
             if values is None:
-                drawn = draw_of(found)
+                drawn = draw_of(found, is_searched=method == "bayes")
                 if drawn.differs:
                     self.space.note(way, f"{found.distribution}: {drawn.differs}")
             self.space.take(way, key, values, drawn.draw if drawn else None)
@@ -156,8 +157,12 @@ class _Reader(Checker):
                 message = f"has no counterpart: W&B would end after {cap} of the {space.trials} trials; all are trained"
                 space.note(("run_cap",), message)
             return
-        if given.method == "bayes":
-            space.note(("method",), "bayes has no counterpart: the same space is searched at random")
+        if given.method == "bayes" and space.random:
+            space.search = "tpe"
+            message = (
+                "bayes is `search` now, by Optuna's tree-structured Parzen estimator instead of a Gaussian process"
+            )
+            space.note(("method",), message)
         if not space.random:
             space.note(("method",), f"{given.method}: no parameter varies, so the configs would all be the same one")
         elif samples is None and cap is None:

@@ -23,7 +23,10 @@ def sections(space: Space) -> dict[str, Any]:
         "loop": space.loop,
         "base": space.base,
         "grid": space.grid,
-        "random": {"samples": space.samples, **space.random} if space.random else {},
+        "random": {"samples": space.samples, **space.random} if space.random and not space.search else {},
+        "search": {"name": space.search, "trials": space.samples, "space": space.random}
+        if space.random and space.search
+        else {},
         "seeds": space.seeds,
         "objective": {"metric": space.metric, "mode": space.mode} if space.metric else {},
         "scheduler": space.scheduler,

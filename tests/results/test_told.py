@@ -7,8 +7,8 @@ import pytest
 
 from raysweep.results.search.told import tell
 from raysweep.store import Record
-from raysweep.store.record import planned_record
 from raysweep.store.record import Score as Best
+from raysweep.store.record import planned_record
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.plan import trials_of_generation
 from raysweep.sweepfile.proposals import first_generations

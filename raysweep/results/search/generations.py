@@ -20,7 +20,7 @@ from raysweep.sweepfile.patch import get
 from raysweep.sweepfile.plan import config_of_proposal, trials_of_generation
 from raysweep.sweepfile.proposals import WITHOUT_RESULTS, Generation, drawn, first_generations, size_of
 from raysweep.sweepfile.space import Settings, Space
-from raysweep.terminal import count_of
+from raysweep.terminal import count_of, some_of
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,9 @@ def proposed(sweep: Sweep, folder: RunFolder) -> Proposed:
     if not any(generation.proposals for generation, _ in kept):
         notes = ["search: no proposal of before has the config that it had; the search begins anew"] if before else []
         return Proposed(first_generations(sweep)[:WITHOUT_RESULTS], 0, notes)
-    reasons: dict[str, int] = {}
-    for _, gone in kept:
-        for why in gone:
-            reasons[why] = reasons.get(why, 0) + 1
+    gone = [why for _, reasons in kept for why in reasons]
     generations = _up_to(sweep, [generation for generation, _ in kept])
-    notes = [f"search: {count_of(count, 'proposal')} of before left out: {why}" for why, count in reasons.items()]
+    notes = [f"search: {count_of(len(gone), 'proposal')} of before left out: {some_of(gone)}"] if gone else []
     beyond = sum(len(each.proposals) for each, _ in kept) - sum(len(each.proposals) for each in generations)
     notes += [f"search: {count_of(beyond, 'proposal')} of before left out: beyond search.trials"] if beyond else []
     return Proposed(generations, len(generations), notes)
@@ -67,7 +64,13 @@ def _kept(sweep: Sweep, made: Made) -> tuple[Generation, list[str]]:
             continue
         # The trial is the same if a key is new in the space, or no longer in it, as long as it has the value of before
         settings = space.fill({key: get(document, key) for key in space.dimensions}, lambda key, _: None)
-        if why := space.why_not(settings):
+        why = space.why_not(settings)
+        if not why and _config_hash(sweep, settings) != config_then:
+            why = (
+                " and ".join(f"{key} {proposal[key]}" for key in proposal if key not in settings)
+                + " is not in the space"
+            )
+        if why:
             gone.append(why)
         else:
             proposals.append(settings)
@@ -88,8 +91,12 @@ def _up_to(sweep: Sweep, generations: Sequence[Generation]) -> list[Generation]:
 
 def configs_of(sweep: Sweep, generation: Generation) -> list[str]:
     """Return the hash of each proposal's config, by which it is known again."""
-    configs = [config_of_proposal(sweep, each, problems=[]) for each in generation.proposals]
-    return [digest(config.model_dump(mode="json")) if config else "" for config in configs]
+    return [_config_hash(sweep, each) for each in generation.proposals]
+
+
+def _config_hash(sweep: Sweep, proposal: Settings) -> str:
+    config = config_of_proposal(sweep, proposal, problems=[])
+    return digest(config.model_dump(mode="json")) if config else ""
 
 
 def next_generation(
@@ -135,13 +142,10 @@ def _new_and_valid(sweep: Sweep, before: Sequence[Settings], proposals: Sequence
 
     A loop's own check may refuse values together that are each within the space.
     """
-    known = {
-        digest(config.model_dump(mode="json")) for each in before if (config := config_of_proposal(sweep, each, []))
-    }
-    kept = []
+    known, kept = {_config_hash(sweep, each) for each in before}, []
     for proposal in proposals:
-        config = config_of_proposal(sweep, proposal, [])
-        if config and (key := digest(config.model_dump(mode="json"))) not in known:
-            known.add(key)
+        config = _config_hash(sweep, proposal)
+        if config and config not in known:
+            known.add(config)
             kept.append(proposal)
     return kept

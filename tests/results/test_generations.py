@@ -1,4 +1,4 @@
-"""Generations of a search: the same ones whatever the order in which trials end, and what stays of them after an edit."""
+"""Generations of a search: the same ones in whatever order trials end, and what stays of them after an edit."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ diabetes_boosting, two tables of scikit-learn's models; digits, trained for real
 8 slots that train an epoch a tick, on the same problem:
 
 * random          draws, each to its end: 100 of them give the score to reach
-* raysweep        `search: {name: tpe}` and `scheduler: {name: asha}`, both as they are by default
-* raysweep cmaes  the same with `name: cmaes`
+* raysweep        `search: {name: tpe}` and `scheduler: {name: asha, min_survivors: 2}`; generations of 8
+* raysweep, ...   the same but for what is named: `name: cmaes`, rivals from all settled generations, other sizes
 * optuna          `TPESampler()`, which keeps away from running trials by itself, and a pruner: median or hyperband
 * ray             OptunaSearch and AsyncHyperBandScheduler: by their defaults, and tuned (grace period 8, eta 3)
 
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _contenders import AtRandom, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
+from _contenders import AtRandom, Competition, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
 from _problems import Floats, Problem, alexnet, digits, held_out, tabular
 from _report import emit, parse_arguments
 from _search_tables import TABLES, path_of
@@ -39,6 +39,14 @@ CONTENDERS: dict[str, Callable[[Problem, int], Search]] = {
     "random": lambda problem, seed: AtRandom(problem, seed, RANDOM),
     "raysweep": lambda problem, seed: RaySweep(problem, seed, MANY),
     "raysweep_cmaes": lambda problem, seed: RaySweep(problem, seed, MANY, name="cmaes"),
+    "raysweep_rivals": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(rivals="all")),
+    "raysweep_4_go_on": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(min_survivors=4)),
+    "raysweep_generations_of_4": lambda problem, seed: RaySweep(
+        problem, seed, MANY, generation=4, competition=Competition(min_survivors=1)
+    ),
+    "raysweep_generations_of_16": lambda problem, seed: RaySweep(
+        problem, seed, MANY, generation=16, competition=Competition(min_survivors=4)
+    ),
     "optuna_median": lambda problem, seed: OptunaPruned(problem, seed, "median"),
     "optuna_hyperband": lambda problem, seed: OptunaPruned(problem, seed, "hyperband"),
     "ray": lambda problem, seed: RayOptuna(problem, seed),
@@ -106,7 +114,7 @@ def compare(problem: Problem, figures: dict[str, float], slack: float) -> dict[s
     mine = figures[f"{problem.name}_raysweep_{end}"]
     behind: dict[str, float] = {}
     for other in ("optuna", "ray"):
-        names = [name for name in CONTENDERS if name.startswith(other)]
+        names = [name for name in CONTENDERS if name.split("_")[0] == other]
         best = min(names, key=lambda name: figures[f"{problem.name}_{name}_{end}"])
         theirs = figures[f"{problem.name}_{best}_{end}"]
         half = figures[f"{problem.name}_{best}_{end}_half_interval"]

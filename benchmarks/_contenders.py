@@ -30,6 +30,7 @@ from raysweep.sweepfile.schema import Dimension, Objective, RankBy
 from raysweep.sweepfile.space import Settings
 
 SLOTS = 8
+RIVALS = ("none", "all", "beat", "median")
 
 
 @dataclass

@@ -252,11 +252,9 @@ class Competition:
     rungs: tuple[Fraction, ...] = (Fraction(1, 9), Fraction(2, 9))
     eta: int = 3
     min_survivors: int = 2
-    rivals: str = "none"
+    rivals: str = "all"
     """`none`; `all`: every settled one has a rank, and they add to the places; `beat`: a generation competes alone, and
     who goes on must also be among the best 1/eta^r of the settled ones; `median`: must beat their median."""
-    last: int = 10**9
-    """Only of so many generations."""
     rank_by: RankBy = "trend"
 
 
@@ -310,7 +308,7 @@ class RaySweep:
         if not proposals:
             return False
         runs = [_begin(self.problem, self.proposed + i, each) for i, each in enumerate(proposals)]
-        rivals = [run for each in self.generations[:-1][-self.competition.last :] for run in each.runs]
+        rivals = [run for each in self.generations[:-1] for run in each.runs]
         self.generations.append(_Generation(runs, rivals, self.competition))
         self.proposed += len(proposals)
         return True

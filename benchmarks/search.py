@@ -8,7 +8,7 @@ diabetes_boosting, two tables of scikit-learn's models; digits, trained for real
 
 * random          draws, each to its end: 100 of them give the score to reach
 * raysweep        `search: {name: tpe}` and `scheduler: {name: asha, min_survivors: 2}`; generations of 8
-* raysweep, ...   the same but for what is named: `name: cmaes`, rivals from all settled generations, other sizes
+* raysweep, ...   the same but for what is named: `name: cmaes`; a generation that competes alone; other sizes
 * optuna          `TPESampler()`, which keeps away from running trials by itself, and a pruner: median or hyperband
 * ray             OptunaSearch and AsyncHyperBandScheduler: by their defaults, and tuned (grace period 8, eta 3)
 
@@ -50,17 +50,21 @@ CONTENDERS: dict[str, Callable[[Problem, int], Search]] = {
     "ray": lambda problem, seed: RayOptuna(problem, seed),
     "ray_tuned": lambda problem, seed: RayOptuna(problem, seed, grace_period=8, reduction_factor=3),
 }
-VARIANTS: dict[str, Callable[[Problem, int], Search]] = {
-    "raysweep_rivals": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(rivals="all")),
-    "raysweep_4_go_on": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(min_survivors=4)),
-    "raysweep_generations_of_4": lambda problem, seed: RaySweep(
-        problem, seed, MANY, generation=4, competition=Competition(min_survivors=1)
-    ),
-    "raysweep_generations_of_16": lambda problem, seed: RaySweep(
-        problem, seed, MANY, generation=16, competition=Competition(min_survivors=4)
-    ),
-    "raysweep_1_goes_on": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(min_survivors=1)),
+ALONE = {
+    "raysweep_alone": {},
+    "raysweep_alone_1_goes_on": {"min_survivors": 1},
+    "raysweep_alone_4_go_on": {"min_survivors": 4},
+    "raysweep_alone_generations_of_4": {"generation": 4, "min_survivors": 1},
+    "raysweep_alone_generations_of_16": {"generation": 16, "min_survivors": 4},
 }
+
+
+def _alone(generation: int = 8, min_survivors: int = 2) -> Callable[[Problem, int], Search]:
+    rules = Competition(rivals="none", min_survivors=min_survivors)
+    return lambda problem, seed: RaySweep(problem, seed, MANY, generation, competition=rules)
+
+
+VARIANTS = {name: _alone(**changed) for name, changed in ALONE.items()}
 """What else was tried; not with what is trained for real."""
 BUDGETS = {"alexnet": 1600, "digits": 480}
 """Epochs; of the tables 640. They are about a third of what 100 random trials take."""
@@ -188,7 +192,7 @@ def rules_tried() -> dict[str, Callable[[Problem, int], Search]]:
     tried = {
         f"{who}, {least} at least": search(rivals=who, min_survivors=least) for who in RIVALS for least in (2, 1, 4)
     }
-    tried |= {f"generations of {size}": search(size, min_survivors=size // 4) for size in (4, 16)}
+    tried |= {f"generations of {size}": search(size, rivals="none", min_survivors=size // 4) for size in (4, 16)}
     return tried | {"cmaes": lambda problem, seed: RaySweep(problem, seed, MANY, name="cmaes")}
 
 

@@ -80,7 +80,7 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
     """
     committed = folder.records([trial.id for trial in trials], lenient, tell=counting)
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True)
+    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True, costs=sweep.costs)
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
 
 

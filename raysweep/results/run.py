@@ -22,6 +22,7 @@ from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
 from raysweep.store.newest import Tail, read_newest
+from raysweep.store.record import COSTS
 from raysweep.store.resolved import Resolved, damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
@@ -120,11 +121,16 @@ class SweepResult:
         named = named or Named(f"{self.path}/sweep.yaml")
         return replace(named, storage=self.folder.parent.uri).in_words()
 
+    @cached_property
+    def costs(self) -> frozenset[str]:
+        """The names of what is known of trials before they train; none with one objective."""
+        return frozenset(name for record in self.trials for name in record.conditions.get(COSTS, ()))
+
     def halving(self) -> Halving:
         """Rebuild who goes on, from the records in the plan's order."""
         by_id = {record.id: record for record in self.trials}
         records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
-        return replay(records, self.scheduler, self.objective)
+        return replay(records, self.scheduler, self.objective, costs=self.costs)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each trial, best first, with the columns of results.parquet."""

@@ -16,6 +16,7 @@ from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
+from raysweep.results.front import TradeOff, trade_offs
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
 from raysweep.store import Record, RunFolder
@@ -72,6 +73,17 @@ class SweepResult:
     def trials(self) -> list[Record]:
         """The trials, config by config, best first."""
         return [record for config in self.configs for record in config.trials]
+
+    @cached_property
+    def front(self) -> list[TradeOff]:
+        """With several objectives: the configs front by front, in the order of `pull --rank`; empty with one."""
+        return trade_offs(self.configs, self.objective)
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all objectives, and how each is written."""
+        others = [each.metric for each in self.objective.against]
+        return [self.metric, *(Metric.of(name, (each.values[name] for each in self.front)) for name in others)]
 
     @cached_property
     def metric(self) -> Metric:
@@ -224,10 +236,13 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
 def as_json(result: SweepResult, winner: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the document of `status --json`; `winner` is what can be said of the best config (see `verdict`)."""
     evaluation = result.evaluation
+    first = [each for each in result.front if each.front == 1]
+    front = {"front": [each.as_json(place) for place, each in enumerate(first, 1)]}
     return {
         "name": result.name,
         "path": result.path,
         "winner": winner,
+        **(front if result.objective.against else {}),
         "configs": [config.as_json(place) for place, config in enumerate(result.configs, 1)],
         "trials": [trial_as_json(record) for record in result.trials],
         "evaluation": evaluation.as_json() if evaluation else None,

@@ -1,7 +1,7 @@
 """The runs that `pareto.py` looks at: networks of many sizes on real Tiny ImageNet, curves and costs in a Parquet.
 
-The grid is networks and widths, from 1 to 23 million FLOPs an image, times learning rates: what people sweep who want
-to know which accuracy they can have for what price. Each run is trained to its end.
+The grid is networks and widths, from 0.23 to 12 million FLOPs an image, times learning rates and augmentations: what
+people sweep who want to know which accuracy they can have for what price. Each run is trained to its end.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copy the best weights of a config's best seed, and what is needed to use them; return the exit code."""
     from raysweep.results.checkpoint import write_checkpoint
-    from raysweep.results.front import value_text
     from raysweep.results.ranking import can_win
     from raysweep.results.table import format_mean
+    from raysweep.results.trade_offs import value_text
 
     result = Context.of(arguments).results()
-    front = result.front
-    ranked = [each.config for each in front] or [config for config in result.configs if config.best]
+    found = result.trade_offs
+    ranked = [each.config for each in found] or [config for config in result.configs if config.best]
     if not 1 <= arguments.rank <= len(ranked):
         count = count_of(len(ranked), "config")
         raise UserError(f"--rank {arguments.rank}: the ranking of {result.path} has {count} with a score")
@@ -54,11 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     if (seeds := sum(map(can_win, config.trials))) > 1:
         mean = format_mean(config.ranked_by, metric)
         in_words += f", the best of {seeds} seeds; the config reaches {mean} on average"
-    if front:
-        others = zip(result.metrics[1:], [*front[arguments.rank - 1].values.values()][1:], strict=True)
-        in_words += "".join(f", {each.name} {value_text(value, each)}" for each, value in others)
+    chosen = found[arguments.rank - 1] if found else None
+    if chosen:
+        others = ((each.name, value_text(chosen.values[each.name], each)) for each in result.metrics[1:])
+        in_words += "".join(f", {name} {text}" for name, text in others)
     known = {"id": record.id, "metric": metric.name, "val_acc": val_acc, "path": str(target.absolute())}
     document = {**known, **config.ranked_by.as_json()}
-    document |= {"values": front[arguments.rank - 1].values, "front": front[arguments.rank - 1].front} if front else {}
+    document |= {"values": chosen.values, "dominated_by": chosen.dominated_by} if chosen else {}
     print(json.dumps(document) if arguments.json else in_words)
     return 0

@@ -9,8 +9,8 @@ from raysweep.driver.board import Board
 from raysweep.driver.failures import Failure
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
-from raysweep.results.front import trade_offs
 from raysweep.results.ranking import RankedConfig
+from raysweep.results.trade_offs import trade_offs
 from raysweep.store import Record, RunFolder
 from raysweep.store.runfolder import OF_THE_BEST
 from raysweep.sweepfile.schema import Objective
@@ -101,7 +101,7 @@ def losers_of(
 ) -> list[Record]:
     """Return the trials whose weights nobody will ask for: all but the best seed of each of the best configs.
 
-    With several objectives, so are all of the first front. A config some of whose trials go on, or `may_come_back`,
+    With several objectives, so are all of the front. A config some of whose trials go on, or `may_come_back`,
     keeps all: its mean may still rise.
     """
     settled = [
@@ -109,6 +109,6 @@ def losers_of(
         for config in ranked
         if all(record.is_final and record.id not in may_come_back for record in config.trials)
     ]
-    first = [each.config for each in trade_offs(settled, objective) if each.front == 1]
-    kept = {config.best.id for config in (*settled[:keep_best], *first) if config.best}
+    front = [each.config for each in trade_offs(settled, objective) if not each.dominated_by]
+    kept = {config.best.id for config in (*settled[:keep_best], *front) if config.best}
     return [record for config in settled for record in config.trials if record.id not in kept]

@@ -13,9 +13,9 @@ the best, and ends once it certainly does not. So the decisions are the synchron
   that it passed; the config goes on with the others, and is gone once all its seeds are.
 * A config that is gone keeps its place at the rungs before its last. At its last the next in rank takes its place.
 * A score that is no finite number ranks behind every other.
-* With several objectives, the others being known before training (`Rules.costs`), configs are ranked front by front
-  (`fronts`) in place of by score. One that comes may change the place of all others, so a rung decides once the whole
-  cohort is there or gone: which fronts there are depends on who came, and not on when.
+* With several objectives, the others being known before training (`Rules.costs`), configs are ranked by how
+  many others dominate them (`dominance`) in place of by score. One that comes may change the place of all others, so a
+  rung decides once the whole cohort is there or gone: places depend on who came, and not on when.
 
 The state is each trial's scores and end, and whether it holds a slot. The rest is functions of it: `_standings_of` a
 cohort, and what follows from them. For speed the keys at each rung stay sorted, which works since a key never changes
@@ -38,7 +38,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from raysweep.halving.fronts import fronts_of, in_order
+from raysweep.halving.dominance import dominators, in_order
 
 Key = tuple[float, float, str]  # what configs are sorted by, best first: score (lower is better), val_loss, id
 
@@ -106,7 +106,8 @@ class RungReport:
     missing: int  # how many may still arrive, at most
     places: int
     cutoff: float | None  # the score of the last place, if that many have arrived
-    front: int | None  # with several objectives: the front that it is in, 1 is best, or 0 before all are there
+    objectives: int  # by how many it is ranked
+    dominated_by: int | None  # with several of these, how many dominate it; None before all are there
     beaten_by: tuple[str, ...]  # the trials right ahead of it, nearest first; a config is named by its first trial
     verdict: Verdict
 
@@ -250,7 +251,8 @@ class Halving:
             missing=standing.missing,
             places=places,
             cutoff=shown(live[places - 1][0]) if by_score and len(live) >= places else None,
-            front=None if by_score else 0 if ahead is None or placed is None else int(placed[1]),
+            objectives=1 + len(self.rules.costs),
+            dominated_by=None if by_score or ahead is None or placed is None else int(placed[1]),
             beaten_by=tuple(other[2] for other in live[max(0, (ahead or 0) - rivals) : ahead or 0][::-1]),
             verdict=_verdict_at(config, r),
         )
@@ -351,9 +353,7 @@ class _Standing:
     live: list[Key]  # sorted: those that take part, without those that are lost there
     going_on: set[str]  # the configs that are safe
     taken: Key | None  # whoever is worse is out
-    placed: (
-        Mapping[str, Key] | None
-    )  # with several objectives: each config's place and front; empty before all are there
+    placed: Mapping[str, Key] | None  # with several objectives; empty before all are there
 
     def key_of(self, config: _Config, r: int) -> Key | None:
         """Return what a config that is there is sorted by; None before that can be known."""
@@ -389,7 +389,7 @@ def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
 
 
 def _placed(cohort: _Cohort, r: int, there: Sequence[Key]) -> dict[str, Key]:
-    """Return the place and the front of each config at a rung where all are that will ever be.
+    """Return each config's place at a rung where all are that will ever be, and how many dominate it.
 
     Those that are gone by now count as well if they have a score there, so that it does not matter when they went. Who
     has no finite score is worse than all others, however little it costs.
@@ -397,10 +397,8 @@ def _placed(cohort: _Cohort, r: int, there: Sequence[Key]) -> dict[str, Key]:
     ids = [key[2] for key in there]
     if cohort.placed[r].keys() != {*ids}:
         points = [_point(cohort.configs[id], score) for score, _, id in there]
-        fronts = fronts_of(points)
-        cohort.placed[r] = {
-            ids[i]: (float(place), float(fronts[i]), ids[i]) for place, i in enumerate(in_order(points))
-        }
+        counts, order = dominators(points), in_order(points)
+        cohort.placed[r] = {ids[i]: (float(place), float(counts[i]), ids[i]) for place, i in enumerate(order)}
     return cohort.placed[r]
 
 

@@ -16,9 +16,9 @@ from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
-from raysweep.results.front import TradeOff, trade_offs
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
+from raysweep.results.trade_offs import TradeOff, trade_offs
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
@@ -75,15 +75,20 @@ class SweepResult:
         return [record for config in self.configs for record in config.trials]
 
     @cached_property
-    def front(self) -> list[TradeOff]:
-        """With several objectives: the configs front by front, in the order of `pull --rank`; empty with one."""
+    def trade_offs(self) -> list[TradeOff]:
+        """With several objectives: the configs in the order of `pull --rank`, the front first; empty with one."""
         return trade_offs(self.configs, self.objective)
+
+    @property
+    def front(self) -> list[TradeOff]:
+        """With several objectives: the configs that no other one dominates, best first by the first one; else empty."""
+        return [each for each in self.trade_offs if not each.dominated_by]
 
     @cached_property
     def metrics(self) -> list[Metric]:
         """The metrics of all objectives, and how each is written."""
         others = [each.metric for each in self.objective.against]
-        return [self.metric, *(Metric.of(name, (each.values[name] for each in self.front)) for name in others)]
+        return [self.metric, *(Metric.of(name, (each.values[name] for each in self.trade_offs)) for name in others)]
 
     @cached_property
     def metric(self) -> Metric:
@@ -236,8 +241,7 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
 def as_json(result: SweepResult, winner: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the document of `status --json`; `winner` is what can be said of the best config (see `verdict`)."""
     evaluation = result.evaluation
-    first = [each for each in result.front if each.front == 1]
-    front = {"front": [each.as_json(place) for place, each in enumerate(first, 1)]}
+    front = {"front": [each.as_json(place) for place, each in enumerate(result.front, 1)]}
     return {
         "name": result.name,
         "path": result.path,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from raysweep.results.evaluation import Evaluation
-from raysweep.results.front import front_in_words, value_text
 from raysweep.results.ranking import RankedConfig, SeedScores
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import (
@@ -16,6 +15,7 @@ from raysweep.results.settings import (
     setting_texts,
     varied_settings,
 )
+from raysweep.results.trade_offs import front_in_words, value_text
 from raysweep.store import Record
 from raysweep.store.metrics import EMA
 from raysweep.sweepfile.patch import short_labels
@@ -39,25 +39,25 @@ OPTIONAL = ("weights", "best at")
 
 
 def print_results(result: SweepResult, stderr: bool = False) -> None:
-    """Print the configs as they are ranked, with several objectives front by front; then the winner's evaluation."""
+    """Print the configs as they are ranked, with several objectives those of the front first; then the winner's evaluation."""
     if not result.objective.against:
         print_ranking(result.configs, result.metric, stderr)
     else:
-        without = [config for config in result.configs if config not in [each.config for each in result.front]]
-        configs = [*(each.config for each in result.front), *without]
-        print_ranking(configs, result.metric, stderr, _of_the_front(result))
-        for line in front_in_words(result.front, result.objective):
+        compared = [each.config for each in result.trade_offs]
+        others = [config for config in result.configs if not any(config is each for each in compared)]
+        print_ranking([*compared, *others], result.metric, stderr, _of_all_objectives(result))
+        for line in front_in_words(result.trade_offs, result.objective):
             say(line, stderr)
     print_evaluation(result.evaluation, stderr)
 
 
-def _of_the_front(result: SweepResult) -> dict[str, list[str]]:
-    """Return the columns that a table has with several objectives, a cell for each config of the front."""
-    fronts = {"front": [str(each.front) for each in result.front]}
-    return fronts | {
-        metric.name: [value_text(each.values[metric.name], metric) for each in result.front]
-        for metric in result.metrics[1:]
+def _of_all_objectives(result: SweepResult) -> dict[str, list[str]]:
+    """Return the columns that the table has with several objectives only, a cell for each config that has a score."""
+    found = result.trade_offs
+    values = {
+        metric.name: [value_text(each.values[metric.name], metric) for each in found] for metric in result.metrics[1:]
     }
+    return {**values, "dominated by": [str(each.dominated_by) for each in found]}
 
 
 def print_ranking(

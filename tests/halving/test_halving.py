@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from raysweep.halving import rungs as halving_module
 from raysweep.halving.cost import chances_of
-from raysweep.halving.fronts import in_order
+from raysweep.halving.dominance import in_order
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict, group_of
 
 SAFE, OUT, UNDECIDED = Verdict.SAFE, Verdict.OUT, Verdict.UNDECIDED
@@ -128,10 +128,10 @@ def costing(scores: list[float], flops: list[float], missing: int = 0, **rules: 
     return halving
 
 
-def test_with_several_objectives_the_first_front_goes_on_before_what_it_dominates():
+def test_with_several_objectives_the_front_goes_on_before_what_it_dominates():
     halving = costing([0.9, 0.8, 0.5, 0.7, 0.4, 0.3], [9, 9, 1, 8, 2, 3], eta=2)
     assert safe(halving, 6) == [0, 2, 3]  # t1 has a better score than t2 and t3, and t0 dominates it
-    assert [report.front for i in range(6) for report in halving.explain(f"t{i}")] == [1, 2, 1, 1, 2, 3]
+    assert [report.dominated_by for i in range(6) for report in halving.explain(f"t{i}")] == [0, 1, 0, 0, 1, 2]
 
 
 def test_of_a_front_that_is_larger_than_the_places_the_ends_go_on_first():
@@ -413,7 +413,7 @@ def synchronous(rules: Rules, fates: list[Fate]) -> list[set]:
     for r, places in enumerate(rules.places(len(seeds))):
         lasting = [c for c in contestants if max(fate.marks(rules) for fate in seeds[c]) > r + 1]
         ranked = sorted((key(c, r), c) for c in lasting)
-        if rules.costs:  # by fronts among all that came to the rung, though some of them got no further
+        if rules.costs:  # by all objectives among all that came to the rung, though some of them got no further
             came = sorted(contestants, key=lambda c: key(c, r))
             order = [came[place] for place in in_order([point(c, r) for c in came])]
             ranked = [(key(c, r), c) for c in order if c in lasting]

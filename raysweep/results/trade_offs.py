@@ -1,8 +1,8 @@
-"""Which configs are worth having where a sweep has several objectives: configs in, their fronts and an order out.
+"""Which configs are worth having where a sweep has several objectives: configs in, the front and an order out.
 
-The first front are the configs that no other one dominates: none is at least as good in every objective and better in
-one. A config's value is the mean over the seeds that its score is of, each at its best epoch by the first objective,
-whose weights are those that are kept.
+The front are the configs that no other one dominates: none is at least as good in every objective, and better in one. A
+config's value is the mean over the seeds that its score is of, each at its best epoch by the first objective, whose
+weights are those that are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from raysweep.halving.fronts import fronts_of
+from raysweep.halving.dominance import dominators
 from raysweep.halving.scores import value_of
 from raysweep.results.ranking import RankedConfig, can_win, is_whole
 from raysweep.sweepfile.schema import Objective
@@ -25,38 +25,35 @@ LARGE = 10_000
 
 @dataclass(frozen=True)
 class TradeOff:
-    """A config, what it has of each objective, and its front."""
+    """A config, what it has of each objective, and how many others dominate it."""
 
     config: RankedConfig
     values: dict[str, float | None]  # by metric, the first objective first; None where a seed's is not known
-    front: int  # 1: no other config dominates it; 2: only some of the first front do; and so on
+    dominated_by: int  # 0: it is on the front
 
     def __repr__(self) -> str:
-        values = ", ".join(
-            f"{name} {'unknown' if value is None else f'{value:.4g}'}" for name, value in self.values.items()
-        )
-        return f"<TradeOff {self.config.name}: {values}, front {self.front}>"
+        known = [f"{name} {'unknown' if value is None else f'{value:.4g}'}" for name, value in self.values.items()]
+        return f"<TradeOff {self.config.name}: {', '.join(known)}, dominated by {self.dominated_by}>"
 
     def as_json(self, place: int) -> dict[str, Any]:
         """Return an entry of `front` in `--json` documents, given its place, which `pull --rank` takes."""
         best, seeds = self.config.best, self.config.scores.seeds
-        return {"rank": place, "name": self.config.name, "best": best.id if best else None, "seeds": seeds} | {
-            "values": self.values
-        }
+        known = {"rank": place, "name": self.config.name, "best": best.id if best else None, "seeds": seeds}
+        return {**known, "values": self.values}
 
 
 def trade_offs(configs: Iterable[RankedConfig], objective: Objective) -> list[TradeOff]:
-    """Return the configs that have a score, front by front, each front as they come in; nothing for one objective.
+    """Return the configs that have a score, those that fewer dominate first; nothing for one objective.
 
-    What is not known of a config counts as the worst there is.
+    Of those that as many dominate each comes as in `configs`. What is not known of a config counts as the worst there
+    is.
     """
     if not objective.against:
         return []
     scored = [config for config in configs if config.best and config.scores.mean is not None]
     values = [_values(config, objective) for config in scored]
-    fronts = fronts_of([_point(each, objective) for each in values])
-    found = map(TradeOff, scored, values, fronts)
-    return sorted(found, key=lambda each: each.front)  # which keeps the order within a front
+    counts = dominators([_point(each, objective) for each in values])
+    return sorted(map(TradeOff, scored, values, counts), key=lambda each: each.dominated_by)
 
 
 def _values(config: RankedConfig, objective: Objective) -> dict[str, float | None]:
@@ -69,7 +66,7 @@ def _values(config: RankedConfig, objective: Objective) -> dict[str, float | Non
 
 
 def _point(values: dict[str, float | None], objective: Objective) -> list[float]:
-    """Return what fronts are made of: less is better."""
+    """Return the values such that less is better."""
     found = []
     for each in (objective, *objective.against):
         value = values[each.metric]
@@ -85,14 +82,15 @@ def value_text(value: float | None, metric: Metric) -> str:
 
 
 def front_in_words(found: Sequence[TradeOff], objective: Objective) -> list[str]:
-    """Say how many configs are on the first front, and of how many it cannot be known; nothing for one objective."""
+    """Say how many configs are on the front, and of how many it cannot be known; nothing for one objective."""
     if not found:
         return []
     names = [each.metric for each in (objective, *objective.against)]
-    together = f"{', '.join(names[:-1])} and {names[-1]}"
-    first = sum(each.front == 1 for each in found)
+    front = sum(not each.dominated_by for each in found)
+    are = "is" if front == 1 else "are"
     lines = [
-        f"front 1: {first} of {count_of(len(found), 'config')}: no other is as good in {together} and better in one"
+        f"front: {front} of {count_of(len(found), 'config')} {are} dominated by no other in "
+        f"{', '.join(names[:-1])} and {names[-1]}"
     ]
     for name in names[1:]:
         if unknown := sum(each.values[name] is None for each in found):

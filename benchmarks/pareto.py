@@ -1,4 +1,4 @@
-"""How much of the full grid's front halving by fronts keeps, and for how many epochs, on recorded runs with FLOPs.
+"""How much of the full grid's front halving by several objectives keeps, and for how many epochs, on recorded runs.
 
     pareto.py                 the table, and rules chosen on one half of the runs and judged on the other: two minutes
     pareto.py --train         first trains the runs that pareto_curves.parquet does not have: 8 s each, on one core
@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from _pareto_runs import train_runs
 from _replay import Floats, Ints, draw_runs
 from _report import emit, parse_arguments
-from raysweep.halving.fronts import fronts_of, hypervolume, in_order
+from raysweep.halving.dominance import dominators, hypervolume, in_order
 
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
 from raysweep.halving.scores import rung_scores
@@ -65,6 +65,7 @@ class Runs:
 
     @property
     def epochs(self) -> int:
+        """How many each run was to train, and did."""
         return self.best.shape[1]
 
 
@@ -77,6 +78,7 @@ class Outcome:
     kept_linear: Floats
 
     def cells(self) -> list[str]:
+        """Return what the table has of it."""
         low, high = np.quantile(self.kept, (0.05, 0.95))
         kept = f"{100 * self.kept.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
         often, linear = np.mean(self.kept >= GOAL), self.kept_linear.mean()
@@ -162,6 +164,18 @@ def by_score(points: Sequence[Sequence[float]]) -> list[int]:
     return sorted(range(len(points)), key=lambda place: points[place][0])
 
 
+def fronts_of(points: Sequence[Sequence[float]]) -> list[int]:
+    """Non-dominated sorting, as in NSGA-II: the second front is what only points of the first dominate."""
+    fronts, left, front = [0] * len(points), list(range(len(points))), 0
+    while left:
+        front += 1
+        counts = dominators([points[place] for place in left])
+        for place, count in zip(left, counts, strict=True):
+            fronts[place] = 0 if count else front
+        left = [place for place in left if not fronts[place]]
+    return fronts
+
+
 def fronts_by_score(points: Sequence[Sequence[float]]) -> list[int]:
     """Front by front, within a front by score."""
     fronts = fronts_of(points)
@@ -196,20 +210,25 @@ def by_slack(points: Sequence[Sequence[float]]) -> list[int]:
 
 DEFAULTS = Rules(3, (Fraction(1, 9), Fraction(2, 9)), 4, costs=(False,))
 WIDER = Rules(2, (Fraction(1, 9), Fraction(2, 9)), 14, costs=(False,))
+EARLIER = Rules(2, (Fraction(1, 18), Fraction(1, 9)), 16, costs=(False,))
+WIDE, EARLY = "eta 2, min_survivors 14", "rungs 1/18, 1/9, eta 2, min_survivors 16"
 TABLE: dict[str, tuple[Rules, Order]] = {
     "defaults, by val_acc alone": (DEFAULTS, by_score),
-    "defaults, by fronts": (DEFAULTS, in_order),
-    "eta 2, min_survivors 14, by val_acc alone": (WIDER, by_score),
-    "eta 2, min_survivors 14, by fronts": (WIDER, in_order),
-    "the same, a front by crowding distance": (WIDER, fronts_by_crowding),
-    "the same, a front by val_acc": (WIDER, fronts_by_score),
-    "the same, by nearness to the front": (WIDER, by_slack),
+    "defaults": (DEFAULTS, in_order),
+    f"{WIDE}, by val_acc alone": (WIDER, by_score),
+    WIDE: (WIDER, in_order),
+    f"{WIDE}, by NSGA-II: fronts, then crowding": (WIDER, fronts_by_crowding),
+    f"{WIDE}, by fronts, then val_acc": (WIDER, fronts_by_score),
+    f"{WIDE}, by nearness to the front": (WIDER, by_slack),
+    f"{EARLY}, by val_acc alone": (EARLIER, by_score),
+    EARLY: (EARLIER, in_order),
+    f"{EARLY}, by NSGA-II": (EARLIER, fronts_by_crowding),
 }
 
 
 def table(runs: Runs, draws: Ints, rng: np.random.Generator) -> tuple[str, dict[str, Outcome]]:
     found = {name: halved(runs, draws, rules, order) for name, (rules, order) in TABLE.items()}
-    share = found["eta 2, min_survivors 14, by fronts"].epochs.mean()
+    share = found[WIDE].epochs.mean()
     some = round(share * draws.shape[1])
     parts = [rng.permutation(np.repeat([runs.epochs, 0], [some, draws.shape[1] - some])) for _ in draws]
     found[f"a random {some} of {draws.shape[1]} configs to their end"] = outcome(runs, draws, parts)
@@ -228,7 +247,7 @@ def candidates(configs: int) -> list[Rules]:
 
 
 def chosen_and_judged(runs: Runs, splits: int, draws: int) -> tuple[str, Floats]:
-    """Choose on a random half of the runs what keeps most for at most 45 % of the epochs; judge it on the other half."""
+    """Choose on a half of the runs what keeps most for at most 45 % of the epochs; judge it on the other half."""
     rows, lines = [], ["| chosen on a half | there: epochs, kept | on the other half |", "| --- | --- | --- |"]
     size = SWEEP * 3 // 4
     for split in range(splits):
@@ -264,18 +283,18 @@ def main() -> None:
     for name, path in (("sizes", SIZES), ("witness", WITNESS)):
         runs, rng = load(path), np.random.default_rng(0)
         drawn = draw_runs(np.arange(len(runs)), draws, SWEEP, rng)
-        for rules in (DEFAULTS, WIDER):
+        for rules in (DEFAULTS, WIDER, EARLIER):
             check_that_it_is_what_halving_does(runs, drawn[0], rules, scores_of(runs, rules))
         text, found = table(runs, drawn, rng)
         networks = len({*runs.flops.tolist()})
         if not arguments.json:
             print(f"## {name}: {len(runs)} runs, {networks} networks, {draws} draws of {SWEEP}\n\n{text}\n")
-        for key, rule in (("defaults", "defaults, by fronts"), ("wider", "eta 2, min_survivors 14, by fronts")):
+        for key, rule in (("defaults", "defaults"), ("wider", WIDE), ("earlier", EARLY)):
             figures |= {
                 f"{name}_{key}_epochs": found[rule].epochs.mean(),
                 f"{name}_{key}_kept": found[rule].kept.mean(),
             }
-        figures[f"{name}_wider_by_score_kept"] = found["eta 2, min_survivors 14, by val_acc alone"].kept.mean()
+        figures[f"{name}_wider_by_score_kept"] = found[f"{WIDE}, by val_acc alone"].kept.mean()
     text, rows = chosen_and_judged(load(SIZES), 2 if arguments.quick else 5, 10 if arguments.quick else 30)
     if not arguments.json:
         print(f"## Chosen on one half, judged on the other\n\n{text}\n")

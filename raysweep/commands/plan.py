@@ -82,9 +82,8 @@ def _objective_lines(sweep: Sweep) -> list[str]:
         return [f"{line}; halving goes by {sweep.objective.metric} alone, since no other is known before training"]
     left_out = [name for name in others if name not in costs]
     without = f"; {', '.join(left_out)} cannot be known by then" if left_out else ""
-    return [
-        f"{line}; halving goes by how many dominate a config in {', '.join([sweep.objective.metric, *costs])}{without}"
-    ]
+    by = ", ".join([sweep.objective.metric, *costs])
+    return [f"{line}; halving goes by how many configs dominate one in {by}{without}"]
 
 
 def _check_weights(context: Context) -> None:

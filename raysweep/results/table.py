@@ -39,7 +39,7 @@ OPTIONAL = ("weights", "best at")
 
 
 def print_results(result: SweepResult, stderr: bool = False) -> None:
-    """Print the configs as they are ranked, with several objectives those of the front first; then the winner's evaluation."""
+    """Print the configs as they are ranked, with several objectives the front first; then the winner's evaluation."""
     if not result.objective.against:
         print_ranking(result.configs, result.metric, stderr)
     else:

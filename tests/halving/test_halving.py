@@ -406,7 +406,8 @@ def synchronous(rules: Rules, fates: list[Fate]) -> list[set]:
 
     def point(config, r):
         cost = [-cost if more else cost for cost, more in zip(seeds[config][0].costs, rules.costs, strict=True)]
-        score = key(config, r)[0]
+        came = any(fate.rungs_reached(rules) > r for fate in seeds[config])
+        score = key(config, r)[0] if came else math.inf
         return (score, *cost) if math.isfinite(score) else (math.inf,) * (1 + len(cost))
 
     contestants, going_on = set(seeds), []

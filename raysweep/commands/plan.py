@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns, settings = _columns(trials, cost)
     print_fitting(columns, ["rungs", *settings], right=("#", "generation", "seed", "epochs"))
     lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *_search_lines(sweep, trials, cost)]
+    lines += _objective_lines(sweep)
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
@@ -66,6 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
     lines += [f"warning: {each}" for each in [*warnings_of(sweep), *_warnings(context)]]
     say("\n".join(lines))
     return 0
+
+
+def _objective_lines(sweep: Sweep) -> list[str]:
+    """Say by what halving goes where there are several objectives; their values are not known without torch."""
+    from raysweep.sweepfile.schema import AshaConfig
+
+    others, costs = [each.metric for each in sweep.objective.against], sweep.costs
+    if not others:
+        return []
+    line = f"objectives: {', '.join([sweep.objective.metric, *others])}"
+    if not isinstance(sweep.scheduler, AshaConfig):
+        return [line]
+    if not costs:
+        return [f"{line}; halving goes by {sweep.objective.metric} alone, since no other is known before training"]
+    left_out = [name for name in others if name not in costs]
+    without = f"; {', '.join(left_out)} cannot be known by then" if left_out else ""
+    by = ", ".join([sweep.objective.metric, *costs])
+    return [f"{line}; halving goes by how many configs dominate one in {by}{without}"]
 
 
 def _check_weights(context: Context) -> None:

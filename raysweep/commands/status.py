@@ -46,10 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(result: SweepResult, named: str) -> None:
     from raysweep.results.failed import failure_lines
-    from raysweep.results.table import print_evaluation, print_ranking
+    from raysweep.results.table import print_results
 
-    print_ranking(result.configs, result.metric)
-    print_evaluation(result.evaluation)
+    print_results(result)
     for line in failure_lines(result.trials, named):
         say(line)
     if result.cut_short:

@@ -95,4 +95,6 @@ def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, report
 def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:
     numbers = {key: value for key, value in asdict(report).items() if value == value}  # JSON has no NaN
     share = str(halving.rules.rungs[report.rung])
+    if not halving.rules.costs:
+        del numbers["objectives"], numbers["dominated_by"]
     return {**numbers, "rung": report.rung + 1, "share": share, "verdict": report.verdict.value}

@@ -53,7 +53,7 @@ from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of, with_ge
 from raysweep.results.search.generations import configs_of, next_generation, proposed
 from raysweep.store import Record, RunFolder
 from raysweep.store.generations import drop_generations, write_generation
-from raysweep.store.record import FINAL
+from raysweep.store.record import COSTS, FINAL
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
@@ -61,9 +61,9 @@ from raysweep.sweepfile.plan import StartedFrom, Trial, config_key, trials_of_ge
 from raysweep.sweepfile.prefixes import deciding
 from raysweep.sweepfile.proposals import WITHOUT_RESULTS
 from raysweep.sweepfile.schema import SchedulerConfig
-from raysweep.terminal import count_of, say, some_of
+from raysweep.terminal import count_of, counting, say, some_of
 from raysweep.worker.naming import name_of
-from raysweep.worker.tasks import TaskSetting, prepare
+from raysweep.worker.tasks import TaskSetting, costs_of_trial, prepare
 
 MUST_MATCH = {
     "data": "the data changed",
@@ -83,6 +83,7 @@ class Run:
         self.sweep_path = Path(named.path)  # paths in the sweep are relative to its folder
         self.trials = trials_of(sweep, folder)
         """Those of the sweep itself; a search adds to them."""
+        _note_costs(sweep, self.trials, folder)
         self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
         """The trials that `confirm` has added so far."""
         self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, self.fresh, folder)
@@ -104,6 +105,18 @@ class Run:
     def sweep_text(self) -> bytes:
         """Return the sweep file's text, as it was given."""
         return self.sweep_path.read_bytes() if self.named.text is None else self.named.text.encode()
+
+
+def _note_costs(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder) -> None:
+    """Commit what trials cost that were trained before the sweep had such objectives."""
+    if not sweep.costs:
+        return
+    records = folder.records([trial.id for trial in trials], tell=counting)
+    for trial in trials:
+        record = records[trial.id]
+        if record and record.conditions and not {*sweep.costs} <= record.conditions.get(COSTS, {}).keys():
+            costs = costs_of_trial(loop_named(sweep.loop), trial.config, record.conditions)
+            folder.commit(record.with_(conditions={**record.conditions, COSTS: costs}), {})
 
 
 def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], fresh: Sequence[Trial], folder: RunFolder) -> Rerun:
@@ -287,7 +300,9 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot, before: TrainedOn
         alike = list(of_trials.values())
         lacking = nodes_without(run, slot, alike[0])
         what = f"preparing {run.loop.data_name(alike[0])}"
-        prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=ids_of(lacking))
+        prepared = run_task(
+            run, slot, what, prepare, alike, slot.workers, bool(run.sweep.costs), without=ids_of(lacking)
+        )
         if prepared is None:
             return found
         sets[key] = PreparedSet(alike[0], prepared, lacking)

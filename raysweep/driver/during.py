@@ -310,8 +310,8 @@ def _refresh_exports(run: Run) -> None:
         may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
         confirm = run.sweep.confirm
         keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
-        drop_weights_of_losers(run.folder, ranked, keep_best, may_come_back)
-        _drop_states(run, losers_of(ranked, keep_best, may_come_back), may_come_back)
+        drop_weights_of_losers(run.folder, ranked, keep_best, run.sweep.objective, may_come_back)
+        _drop_states(run, losers_of(ranked, keep_best, run.sweep.objective, may_come_back), may_come_back)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 

@@ -163,7 +163,7 @@ class TrialQueue:
         if result.get("lacks_state") or result["status"] == "failed":
             self._twins.give_up(id)
         for rung, (score, val_loss) in enumerate(result["rungs"]):
-            self.halving.record(id, rung, score, val_loss)
+            self.halving.record(id, rung, score, val_loss, result.get("costs", ()))
         ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
         if result["status"] in ends:
             self._end(id, ends[result["status"]])

@@ -287,12 +287,15 @@ def _rows(
 ) -> list[Row]:
     colours = in_order(setting_text(record, colour_key) for record in result.trials) if colour_key else []
     texts = {key: _shortened(result.trials, key) for key in keys}
+    by_objectives = {id(each.config): place for place, each in enumerate(result.trade_offs, 1)}
     rows: list[Row] = []
     for rank, config in enumerate(result.configs, 1):
         for record in config.trials:
             place = rank if can_win(record) else None
             is_kept = record is config.best and "best" in record.weights
-            pull = f"python -m raysweep pull {command} --rank {rank}" if is_kept else None
+            pull = (
+                f"python -m raysweep pull {command} --rank {by_objectives.get(id(config), rank)}" if is_kept else None
+            )
             settings = {key: setting_text(record, key) for key in keys}
             short = {key: texts[key][text] for key, text in settings.items()}
             colour = colours.index(settings[colour_key]) if colour_key else 0

@@ -16,6 +16,7 @@ from raysweep.halving.words import score_text
 from raysweep.report.content import Report, Row
 from raysweep.report.families import CurvePicture, curve_pictures, ends_of
 from raysweep.report.first import draw_effects, draw_leaders
+from raysweep.report.front import draw_front
 from raysweep.report.heat_map import heat_map
 from raysweep.report.importance import draw_importance, importance_of
 from raysweep.report.probes import draw_probes
@@ -49,6 +50,7 @@ class Pictures:
     leaders: list[Chart]  # score against epoch, the best in colour; empty without a score
     effects: list[Chart]  # a setting each; empty where nothing can be compared
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
+    front: list[Chart]  # the first objective against each of the others; empty with one
     curves: list[Chart]
     parallel: list[Chart]  # settings and score, where anything varies
     scatter: list[Chart]  # the score against each setting of a random search, against numeric ones of another
@@ -75,6 +77,7 @@ def draw(report: Report) -> Pictures:
         leaders=draw_leaders(report),
         effects=draw_effects(report, fair_only=importance is not None),
         winner=draw_winner(report),
+        front=draw_front(report),
         curves=[chart for panel in panels[:MOST_PANELS] if (chart := _panel(panel, rows))],
         parallel=_parallel(report),
         scatter=draw_scatter(report, [each.key for each in importance.settings] if importance else None),

@@ -86,7 +86,9 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
     """
     committed = folder.records([trial.id for trial in trials], lenient, tell=counting)
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True, knows=knows_of(sweep))
+    halving = replay(
+        records, sweep.scheduler, sweep.objective, retry_failed=True, knows=knows_of(sweep), costs=sweep.costs
+    )
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
 
 
@@ -99,7 +101,7 @@ def with_generation(
     """
     committed = folder.records([trial.id for trial in trials])
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    take_in(rerun.halving, records, rivals, sweep.scheduler, sweep.objective, retry_failed=True)
+    take_in(rerun.halving, records, rivals, sweep.scheduler, sweep.objective, retry_failed=True, costs=sweep.costs)
     fates = {record.id: _fate(record, rerun.halving, sweep) for record in records}
     return Rerun([*rerun.records, *records], rerun.halving, {**rerun.fates, **fates})
 

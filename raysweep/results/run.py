@@ -18,11 +18,13 @@ from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
+from raysweep.results.trade_offs import TradeOff, trade_offs
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
 from raysweep.store.generations import read_generations
 from raysweep.store.newest import Tail, read_newest
+from raysweep.store.record import COSTS
 from raysweep.store.resolved import Resolved, damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
@@ -74,6 +76,22 @@ class SweepResult:
         return [record for config in self.configs for record in config.trials]
 
     @cached_property
+    def trade_offs(self) -> list[TradeOff]:
+        """With several objectives: the configs in the order of `pull --rank`, the front first; empty with one."""
+        return trade_offs(self.configs, self.objective)
+
+    @property
+    def front(self) -> list[TradeOff]:
+        """With several objectives: the configs that no other one dominates, best first by the first one; else empty."""
+        return [each for each in self.trade_offs if not each.dominated_by]
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all objectives, and how each is written."""
+        others = [each.metric for each in self.objective.against]
+        return [self.metric, *(Metric.of(name, (each.values[name] for each in self.trade_offs)) for name in others)]
+
+    @cached_property
     def metric(self) -> Metric:
         """The objective's metric, and how it is written."""
         return Metric.of(self.objective.metric, (record.best.score for record in self.trials if record.best))
@@ -121,11 +139,16 @@ class SweepResult:
         named = named or Named(f"{self.path}/sweep.yaml")
         return replace(named, storage=self.folder.parent.uri).in_words()
 
+    @cached_property
+    def costs(self) -> frozenset[str]:
+        """The names of what is known of trials before they train; none with one objective."""
+        return frozenset(name for record in self.trials for name in record.conditions.get(COSTS, ()))
+
     def halving(self) -> Halving:
         """Rebuild who goes on, from the records in the plan's order."""
         by_id = {record.id: record for record in self.trials}
         records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
-        return replay(records, self.scheduler, self.objective, knows=self.knows)
+        return replay(records, self.scheduler, self.objective, knows=self.knows, costs=self.costs)
 
     @cached_property
     def knows(self) -> Knows:
@@ -225,10 +248,12 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
 def as_json(result: SweepResult, winner: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the document of `status --json`; `winner` is what can be said of the best config (see `verdict`)."""
     evaluation = result.evaluation
+    front = {"front": [each.as_json(place) for place, each in enumerate(result.front, 1)]}
     return {
         "name": result.name,
         "path": result.path,
         "winner": winner,
+        **(front if result.objective.against else {}),
         "configs": [config.as_json(place) for place, config in enumerate(result.configs, 1)],
         "trials": [trial_as_json(record) for record in result.trials],
         "evaluation": evaluation.as_json() if evaluation else None,

@@ -337,7 +337,10 @@ def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:
     found = {each.id: known.get(config_key(each.config)) or known.get(_alike(run, configs[each.id])) for each in left}
     if any(conditions is None for conditions in found.values()):
         return False
-    on.conditions.update({id: conditions for id, conditions in found.items() if conditions is not None})
+    for id, conditions in found.items():
+        if conditions is not None:
+            own = {COSTS: costs_of_trial(run.loop, configs[id], conditions)} if COSTS in conditions else {}
+            on.conditions[id] = {**conditions, **own}
     run.view.say(_first_line(run, left))
     write_plan(run, on.conditions)
     return True

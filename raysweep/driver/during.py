@@ -128,7 +128,7 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
         try:
             more = next_proposals(run) if is_busy else next_round(run)
             return stage_of(more, beside=is_busy) if more and is_prepared(run, on, more) else None
-        except StorageError as error:  # Tune, which asks, would make a traceback of it
+        except UserError as error:  # Tune, which asks, would make a traceback of it
             run.stop.request(fault=str(error))
             return None
 

@@ -133,6 +133,29 @@ def _predict(forest: Any, features: list[float]) -> Floats:
 _SHARES = np.arange(1, SHARES + 1) / SHARES
 
 
+def held_out(path: str, folds: int = 4) -> dict[str, float]:
+    """Return how well a surrogate knows runs that it was not fitted to."""
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    rows = pq.read_table(path).to_pylist()
+    fold = np.random.default_rng(0).permutation(len(rows)) % folds
+    chances, best, predicted = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
+    for number in range(folds):
+        surrogate = Surrogate(path, np.flatnonzero(fold != number))
+        for i in np.flatnonzero(fold == number):
+            settings = settings_of(rows[i])
+            chances[i] = surrogate.chance_to_diverge(settings)
+            best[i] = max(rows[i]["curve_top_1"], default=0.0)
+            predicted[i] = surrogate.whole_curve(settings).max()
+    whole = np.array([len(row["curve_top_1"]) == row["epochs"] for row in rows])
+    return {
+        "divergence_auc": float(roc_auc_score(~whole, chances)),
+        "best_score_rank_correlation": float(spearmanr(best[whole], predicted[whole]).statistic),
+        "best_score_mean_error": float(np.abs(best[whole] - predicted[whole]).mean()),
+    }
+
+
 def settings_of(row: dict[str, Any]) -> Settings:
     """Return the settings of a recorded run."""
     return {key: row[key] for key in ALEXNET if key != "peak"} | {"peak": row["lr_peak_epoch"] / row["epochs"]}

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from _contenders import AtRandom, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
-from _problems import Floats, Problem, alexnet, digits, tabular
+from _problems import Floats, Problem, alexnet, digits, held_out, tabular
 from _report import emit, parse_arguments
 from _search_tables import TABLES, path_of
 
@@ -54,8 +54,12 @@ def problem_named(name: str) -> Problem | None:
         return tabular(name, str(path_of(name)))
     if name == "digits":
         return digits()
+    return alexnet(str(recorded)) if (recorded := recorded_runs()) else None
+
+
+def recorded_runs() -> Path | None:
     shared = os.environ.get("RAYSWEEP_SHARED")
-    return alexnet(str(Path(shared) / RECORDED)) if shared else None
+    return Path(shared) / RECORDED if shared else None
 
 
 def measure(problem: Problem, name: str, repetitions: int) -> list[Course]:
@@ -161,6 +165,8 @@ def main() -> None:
         own = figures_of(problem, courses)
         own |= compare(problem, own, slack=1e-4)
         figures |= own
+        if name == "alexnet" and not arguments.quick:
+            figures |= {f"alexnet_held_out_{figure}": value for figure, value in held_out(str(recorded_runs())).items()}
         reached = f"{name}_raysweep_trials_to_best_of_random"
         figures.setdefault(reached, MANY)
         targets[reached] = ("<=", 50)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import model_validator
 
+import raysweep
 from raysweep.errors import SweepFileError
+from raysweep.loops import LOOPS
 from raysweep.sweepfile import Sweep, load_sweep
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.proposals import drawn, first_generations
@@ -135,6 +138,30 @@ def test_a_key_that_only_some_proposals_can_have_needs_its_when() -> None:
     (problem,) = problems(search(space))
     assert problem.endswith("say with `when` which proposals have it")
     assert load(search(OPTIMIZERS)).search
+
+
+def test_values_that_a_loop_refuses_only_together_are_told_with_a_proposal_that_has_them() -> None:
+    class Bounds(raysweep.Config):
+        low: int = 0
+        high: int = 1
+
+        @model_validator(mode="after")
+        def _ascend(self) -> Bounds:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+            return self
+
+    with LOOPS.for_now():
+
+        @raysweep.register_loop("bounded", config=Bounds, metrics={"val_acc": "max"})
+        def train(config: Bounds, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+            yield raysweep.Epoch({"val_acc": 1.0})
+
+        section = search("low: {int: [0, 5]}, high: {int: [2, 7]}")
+        (told,) = problems(f"loop: bounded\nbase: {{epochs: 1}}\n{section}")
+    start = "s.yaml:3: base: low is above high, and a proposal may have low 5, high "
+    assert told.startswith(start)
+    assert told.endswith("narrow the draws, or keep values apart with `when`")
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -425,7 +425,7 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
     of_search = run.sweep._generations[-1] if run.sweep.search else None
     if of_search and of_search.knows and all(record.generation == of_search.number for record in left) and not begun:
         known = count_of(len(of_search.knows), "trial")
-        return f"{run.sweep.name}: generation {of_search.number + 1}, by the results of {known}: {len(left)} more"
+        return f"{run.sweep.name}: generation {of_search.number}, by the results of {known}: {len(left)} more"
     done = len(run.records) - len(left)
     parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]

@@ -428,7 +428,7 @@ class Search(Config):
     """How many configs are proposed in all, each to be trained with every seed."""
     generation: PositiveInt = 8
     """How many are proposed together. A generation is made from the results of all but the one before it, so that slots
-    stay busy: about twice as many as there are slots, or more."""
+    stay busy if it has twice as many as there are slots, or five times as many with `asha`."""
     space: Annotated[dict[str, Dimension], AfterValidator(_has_keys)]
     """How each key is drawn (`lr: {log_uniform: [0.001, 1]}`). Dotted keys reach inside."""
     enqueue: list[dict[str, Any]] = []

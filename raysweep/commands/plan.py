@@ -231,6 +231,8 @@ def _generations(numbers: Sequence[int | None]) -> str:
 def _cohort_line(cohort: Cohort, cost: Cost) -> str:
     group = ", ".join(f"{key} {value or 'not set'}" for key, value in cohort.group.items())
     who = count_of(cohort.configs, "config") + (f" ({cohort.trials} trials)" if cohort.trials != cohort.configs else "")
+    if cohort.rivals:
+        who += f" beside {cohort.rivals} of earlier generations"
     steps = (
         f"{count} go on from rung {r} ({share})"
         for r, (count, share) in enumerate(zip(cohort.goes_on, cost.rungs, strict=True), 1)

@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 from _pareto_runs import train_runs
 from _replay import Floats, Ints, draw_runs
 from _report import emit, parse_arguments
-from raysweep.halving.dominance import dominators, hypervolume, in_order
 
+from raysweep.halving.dominance import dominators, hypervolume, in_order
 from raysweep.halving.rungs import Halving, Member, Rules, Verdict
 from raysweep.halving.scores import rung_scores
 from raysweep.sweepfile.schema import Objective

@@ -38,7 +38,8 @@ def value_of(record: Record, objective: SingleObjective) -> float | None:
     if objective.metric in costs:
         return float(costs[objective.metric])
     if objective.metric in CLOCK:
-        times = [value for row in record.metrics if math.isfinite(value := row.get(objective.metric) or math.nan)]
+        told = (row.get(objective.metric) for row in record.metrics)
+        times = [value for value in told if value is not None and math.isfinite(value)]
         return median(times) if times else None
     row = record.metrics[best.epoch - 1] if best and best.epoch <= record.epoch else {}
     names = [objective.metric, *([f"{plain}{EMA}"] if best and best.averaged else [])]

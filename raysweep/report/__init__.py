@@ -4,6 +4,7 @@
 * `summary`     the sentences at its top
 * `effects`     what each setting does to the score, with intervals
 * `first`       the first screen: the leaders, their settings, the effects
+* `front`       with several objectives, the first against each of the others
 * `importance`  how much each setting of a random search matters, and `scatter`, the score against each
 * `mistakes`    what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
 * `pictures`    curves, rungs and parallel coordinates, drawn with `svg`

@@ -19,7 +19,7 @@ from raysweep.results.ranking import RankedConfig, can_win, is_whole
 from raysweep.sweepfile.schema import Objective
 from raysweep.terminal import Metric, count_of, format_large, format_score
 
-LARGE = 10_000
+LARGE = 1_000
 """Whole numbers from here on, such as FLOPs, are written with three digits and a prefix."""
 
 

@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,7 @@ from _replay import (
     key_ranks,
     levels,
     load_curves,
+    rung_epochs,
     scores_at_rungs,
     synchronous,
 )
@@ -77,23 +79,26 @@ FIRST = (ONE_EPOCH, *(Fraction(share) for share in ("1/20", "1/12", "1/9", "1/6"
 CHECKS = tuple(Fraction(share) for share in ("1/3", "4/9", "5/9", "2/3", "7/9", "8/9"))
 MISSED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 """The shares of the runs that may rise by more than the bound allows."""
-SETTINGS = 150
+SETTINGS = 300
 """At most so many of each way, at random if there are more."""
+
+
+FEW = 64
+"""So many runs are known where few are: some 23 of them finished and are good enough to be fitted on."""
+T = TypeVar("T")
+Places = tuple[int, ...]
+Shares = tuple[Fraction, ...]
 
 
 @dataclass(frozen=True)
 class Placed(Rules):
     """Rules that say how many go on from each rung, whatever the cohort's size."""
 
-    given: tuple[int, ...] = ()
+    given: Places = ()
 
-    def places(self, configs: int) -> tuple[int, ...]:
+    def places(self, configs: int) -> Places:
         """Return what was given."""
         return self.given
-
-
-def placed(rungs: tuple[Fraction, ...], places: tuple[int, ...]) -> Placed:
-    return Placed(rungs=rungs, given=places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +142,11 @@ class Finalists:
     best: Floats
 
 
-def halve(recorded: Recorded, drawn: Ints, stops: Ints, scores: Floats, places: tuple[int, ...]) -> Finalists:
+def halve(curves: Curves, drawn: Ints, stops: Ints, scores: Floats, places: Places) -> Finalists:
     """Train the drawn runs to the last rung."""
-    curves, last = recorded.curves, len(places)
+    last = len(places)
     stops = np.column_stack([stops, curves.epochs])
-    level = levels(curves, drawn, Placed(rungs=(Fraction(1),) * 0, given=places), scores, stops)
+    level = levels(curves, drawn, Placed(given=places), scores, stops)
     goes_on = level == last
     order = np.where(goes_on, key_ranks(scores)[drawn, last - 1], len(curves))
     width = int(goes_on.sum(axis=1).max())
@@ -307,138 +312,135 @@ class Way:
     """One way to stop."""
 
     title: str
-    settings: list[tuple[str, Sweep]]
+    settings: list[Sweep]
     transfers: bool = True
     """Whether it needs no finished runs of the same task to be fitted on."""
 
 
-class Half:
-    """What can be tried after one half of the runs is known."""
+class Known:
+    """The curves, and the runs that something may be fitted on."""
 
-    def __init__(self, recorded: Recorded, half: Ints) -> None:
-        self.recorded, self.curves, self.half = recorded, recorded.curves, half
+    def __init__(self, recorded: Recorded, runs: Ints) -> None:
+        self.recorded, self.curves, self.runs = recorded, recorded.curves, runs
         self._expected: dict[tuple[Fraction, str], Expected] = {}
 
     def expected(self, share: Fraction, kind: str) -> Expected:
         """Return what is expected of each run's result after a share of its epochs."""
         if (share, kind) not in self._expected:
-            self._expected[share, kind] = expect(self.recorded, self.half, share, kind)
+            self._expected[share, kind] = expect(self.recorded, self.runs, share, kind)
         return self._expected[share, kind]
 
     def checks(self, kind: str, missed: float) -> Checks:
         """Return the checks whose bound a share `missed` of the runs may rise above."""
         expected = [self.expected(share, kind) for share in CHECKS]
         stops = np.column_stack([epochs_at(self.recorded, share) for share in CHECKS])
-        value = np.column_stack([one.value for one in expected])
-        value = np.where(
-            (stops <= self.curves.recorded[:, None]) & (stops < self.curves.epochs[:, None]), value, np.nan
-        )
+        there = (stops <= self.curves.recorded[:, None]) & (stops < self.curves.epochs[:, None])
+        value = np.where(there, np.column_stack([one.value for one in expected]), np.nan)
         seen = np.column_stack([best_until(self.curves, stop) for stop in stops.T])
         return Checks(stops, seen, value, np.array([np.quantile(one.rest, 1 - missed) for one in expected]))
 
-    def rungs(self, shares: tuple[Fraction, ...], kind: str = "trend") -> tuple[Ints, Floats]:
+    def rungs(self, shares: Shares, kind: str = "trend") -> tuple[Ints, Floats]:
         """Return runs x rungs, twice: their epochs, and what runs are ranked by there."""
         stops = np.column_stack([epochs_at(self.recorded, share) for share in shares])
         if kind == "trend":
             return stops, np.column_stack([seen_at(self.recorded, share, TREND) for share in shares])
         return stops, np.column_stack([self.expected(share, kind).value for share in shares])
 
-    def halving(self, shares: tuple[Fraction, ...], places: tuple[int, ...], kind: str = "trend") -> Sweep:
+    def halving(self, shares: Shares, places: Places, kind: str = "trend") -> Sweep:
         """Return synchronous halving."""
-        stops, scores = self.rungs(shares, kind)
-        return self._synchronous(shares, places, stops, scores)
-
-    def by_progress(self, shares: tuple[float, ...], places: tuple[int, ...]) -> Sweep:
-        """Return the same with rungs by progress."""
-        stops, scores = _progress(self.recorded, shares)
-        return self._synchronous(tuple(Fraction(share) for share in shares), places, stops, scores)
-
-    def _synchronous(self, shares: tuple[Fraction, ...], places: tuple[int, ...], stops: Ints, scores: Floats) -> Sweep:
-        def sweep(drawn: Ints) -> tuple[Floats, Floats]:
-            outcomes = synchronous(self.curves, drawn, placed(shares, places), scores, stops)
-            return outcomes.epochs, outcomes.best
-
-        return sweep
+        return halving(self.curves, places, *self.rungs(shares, kind))
 
     def finish(
         self,
         how: Callable[..., tuple[Floats, Floats]],
         checks: Checks,
-        places: tuple[int, ...],
-        shares: tuple[Fraction, ...] = (NINTH, SECOND),
+        places: Places,
+        shares: Shares = (NINTH, SECOND),
         kind: str = "trend",
         **options: float,
     ) -> Sweep:
         """Return halving to the last rung, and one of the ways to finish from there."""
         stops, scores = self.rungs(shares, kind)
-
-        def sweep(drawn: Ints) -> tuple[Floats, Floats]:
-            return how(self.curves, halve(self.recorded, drawn, stops, scores, places), checks, **options)
-
-        return sweep
+        return lambda drawn: how(self.curves, halve(self.curves, drawn, stops, scores, places), checks, **options)
 
 
-@cache
-def _progress(recorded: Recorded, shares: tuple[float, ...]) -> tuple[Ints, Floats]:
-    stops = rungs_by_progress(recorded.curves, recorded.table["lr_peak_epoch"].to_numpy(), shares)
-    return stops, witnessed(recorded.curves, stops, TREND, recorded.curves.score)
+def halving(curves: Curves, places: Places, stops: Ints, scores: Floats) -> Sweep:
+    """Return synchronous halving with rungs after `stops`, ranked by `scores`, both runs x rungs."""
 
-
-def some(settings: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Return `SETTINGS` of them, always the same."""
-    if len(settings) <= SETTINGS:
-        return settings
-    return [settings[i] for i in np.random.default_rng(0).choice(len(settings), SETTINGS, replace=False)]
-
-
-def falling(*places: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return all ways to take one of each that fall from rung to rung."""
-    return [some for some in itertools.product(*places) if list(some) == sorted(set(some), reverse=True)]
-
-
-def ways(half: Half) -> Iterator[Way]:
-    """What is tried."""
-    default, rank_by = default_rules()
-    scores = scores_at_rungs(half.curves, default, rank_by)
-
-    def asha(drawn: Ints) -> tuple[Floats, Floats]:
-        outcomes = synchronous(half.curves, drawn, default, scores)
+    def sweep(drawn: Ints) -> tuple[Floats, Floats]:
+        outcomes = synchronous(curves, drawn, Placed(given=places), scores, stops)
         return outcomes.epochs, outcomes.best
 
-    def listed(make: Callable[..., Sweep], settings: list[tuple[object, ...]]) -> list[tuple[str, Sweep]]:
-        return [(_text(one), make(*one)) for one in some(settings)]
+    return sweep
 
-    yield Way("`asha`, its defaults", [("", asha)])
-    one_rung = [((share,), (k,)) for share in FIRST for k in range(1, 9)]
-    yield Way("one rung, then the best k to their end", listed(half.halving, one_rung))
-    cut_first = [
-        ((cut, NINTH, SECOND), places) for cut in FIRST[:3] for places in falling((18, 15, 12), (9, 7), (4, 3, 5))
-    ]
-    yield Way("a cut before the default's rungs", listed(half.halving, cut_first))
-    shares = (*FIRST[1:8], Fraction(2, 3), Fraction(5, 6))
+
+def ways(recorded: Recorded, half: Ints) -> Iterator[Way]:
+    """Yield what is tried, where the runs of one half are known."""
+    known = Known(recorded, half)
+    yield from halving_ways(known)
+    yield from ways_to_finish(known)
+    yield from fitted_ways(known, Known(recorded, half[:FEW]))
+
+
+def halving_ways(known: Known) -> Iterator[Way]:
+    """Yield the default, and other rungs and places; who diverges is as in `raysweep.halving.rungs`."""
+    curves = known.curves
+    default, rank_by = default_rules()
+    stops = rung_epochs(curves, default)
+    scores = scores_at_rungs(curves, default, rank_by)
+    yield Way("`asha`, its defaults", [halving(curves, default.places(SIZES[0]), stops, scores)])
+    yield Way(
+        "one rung, then the best k to their end",
+        [known.halving((share,), (k,)) for share, k in itertools.product(FIRST, range(1, 9))],
+    )
+    yield Way(
+        "a cut before the default's rungs",
+        [
+            known.halving((cut, NINTH, SECOND), places)
+            for cut in FIRST[:3]
+            for places in falling((18, 15, 12), (9, 7), (5, 4, 3))
+        ],
+    )
+    shares = (*FIRST[1:], Fraction(5, 6))
     anywhere = [
         (rungs, places)
-        for number in (2, 3)
-        for rungs in itertools.combinations(shares, number)
-        for places in falling((12, 10, 9, 8, 7), (7, 6, 5, 4, 3), (4, 3, 2))
-        for places in (places[-number:] if number == 3 else (places[0], places[2]),)
+        for numbers in (((12, 10, 9, 8, 7), (4, 3, 2)), ((12, 10, 9, 8), (7, 6, 5, 4), (4, 3, 2)))
+        for rungs in itertools.combinations(shares, len(numbers))
+        for places in falling(*numbers)
     ]
-    yield Way("two or three rungs anywhere, late ones, too", listed(half.halving, list(dict.fromkeys(anywhere))))
-    progress = [
-        ((first, second, *late), places if late else places[:1] + places[2:])
-        for first in (0.03, 0.04, 0.06, 0.08)
-        for second in (0.1, 0.12, 0.15, 0.2)
-        for late in ((), (0.3,), (0.5,), (0.7,))
-        for places in falling((12, 10, 9, 8), (6, 5, 4), (4, 3, 2))
-    ]
-    yield Way("the same by progress", listed(half.by_progress, list(dict.fromkeys(progress))))
-    plain = half.checks("score", 0)
-    starts = falling((9, 7), (6, 5, 4, 3))
     yield Way(
-        "settled: the best one or two, once the same lead twice",
+        "two or three rungs anywhere, late ones, too",
+        [known.halving(rungs, places) for rungs, places in some(anywhere)],
+    )
+    peaks = known.recorded.table["lr_peak_epoch"].to_numpy()
+    progress = [
+        (rungs, places)
+        for numbers, late in (
+            (((12, 10, 8), (4, 3)), ((),)),
+            (((12, 10, 8), (6, 5, 4), (3, 2)), ((0.3,), (0.5,), (0.7,))),
+        )
+        for rungs in ((first, second, *last) for first in (0.04, 0.06, 0.08) for second in (0.1, 0.15) for last in late)
+        for places in falling(*numbers)
+    ]
+    by_progress = []
+    for rungs, places in some(progress):
+        stops = rungs_by_progress(curves, peaks, rungs)
+        by_progress.append(halving(curves, places, stops, witnessed(curves, stops, TREND, curves.score)))
+    yield Way("the same by progress", by_progress)
+
+
+STARTS = [(9, 6), (9, 5), (9, 4), (9, 3), (7, 6), (7, 5), (7, 4), (7, 3)]
+"""How many go on from the default's rungs, where another way to finish begins."""
+
+
+def ways_to_finish(known: Known) -> Iterator[Way]:
+    """Yield ways to stop finalists that need nothing to be fitted on."""
+    plain = known.checks("score", 0)
+    yield Way(
+        "settled: on with the best one or two, once the same lead twice",
         [
-            (f"{places}, {leaders}, lead {lead}", half.finish(settled, plain, places, leaders=leaders, lead=lead))
-            for places in starts
+            known.finish(settled, plain, places, leaders=leaders, lead=lead)
+            for places in STARTS
             for leaders in (1, 2)
             for lead in (0, 0.01, 0.02, 0.05, 0.1)
         ],
@@ -446,54 +448,74 @@ def ways(half: Half) -> Iterator[Way]:
     yield Way(
         "leader first, bounded by the sweep's own rises",
         [
-            (f"{places}, times {times}", half.finish(leader_first, plain, places, own_rises=times))
-            for places in starts
+            known.finish(leader_first, plain, places, own_rises=times)
+            for places in STARTS
             for times in (1, 1.5, 2, 3, 4)
         ],
     )
 
-    def bounded(how: Callable[..., tuple[Floats, Floats]], kind: str) -> list[tuple[str, Sweep]]:
-        checks = {missed: half.checks(kind, missed) for missed in MISSED}
+
+def fitted_ways(known: Known, few: Known) -> Iterator[Way]:
+    """Yield ways that are fitted on finished runs: on those of a half, or on few of them."""
+
+    def bounded(how: Callable[..., tuple[Floats, Floats]], kind: str) -> list[Sweep]:
         return [
-            (f"{places}, missed {missed}", half.finish(how, checks[missed], places))
-            for places in starts
-            for missed in MISSED
+            known.finish(how, checks, places)
+            for checks in [known.checks(kind, missed) for missed in MISSED]
+            for places in STARTS
         ]
 
     yield Way("leader first, conformal: score alone", bounded(leader_first, "score"), False)
-    yield Way("side by side, conformal: score, schedule", bounded(side_by_side, "schedule"), False)
     yield Way("leader first, conformal: score, schedule", bounded(leader_first, "schedule"), False)
-    yield Way("side by side, conformal: all", bounded(side_by_side, "all"), False)
+    yield Way("side by side, conformal: score, schedule", bounded(side_by_side, "schedule"), False)
     yield Way("leader first, conformal: all", bounded(leader_first, "all"), False)
+    yield Way("side by side, conformal: all", bounded(side_by_side, "all"), False)
     early = tuple(Fraction(share) for share in ("1/12", "1/9", "1/6", "2/9", "1/3"))
-    ranked = [
-        (rungs, places, "all")
-        for rungs in itertools.combinations(early, 2)
-        for places in falling((12, 9, 7, 5), (5, 4, 3, 2))
-    ]
-    yield Way("two rungs, ranked by what is expected: all", listed(half.halving, ranked), False)
-    both = [
-        (leader_first, half.checks("all", missed), places, rungs, kind)
-        for rungs in itertools.combinations(early[:4], 2)
-        for places in falling((12, 9, 7), (6, 5, 4))
-        for missed in (0.02, 0.05, 0.1, 0.15)
-        for kind in ("all", "trend")
-    ]
+    ranked = itertools.product(itertools.combinations(early, 2), falling((12, 9, 7, 5), (5, 4, 3, 2)))
     yield Way(
-        "both: ranked so, and leader first",
-        [
-            (
-                f"{_text((rungs, places, kind))}, missed {np.round(checks.margin[0], 3)}",
-                half.finish(how, checks, places, rungs, kind),
-            )
-            for how, checks, places, rungs, kind in some(both)
-        ],
+        "two rungs, ranked by what is expected: all",
+        [known.halving(rungs, places, "all") for rungs, places in ranked],
         False,
     )
 
+    def both(fitted: Known, how: Callable[..., tuple[Floats, Floats]]) -> list[Sweep]:
+        settings = itertools.product(
+            [fitted.checks("all", missed) for missed in MISSED[2:6]],
+            falling((12, 9, 7), (6, 5, 4)),
+            itertools.combinations(early[:4], 2),
+            ("all", "trend"),
+        )
+        return [fitted.finish(how, *setting) for setting in some(list(settings))]
 
-def _text(setting: tuple[object, ...]) -> str:
-    return "; ".join(", ".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in setting)
+    yield Way("both: ranked so, leader first", both(known, leader_first), False)
+    yield Way("both: ranked so, side by side", both(known, side_by_side), False)
+    yield Way(f"both, leader first, fitted on {FEW} of the runs", both(few, leader_first), False)
+
+
+def some(settings: list[T]) -> list[T]:
+    """Return `SETTINGS` of them, always the same."""
+    if len(settings) <= SETTINGS:
+        return settings
+    return [settings[i] for i in np.random.default_rng(0).choice(len(settings), SETTINGS, replace=False)]
+
+
+def falling(*places: Places) -> list[Places]:
+    """Return all ways to take one of each that fall from rung to rung."""
+    return [one for one in itertools.product(*places) if list(one) == sorted(set(one), reverse=True)]
+
+
+def spans(recorded: Recorded, draws: int) -> dict[str, float]:
+    """Return the epochs between the last rung and the end where each finalist has a slot, as means over draws."""
+    curves = recorded.curves
+    known = Known(recorded, np.arange(len(curves)))
+    drawn = draw_runs(known.runs, draws, SIZES[0], np.random.default_rng(0))
+    stops, scores = known.rungs((NINTH, SECOND))
+    finalists = halve(curves, drawn, stops, scores, (9, 5))
+    begun = np.where(finalists.there, stops[finalists.runs, -1], 0).sum(axis=1)
+    in_turn = leader_first(curves, finalists, known.checks("all", 0.1))[0] - finalists.epochs - begun
+    four = halve(curves, drawn, stops, scores, (9, 4))
+    at_once = np.where(four.there, curves.spent[four.runs] - stops[four.runs, -1], 0).max(axis=1)
+    return {"finish_leader_first_epochs": float(in_turn.mean()), "finish_asha_epochs": float(at_once.mean())}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -527,8 +549,8 @@ def judge(recorded: Recorded, draws: int, splits: int) -> list[Verdict]:
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         for here, there in (halves, halves[::-1]):
             drawn, others = draw_runs(here, draws, SIZES[0], rng), draw_runs(there, draws, SIZES[0], rng)
-            for way in ways(Half(recorded, here)):
-                tried = [(figures(curves, drawn, sweep), sweep) for _, sweep in way.settings]
+            for way in ways(recorded, here):
+                tried = [(figures(curves, drawn, sweep), sweep) for sweep in way.settings]
                 cheap = max(tried, key=lambda one: _order(one[0][1], MOST_EPOCHS - one[0][0]))
                 good = max(tried, key=lambda one: _order(-one[0][0], one[0][1] - LEAST_KEPT))
                 judged = figures(curves, others, cheap[1]), figures(curves, others, good[1])
@@ -572,17 +594,17 @@ def yardstick(recorded: Recorded, size: int, draws: int) -> dict[tuple[Fraction,
     For the runs as in `early_stopping.py`; none on 100, which half of the runs are too few for.
     """
     curves = recorded.curves
-    half = Half(recorded, np.arange(len(curves)))
+    known = Known(recorded, np.arange(len(curves)))
     rng = np.random.default_rng(1)
-    drawn = draw_runs(half.half, draws, size, np.random.default_rng(0))
+    drawn = draw_runs(known.runs, draws, size, np.random.default_rng(0))
     fewer = max(draws // 10, 50)
     of_halves = [
-        draw_runs(rng.permutation(half.half)[: len(curves) // 2], fewer, size, rng)
+        draw_runs(rng.permutation(known.runs)[: len(curves) // 2], fewer, size, rng)
         for _ in range(40 if size == SIZES[0] else 0)
     ]
     rows = {}
     for share, k in itertools.product(FIRST, (1, 2, 3, 4, 5, 6, 8, 12)):
-        sweep = half.halving((share,), (k,))
+        sweep = known.halving((share,), (k,))
         epochs, best = sweep(drawn)
         regret = curves.best[drawn].max(axis=1) - best
         each = np.column_stack([epochs / curves.spent[drawn].sum(axis=1).mean(), regret <= 0, regret])
@@ -665,6 +687,7 @@ def main() -> None:
             print(yardstick_table(yardstick(load(path), size, draws), path.stem, size, draws), end="\n\n", flush=True)
     if not arguments.json:
         print(two_witnesses(2 * draws), end="\n\n", flush=True)
+    found |= spans(recorded, draws)
     verdicts = judge(recorded, draws // 2, splits)
     for one in verdicts:
         key = one.way.title.translate(str.maketrans(" ", "_", ",`:'"))

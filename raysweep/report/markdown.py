@@ -29,6 +29,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     lines += [f"- {escape(sentence)}" for sentence in report.summary]
     lines += ["", *(f"- Missing: {escape(note)}" for note in report.notes), ""]
     lines += _pictures("The best configs", pictures.leaders, folder)
+    lines += _pictures("How the search went", pictures.progress, folder)
     lines += _pictures("What is to be had for what", pictures.front, folder)
     lines += ["", *_table_of(*front_table(report)), ""] if pictures.front else []
     lines += _pictures("What each setting does", pictures.effects, folder)

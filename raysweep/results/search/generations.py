@@ -44,9 +44,14 @@ def proposed(sweep: Sweep, folder: RunFolder) -> Proposed:
     if not any(generation.proposals for generation, _ in kept):
         notes = ["search: no proposal of before has the config that it had; the search begins anew"] if before else []
         return Proposed(first_generations(sweep)[:WITHOUT_RESULTS], 0, notes)
-    gone = [why for _, reasons in kept for why in reasons]
+    gone: dict[str, list[str]] = {}  # reasons, by the key that they begin with
+    for why in (why for _, reasons in kept for why in reasons):
+        gone.setdefault(why.partition(" ")[0], []).append(why)
     generations = _up_to(sweep, [generation for generation, _ in kept])
-    notes = [f"search: {count_of(len(gone), 'proposal')} of before left out: {some_of(gone)}"] if gone else []
+    notes = [
+        f"search: {count_of(len(reasons), 'proposal')} of before left out: {some_of(reasons, 3)}"
+        for reasons in gone.values()
+    ]
     beyond = sum(len(each.proposals) for each, _ in kept) - sum(len(each.proposals) for each in generations)
     notes += [f"search: {count_of(beyond, 'proposal')} of before left out: beyond search.trials"] if beyond else []
     return Proposed(generations, len(generations), notes)
@@ -129,7 +134,7 @@ def next_generation(
     if not size or not all(records[id].is_final or id in given_up for id in earlier):
         return None
     knows = list(dict.fromkeys(id for id in earlier if records[id].is_final))
-    if sweep.search.name in ("tpe", "cmaes") and number >= WITHOUT_RESULTS:
+    if sweep.search.learns and number >= WITHOUT_RESULTS:
         proposals = ask(sweep, number, tell(sweep, generations, ids, records, knows), size)
     else:
         proposals = drawn(sweep, before, size)

@@ -28,6 +28,8 @@ NARROWER: dict[str, SearchStrategy[Any]] = {
     "ResizedCrop.ratio": st.sampled_from([[0.75, 1.25], [1, 1]]),
     "Blur.kernel": st.integers(1, 15).map(lambda reach: 2 * reach + 1),
     "Sweep.start": st.sampled_from([None, {"run": "r", "trial": "t", "epoch": 3}, {"weights": "some/where"}]),
+    "Objective.metric": st.sampled_from(["val_acc", "val_loss", "a"]),
+    "Objective.against": st.sampled_from([[], [{"metric": "flops"}, {"metric": "images_per_s", "mode": "max"}]]),
     "AshaConfig.rungs": st.sampled_from([[0.07, 0.5], ["1/9", "2/9"], ["1 / 3"]]),
     "AshaConfig.group_by": st.sampled_from([[], ["model.name", "augment"]]),
 }

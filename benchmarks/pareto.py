@@ -246,6 +246,17 @@ def candidates(configs: int) -> list[Rules]:
     return [Rules(eta, each, least, costs=(False,)) for each in rungs for eta in (2, 3) for least in survivors]
 
 
+def choose(runs: Runs, drawn: Ints) -> tuple[Outcome, Rules]:
+    """Return the rule that keeps most for at most 45 % of the epochs, and what it keeps."""
+    tried = [(halved(runs, drawn, rules), rules) for rules in candidates(drawn.shape[1])]
+    able = [(each.kept.mean(), i) for i, (each, _) in enumerate(tried) if each.epochs.mean() <= MOST_EPOCHS]
+    return tried[max(able)[1]]
+
+
+def named(rules: Rules) -> str:
+    return f"rungs {', '.join(map(str, rules.rungs))}; eta {rules.eta}; min_survivors {rules.min_survivors}"
+
+
 def chosen_and_judged(runs: Runs, splits: int, draws: int) -> tuple[str, Floats]:
     """Choose on a half of the runs what keeps most for at most 45 % of the epochs; judge it on the other half."""
     rows, lines = [], ["| chosen on a half | there: epochs, kept | on the other half |", "| --- | --- | --- |"]
@@ -256,13 +267,10 @@ def chosen_and_judged(runs: Runs, splits: int, draws: int) -> tuple[str, Floats]
         half = len(runs) // 2
         for here, there in ((order[:half], order[half:]), (order[half:], order[:half])):
             drawn, others = (draw_runs(each, draws, min(size, half), rng) for each in (here, there))
-            tried = [(halved(runs, drawn, rules), rules) for rules in candidates(drawn.shape[1])]
-            able = [(each.kept.mean(), i) for i, (each, _) in enumerate(tried) if each.epochs.mean() <= MOST_EPOCHS]
-            where_chosen, rules = tried[max(able)[1]]
+            where_chosen, rules = choose(runs, drawn)
             judged = halved(runs, others, rules)
             rows.append([each.mean() for each in (judged.epochs, judged.kept)])
-            named = f"rungs {', '.join(map(str, rules.rungs))}; eta {rules.eta}; min_survivors {rules.min_survivors}"
-            lines.append(f"| {named} | {' | '.join(_pair(each) for each in (where_chosen, judged))} |")
+            lines.append(f"| {named(rules)} | {' | '.join(_pair(each) for each in (where_chosen, judged))} |")
     return "\n".join(lines), np.array(rows)
 
 
@@ -295,7 +303,16 @@ def main() -> None:
                 f"{name}_{key}_kept": found[rule].kept.mean(),
             }
         figures[f"{name}_wider_by_score_kept"] = found[f"{WIDE}, by val_acc alone"].kept.mean()
-    text, rows = chosen_and_judged(load(SIZES), 2 if arguments.quick else 5, 10 if arguments.quick else 30)
+    here, there = load(WITNESS), load(SIZES)
+    some, others = (
+        draw_runs(np.arange(len(each)), min(draws, 200), SWEEP, np.random.default_rng(1)) for each in (here, there)
+    )
+    _, rules = choose(here, some[:30])
+    judged = halved(there, others, rules)
+    figures |= {"chosen_on_witness_epochs": judged.epochs.mean(), "chosen_on_witness_kept_of_sizes": judged.kept.mean()}
+    if not arguments.json:
+        print(f"## Chosen on witness, judged on sizes\n\n{named(rules)}: {_pair(judged)}\n")
+    text, rows = chosen_and_judged(there, 2 if arguments.quick else 5, 10 if arguments.quick else 30)
     if not arguments.json:
         print(f"## Chosen on one half, judged on the other\n\n{text}\n")
     epochs, kept = rows.T

@@ -30,6 +30,7 @@ from raysweep.sweepfile.schema import Dimension, Objective, RankBy
 from raysweep.sweepfile.space import Settings
 
 SLOTS = 8
+RIVALS = ("none", "all", "beat", "median")
 
 
 @dataclass
@@ -246,12 +247,12 @@ class RayOptuna:
 
 @dataclass(frozen=True)
 class Competition:
-    """Who competes with whom at the rungs; the defaults are the package's."""
+    """Who competes with whom at the rungs."""
 
     rungs: tuple[Fraction, ...] = (Fraction(1, 9), Fraction(2, 9))
     eta: int = 3
-    min_survivors: int = 1
-    rivals: str = "all"
+    min_survivors: int = 2
+    rivals: str = "none"
     """`none`; `all`: every settled one has a rank, and they add to the places; `beat`: a generation competes alone, and
     who goes on must also be among the best 1/eta^r of the settled ones; `median`: must beat their median."""
     last: int = 10**9
@@ -303,7 +304,8 @@ class RaySweep:
         if number < len(self.drawn):
             proposals = self.drawn[number]
         else:
-            told = [one for each in self.generations for one in each.told()]
+            told = [one for each in self.generations[:-1] for one in each.told()]
+            told += [Told(run.settings, "pending", None, []) for run in self.generations[-1].runs]
             proposals = self.ask(self.sweep, number, told, count)
         if not proposals:
             return False
@@ -331,11 +333,10 @@ class _Generation:
         return not self.training and not self.waiting
 
     def told(self) -> list[Told]:
+        """Return what is told of them once they are settled."""
         return [self._told(run) for run in self.runs]
 
     def _told(self, run: Run) -> Told:
-        if not self.is_settled:
-            return Told(run.settings, "pending", None, [])
         if run.has_diverged:
             return Told(run.settings, "failed", None, [])
         scores = [self.score(run, rung) for rung, stop in enumerate(self._stops(run)[:-1]) if stop <= run.done]

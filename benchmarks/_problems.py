@@ -259,8 +259,8 @@ DIGITS = {
     "optimizer": {"choice": ["sgd", "adam"]},
     "lr": {"log_uniform": [1e-4, 1]},
     "momentum": {"uniform": [0, 0.99], "when": {"optimizer": "sgd"}},
-    "batch_size": {"choice": [16, 32, 64, 128, 256]},
-    "width": {"log_int": [8, 128]},
+    "batch_size": {"choice": [32, 64, 128, 256]},
+    "width": {"log_int": [8, 64]},
     "weight_decay": {"log_uniform": [1e-6, 1]},
     "activation": {"choice": ["relu", "tanh", "logistic"]},
 }
@@ -268,13 +268,13 @@ DIGITS_EPOCHS = 18
 
 
 def digits() -> Problem:
-    """A perceptron on 600 of scikit-learn's digits; the score is the accuracy on the others."""
+    """A perceptron on 400 of scikit-learn's digits; the score is the accuracy on the others."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
 
     x, y = load_digits(return_X_y=True)
-    x, x_val, y, y_val = train_test_split(x / 16, y, train_size=600, random_state=0, stratify=y)
+    x, x_val, y, y_val = train_test_split(x / 16, y, train_size=400, random_state=0, stratify=y)
 
     def train(settings: Settings) -> Iterator[float]:
         model = MLPClassifier(

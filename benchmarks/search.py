@@ -1,20 +1,24 @@
 """How soon a search finds what is good: regret by the epochs spent, beside others that search.
 
-    search.py [PROBLEM ...] [--repetitions N]
+    search.py [PROBLEM ...] [--repetitions N] [--tried]
 
 Problems (`_problems.py`): alexnet, a surrogate of 512 recorded runs, in $RAYSWEEP_SHARED; cancer_mlp and
 diabetes_boosting, two tables of scikit-learn's models; digits, trained for real. Contenders (`_contenders.py`), each on
 8 slots that train an epoch a tick, on the same problem:
 
 * random          draws, each to its end: 100 of them give the score to reach
-* raysweep        `search: {name: tpe}` and `scheduler: {name: asha}`, both as they are by default
-* raysweep cmaes  the same with `name: cmaes`
+* raysweep        `search: {name: tpe}` and `scheduler: {name: asha, min_survivors: 2}`; generations of 8
+* raysweep, ...   the same but for what is named: `name: cmaes`, rivals from all settled generations, other sizes
 * optuna          `TPESampler()`, which keeps away from running trials by itself, and a pruner: median or hyperband
 * ray             OptunaSearch and AsyncHyperBandScheduler: by their defaults, and tuned (grace period 8, eta 3)
 
 Figures: the median over the repetitions, each with another seed, of the regret (the best score there is less the best
 so far) after a quarter, half and all of the epochs that are spent, and of the trials and epochs until the median best
 of 100 random trials is reached. An interval is the 95 % one of the median, from 2,000 bootstraps.
+
+`--tried` shows instead by what the rule of competition and the generation were chosen, on other problems: a surrogate
+of half of the recorded runs, a table of another model, and artificial functions. A ratio is that of mean regrets, after
+a quarter, half and all of 600 epochs (1,500 of the surrogate), the geometric mean over the problems.
 """
 
 from __future__ import annotations
@@ -24,12 +28,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _contenders import AtRandom, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
-from _problems import Floats, Problem, alexnet, digits, held_out, tabular
+from _contenders import RIVALS, AtRandom, Competition, Course, OptunaPruned, RayOptuna, RaySweep, Search, play
+from _problems import Floats, Problem, alexnet, artificial_problems, digits, held_out, tabular
 from _report import emit, parse_arguments
-from _search_tables import TABLES, path_of
+from _search_tables import TABLES, TO_CHOOSE_BY, path_of
 
 RECORDED = Path("data/learning-curves/opda-imagenet-alexnet.parquet")
 RANDOM = 100
@@ -44,6 +49,18 @@ CONTENDERS: dict[str, Callable[[Problem, int], Search]] = {
     "ray": lambda problem, seed: RayOptuna(problem, seed),
     "ray_tuned": lambda problem, seed: RayOptuna(problem, seed, grace_period=8, reduction_factor=3),
 }
+VARIANTS: dict[str, Callable[[Problem, int], Search]] = {
+    "raysweep_rivals": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(rivals="all")),
+    "raysweep_4_go_on": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(min_survivors=4)),
+    "raysweep_generations_of_4": lambda problem, seed: RaySweep(
+        problem, seed, MANY, generation=4, competition=Competition(min_survivors=1)
+    ),
+    "raysweep_generations_of_16": lambda problem, seed: RaySweep(
+        problem, seed, MANY, generation=16, competition=Competition(min_survivors=4)
+    ),
+    "raysweep_1_goes_on": lambda problem, seed: RaySweep(problem, seed, MANY, competition=Competition(min_survivors=1)),
+}
+"""What else was tried; not with what is trained for real."""
 BUDGETS = {"alexnet": 1600, "digits": 480}
 """Epochs; of the tables 640. They are about a third of what 100 random trials take."""
 
@@ -65,7 +82,8 @@ def recorded_runs() -> Path | None:
 def measure(problem: Problem, name: str, repetitions: int) -> list[Course]:
     """Play a contender, once for each seed."""
     budget = MANY if name == "random" else budget_of(problem)
-    return [play(CONTENDERS[name](problem, seed), budget) for seed in range(repetitions)]
+    contender = (CONTENDERS | VARIANTS)[name]
+    return [play(contender(problem, seed), budget) for seed in range(repetitions)]
 
 
 def budget_of(problem: Problem) -> int:
@@ -106,7 +124,7 @@ def compare(problem: Problem, figures: dict[str, float], slack: float) -> dict[s
     mine = figures[f"{problem.name}_raysweep_{end}"]
     behind: dict[str, float] = {}
     for other in ("optuna", "ray"):
-        names = [name for name in CONTENDERS if name.startswith(other)]
+        names = [name for name in CONTENDERS if name.split("_")[0] == other]
         best = min(names, key=lambda name: figures[f"{problem.name}_{name}_{end}"])
         theirs = figures[f"{problem.name}_{best}_{end}"]
         half = figures[f"{problem.name}_{best}_{end}_half_interval"]
@@ -133,21 +151,61 @@ def table(problem: Problem, figures: dict[str, float], repetitions: int) -> str:
         half = figures.get(f"{key}_half_interval")
         return f"{figures[key]:.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
 
-    for name in CONTENDERS:
+    for name in CONTENDERS | VARIANTS:
         key = f"{problem.name}_{name}"
+        if f"{key}_{columns[0]}" not in figures:
+            continue
         cells = [cell(f"{key}_{column}", 4) for column in columns]
         cells += [cell(f"{key}_{each}_to_best_of_random", 0) for each in ("trials", "epochs")]
         rows.append(f"| {name.replace('_', ', ')} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
+def rules_tried() -> dict[str, Callable[[Problem, int], Search]]:
+    """Return searches that differ in who competes with whom, and in the size of a generation; the chosen one first."""
+
+    def search(generation: int = 8, **rules: Any) -> Callable[[Problem, int], Search]:
+        return lambda problem, seed: RaySweep(
+            problem, seed, MANY, generation=generation, competition=Competition(**rules)
+        )
+
+    tried = {
+        f"{who}, {least} at least": search(rivals=who, min_survivors=least) for who in RIVALS for least in (2, 1, 4)
+    }
+    tried |= {f"generations of {size}": search(size, min_survivors=size // 4) for size in (4, 16)}
+    return tried | {"cmaes": lambda problem, seed: RaySweep(problem, seed, MANY, name="cmaes")}
+
+
+def show_tried(repetitions: int) -> None:
+    """Print Markdown: the ratio of each search's mean regret to the chosen one's."""
+    recorded = recorded_runs()
+    half = np.random.default_rng(0).permutation(512)[:256]
+    problems = [*artificial_problems(), *(tabular(name, str(path_of(name))) for name in TO_CHOOSE_BY)]
+    problems += [alexnet(str(recorded), half, "half of alexnet")] if recorded else []
+    chosen: dict[str, Floats] = {}
+    print("| tried | a quarter | half | all epochs |\n| --- | --- | --- | --- |")
+    for name, search in rules_tried().items():
+        ratios = []
+        for problem in problems:
+            budget = 1500 if "alexnet" in problem.name else 600
+            played = [play(search(problem, seed), budget) for seed in range(repetitions)]
+            regrets = [[problem.best - each.best_after(budget // part) for part in (4, 2, 1)] for each in played]
+            mean = np.maximum(np.mean(regrets, axis=0), 1e-4)
+            ratios.append(np.log(mean / chosen.setdefault(problem.name, mean)))
+        print(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in np.exp(np.mean(ratios, axis=0)))} |", flush=True)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("problems", nargs="*", help="default: all")
     parser.add_argument("--repetitions", type=int, default=50, help="of digits a fifth, as they train (default: 50)")
+    parser.add_argument("--tried", action="store_true", help="what the rule of competition was chosen by, instead")
 
 
 def main() -> None:
     arguments = parse_arguments(__doc__, add_arguments)
+    if arguments.tried:
+        show_tried(3 if arguments.quick else arguments.repetitions)
+        return
     names = arguments.problems or (["alexnet", *TABLES] if arguments.quick else ["alexnet", *TABLES, "digits"])
     figures: dict[str, float] = {}
     targets: dict[str, tuple[str, float]] = {}
@@ -159,7 +217,7 @@ def main() -> None:
             continue
         repetitions = 2 if arguments.quick else max(1, arguments.repetitions // (5 if name == "digits" else 1))
         courses: dict[str, list[Course]] = {}
-        for contender in CONTENDERS:
+        for contender in [*CONTENDERS, *(VARIANTS if name != "digits" and not arguments.quick else ())]:
             print(f"{name}: {contender}", file=sys.stderr, flush=True)
             courses[contender] = measure(problem, contender, repetitions)
         own = figures_of(problem, courses)

@@ -570,18 +570,19 @@ def verdict_table(verdicts: list[Verdict]) -> str:
     """Return Markdown; behind ±: half of a 95 % interval for the runs as a sample (the delete-half jackknife)."""
     default = verdicts[0].cheap
 
-    def text(rows: Floats) -> str:
+    def text(rows: Floats, beside: bool) -> str:
         mean, half = rows.mean(axis=0), 1.96 * rows.std(axis=0)
-        beyond = rows[:, 1] - default[:, 1]
-        ahead = f"{100 * beyond.mean():+.1f} ± {100 * 1.96 * beyond.std():.1f}" if rows is not default else ""
-        return f"{100 * mean[0]:.1f} % ± {100 * half[0]:.1f} | {100 * mean[1]:.1f} % | {ahead} | {mean[2]:.4f}"
+        beyond = 100 * (rows[:, 1] - default[:, 1])
+        ahead = f" {beyond.mean():+.1f} ± {1.96 * beyond.std():.1f} |" if beside else ""
+        return f"{100 * mean[0]:.1f} % ± {100 * half[0]:.1f} | {100 * mean[1]:.1f} % |{ahead} {mean[2]:.4f}"
 
     lines = [
-        f"| chosen for {100 * MOST_EPOCHS:.0f} % of the epochs, {100 * LEAST_KEPT:.1f} % kept "
-        "| epochs | best kept | beyond `asha`'s | regret | epochs | best kept | beyond `asha`'s | regret |",
-        f"|{' --- |' * 9}",
+        f"| way | for {100 * MOST_EPOCHS:.0f} %: epochs | best kept | against `asha` | regret "
+        f"| for {100 * LEAST_KEPT:.1f} %: epochs | best kept | regret |",
+        f"|{' --- |' * 8}",
     ]
-    return "\n".join([*lines, *(f"| {one.way.title} | {text(one.cheap)} | {text(one.good)} |" for one in verdicts)])
+    rows = [f"| {one.way.title} | {text(one.cheap, True)} | {text(one.good, False)} |" for one in verdicts]
+    return "\n".join([*lines, *rows])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -680,13 +681,13 @@ def main() -> None:
     recorded = load(paths[0])
     if missing := {"lr_peak_epoch", "curve_train_loss", "curve_top_5"} - set(recorded.table.columns):
         skip(f"{paths[0]} has no {', '.join(sorted(missing))}; only {RECORDED[0]} has all that is tried")
-    draws, splits = (100, 1) if arguments.quick else (arguments.draws, arguments.splits)
-    found: dict[str, float] = {}
-    for path, size in ((paths[0], SIZES[0]), (paths[0], SIZES[1]), *((path, SIZES[0]) for path in paths[1:])):
-        if not arguments.json:
-            print(yardstick_table(yardstick(load(path), size, draws), path.stem, size, draws), end="\n\n", flush=True)
+    draws, splits = (60, 1) if arguments.quick else (arguments.draws, arguments.splits)
     if not arguments.json:
+        others = [] if arguments.quick else [(paths[0], SIZES[1]), *((path, SIZES[0]) for path in paths[1:])]
+        for path, size in [(paths[0], SIZES[0]), *others]:
+            print(yardstick_table(yardstick(load(path), size, draws), path.stem, size, draws), end="\n\n", flush=True)
         print(two_witnesses(2 * draws), end="\n\n", flush=True)
+    found: dict[str, float] = {}
     found |= spans(recorded, draws)
     verdicts = judge(recorded, draws // 2, splits)
     for one in verdicts:

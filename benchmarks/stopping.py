@@ -19,10 +19,10 @@ of the epochs, and the one that keeps it in at least 94.5 % for the fewest. The 
                        reach
 
 What a run may still rise is what those that finished in the same sweep did, times c; or a quantile of what those of the
-choosing half did beyond what was expected of them: nothing, or by a Gaussian process on the learning rate's state, or
-on all that is recorded. The runs' own part in what is expected of them is left out (the jackknife; Barber et al. 2021,
-"Predictive inference with the jackknife+"). None of this depends on the order of arrival; who goes after the leader
-waits for it.
+choosing half did beyond what was expected of them: nothing, or by a Gaussian process on the learning rate's schedule,
+on the hyperparameters, too, or on all that is recorded. What is expected of one of them is fitted on the others (the
+jackknife; Barber et al. 2021, "Predictive inference with the jackknife+"). None of this depends on the order of
+arrival; who goes after the leader waits for it.
 
 Last, what two witnesses together tell, on the runs of `witness.py`: the EMA weights' accuracy, and the probability that
 they give to the right class (the geometric mean: exp(-val_loss)).
@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -60,6 +61,7 @@ from _report import emit, parse_arguments, skip
 from _tried import LAST, TREND, Witness, rungs_by_progress, witnessed
 from early_stopping import RECORDED, SIZES, recorded_sets
 from scipy.linalg import cho_solve
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.preprocessing import StandardScaler
@@ -237,8 +239,12 @@ def _sum_up(finalists: Finalists, spent: Floats, got: Floats) -> tuple[Floats, F
 # What is expected of a run
 
 
-def features(recorded: Recorded, share: Fraction) -> tuple[Floats, int]:
-    """Return runs x features after a share of the epochs, and how many of them tell nothing but score and schedule."""
+FEATURES = {"schedule": 6, "hyperparameters": 12, "all": 14}
+"""How many features, from the first, are known of a run, by what is expected by."""
+
+
+def features(recorded: Recorded, share: Fraction) -> Floats:
+    """Return runs x features after a share of the epochs; NaN where a run does not come to be."""
     curves, table = recorded.curves, recorded.table
     rows = np.full((len(curves), 14), np.nan)
     for i, epoch in enumerate(epochs_at(recorded, share)):
@@ -264,7 +270,7 @@ def features(recorded: Recorded, share: Fraction) -> tuple[Floats, int]:
             table["curve_train_loss"][i][epoch - 1],
             table["curve_top_5"][i][epoch - 1],
         )
-    return rows, 6
+    return rows
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ class Expected:
 def expect(recorded: Recorded, half: Ints, share: Fraction, kind: str) -> Expected:
     """Fit on a half of the runs: the better half of those that finished, since the others are out at the first rungs.
 
-    `kind`: "score": no rise is expected; "schedule": by score and learning rate; "all": by all that is recorded.
+    `kind`: "score": no rise is expected; else by so many `FEATURES`.
     """
     curves, score = recorded.curves, seen_at(recorded, share, LAST)
     finished = half[(curves.recorded == curves.epochs)[half]]
@@ -287,12 +293,13 @@ def expect(recorded: Recorded, half: Ints, share: Fraction, kind: str) -> Expect
     fitted = finished[score[finished] > middle]
     if kind == "score":
         return Expected(score, (curves.best - score)[fitted])
-    rows, few = features(recorded, share)
-    rows = rows if kind == "all" else rows[:, :few]
+    rows = features(recorded, share)[:, : FEATURES[kind]]
     scaler = StandardScaler().fit(rows[fitted])
     kernel = ConstantKernel() * RBF(3.0, (0.3, 100)) + WhiteKernel(0.1)
     process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-    process.fit(scaler.transform(rows[fitted]), (curves.best - score)[fitted])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # hardly any noise is as good an answer as any
+        process.fit(scaler.transform(rows[fitted]), (curves.best - score)[fitted])
     # What is left of each when it is left out follows from one fit (Rasmussen & Williams 2006, equation 5.12)
     inverse = cho_solve((process.L_, True), np.eye(len(fitted)))
     rest = process._y_train_std * process.alpha_ / np.diag(inverse)
@@ -412,7 +419,6 @@ def halving_ways(known: Known) -> Iterator[Way]:
         "two or three rungs anywhere, late ones, too",
         [known.halving(rungs, places) for rungs, places in some(anywhere)],
     )
-    peaks = known.recorded.table["lr_peak_epoch"].to_numpy()
     progress = [
         (rungs, places)
         for numbers, late in (
@@ -422,11 +428,17 @@ def halving_ways(known: Known) -> Iterator[Way]:
         for rungs in ((first, second, *last) for first in (0.04, 0.06, 0.08) for second in (0.1, 0.15) for last in late)
         for places in falling(*numbers)
     ]
-    by_progress = []
-    for rungs, places in some(progress):
-        stops = rungs_by_progress(curves, peaks, rungs)
-        by_progress.append(halving(curves, places, stops, witnessed(curves, stops, TREND, curves.score)))
-    yield Way("the same by progress", by_progress)
+    yield Way(
+        "the same by progress",
+        [halving(curves, places, *by_progress(known.recorded, rungs)) for rungs, places in some(progress)],
+    )
+
+
+@cache
+def by_progress(recorded: Recorded, shares: tuple[float, ...]) -> tuple[Ints, Floats]:
+    """Return runs x rungs, twice: after which epochs the shares of the progress are made, and the trend there."""
+    stops = rungs_by_progress(recorded.curves, recorded.table["lr_peak_epoch"].to_numpy(), shares)
+    return stops, witnessed(recorded.curves, stops, TREND, recorded.curves.score)
 
 
 STARTS = [(9, 6), (9, 5), (9, 4), (9, 3), (7, 6), (7, 5), (7, 4), (7, 3)]
@@ -468,6 +480,9 @@ def fitted_ways(known: Known, few: Known) -> Iterator[Way]:
     yield Way("leader first, conformal: score alone", bounded(leader_first, "score"), False)
     yield Way("leader first, conformal: score, schedule", bounded(leader_first, "schedule"), False)
     yield Way("side by side, conformal: score, schedule", bounded(side_by_side, "schedule"), False)
+    yield Way(
+        "leader first, conformal: score, schedule, hyperparameters", bounded(leader_first, "hyperparameters"), False
+    )
     yield Way("leader first, conformal: all", bounded(leader_first, "all"), False)
     yield Way("side by side, conformal: all", bounded(side_by_side, "all"), False)
     early = tuple(Fraction(share) for share in ("1/12", "1/9", "1/6", "2/9", "1/3"))
@@ -570,18 +585,19 @@ def verdict_table(verdicts: list[Verdict]) -> str:
     """Return Markdown; behind ±: half of a 95 % interval for the runs as a sample (the delete-half jackknife)."""
     default = verdicts[0].cheap
 
-    def text(rows: Floats) -> str:
+    def text(rows: Floats, beside: bool) -> str:
         mean, half = rows.mean(axis=0), 1.96 * rows.std(axis=0)
-        beyond = rows[:, 1] - default[:, 1]
-        ahead = f"{100 * beyond.mean():+.1f} ± {100 * 1.96 * beyond.std():.1f}" if rows is not default else ""
-        return f"{100 * mean[0]:.1f} % ± {100 * half[0]:.1f} | {100 * mean[1]:.1f} % | {ahead} | {mean[2]:.4f}"
+        beyond = 100 * (rows[:, 1] - default[:, 1])
+        ahead = f" {beyond.mean():+.1f} ± {1.96 * beyond.std():.1f} |" if beside else ""
+        return f"{100 * mean[0]:.1f} % ± {100 * half[0]:.1f} | {100 * mean[1]:.1f} % |{ahead} {mean[2]:.4f}"
 
     lines = [
-        f"| chosen for {100 * MOST_EPOCHS:.0f} % of the epochs, {100 * LEAST_KEPT:.1f} % kept "
-        "| epochs | best kept | beyond `asha`'s | regret | epochs | best kept | beyond `asha`'s | regret |",
-        f"|{' --- |' * 9}",
+        f"| way | for {100 * MOST_EPOCHS:.0f} %: epochs | best kept | against `asha` | regret "
+        f"| for {100 * LEAST_KEPT:.1f} %: epochs | best kept | regret |",
+        f"|{' --- |' * 8}",
     ]
-    return "\n".join([*lines, *(f"| {one.way.title} | {text(one.cheap)} | {text(one.good)} |" for one in verdicts)])
+    rows = [f"| {one.way.title} | {text(one.cheap, True)} | {text(one.good, False)} |" for one in verdicts]
+    return "\n".join([*lines, *rows])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -680,13 +696,13 @@ def main() -> None:
     recorded = load(paths[0])
     if missing := {"lr_peak_epoch", "curve_train_loss", "curve_top_5"} - set(recorded.table.columns):
         skip(f"{paths[0]} has no {', '.join(sorted(missing))}; only {RECORDED[0]} has all that is tried")
-    draws, splits = (100, 1) if arguments.quick else (arguments.draws, arguments.splits)
-    found: dict[str, float] = {}
-    for path, size in ((paths[0], SIZES[0]), (paths[0], SIZES[1]), *((path, SIZES[0]) for path in paths[1:])):
-        if not arguments.json:
-            print(yardstick_table(yardstick(load(path), size, draws), path.stem, size, draws), end="\n\n", flush=True)
+    draws, splits = (60, 1) if arguments.quick else (arguments.draws, arguments.splits)
     if not arguments.json:
+        others = [] if arguments.quick else [(paths[0], SIZES[1]), *((path, SIZES[0]) for path in paths[1:])]
+        for path, size in [(paths[0], SIZES[0]), *others]:
+            print(yardstick_table(yardstick(load(path), size, draws), path.stem, size, draws), end="\n\n", flush=True)
         print(two_witnesses(2 * draws), end="\n\n", flush=True)
+    found: dict[str, float] = {}
     found |= spans(recorded, draws)
     verdicts = judge(recorded, draws // 2, splits)
     for one in verdicts:

@@ -248,11 +248,11 @@ def _search_lines(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> list[str
     if search is None or whole is None:
         return []
     seeds = f" with {len(sweep.seeds)} seeds each" if sweep.seeds and len(sweep.seeds) > 1 else ""
-    line = f"search: {search.name}, {count_of(search.trials, 'config' if seeds else 'trial')}{seeds} in generations of "
-    line += str(search.generation)
+    line = f"search: {search.name}, {count_of(search.trials, 'config' if seeds else 'trial')}{seeds}"
+    line += f" in generations of {search.generation}" if search.learns else ""
     if not whole.left:
-        few = whole.proposed < search.trials
-        return [f"{line}; {'the space has no more than these' if few else 'all of them are above'}"]
+        few = f"the space has only {count_of(whole.proposed, 'config')}"
+        return [f"{line}; {few if whole.proposed < search.trials else 'all of them are above'}"]
     if not search.learns:
         rest = f"{whole.left:,} more to come"
     else:

@@ -24,19 +24,25 @@ def replay(
     retry_failed: bool = False,
     knows: Knows | None = None,
     costs: Collection[str] = (),
+    others: Sequence[Record] = (),
 ) -> Halving:
     """Return what follows from the records of all trials of a plan, in the plan's order, those not begun included.
 
     With `retry_failed`, failed trials are to be tried again, so they are not out yet. `costs` are the objectives that
-    are known before training; whoever has a score has these.
+    are known before training; whoever has a score has these. `others` are trials that `knows` names and no plan has.
     """
     records = list(records)
     halving = Halving(rules_of(scheduler, objective, records, costs), ())
     for generation, own in groupby(records, key=lambda record: record.generation):
         known = (knows or {}).get(-1 if generation is None else generation, ())
-        rivals = [record for record in records if record.id in known]
+        rivals = [record for record in (*records, *others) if record.id in known]
         take_in(halving, list(own), rivals, scheduler, objective, retry_failed, costs)
     return halving
+
+
+def left_out(knows: Knows, ids: Collection[str]) -> list[str]:
+    """Return the trials that others compete with and that are not in the plan: what they have decided stands."""
+    return list(dict.fromkeys(id for known in knows.values() for id in known if id not in ids))
 
 
 def take_in(

@@ -44,7 +44,8 @@ def test_a_search_trains_all_its_generations_and_goes_on_where_trials_are_more(s
     made = [each.generation for each in read_generations(run)]
     assert [len(each.proposals) for each in made] == [4, 4, 2]
     assert made[0].proposals[0] == {"lr": 0.1}
-    assert "searched: generation 2, by the results of 8 trials: 4 more" in err
+    assert "searched: 20 trials, 16 proposed" in err
+    assert "searched: generation 2: 4 new trials, proposed from the results of 8 trials" in err
     records = searched.records("searched")
     assert len(records) == 20
     assert {record["generation"] for record in records.values()} == {0, 1, 2}
@@ -65,3 +66,32 @@ def test_a_search_trains_all_its_generations_and_goes_on_where_trials_are_more(s
     assert "of generation 3 (4) and of those before that had ended" in searched("status", *more, "--why", last)[0]
     ranked = json.loads(searched("status", *more, "--json")[0])["trials"]
     assert len(ranked) == 28
+
+
+SETS = """
+name: sets
+base: {data: {name: synthetic, image_size: 8, classes: 3, per_class: 20}, model.width: 4, epochs: 2, batch_size: 32}
+search:
+  trials: 6
+  generation: 2
+  space: {data.image_size: {choice: [8, 12, 16]}, lr: {log_uniform: [0.001, 1]}, ema: {choice: [false]}}
+objective: [val_acc, {metric: flops, mode: min}]
+confirm: {top: 2, seeds: 2}
+report: {images: false}
+"""
+
+
+def test_a_search_over_data_sets_waits_for_new_ones_knows_its_costs_and_is_confirmed_at_its_end(
+    cluster: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sets.yaml").write_text(SETS)
+    command = Command(cluster, tmp_path)
+    _, err = command(tmp_path / "sets.yaml")
+    records = command.records("sets")
+    searched = [record for record in records.values() if record.get("generation") is not None]
+    assert len(searched) == 6
+    assert len({record["config"]["data"]["image_size"] for record in searched}) > 1
+    flops = {record["config"]["data"]["image_size"]: record["conditions"]["costs"]["flops"] for record in searched}
+    assert len(set(flops.values())) == len(flops)
+    assert "is the winner the winner?" in err
+    assert {record["status"] for record in records.values()} == {"finished"}

@@ -8,8 +8,7 @@ from raysweep.results.search.told import Told, tell
 from raysweep.store import Record
 from raysweep.store.record import Score, planned_record
 from raysweep.sweepfile import sweep_of
-from raysweep.sweepfile.plan import plan_trials, trials_of_generation
-from raysweep.sweepfile.proposals import first_generations
+from raysweep.sweepfile.plan import first_of_search, plan_trials, trials_of_generation
 
 SEARCH: dict[str, Any] = {
     "name": "searched",
@@ -22,7 +21,7 @@ SEARCH: dict[str, Any] = {
 def told_of(rows: list[tuple[str, int, float, float]], **changes: Any) -> list[Told]:
     """What is told of trials with (status, epochs, accuracy, flops)."""
     sweep, _ = sweep_of({**SEARCH, **changes})
-    generations = first_generations(sweep)
+    generations = first_of_search(sweep)
     ids = {(0, place): [own.id] for place, (own,) in enumerate(trials_of_generation(sweep, generations[0]))}
     records: dict[str, Record] = {}
     for trial, (status, epochs, accuracy, flops) in zip(plan_trials(sweep), rows, strict=True):

@@ -106,7 +106,7 @@ def _told(sweep: Sweep, settings: Settings, records: Sequence[Record]) -> Told:
     if not records:
         return Told(settings, "pending", None, [])
     score = SeedScores.of(records).mean
-    if score is None:
+    if score is None or not math.isfinite(score):
         return Told(settings, "failed", None, [])
     state: State = "finished" if any(record.status == "finished" for record in records) else "stopped"
     rules = rules_of(sweep.scheduler, sweep.objective, records)

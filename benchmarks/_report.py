@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-PACKAGES = ("raysweep", "torch", "torchvision", "ray", "kornia")
+PACKAGES = ("raysweep", "torch", "torchvision", "ray", "optuna", "scikit-learn", "kornia")
 _COMPARE = {"<=": operator.le, ">=": operator.ge}
 
 

@@ -22,7 +22,7 @@ from _report import emit, parse_arguments
 from raysweep.halving.rungs import Halving, Member, Rival, Rules, Verdict
 
 EPOCHS = 27
-TRIALS = 96
+TRIALS = 160
 TARGET = 0.95
 SCHEDULERS = {"none": Rules(rungs=()), "asha": Rules(min_survivors=2)}
 
@@ -119,7 +119,7 @@ def main() -> None:
     for scheduler, rules in SCHEDULERS.items():
         for slots in (1, 2, 4, 8, 16):
             for generation in (slots, 2 * slots, 4 * slots):
-                if generation > TRIALS // 4:
+                if generation > TRIALS // 5:
                     continue
                 name = f"{scheduler}_{slots}_slots_generations_of_{generation}"
                 figures[name] = fmean(Sweep(rules, generation, slots, seed).share_busy() for seed in range(seeds))

@@ -223,6 +223,15 @@ def synchronous(curves: Curves, draws: Ints, rules: Rules, scores: Floats, rungs
     and whoever diverges between the two spends epochs only if it ranked before the last place.
     """
     stops = np.column_stack([rung_epochs(curves, rules) if rungs_after is None else rungs_after, curves.epochs])
+    level = levels(curves, draws, rules, scores, stops)
+    trained = np.minimum(stops, curves.spent[:, None])
+    best = np.column_stack([best_until(curves, stop) for stop in stops.T])
+    spent = trained[draws, level].sum(axis=1).astype(float)
+    return Outcomes(spent, best[draws, level].max(axis=1), np.full(len(draws), np.nan))
+
+
+def levels(curves: Curves, draws: Ints, rules: Rules, scores: Floats, stops: Ints) -> Ints:
+    """Return draws x runs: from how many rungs each goes on; `stops`: runs x rungs, and their last epochs."""
     order = key_ranks(scores)
     level = np.zeros(draws.shape, np.int64)
     contestants = np.ones(draws.shape, bool)
@@ -237,10 +246,7 @@ def synchronous(curves: Curves, draws: Ints, rules: Rules, scores: Floats, rungs
             among |= scores[draws, r] >= cutoff - rules.tolerance
         level[reached & among] = r + 1
         contestants = lasting & among
-    trained = np.minimum(stops, curves.spent[:, None])
-    best = np.column_stack([best_until(curves, stop) for stop in stops.T])
-    spent = trained[draws, level].sum(axis=1).astype(float)
-    return Outcomes(spent, best[draws, level].max(axis=1), np.full(len(draws), np.nan))
+    return level
 
 
 def default_rules() -> tuple[Rules, RankBy]:

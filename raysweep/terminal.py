@@ -208,9 +208,9 @@ def count_of(count: float, noun: str) -> str:
     return f"{number} {noun}{'' if count == 1 else 's'}"
 
 
-def some_of(names: Sequence[str]) -> str:
-    """Return the first ten of many names, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """Return the first of many names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def percent(value: float) -> str:

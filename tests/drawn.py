@@ -36,6 +36,8 @@ NARROWER: dict[str, SearchStrategy[Any]] = {
     ).map(lambda numbers: {**numbers, "augment": {"choice": ["none", "shift"]}})
     | st.just({"ema": {"choice": [False]}, "epochs": {"log_int": [2, 9], "when": {"ema": [False]}}}),
     "Search.enqueue": st.sampled_from([[], [{}], [{}, {}]]),
+    "Objective.metric": st.sampled_from(["val_acc", "val_loss", "a"]),
+    "Objective.against": st.sampled_from([[], [{"metric": "flops"}, {"metric": "images_per_s", "mode": "max"}]]),
     "AshaConfig.rungs": st.sampled_from([[0.07, 0.5], ["1/9", "2/9"], ["1 / 3"]]),
     "AshaConfig.group_by": st.sampled_from([[], ["model.name", "augment"]]),
 }

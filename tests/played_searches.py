@@ -19,8 +19,8 @@ from raysweep.results.search.generations import next_generation
 from raysweep.store import Record
 from raysweep.store.record import FINAL, Score, planned_record
 from raysweep.sweepfile import Sweep, sweep_of
-from raysweep.sweepfile.plan import Trial, plan_trials, trials_of_generation
-from raysweep.sweepfile.proposals import WITHOUT_RESULTS, Generation, first_generations
+from raysweep.sweepfile.plan import Trial, first_of_search, plan_trials, trials_of_generation
+from raysweep.sweepfile.proposals import Generation
 
 Curve = Callable[[Trial, int], float]
 """The objective of a trial at an epoch, counted from 1."""
@@ -57,7 +57,7 @@ class _Search(_Sweep):
         ends: Callable[[Trial], str],
     ) -> None:
         self.sweep, self.curve, self.slots, self.how = sweep, curve, slots, ends
-        sweep._generations, sweep._plan = first_generations(sweep)[:WITHOUT_RESULTS], None
+        sweep._generations, sweep._plan = first_of_search(sweep), None
         trials = plan_trials(sweep)
         self.epoch_of: dict[int, tuple[Trial, int]] = {}
         plan = Plan(trials, sweep.scheduler, self._score, seconds, ends=self._end)
@@ -101,11 +101,10 @@ class _Search(_Sweep):
     def _more(self, is_busy: bool) -> Any:
         generations = self.sweep._generations
         earlier = [trial.id for trial in self.trials.values() if (trial.generation or 0) <= len(generations) - 2]
-        if not all(self.played.statuses.get(id) in (*FINAL, "failed") for id in earlier):
+        if not all(self.played.statuses.get(id) in FINAL or id in self.endings.failed for id in earlier):
             return None
         records = {id: self.record(id) for id in self.trials}
-        failed = [id for id, status in self.played.statuses.items() if status == "failed"]
-        generation = next_generation(self.sweep, generations, records, failed)
+        generation = next_generation(self.sweep, generations, records, self.endings.failed)
         if generation is None:
             return None
         self.sweep._generations = [*generations, generation]

@@ -100,7 +100,9 @@ class _Sweep:
         endings: Any = SimpleNamespace(
             pause=lambda id, rungs, reason="": None,
             stop=lambda id, rungs: self.played.statuses.setdefault(id, "stopped"),
+            failed=set(),
         )
+        self.endings = endings
         self.queue = TrialQueue(
             (Halving(rules, members), assignments, sharing.twins),
             next_stage=lambda is_busy: None,

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns, settings = _columns(trials, cost)
     print_fitting(columns, ["rungs", *settings], right=("#", "generation", "seed", "epochs"))
     lines = [*_cohort_lines(cost), _epochs_line(trials, cost), *_search_lines(sweep, trials, cost)]
+    lines += _objective_lines(sweep)
     if race := _race(sweep, trials):
         more = count_of(race["trials_at_most"], "more trial")
         seeds = f"{race['seeds']} fresh seeds at most"
@@ -66,6 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
     lines += [f"warning: {each}" for each in [*warnings_of(sweep), *_warnings(context)]]
     say("\n".join(lines))
     return 0
+
+
+def _objective_lines(sweep: Sweep) -> list[str]:
+    """Say by what halving goes where there are several objectives; their values are not known without torch."""
+    from raysweep.sweepfile.schema import AshaConfig
+
+    others, costs = [each.metric for each in sweep.objective.against], sweep.costs
+    if not others:
+        return []
+    line = f"objectives: {', '.join([sweep.objective.metric, *others])}"
+    if not isinstance(sweep.scheduler, AshaConfig):
+        return [line]
+    if not costs:
+        return [f"{line}; halving goes by {sweep.objective.metric} alone, since no other is known before training"]
+    left_out = [name for name in others if name not in costs]
+    without = f"; {', '.join(left_out)} cannot be known by then" if left_out else ""
+    by = ", ".join([sweep.objective.metric, *costs])
+    return [f"{line}; halving goes by how many configs dominate one in {by}{without}"]
 
 
 def _check_weights(context: Context) -> None:
@@ -212,6 +231,8 @@ def _generations(numbers: Sequence[int | None]) -> str:
 def _cohort_line(cohort: Cohort, cost: Cost) -> str:
     group = ", ".join(f"{key} {value or 'not set'}" for key, value in cohort.group.items())
     who = count_of(cohort.configs, "config") + (f" ({cohort.trials} trials)" if cohort.trials != cohort.configs else "")
+    if cohort.rivals:
+        who += f" beside {cohort.rivals} of earlier generations"
     steps = (
         f"{count} go on from rung {r} ({share})"
         for r, (count, share) in enumerate(zip(cohort.goes_on, cost.rungs, strict=True), 1)
@@ -227,11 +248,11 @@ def _search_lines(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> list[str
     if search is None or whole is None:
         return []
     seeds = f" with {len(sweep.seeds)} seeds each" if sweep.seeds and len(sweep.seeds) > 1 else ""
-    line = f"search: {search.name}, {count_of(search.trials, 'config' if seeds else 'trial')}{seeds} in generations of "
-    line += str(search.generation)
+    line = f"search: {search.name}, {count_of(search.trials, 'config' if seeds else 'trial')}{seeds}"
+    line += f" in generations of {search.generation}" if search.learns else ""
     if not whole.left:
-        few = whole.proposed < search.trials
-        return [f"{line}; {'the space has no more than these' if few else 'all of them are above'}"]
+        few = f"the space has only {count_of(whole.proposed, 'config')}"
+        return [f"{line}; {few if whole.proposed < search.trials else 'all of them are above'}"]
     if not search.learns:
         rest = f"{whole.left:,} more to come"
     else:

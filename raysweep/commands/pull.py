@@ -17,7 +17,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser)
     parser.add_argument("--to", metavar="DIR", help="the folder to write; default: pulled/<sweep>/<trial>")
-    parser.add_argument("--rank", type=int, default=1, metavar="N", help="which config of the ranking; default: 1")
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=1,
+        metavar="N",
+        help="which config, as `status` numbers them; default: 1",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,9 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     from raysweep.results.checkpoint import write_checkpoint
     from raysweep.results.ranking import can_win
     from raysweep.results.table import format_mean
+    from raysweep.results.trade_offs import value_text
 
     result = Context.of(arguments).results()
-    ranked = [config for config in result.configs if config.best]
+    found = result.trade_offs
+    ranked = [each.config for each in found] or [config for config in result.configs if config.best]
     if not 1 <= arguments.rank <= len(ranked):
         count = count_of(len(ranked), "config")
         raise UserError(f"--rank {arguments.rank}: the ranking of {result.path} has {count} with a score")
@@ -46,7 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     if (seeds := sum(map(can_win, config.trials))) > 1:
         mean = format_mean(config.ranked_by, metric)
         in_words += f", the best of {seeds} seeds; the config reaches {mean} on average"
+    chosen = found[arguments.rank - 1] if found else None
+    if chosen:
+        others = ((each.name, value_text(chosen.values[each.name], each)) for each in result.metrics[1:])
+        in_words += "".join(f", {name} {text}" for name, text in others)
     known = {"id": record.id, "metric": metric.name, "val_acc": val_acc, "path": str(target.absolute())}
     document = {**known, **config.ranked_by.as_json()}
+    document |= {"values": chosen.values, "dominated_by": chosen.dominated_by} if chosen else {}
     print(json.dumps(document) if arguments.json else in_words)
     return 0

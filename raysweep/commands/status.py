@@ -46,14 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(result: SweepResult, named: str) -> None:
     from raysweep.results.failed import failure_lines
-    from raysweep.results.table import print_evaluation, print_ranking
+    from raysweep.results.table import print_results
 
-    print_ranking(result.configs, result.metric)
-    print_evaluation(result.evaluation)
+    print_results(result)
     for line in failure_lines(result.trials, named):
         say(line)
     if result.cut_short:
         say(f"{result.cut_short}: the ranking is that of trials cut short")
     done = sum(record.is_final for record in result.trials)
     state = "running" if result.is_driven else "not running"
-    say(f"{done} of {count_of(len(result.trials), 'trial')} done, {state}; run folder: {result.path}")
+    say(f"{done} of {count_of(len(result.trials) + result.to_come, 'trial')} done, {state}; run folder: {result.path}")
+    if result.to_come:
+        generations = {record.generation for record in result.trials} - {None}
+        say(f"search: {count_of(len(generations), 'generation')} proposed, {count_of(result.to_come, 'trial')} to come")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -41,7 +41,8 @@ def print_why(result: SweepResult, trial: str, as_json: bool) -> int:
         return 0
     lines = [f"{record.id}: {record.status} after {record.epoch} of {record.epochs} epochs"]
     lines += [origin.in_words() for origin in record.origins]
-    lines += [_peers(record, searched, scheduler)] if isinstance(scheduler, AshaConfig) else []
+    knows = result.knows.get(-1 if record.generation is None else record.generation, ())
+    lines += [_peers(record, searched, knows, scheduler)] if isinstance(scheduler, AshaConfig) else []
     for report in reports:
         lines.append(f"{in_words(report)}: {VERDICTS[report.verdict]}")
         lines += [f"  just ahead of it: {', '.join(report.beaten_by)}"] if report.beaten_by else []
@@ -60,15 +61,21 @@ def _find(result: SweepResult, given: str) -> Record:
         raise UserError(f"--why {error}") from None
 
 
-def _peers(record: Record, records: Sequence[Record], scheduler: AshaConfig) -> str:
-    """Say which trials a trial is compared with."""
-    members = [member_of(each.id, each.config, each.epochs, scheduler) for each in records]
+def _peers(record: Record, records: Sequence[Record], knows: Collection[str], scheduler: AshaConfig) -> str:
+    """Say which trials a trial is compared with; in a search it `knows` some of other generations."""
+    own_generation = [each for each in records if each.generation == record.generation]
+    members = [member_of(each.id, each.config, each.epochs, scheduler) for each in own_generation]
     own = next(member for member in members if member.id == record.id)
     configs = {member.config_key for member in members if member.group == own.group}
+    rivals = [member_of(each.id, each.config, each.epochs, scheduler) for each in records if each.id in knows]
+    before = {member.config_key for member in rivals if member.group == own.group}
     seeds = sum(member.config_key == own.config_key for member in members)
     values = zip(scheduler.group_by, group_of(record.config, scheduler.group_by), strict=True)
     group = ", ".join(f"{key} {value or 'not set'}" for key, value in values)
-    among = f"compared among {len(configs)} configs" + (f" with {group}" if group else "")
+    among = f"compared among {len(configs | before)} configs" + (f" with {group}" if group else "")
+    if record.generation is not None:
+        among += f", of generation {record.generation} ({len(configs)})"
+        among += f" and of those before that had ended ({len(before)})" if before else ""
     return among + (f", together with {count_of(seeds - 1, 'other seed')} of its config" if seeds > 1 else "")
 
 
@@ -95,4 +102,6 @@ def _reason(record: Record, scheduler: SchedulerConfig, halving: Halving, report
 def _rung_document(report: RungReport, halving: Halving) -> dict[str, Any]:
     numbers = {key: value for key, value in asdict(report).items() if value == value}  # JSON has no NaN
     share = str(halving.rules.rungs[report.rung])
+    if not halving.rules.costs:
+        del numbers["objectives"], numbers["dominated_by"]
     return {**numbers, "rung": report.rung + 1, "share": share, "verdict": report.verdict.value}

@@ -50,20 +50,20 @@ from raysweep.loops import loop_named
 from raysweep.results.confirm import Race, fresh_of_last_run, plan_race, without_rungs
 from raysweep.results.ranking import rank
 from raysweep.results.rerun import GOING_ON, Rerun, rerun_of, trials_of, with_generation
-from raysweep.results.search.generations import configs_of, next_generation, proposed
+from raysweep.results.search.generations import next_generation, proposed
 from raysweep.store import Record, RunFolder
 from raysweep.store.generations import drop_generations, write_generation
-from raysweep.store.record import FINAL
+from raysweep.store.record import COSTS, FINAL
 from raysweep.store.resolved import write_resolved
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import Named
-from raysweep.sweepfile.plan import StartedFrom, Trial, config_key, trials_of_generation
+from raysweep.sweepfile.plan import StartedFrom, Trial, config_key, mark_of_proposal, trials_of_generation
 from raysweep.sweepfile.prefixes import deciding
-from raysweep.sweepfile.proposals import WITHOUT_RESULTS
+from raysweep.sweepfile.proposals import WITHOUT_RESULTS, Generation, left_to_propose, size_of
 from raysweep.sweepfile.schema import SchedulerConfig
-from raysweep.terminal import count_of, say, some_of
+from raysweep.terminal import count_of, counting, say, some_of
 from raysweep.worker.naming import name_of
-from raysweep.worker.tasks import TaskSetting, prepare
+from raysweep.worker.tasks import TaskSetting, costs_of_trial, prepare
 
 MUST_MATCH = {
     "data": "the data changed",
@@ -83,6 +83,7 @@ class Run:
         self.sweep_path = Path(named.path)  # paths in the sweep are relative to its folder
         self.trials = trials_of(sweep, folder)
         """Those of the sweep itself; a search adds to them."""
+        _note_costs(sweep, self.trials, folder)
         self.fresh = fresh_of_last_run(self.trials, folder) if sweep.confirm else []
         """The trials that `confirm` has added so far."""
         self.rerun = _rerun_to_a_whole_winner(sweep, self.trials, self.fresh, folder)
@@ -93,6 +94,8 @@ class Run:
         """All trials' records when the run began or, for those of `confirm`, when their round did; in order."""
         self.tried: set[str] = set()
         """The trials that this run has trained, or tried to."""
+        self.is_confirming = False
+        """Whether the trials of the sweep itself are done, and those of `confirm` have begun."""
         self.board = Board(self.records, sweep.objective.maximize)
         self.view = View(Console(stderr=True), sweep.name, self.board, sweep.objective.metric)
         self.stop = StopRequest()
@@ -101,9 +104,29 @@ class Run:
         self.sharing: Sharing | None = None
         """What the trials that are trained now share; None before the first ones."""
 
+        self.count_what_is_to_come()
+
+    def count_what_is_to_come(self) -> None:
+        """Tell the board how many trials the search is yet to propose."""
+        if self.sweep.search is not None:
+            proposed = sum(len(each.proposals) for each in self.sweep._generations)
+            self.board.to_come = left_to_propose(self.sweep.search, proposed) * len(self.sweep.seeds or [0])
+
     def sweep_text(self) -> bytes:
         """Return the sweep file's text, as it was given."""
         return self.sweep_path.read_bytes() if self.named.text is None else self.named.text.encode()
+
+
+def _note_costs(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder) -> None:
+    """Commit what trials cost that were trained before the sweep had such objectives."""
+    if not sweep.costs:
+        return
+    records = folder.records([trial.id for trial in trials], tell=counting)
+    for trial in trials:
+        record = records[trial.id]
+        if record and record.conditions and not {*sweep.costs} <= record.conditions.get(COSTS, {}).keys():
+            costs = costs_of_trial(loop_named(sweep.loop), trial.config, record.conditions)
+            folder.commit(record.with_(conditions={**record.conditions, COSTS: costs}), {})
 
 
 def _rerun_to_a_whole_winner(sweep: Sweep, trials: Sequence[Trial], fresh: Sequence[Trial], folder: RunFolder) -> Rerun:
@@ -154,44 +177,49 @@ def next_round(run: Run) -> list[Record]:
     fresh = [record.with_(conditions=conditions[config_key(record.config)]) for record in run.rerun.records]
     run.records = [*search.records, *fresh]
     run.board.add(fresh)
+    run.is_confirming = True
     ids = {record.id for record in run.rerun.left} - run.tried
     return [record for record in fresh if record.id in ids]
 
 
-def next_proposals(run: Run) -> list[Record]:
-    """Propose the next generation of the search, if its time has come; return the trials that have not been tried."""
-    if run.sweep.search is None:
+def next_proposals(run: Run, are_ready: Callable[[Sequence[Trial]], bool] = lambda trials: True) -> list[Record]:
+    """Propose the next generation of the search, if its time has come; return the trials that have not been tried.
+
+    It waits where its trials are not `are_ready`, and is then proposed again, to the same.
+    """
+    if run.sweep.search is None or run.stop.requested or run.is_confirming:
         return []
-    untried = [record for record in run.rerun.left if record.id not in run.tried]
-    if not (untried or run.stop.requested) and _next_generation_is_due(run):
-        _propose(run)
-        untried = [record for record in run.rerun.left if record.id not in run.tried]
-    return untried
-
-
-def _next_generation_is_due(run: Run) -> bool:
-    """Whether all trials have ended that the next generation depends on, by what the board knows."""
-    last = len(run.sweep._generations) - WITHOUT_RESULTS
-    earlier = [trial.id for trial in run.trials if trial.generation is not None and trial.generation <= last]
-    return all(run.board.trials[id].status in FINAL or id in run.endings.failed for id in earlier)
-
-
-def _propose(run: Run) -> None:
+    if untried := [record for record in run.rerun.left if record.id not in run.tried]:
+        return untried
+    if not _next_generation_is_due(run):
+        return []
     run.endings.wait()
     ids = [trial.id for trial in run.trials]
     committed = run.folder.records(ids)
     records = {planned.id: committed[planned.id] or planned for planned in run.rerun.records}
     generation = next_generation(run.sweep, run.sweep._generations, records, run.endings.failed)
-    if generation is None:
-        return
+    trials = [trial for own in trials_of_generation(run.sweep, generation) for trial in own] if generation else []
+    if generation is None or not are_ready(trials):
+        return []
     run.sweep._generations = [*run.sweep._generations, generation]
-    trials = [trial for own in trials_of_generation(run.sweep, generation) for trial in own]
     run.trials = [*run.trials, *trials]
-    rivals = [records[id] for id in generation.knows]
-    run.rerun = with_generation(run.rerun, run.sweep, trials, rivals, run.folder)
+    run.rerun = with_generation(run.rerun, run.sweep, trials, [records[id] for id in generation.knows], run.folder)
     new = run.rerun.records[-len(trials) :]
     run.records = [*run.records, *new]
     run.board.add(new)
+    run.count_what_is_to_come()
+    return [record for record in new if run.rerun.fates[record.id] in GOING_ON]
+
+
+def _next_generation_is_due(run: Run) -> bool:
+    """Whether there is one, and all trials have ended that it depends on, by what the board knows."""
+    generations: list[Generation] = run.sweep._generations
+    assert run.sweep.search is not None
+    if not size_of(run.sweep.search, sum(len(each.proposals) for each in generations)):
+        return False
+    last = len(generations) - WITHOUT_RESULTS
+    earlier = [trial.id for trial in run.trials if trial.generation is not None and trial.generation <= last]
+    return all(run.board.trials[id].status in FINAL or id in run.endings.failed for id in earlier)
 
 
 def _write_generations(run: Run) -> None:
@@ -199,10 +227,11 @@ def _write_generations(run: Run) -> None:
     if run.sweep.search is None:
         return
     made = proposed(run.sweep, run.folder).made
-    if not made:
-        drop_generations(run.folder)  # of a sweep file that was another one
-    for generation in run.sweep._generations[made:]:
-        write_generation(run.folder, generation, configs_of(run.sweep, generation))
+    if new := run.sweep._generations[made:]:
+        drop_generations(run.folder, made)
+    for generation in new:
+        marks = [mark_of_proposal(run.sweep, each) for each in generation.proposals]
+        write_generation(run.folder, generation, marks)
 
 
 def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -287,7 +316,9 @@ def prepare_data(run: Run, left: Sequence[Record], slot: Slot, before: TrainedOn
         alike = list(of_trials.values())
         lacking = nodes_without(run, slot, alike[0])
         what = f"preparing {run.loop.data_name(alike[0])}"
-        prepared = run_task(run, slot, what, prepare, alike, slot.workers, without=ids_of(lacking))
+        prepared = run_task(
+            run, slot, what, prepare, alike, slot.workers, bool(run.sweep.costs), without=ids_of(lacking)
+        )
         if prepared is None:
             return found
         sets[key] = PreparedSet(alike[0], prepared, lacking)
@@ -313,16 +344,29 @@ def _others_of(race: Race, before: Sequence[Trial]) -> list[Trial]:
     ]
 
 
+def conditions_by_likeness(run: Run, on: TrainedOn, trials: Sequence[Trial]) -> dict[str, dict[str, Any]] | None:
+    """Return the conditions of trials, by those that were prepared for others like them; None where one has no like."""
+    configs = {trial.id: trial.config for trial in (*run.trials, *run.fresh)}
+    known: dict[str, dict[str, Any]] = {}
+    for id, conditions in on.conditions.items():
+        known[_alike(run, configs[id])] = known[config_key(configs[id].model_dump(mode="json"))] = conditions
+    found: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        own = known.get(config_key(trial.config.model_dump(mode="json"))) or known.get(_alike(run, trial.config))
+        if own is None:
+            return None
+        costs = {COSTS: costs_of_trial(run.loop, trial.config, own)} if COSTS in own else {}
+        found[trial.id] = {**own, **costs}
+    return found
+
+
 def is_prepared(run: Run, on: TrainedOn, left: Sequence[Record]) -> bool:
     """Whether trials can be trained on what was prepared for others like them; they are noted there."""
-    configs = {trial.id: trial.config for trial in (*run.trials, *run.fresh)}
-    trained = [record for record in run.records if record.id in on.conditions]
-    known = {_alike(run, configs[record.id]): on.conditions[record.id] for record in trained}
-    known |= {config_key(record.config): on.conditions[record.id] for record in trained}
-    found = {each.id: known.get(config_key(each.config)) or known.get(_alike(run, configs[each.id])) for each in left}
-    if any(conditions is None for conditions in found.values()):
+    ids = {record.id for record in left}
+    found = conditions_by_likeness(run, on, [trial for trial in (*run.trials, *run.fresh) if trial.id in ids])
+    if found is None:
         return False
-    on.conditions.update({id: conditions for id, conditions in found.items() if conditions is not None})
+    on.conditions.update(found)
     run.view.say(_first_line(run, left))
     write_plan(run, on.conditions)
     return True
@@ -407,9 +451,11 @@ def _first_line(run: Run, left: Sequence[Record]) -> str:
     of_search = run.sweep._generations[-1] if run.sweep.search else None
     if of_search and of_search.knows and all(record.generation == of_search.number for record in left) and not begun:
         known = count_of(len(of_search.knows), "trial")
-        return f"{run.sweep.name}: generation {of_search.number + 1}, by the results of {known}: {len(left)} more"
+        new = count_of(len(left), "new trial")
+        return f"{run.sweep.name}: generation {of_search.number}: {new}, proposed from the results of {known}"
     done = len(run.records) - len(left)
-    parts = [f"{run.sweep.name}: {count_of(len(run.records), 'trial')}"]
+    parts = [f"{run.sweep.name}: {count_of(len(run.records) + run.board.to_come, 'trial')}"]
+    parts += [f"{len(run.records)} proposed"] if run.board.to_come else []
     parts += [f"{count} {words}" for count, words in ((done, "done"), (begun, "to continue")) if count]
     url = dashboard_url()
     asks = f", which asks for the token in {token_place()}" if is_token_asked_for() else ""

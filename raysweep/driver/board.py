@@ -99,6 +99,8 @@ class Board:
         """Whether a trial without a slot waits for epochs that another one trains."""
         self.notify: Callable[[str, Progress], None] = lambda what, progress: None
         """Called after each `update` with what happened."""
+        self.to_come = 0
+        """How many trials a search is yet to propose, at most."""
         self.began = time.monotonic()
         self.epochs_trained = 0
         self.sharing: Sharing | None = None
@@ -158,9 +160,11 @@ class Board:
     def epochs_left(self) -> int:
         """Return the epochs that are still to be trained, those that trials share once.
 
-        Working it out may take a while in a large sweep, so that what is told may be some seconds old.
+        A trial that a search is yet to propose counts as those that there are do on average. Working it out may take a
+        while in a large sweep, so that what is told may be some seconds old.
         """
-        return self._left_of("planned", "running", "interrupted", "paused")
+        to_come = self.to_come * sum(each.record.epochs for each in self.trials.values()) / max(1, len(self.trials))
+        return self._left_of("planned", "running", "interrupted", "paused") + round(to_come)
 
     def saved_hours(self) -> float:
         """Return the hours that early stopping has saved; epochs that trials share it has saved once."""

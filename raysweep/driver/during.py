@@ -21,7 +21,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysweep.cluster.hosts import ids_of
 from raysweep.cluster.slots import SAY_EVERY_S, Shortage, Slot, count_slots, node_names
 from raysweep.driver.adopting import adopt
-from raysweep.driver.before import Run, TrainedOn, is_prepared, next_proposals, next_round, nodes_without, run_task
+from raysweep.driver.before import (
+    Run,
+    TrainedOn,
+    conditions_by_likeness,
+    is_prepared,
+    next_proposals,
+    next_round,
+    nodes_without,
+    run_task,
+)
 from raysweep.driver.endings import drop_weights_of_losers, losers_of
 from raysweep.driver.events import TuneEvents
 from raysweep.driver.housekeeping import Tolerant, repeating
@@ -53,6 +62,7 @@ from raysweep.store.exports import write_results
 from raysweep.store.newest import write_newest
 from raysweep.store.record import FINAL
 from raysweep.store.states import StateStore
+from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.schema import AshaConfig, RayAshaConfig
 from raysweep.worker.data import OnEachNode
 from raysweep.worker.naming import called, name_of, trainable_called
@@ -118,6 +128,9 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
         run.board.waits = run.sharing.twins.waits
         return run.rerun.halving, assignments, run.sharing.twins
 
+    def are_ready(trials: Sequence[Trial]) -> bool:
+        return conditions_by_likeness(run, on, trials) is not None
+
     def next_stage(is_busy: bool) -> Stage | None:
         """Return more trials for these processes, unless Tune's own ASHA would stop them, or their data is not here.
 
@@ -126,9 +139,9 @@ def _make_queue(run: Run, left: Sequence[Record], slot: Slot, on: TrainedOn, nod
         if isinstance(run.scheduler, RayAshaConfig):
             return None
         try:
-            more = next_proposals(run) if is_busy else next_round(run)
+            more = next_proposals(run, are_ready) if is_busy else next_round(run)
             return stage_of(more, beside=is_busy) if more and is_prepared(run, on, more) else None
-        except StorageError as error:  # Tune, which asks, would make a traceback of it
+        except UserError as error:  # Tune, which asks, would make a traceback of it
             run.stop.request(fault=str(error))
             return None
 
@@ -310,8 +323,8 @@ def _refresh_exports(run: Run) -> None:
         may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
         confirm = run.sweep.confirm
         keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
-        drop_weights_of_losers(run.folder, ranked, keep_best, may_come_back)
-        _drop_states(run, losers_of(ranked, keep_best, may_come_back), may_come_back)
+        drop_weights_of_losers(run.folder, ranked, keep_best, run.sweep.objective, may_come_back)
+        _drop_states(run, losers_of(ranked, keep_best, run.sweep.objective, may_come_back), may_come_back)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 

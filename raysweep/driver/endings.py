@@ -10,8 +10,10 @@ from raysweep.driver.failures import Failure
 from raysweep.halving.rungs import RungReport
 from raysweep.halving.words import decisive, in_words
 from raysweep.results.ranking import RankedConfig
+from raysweep.results.trade_offs import trade_offs
 from raysweep.store import Record, RunFolder
 from raysweep.store.runfolder import OF_THE_BEST
+from raysweep.sweepfile.schema import Objective
 
 
 class Endings:
@@ -82,26 +84,34 @@ def begin_anew(folder: RunFolder, trial_id: str) -> None:
 
 
 def drop_weights_of_losers(
-    folder: RunFolder, ranked: Sequence[RankedConfig], keep_best: int, may_come_back: Collection[str] = ()
+    folder: RunFolder,
+    ranked: Sequence[RankedConfig],
+    keep_best: int,
+    objective: Objective,
+    may_come_back: Collection[str] = (),
 ) -> None:
     """Delete weights that nobody will ask for, so that a large sweep does not fill the disk.
 
     Which images they got right is kept: it is small, and configs are compared by it.
     """
-    losers = losers_of(ranked, keep_best, may_come_back)
+    losers = losers_of(ranked, keep_best, objective, may_come_back)
     with_weights = [record for record in losers if record.weights.keys() - {"correct"}]
     folder.files.for_each(lambda record: folder.commit(record, {}, keep=("correct",)), with_weights)
 
 
-def losers_of(ranked: Sequence[RankedConfig], keep_best: int, may_come_back: Collection[str] = ()) -> list[Record]:
+def losers_of(
+    ranked: Sequence[RankedConfig], keep_best: int, objective: Objective, may_come_back: Collection[str] = ()
+) -> list[Record]:
     """Return the trials whose weights nobody will ask for: all but the best seed of each of the best configs.
 
-    A config some of whose trials go on, or `may_come_back`, keeps all: its mean may still rise.
+    With several objectives, so are all of the front. A config some of whose trials go on, or `may_come_back`,
+    keeps all: its mean may still rise.
     """
     settled = [
         config
         for config in ranked
         if all(record.is_final and record.id not in may_come_back for record in config.trials)
     ]
-    kept = {config.best.id for config in settled[:keep_best] if config.best}
+    front = [each.config for each in trade_offs(settled, objective) if not each.dominated_by]
+    kept = {config.best.id for config in (*settled[:keep_best], *front) if config.best}
     return [record for config in settled for record in config.trials if record.id not in kept]

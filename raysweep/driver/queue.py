@@ -101,6 +101,8 @@ class TrialQueue:
         id = self._next()
         if id is None or id in self._tune_trials:  # if Tune knows it, it is paused, and `promote` returns it
             return None
+        if id not in self._assignments:  # of a stage that cannot begin yet, since its data are not prepared
+            return None
         self._reserve = id if in_reserve else ""
         self._ids[tune_id] = id
         self._hold(id)
@@ -133,6 +135,7 @@ class TrialQueue:
         if failed and id not in self._ended:
             self._false_starts[id] += trial is None or not went_with_its_node(trial)
             if self._false_starts[id] > self._retries:
+                self._may_follow = True
                 self._ended.add(id)
                 self.halving.fail(id)
             else:
@@ -163,8 +166,10 @@ class TrialQueue:
         if result.get("lacks_state") or result["status"] == "failed":
             self._twins.give_up(id)
         for rung, (score, val_loss) in enumerate(result["rungs"]):
-            self.halving.record(id, rung, score, val_loss)
+            self.halving.record(id, rung, score, val_loss, result.get("costs", ()))
         ends = {"finished": self.halving.finish, "diverged": self.halving.diverge, "failed": self.halving.fail}
+        if result["status"] == "failed":
+            self._endings.failed.add(id)
         if result["status"] in ends:
             self._end(id, ends[result["status"]])
             return Verdict.OUT

@@ -16,7 +16,7 @@ from raysweep.results.failed import failure_lines
 from raysweep.results.hours import hours_of
 from raysweep.results.ranking import has_ended, standings
 from raysweep.results.run import SweepResult, as_json, read_results
-from raysweep.results.table import print_evaluation, print_ranking
+from raysweep.results.table import print_results
 from raysweep.results.verdict import judgement_of
 from raysweep.store.exports import write_results
 from raysweep.store.newest import remove_newest
@@ -50,8 +50,7 @@ def sum_up(run: Run, as_json_document: bool, quiet: bool = False) -> int:
         print(json.dumps(as_json(result, judgement.as_json() if judgement else None), allow_nan=False))
     for sentence in judgement.sentences if judgement else ():
         say(sentence, stderr=as_json_document)
-    print_ranking(result.configs, result.metric, stderr=as_json_document)
-    print_evaluation(result.evaluation, stderr=as_json_document)
+    print_results(result, stderr=as_json_document)
     if run.sweep.confirm and judgement is None and all(map(has_ended, result.trials)):
         run.view.say("confirm: nothing to compare: it takes two configs that trained to the end")
     hours = hours_of(result.trials, read_spent(run.folder))
@@ -76,7 +75,7 @@ def _bring_up_to_date(run: Run, result: SweepResult) -> None:
 
     folder = run.folder
     if not run.stop.requested:
-        drop_weights_of_losers(folder, result.configs, run.sweep.checkpoints.keep_best)
+        drop_weights_of_losers(folder, result.configs, run.sweep.checkpoints.keep_best, result.objective)
         _drop_states(run, result)
         rubbish = folder.rubbish(folder.files.list_files(recursive=True))
         folder.files.for_each(folder.files.delete, list(rubbish))
@@ -93,7 +92,7 @@ def _drop_states(run: Run, result: SweepResult) -> None:
     if not kept:
         return
     records = {record.id: record for record in result.trials}
-    stays = whose_last_stays(run.sweep, losers_of(result.configs, run.sweep.checkpoints.keep_best))
+    stays = whose_last_stays(run.sweep, losers_of(result.configs, run.sweep.checkpoints.keep_best, result.objective))
     wanted = {key for id, key in keys_of_last_states(trials, records).items() if stays(id)}
     if run.sharing is not None:
         wanted |= run.sharing.wanted({id: each.epoch for id, each in records.items() if not each.is_final})

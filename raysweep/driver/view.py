@@ -85,7 +85,8 @@ class View:
             board.with_status("planned", "running", "interrupted", "paused"),
             board.with_status("running"),
         )
-        parts = [f"{self._name}: {len(trials) - len(unfinished)} of {count_of(len(trials), 'trial')} done"]
+        in_all = count_of(len(trials) + board.to_come, "trial")
+        parts = [f"{self._name}: {len(trials) - len(unfinished)} of {in_all} done"]
         parts.append(f"elapsed {_clock(time.monotonic() - board.began)}")
         left = board.epochs_left() if board.epochs_trained > 1 else 0
         if board.first_epoch_at is not None and left:

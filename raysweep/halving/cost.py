@@ -17,6 +17,7 @@ from raysweep.halving.rules import member_of, rules_of
 from raysweep.halving.rungs import Member, Rules
 from raysweep.sweepfile.plan import Trial
 from raysweep.sweepfile.prefixes import Level, Prefixes
+from raysweep.sweepfile.proposals import WITHOUT_RESULTS
 from raysweep.sweepfile.schema import AshaConfig, Sweep
 from raysweep.sweepfile.search import probes
 from raysweep.sweepfile.space import Space
@@ -29,8 +30,9 @@ class Cohort:
     group: dict[str, str]  # the keys of `group_by` with their values, as JSON text; empty where the key is missing
     trials: int
     configs: int  # fewer than trials where each is repeated with several `seeds`: these go on together
-    goes_on: tuple[int, ...]  # how many configs go on from each rung
-    generation: int | None = None  # of a search: its trials compete among themselves
+    goes_on: tuple[int, ...]  # how many configs go on from each rung, its rivals among them
+    generation: int | None = None  # of a search: its trials compete among themselves, and with
+    rivals: int | None = None  # so many configs of earlier generations, which have ended
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ def cost_of(sweep: Sweep, trials: Sequence[Trial]) -> Cost:
     keys = scheduler.group_by if isinstance(scheduler, AshaConfig) else []
     cohorts: list[Cohort] = []
     chances: dict[str, Chances] = {}
+    configs = {key: len({member.config_key for member in cohort}) for key, cohort in members.items()}
     for (generation, group), cohort in members.items():
-        configs = len({member.config_key for member in cohort})
-        goes_on = tuple(min(places, configs) for places in rules.places(configs))
-        cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), configs, goes_on, generation))
-        chances |= chances_of(rules, cohort)
+        own, rivals = configs[generation, group], None
+        if generation is not None:
+            earlier = range(generation - WITHOUT_RESULTS + 1)
+            rivals = sum(configs.get((number, group), 0) for number in earlier)
+        compared = own + (rivals or 0)
+        goes_on = tuple(min(places, compared) for places in rules.places(compared))
+        cohorts.append(Cohort(dict(zip(keys, group, strict=True)), len(cohort), own, goes_on, generation, rivals))
+        chances |= chances_of(rules, cohort, rivals or 0)
     shared = list(Prefixes(trials).levels()) if sweep.shares_epochs else []
     asked_for = sum(trial.epochs for trial in trials)
     return Cost(
@@ -88,21 +95,25 @@ class Search:
     proposed: int  # configs so far
     left: int  # those that are proposed when there are results
     epochs_at_most: int  # of all its trials, the longest that the space has where they are not known yet
-    expected_epochs: float  # of all its trials, if the rest is stopped as early as those that are planned
+    expected_epochs: float  # of all its trials
 
 
 def cost_of_search(sweep: Sweep, trials: Sequence[Trial], cost: Cost) -> Search | None:
     """Work out the cost of a whole search, of which `trials` are those proposed so far; None if there is no search."""
     if sweep.search is None:
         return None
-    seeds = len(sweep.seeds or [sweep.seed])
-    space = Space(sweep.search.space).all_proposals()
+    seeds, search = len(sweep.seeds or [sweep.seed]), sweep.search
+    space = Space(search.space).all_proposals()
     proposed = len(trials) // seeds
-    most = sweep.search.trials if space is None else min(sweep.search.trials, len(space))
+    left = max(0, (search.trials if space is None else min(search.trials, len(space))) - proposed)
     longest = max((config.epochs for config in probes(sweep)), default=0)
-    left = max(0, most - proposed)
-    at_most = cost.epochs + left * seeds * min(longest, sweep.until or longest)
-    return Search(proposed, left, at_most, at_most * cost.expected / cost.epochs)
+    longest = min(longest, sweep.until or longest)
+    rules, expected = rules_of(sweep.scheduler, sweep.objective, trials), cost.expected
+    for first in range(proposed, proposed + left, search.generation):
+        own, rivals = min(search.generation, proposed + left - first), max(0, first - search.generation)
+        ends = (*rules.rung_epochs(longest), longest)
+        expected += seeds * own * Chances(_shares(rules, own + rivals), ends).expected_epochs
+    return Search(proposed, left, cost.epochs + left * seeds * longest, expected)
 
 
 @dataclass(frozen=True)
@@ -123,11 +134,15 @@ class Chances:
         return float(sum(share * (end - start) for share, (start, end) in stretches))
 
 
-def chances_of(rules: Rules, cohort: Sequence[Member]) -> dict[str, Chances]:
-    """Return the chances of the trials of a cohort, by their ids."""
-    configs = len({member.config_key for member in cohort})
-    shares = (Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs)))
+def chances_of(rules: Rules, cohort: Sequence[Member], rivals: int = 0) -> dict[str, Chances]:
+    """Return the chances of the trials of a cohort, which compete with so many other configs, by their ids."""
+    shares = _shares(rules, len({member.config_key for member in cohort}) + rivals)
     return {member.id: Chances(shares, (*rules.rung_epochs(member.epochs), member.epochs)) for member in cohort}
+
+
+def _shares(rules: Rules, configs: int) -> tuple[Fraction, ...]:
+    """Return the chance of each of so many configs to train up to the first rung, up to the second one, and so on."""
+    return (Fraction(1), *(Fraction(min(places, configs), configs) for places in rules.places(configs)))
 
 
 def _expected_epochs(chances: Mapping[str, Chances], shared: Iterable[Level]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from raysweep.halving.rules import member_of, rules_of
 from raysweep.halving.rungs import Halving, Member, Rival
-from raysweep.halving.scores import first_rung_scores
+from raysweep.halving.scores import costs_of, first_rung_scores
 from raysweep.store.record import Record
 from raysweep.sweepfile.schema import AshaConfig, Objective, RayAshaConfig, SchedulerConfig
 
@@ -23,18 +23,26 @@ def replay(
     objective: Objective,
     retry_failed: bool = False,
     knows: Knows | None = None,
+    costs: Collection[str] = (),
+    others: Sequence[Record] = (),
 ) -> Halving:
     """Return what follows from the records of all trials of a plan, in the plan's order, those not begun included.
 
-    With `retry_failed`, failed trials are to be tried again, so they are not out yet.
+    With `retry_failed`, failed trials are to be tried again, so they are not out yet. `costs` are the objectives that
+    are known before training; whoever has a score has these. `others` are trials that `knows` names and no plan has.
     """
     records = list(records)
-    halving = Halving(rules_of(scheduler, objective, records), ())
+    halving = Halving(rules_of(scheduler, objective, records, costs), ())
     for generation, own in groupby(records, key=lambda record: record.generation):
         known = (knows or {}).get(-1 if generation is None else generation, ())
-        rivals = [record for record in records if record.id in known]
-        take_in(halving, list(own), rivals, scheduler, objective, retry_failed)
+        rivals = [record for record in (*records, *others) if record.id in known]
+        take_in(halving, list(own), rivals, scheduler, objective, retry_failed, costs)
     return halving
+
+
+def left_out(knows: Knows, ids: Collection[str]) -> list[str]:
+    """Return the trials that others compete with and that are not in the plan: what they have decided stands."""
+    return list(dict.fromkeys(id for known in knows.values() for id in known if id not in ids))
 
 
 def take_in(
@@ -44,6 +52,7 @@ def take_in(
     scheduler: SchedulerConfig,
     objective: Objective,
     retry_failed: bool = False,
+    costs: Collection[str] = (),
 ) -> None:
     """Add trials to a `Halving`, all of a plan or one generation of a search, and what their records say of them."""
     generation = records[0].generation if records else None
@@ -56,11 +65,11 @@ def take_in(
         seeds[member(record).group, member(record).config_key].append(record)
     halving.add(
         map(member, records),
-        (_rival(halving, group, of_config, scheduler, objective) for (group, _), of_config in seeds.items()),
+        (_rival(halving, group, of_config, scheduler, objective, costs) for (group, _), of_config in seeds.items()),
     )
     for record in records:
         for rung, (score, val_loss) in enumerate(_scores(halving, record, scheduler, objective)):
-            halving.record(record.id, rung, score, val_loss)
+            halving.record(record.id, rung, score, val_loss, costs_of(record, objective, costs))
         if is_done(record, scheduler):
             halving.diverge(record.id) if record.status == "diverged" else halving.finish(record.id)
         elif record.status == "failed" and not retry_failed:
@@ -68,12 +77,18 @@ def take_in(
 
 
 def _rival(
-    halving: Halving, group: Hashable, seeds: Sequence[Record], scheduler: SchedulerConfig, objective: Objective
+    halving: Halving,
+    group: Hashable,
+    seeds: Sequence[Record],
+    scheduler: SchedulerConfig,
+    objective: Objective,
+    costs: Collection[str],
 ) -> Rival:
     scores = [_scores(halving, record, scheduler, objective) for record in seeds]
     reached = [[each[rung] for each in scores if len(each) > rung] for rung in range(max(map(len, scores)))]
     means = [(fmean(score for score, _ in there), fmean(loss for _, loss in there)) for there in reached]
-    return Rival(min(record.id for record in seeds), group, means)
+    known = [costs_of(record, objective, costs) for record, there in zip(seeds, scores, strict=True) if there]
+    return Rival(min(record.id for record in seeds), group, means, [fmean(each) for each in zip(*known, strict=True)])
 
 
 def _scores(

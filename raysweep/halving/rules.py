@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from raysweep.halving.rungs import Member, Rules, group_of
@@ -11,10 +11,16 @@ from raysweep.sweepfile.plan import Trial, config_key
 from raysweep.sweepfile.schema import AshaConfig, Objective, SchedulerConfig
 
 
-def rules_of(scheduler: SchedulerConfig, objective: Objective, planned: Iterable[Trial | Record] = ()) -> Rules:
+def rules_of(
+    scheduler: SchedulerConfig,
+    objective: Objective,
+    planned: Iterable[Trial | Record] = (),
+    costs: Collection[str] = (),
+) -> Rules:
     """Return the rules of a sweep's scheduler; those of `none` and `ray_asha` have no rungs.
 
-    `planned` are the sweep's trials or their records, which say whether they begin with another run's epochs.
+    `planned` are the sweep's trials or their records, which say whether they begin with another run's epochs, `costs`
+    the objectives that are known before training.
     """
     if not isinstance(scheduler, AshaConfig):
         return Rules(rungs=(), maximize=objective.maximize)
@@ -24,6 +30,7 @@ def rules_of(scheduler: SchedulerConfig, objective: Objective, planned: Iterable
         min_survivors=scheduler.min_survivors,
         tolerance=scheduler.tolerance,
         maximize=objective.maximize,
+        costs=tuple(each.maximize for each in objective.against if each.metric in costs),
         after=max((each.start.epoch for each in planned if each.start), default=0),
     )
 

@@ -15,6 +15,9 @@ the best, and ends once it certainly does not. So the decisions are the synchron
 * A score that is no finite number ranks behind every other.
 * A cohort may have rivals: configs whose trials have all ended elsewhere. They are among the N, and hold the ranks that
   their scores have at the rungs which they reached; nothing of them is still to come.
+* With several objectives, the others being known before training (`Rules.costs`), configs are ranked by how
+  many others dominate them (`dominance`) in place of by score. One that comes may change the place of all others, so a
+  rung decides once the whole cohort is there or gone: places depend on who came, and not on when.
 
 The state is each trial's scores and end, and whether it holds a slot. The rest is functions of it: `_standings_of` a
 cohort, and what follows from them. For speed the keys at each rung stay sorted, which works since a key never changes
@@ -37,6 +40,8 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from raysweep.halving.dominance import dominators, in_order
+
 Key = tuple[float, float, str]  # what configs are sorted by, best first: score (lower is better), val_loss, id
 
 
@@ -49,6 +54,7 @@ class Rules:
     min_survivors: int = 1  # at least this many configs go on at every rung
     tolerance: float = 0.0  # a config goes on, too, if fewer than the places there are beat it by more than this
     maximize: bool = True
+    costs: tuple[bool, ...] = ()  # of each objective that is known before training: whether more is better
     after: int = 0  # the epochs that all trials begin with, those of one trial of another run: nothing to compare
 
     def __post_init__(self) -> None:
@@ -58,6 +64,8 @@ class Rules:
             raise ValueError(f"min_survivors: got {self.min_survivors}, must be at least 1")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ValueError(f"tolerance: got {self.tolerance}, must be a finite number, at least 0")
+        if self.costs and self.tolerance:
+            raise ValueError(f"tolerance: got {self.tolerance}, must be 0 with several objectives")
         if not all(0 < rung <= 1 for rung in self.rungs) or list(self.rungs) != sorted(set(self.rungs)):
             raise ValueError(f"rungs: got {[str(rung) for rung in self.rungs]}, must ascend within 0 to 1")
 
@@ -87,6 +95,7 @@ class Rival:
     id: str  # of its first trial
     group: Hashable
     scores: Sequence[tuple[float, float]]  # (score, val_loss) at each rung that it reached, means over its seeds
+    costs: Sequence[float] = ()  # those of `Rules.costs`, in their order
 
 
 class Verdict(Enum):
@@ -109,6 +118,8 @@ class RungReport:
     missing: int  # how many may still arrive, at most
     places: int
     cutoff: float | None  # the score of the last place, if that many have arrived
+    objectives: int  # by how many it is ranked
+    dominated_by: int | None  # with several of these, how many dominate it; None before all are there
     beaten_by: tuple[str, ...]  # the trials right ahead of it, nearest first; a config is named by its first trial
     verdict: Verdict
 
@@ -152,14 +163,20 @@ class Halving:
         for group, configs in groups.items():
             self._cohorts[group] = _Cohort(self.rules, configs.values(), others[group])
 
-    def record(self, id: str, rung: int, score: float, val_loss: float = math.nan) -> None:
-        """Note a trial's score at its next rung; at one that it has already recorded, the first score stands."""
+    def record(self, id: str, rung: int, score: float, val_loss: float = math.nan, costs: Sequence[float] = ()) -> None:
+        """Note a trial's score at its next rung; at one that it has already recorded, the first score stands.
+
+        `costs` are those of `Rules.costs`, in their order.
+        """
         trial = self._trials[id]
         if rung < len(trial.scores):
             return
         if rung > len(trial.scores) or rung >= len(self.rules.rungs) or trial.ended:
             state = f"{len(trial.scores)} of {len(self.rules.rungs)} recorded, {trial.ended or 'not ended'}"
             raise ValueError(f"trial {id!r} cannot record rung {rung}: {state}")
+        if len(costs) != len(self.rules.costs):
+            raise ValueError(f"trial {id!r} has {len(costs)} costs, and the rules name {len(self.rules.costs)}")
+        trial.costs = _signed(costs, self.rules)
         trial.scores.append((_cost(score, self.rules), val_loss))
         trial.config.cohort.take_in(trial.config)
 
@@ -239,7 +256,9 @@ class Halving:
         standing = config.cohort.standings[r]
         live, places = standing.live, standing.places
         key = config.keys[r] if r < len(config.keys) else None
-        ahead = bisect_left(live, key) if key and _safe_rungs(config) >= r else None
+        placed = standing.key_of(config, r) if key else None
+        ahead = bisect_left(live, placed) if placed and _safe_rungs(config) >= r else None
+        by_score = not self.rules.costs
         sign = -1 if self.rules.maximize else 1
 
         def shown(cost: float) -> float:
@@ -253,7 +272,9 @@ class Halving:
             arrived=len(live),
             missing=standing.missing,
             places=places,
-            cutoff=shown(live[places - 1][0]) if len(live) >= places else None,
+            cutoff=shown(live[places - 1][0]) if by_score and len(live) >= places else None,
+            objectives=1 + len(self.rules.costs),
+            dominated_by=None if by_score or ahead is None or placed is None else int(placed[1]),
             beaten_by=tuple(other[2] for other in live[max(0, (ahead or 0) - rivals) : ahead or 0][::-1]),
             verdict=_verdict_at(config, r),
         )
@@ -264,6 +285,7 @@ class _Trial:
     member: Member
     order: int
     scores: list[tuple[float, float]] = field(default_factory=list)  # by rung: the score (lower is better), val_loss
+    costs: tuple[float, ...] = ()  # of the other objectives, lower is better; once it has a score
     ended: str | None = None
     holds_slot: bool = False
     config: _Config = field(init=False)
@@ -301,12 +323,13 @@ class _Cohort:
 
     def __init__(self, rules: Rules, configs: Iterable[list[_Trial]], rivals: Sequence[Rival] = ()) -> None:
         self.rules = rules
-        self.rivals = {rival.id for rival in rivals}
+        self.rivals = {rival.id: _signed(rival.costs, rules) if rival.scores else () for rival in rivals}
         self.configs = {config.id: config for config in (_Config(self, trials) for trials in configs)}
         self.keys: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of all configs that have one there
         self.passed: list[list[Key]] = [[] for _ in rules.rungs]  # sorted, of those that have the rung behind them
         self.lost: list[set[str]] = [set() for _ in rules.rungs]  # those that are gone and got no further
         self.idle: list[set[str]] = [set() for _ in rules.rungs]  # those with a trial there that holds no slot
+        self.placed: list[dict[str, Key]] = [{} for _ in rules.rungs]  # with several objectives, once all are there
         for rival in rivals:
             for r, (score, loss) in enumerate(rival.scores):
                 self.keys[r].append((_cost(score, rules), _mean([loss]), rival.id))
@@ -339,6 +362,11 @@ def _cost(score: float, rules: Rules) -> float:
     return (-score if rules.maximize else score) if math.isfinite(score) else math.inf
 
 
+def _signed(costs: Sequence[float], rules: Rules) -> tuple[float, ...]:
+    """Return costs as they are compared, less is better."""
+    return tuple(-cost if more else cost for cost, more in zip(costs, rules.costs, strict=True))
+
+
 def _key_at(config: _Config, r: int) -> Key | None:
     """Return what a config is sorted by at a rung; None while a seed may still record a score there."""
     if any(len(trial.scores) <= r and not trial.is_gone for trial in config.trials):
@@ -364,6 +392,11 @@ class _Standing:
     live: list[Key]  # sorted: those that take part, without those that are lost there
     going_on: set[str]  # the configs that are safe
     taken: Key | None  # whoever is worse is out
+    placed: Mapping[str, Key] | None  # with several objectives; empty before all are there
+
+    def key_of(self, config: _Config, r: int) -> Key | None:
+        """Return what a config that is there is sorted by; None before that can be known."""
+        return config.keys[r] if self.placed is None else self.placed.get(config.id)
 
 
 def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
@@ -371,24 +404,49 @@ def _standings_of(cohort: _Cohort) -> Iterator[_Standing]:
 
     A config is *safe* if a place would be left for it even if all that are missing came in ahead of it. It is *out*
     only once as many better ones as there are places have reached the next rung, or the end: until then one of these
-    may fail, and its place goes to the next in rank.
+    may fail, and its place goes to the next in rank. With several objectives nobody is either while one is missing.
     """
     tolerance, rivals, taking_part = cohort.rules.tolerance, cohort.rivals, None
     may_come = len(cohort.configs)  # without the rivals: those that ever come are there
     for r, places in enumerate(cohort.rules.places(len(cohort.configs) + len(rivals))):
         there, passed = _among(cohort.keys[r], taking_part), _among(cohort.passed[r], taking_part)
-        live = [key for key in there if key[2] not in cohort.lost[r]]
         missing = may_come - (len(there) - cohort.rivals_at[r])
-        sure = min(places - missing, len(live))
+        placed = None
+        if cohort.rules.costs:
+            placed = {} if missing else _placed(cohort, r, there)
+            passed = sorted(placed[key[2]] for key in passed) if placed else []
+            there = sorted(placed.values()) if placed else there
+        live = [key for key in there if key[2] not in cohort.lost[r]]
+        sure = 0 if placed == {} else min(places - missing, len(live))
         safe = bisect_right(live, _reach(live[sure - 1], tolerance)) if sure > 0 else 0
         going_on = {key[2] for key in live[:safe]}
         taken = _reach(passed[places - 1], tolerance) if len(passed) >= places else None
-        yield _Standing(places, missing, live, going_on, taken)
+        yield _Standing(places, missing, live, going_on, taken, placed)
         not_out = live[: bisect_right(live, taken)] if taken else live
         own_not_out = sum(key[2] not in rivals for key in not_out) if rivals else len(not_out)
         # All that are not out may come to the next rung; without a tolerance, no more than there are places
         may_come = missing + own_not_out if tolerance else min(missing + own_not_out, places)
-        taking_part = going_on | rivals
+        taking_part = going_on | rivals.keys()
+
+
+def _placed(cohort: _Cohort, r: int, there: Sequence[Key]) -> dict[str, Key]:
+    """Return each config's place at a rung where all are that will ever be, and how many dominate it.
+
+    Those that are gone by now count as well if they have a score there, so that it does not matter when they went. Who
+    has no finite score is worse than all others, however little it costs.
+    """
+    ids = [key[2] for key in there]
+    if cohort.placed[r].keys() != {*ids}:
+        points = [_point(cohort, id, score) for score, _, id in there]
+        counts, order = dominators(points), in_order(points)
+        cohort.placed[r] = {ids[i]: (float(place), float(counts[i]), ids[i]) for place, i in enumerate(order)}
+    return cohort.placed[r]
+
+
+def _point(cohort: _Cohort, id: str, score: float) -> tuple[float, ...]:
+    of_seeds = [cohort.rivals[id]] if id in cohort.rivals else [each.costs for each in cohort.configs[id].trials]
+    means = [_mean(each) for each in zip(*filter(None, of_seeds), strict=True)] if math.isfinite(score) else []
+    return (score, *means) if means else (math.inf,) * (1 + len(cohort.rules.costs))
 
 
 def _among(keys: list[Key], ids: set[str] | None) -> list[Key]:  # None: everybody
@@ -414,6 +472,7 @@ def _verdict_at(config: _Config, r: int) -> Verdict:
     safe = _safe_rungs(config)
     if r < safe:
         return Verdict.SAFE
-    taken = config.cohort.standings[safe].taken
-    is_beaten = taken and len(config.keys) > safe and config.keys[safe] > taken
+    standing = config.cohort.standings[safe]
+    key = standing.key_of(config, safe) if len(config.keys) > safe else None
+    is_beaten = standing.taken and key and key > standing.taken
     return Verdict.OUT if is_beaten else Verdict.UNDECIDED

@@ -6,12 +6,13 @@ Pure functions of recorded metrics; no torch, no Ray.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
-from raysweep.store.metrics import EMA, roles_of
-from raysweep.store.record import Record, Score
-from raysweep.sweepfile.schema import Objective, RankBy
+from raysweep.store.metrics import CLOCK, EMA, roles_of
+from raysweep.store.record import COSTS, Record, Score
+from raysweep.sweepfile.schema import Objective, RankBy, SingleObjective
 
 
 def score_epoch(metrics: Mapping[str, float], objective: Objective) -> tuple[float, bool] | None:
@@ -25,6 +26,31 @@ def score_epoch(metrics: Mapping[str, float], objective: Objective) -> tuple[flo
         return None
     sign = 1 if objective.maximize else -1
     return max(finite, key=lambda candidate: (sign * candidate[0], not candidate[1]))
+
+
+def value_of(record: Record, objective: SingleObjective) -> float | None:
+    """Return a trial's value of another objective, at the epoch and of the weights that its score is of.
+
+    What is known before training is among its conditions. Of what the clock says, which one epoch says by accident, it
+    is the median over the epochs. None where it is not known, or no finite number.
+    """
+    costs, best, plain = record.conditions.get(COSTS, {}), record.best, objective.metric.removesuffix(EMA)
+    if objective.metric in costs:
+        return float(costs[objective.metric])
+    if objective.metric in CLOCK:
+        told = (row.get(objective.metric) for row in record.metrics)
+        times = [value for value in told if value is not None and math.isfinite(value)]
+        return median(times) if times else None
+    row = record.metrics[best.epoch - 1] if best and best.epoch <= record.epoch else {}
+    names = [objective.metric, *([f"{plain}{EMA}"] if best and best.averaged else [])]
+    value = next((row[name] for name in reversed(names) if row.get(name) is not None), math.nan)
+    return value if math.isfinite(value) else None
+
+
+def costs_of(record: Record, objective: Objective, names: Collection[str]) -> list[float]:
+    """Return those of a trial's objectives that are known before training, in their order."""
+    known = record.conditions.get(COSTS, {})
+    return [known.get(each.metric, math.nan) for each in objective.against if each.metric in names]
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], objective: Objective) -> Score | None:

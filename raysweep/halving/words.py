@@ -20,9 +20,14 @@ def in_words(report: RungReport) -> str:
     if report.score is None:
         return f"{where}: not all seeds of its config are there"
     score = "no finite score" if math.isnan(report.score) else f"score {score_text(report.score)}"
+    if report.objectives > 1 and report.missing:
+        return f"{where}: {score}, compared once all are there; at most {report.missing} to come, {report.places} go on"
     if report.rank is None:
         return f"{where}: {score}, not ranked, since its place at the rung before is not sure"
     rank = f"{score} is number {report.rank} of {report.arrived}"
+    if report.dominated_by is not None:
+        by = f"dominated by {report.dominated_by}" if report.dominated_by else "on the front"
+        return f"{where}: {rank} by {report.objectives} objectives, {by}; {report.places} go on"
     if report.missing:
         return f"{where}: {rank} so far, at most {report.missing} to come; {report.places} go on"
     cutoff = "" if report.cutoff is None else f", the last with {score_text(report.cutoff)}"

@@ -36,6 +36,25 @@ class Loop:
         """What trials may be ranked by, each with what is better; the first is the objective by default."""
         return {}
 
+    @property
+    def costs(self) -> Mapping[str, Mode]:
+        """What is known of a trial before it trains, and may be an objective beside a metric, with what is better."""
+        return {}
+
+    def costs_of(self, config: Any, conditions: Mapping[str, Any]) -> dict[str, float]:
+        """Return the `costs` of a trial, given what its numbers depend on beside its config (`conditions`)."""
+        return {}
+
+    @property
+    def speeds(self) -> Mapping[str, Mode]:
+        """What is measured of each epoch beside `metrics`, and may be an objective beside one, with what is better."""
+        return {}
+
+    @property
+    def tradeoffs(self) -> Mapping[str, Mode]:
+        """All that a metric may be traded off against beside other metrics, with what is better."""
+        return {**self.costs, **self.speeds}
+
     def names(self) -> Mapping[str, Sequence[str]]:
         """Return the names that a section of a trial's config may have, the user's own too, by section."""
         return {}

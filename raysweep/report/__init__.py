@@ -4,7 +4,9 @@
 * `summary`     the sentences at its top
 * `effects`     what each setting does to the score, with intervals
 * `first`       the first screen: the leaders, their settings, the effects
-* `importance`  how much each setting of a random search matters, and `scatter`, the score against each
+* `front`       with several objectives, the first against each of the others
+* `progress`    of a search, the scores in the order of proposals
+* `importance`  how much each setting of a random or learning search matters, and `scatter`, the score against each
 * `mistakes`    what the winner gets wrong, class by class and against the runner-up; its confusion is a `heat_map`
 * `pictures`    curves, rungs and parallel coordinates, drawn with `svg`
 * `table`       the ranking, as cells and as CSV

@@ -28,6 +28,7 @@ from raysweep.results.hours import Hours, hours_of
 from raysweep.results.ranking import RankedConfig, can_win, has_ended
 from raysweep.results.run import SweepResult
 from raysweep.results.settings import in_order, setting_text, setting_texts, varied_settings
+from raysweep.results.settings import in_words as settings_in_words
 from raysweep.results.shared import prefixes_of
 from raysweep.results.verdict import Judgement, judgement_of
 from raysweep.store import Record
@@ -140,7 +141,7 @@ class Report:
         best = next((row for row in self.best_rows[:1] if row.record.best), None)
         if best is None:
             return ["No trial has a score yet."]
-        settings = ", ".join(f"{self.labels[key]} {best.short[key]}" for key in self.keys)
+        settings = settings_in_words({self.labels[key]: best.short[key] for key in self.keys})
         scores = self.result.configs[0].ranked_by
         so_far = "" if all(map(has_ended, self.result.trials)) else " so far"
         on = f" on {count_of(scores.seeds, 'seed')}" if scores.seeds > 1 else ""
@@ -198,8 +199,8 @@ class Report:
 
     def named(self, row: Row) -> str:
         """Return what a trial is called: its settings, and its seed where configs have several."""
-        seed = [f"seed {row.record.seed}"] if self.is_repeated else []
-        return ", ".join([*(f"{self.labels[key]} {row.short[key]}" for key in self.keys), *seed]) or row.record.id
+        seed = {"seed": str(row.record.seed)} if self.is_repeated else {}
+        return settings_in_words({self.labels[key]: row.short[key] for key in self.keys} | seed) or row.record.id
 
     def headline(self, row: Row) -> str:
         """Return a trial's rank, settings, score and how it ended, if not at its end, in a line."""
@@ -287,12 +288,15 @@ def _rows(
 ) -> list[Row]:
     colours = in_order(setting_text(record, colour_key) for record in result.trials) if colour_key else []
     texts = {key: _shortened(result.trials, key) for key in keys}
+    by_objectives = {id(each.config): place for place, each in enumerate(result.trade_offs, 1)}
     rows: list[Row] = []
     for rank, config in enumerate(result.configs, 1):
         for record in config.trials:
             place = rank if can_win(record) else None
             is_kept = record is config.best and "best" in record.weights
-            pull = f"python -m raysweep pull {command} --rank {rank}" if is_kept else None
+            pull = (
+                f"python -m raysweep pull {command} --rank {by_objectives.get(id(config), rank)}" if is_kept else None
+            )
             settings = {key: setting_text(record, key) for key in keys}
             short = {key: texts[key][text] for key, text in settings.items()}
             colour = colours.index(settings[colour_key]) if colour_key else 0

@@ -80,7 +80,8 @@ def importance_of(report: Report) -> Importance | None:
     Sobol's words its total effect. The spread over the draws is that of other samples of configs. Against simulated
     truth these trees come nearer than those of a random forest, which pass over small effects.
     """
-    if not report.keys or not report.result.resolved.get("sweep", {}).get("random"):
+    sweep = report.result.resolved.get("sweep", {})
+    if not report.keys or not (sweep.get("random") or sweep.get("search")):
         return None
     epoch, scored = _comparable(report)
     if len(scored) < FEWEST:

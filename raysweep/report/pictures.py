@@ -16,9 +16,11 @@ from raysweep.halving.words import score_text
 from raysweep.report.content import Report, Row
 from raysweep.report.families import CurvePicture, curve_pictures, ends_of
 from raysweep.report.first import draw_effects, draw_leaders
+from raysweep.report.front import draw_front
 from raysweep.report.heat_map import heat_map
 from raysweep.report.importance import draw_importance, importance_of
 from raysweep.report.probes import draw_probes
+from raysweep.report.progress import draw_progress
 from raysweep.report.scatter import draw_scatter
 from raysweep.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Scale, is_log, points, score_scale
 from raysweep.report.winner import draw_tuning, draw_winner
@@ -49,6 +51,8 @@ class Pictures:
     leaders: list[Chart]  # score against epoch, the best in colour; empty without a score
     effects: list[Chart]  # a setting each; empty where nothing can be compared
     winner: list[Chart]  # what the winner and its rivals can be expected to reach; empty where that is not known
+    front: list[Chart]  # the first objective against each of the others; empty with one
+    progress: list[Chart]  # the score of each config in the order of proposals; of a search alone
     curves: list[Chart]
     parallel: list[Chart]  # settings and score, where anything varies
     scatter: list[Chart]  # the score against each setting of a random search, against numeric ones of another
@@ -75,6 +79,8 @@ def draw(report: Report) -> Pictures:
         leaders=draw_leaders(report),
         effects=draw_effects(report, fair_only=importance is not None),
         winner=draw_winner(report),
+        front=draw_front(report),
+        progress=draw_progress(report),
         curves=[chart for panel in panels[:MOST_PANELS] if (chart := _panel(panel, rows))],
         parallel=_parallel(report),
         scatter=draw_scatter(report, [each.key for each in importance.settings] if importance else None),

@@ -2,6 +2,7 @@
 
 * `run`         `SweepResult`: the configs of a run, best first, for Python, `status` and the end of a run
 * `ranking`     which config is best, by the mean over its seeds
+* `trade_offs`  with several objectives: which configs no other one dominates
 * `winner`      who won, how surely, and who may be as good: scores in, numbers out
 * `verdict`     the same of a run, in sentences
 * `confirm`     which of the best configs are trained again, with which fresh seeds

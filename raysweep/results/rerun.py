@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from raysweep.errors import StorageError
-from raysweep.halving.replay import Knows, is_done, replay, take_in
+from raysweep.halving.replay import Knows, is_done, left_out, replay, take_in
 from raysweep.halving.rungs import Halving, Verdict
 from raysweep.halving.scores import score_again
 from raysweep.loops import loop_named
@@ -84,9 +84,12 @@ def rerun_of(sweep: Sweep, trials: Sequence[Trial], folder: RunFolder, lenient: 
         StorageError: a record cannot be read, or is of another config with the same id, or a newer raysweep wrote it;
             if `lenient`, the latter counts as absent.
     """
-    committed = folder.records([trial.id for trial in trials], lenient, tell=counting)
+    knows = knows_of(sweep) if any(trial.generation is not None for trial in trials) else {}
+    ids = [trial.id for trial in trials]
+    committed = folder.records([*ids, *left_out(knows, ids)], lenient, tell=counting)
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    halving = replay(records, sweep.scheduler, sweep.objective, retry_failed=True, knows=knows_of(sweep))
+    others = [record for id in left_out(knows, ids) if (record := committed[id])]
+    halving = replay(records, sweep.scheduler, sweep.objective, True, knows, sweep.costs, others)
     return Rerun(records, halving, {record.id: _fate(record, halving, sweep) for record in records})
 
 
@@ -99,7 +102,7 @@ def with_generation(
     """
     committed = folder.records([trial.id for trial in trials])
     records = [_known(trial, committed[trial.id], sweep, folder) for trial in trials]
-    take_in(rerun.halving, records, rivals, sweep.scheduler, sweep.objective, retry_failed=True)
+    take_in(rerun.halving, records, rivals, sweep.scheduler, sweep.objective, retry_failed=True, costs=sweep.costs)
     fates = {record.id: _fate(record, rerun.halving, sweep) for record in records}
     return Rerun([*rerun.records, *records], rerun.halving, {**rerun.fates, **fates})
 

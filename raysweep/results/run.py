@@ -11,24 +11,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raysweep.errors import StorageError
-from raysweep.halving.replay import Knows, replay
+from raysweep.halving.replay import Knows, left_out, replay
 from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
 from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
+from raysweep.results.trade_offs import TradeOff, trade_offs
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
-from raysweep.store.generations import read_generations
 from raysweep.store.newest import Tail, read_newest
+from raysweep.store.record import COSTS
 from raysweep.store.resolved import Resolved, damaged, read_resolved
 from raysweep.store.runfolder import split_path
 from raysweep.store.spent import read_spent
 from raysweep.sweepfile.named import Named
 from raysweep.sweepfile.patch import short_labels
-from raysweep.sweepfile.schema import Objective, SchedulerConfig
+from raysweep.sweepfile.plan import config_key
+from raysweep.sweepfile.proposals import left_to_propose
+from raysweep.sweepfile.schema import Objective, SchedulerConfig, Search
 from raysweep.terminal import Metric, Tell, count_of, format_score, format_score_and_error, silently
 
 if TYPE_CHECKING:
@@ -72,6 +75,22 @@ class SweepResult:
     def trials(self) -> list[Record]:
         """The trials, config by config, best first."""
         return [record for config in self.configs for record in config.trials]
+
+    @cached_property
+    def trade_offs(self) -> list[TradeOff]:
+        """With several objectives: the configs in the order of `pull --rank`, the front first; empty with one."""
+        return trade_offs(self.configs, self.objective)
+
+    @property
+    def front(self) -> list[TradeOff]:
+        """With several objectives: the configs that no other one dominates, best first by the first one; else empty."""
+        return [each for each in self.trade_offs if not each.dominated_by]
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all objectives, and how each is written."""
+        others = [each.metric for each in self.objective.against]
+        return [self.metric, *(Metric.of(name, (each.values[name] for each in self.trade_offs)) for name in others)]
 
     @cached_property
     def metric(self) -> Metric:
@@ -121,17 +140,32 @@ class SweepResult:
         named = named or Named(f"{self.path}/sweep.yaml")
         return replace(named, storage=self.folder.parent.uri).in_words()
 
+    @cached_property
+    def costs(self) -> frozenset[str]:
+        """The names of what is known of trials before they train; none with one objective."""
+        return frozenset(name for record in self.trials for name in record.conditions.get(COSTS, ()))
+
+    @cached_property
+    def to_come(self) -> int:
+        """How many trials a search is yet to propose, at most; 0 without one."""
+        asked = self.resolved["sweep"].get("search")
+        if not asked:
+            return 0
+        search, proposed = checked(Search, asked), {config_key(entry["config"]) for entry in self.resolved["trials"]}
+        return left_to_propose(search, len(proposed)) * len(self.resolved["sweep"].get("seeds") or [0])
+
     def halving(self) -> Halving:
         """Rebuild who goes on, from the records in the plan's order."""
         by_id = {record.id: record for record in self.trials}
         records = [by_id[entry["id"]] for entry in self.resolved["trials"]]
-        return replay(records, self.scheduler, self.objective, knows=self.knows)
+        gone = left_out(self.knows, by_id)
+        others = [record for record in self.folder.records(gone, lenient=True).values() if record]
+        return replay(records, self.scheduler, self.objective, False, self.knows, self.costs, others)
 
     @cached_property
     def knows(self) -> Knows:
         """With which trials those of each generation of a search compete; empty without a search."""
-        made = read_generations(self.folder) if self.resolved["sweep"].get("search") else []
-        return {each.generation.number: each.generation.knows for each in made}
+        return dict(enumerate(self.resolved.get("knows", [])))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each trial, best first, with the columns of results.parquet."""
@@ -225,12 +259,15 @@ def _as_it_stands(record: Record, newer: list[dict[str, float]], objective: Obje
 def as_json(result: SweepResult, winner: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the document of `status --json`; `winner` is what can be said of the best config (see `verdict`)."""
     evaluation = result.evaluation
+    front = {"front": [each.as_json(place) for place, each in enumerate(result.front, 1)]}
     return {
         "name": result.name,
         "path": result.path,
         "winner": winner,
+        **(front if result.objective.against else {}),
         "configs": [config.as_json(place) for place, config in enumerate(result.configs, 1)],
         "trials": [trial_as_json(record) for record in result.trials],
+        **({"trials_to_come": result.to_come} if result.resolved["sweep"].get("search") else {}),
         "evaluation": evaluation.as_json() if evaluation else None,
         "cut_short": result.cut_short,
     }

@@ -34,6 +34,13 @@ def setting_text(record: Record, key: str) -> str:
     return value if isinstance(value, str) else "-" if value is None else json.dumps(value, default=str)
 
 
+def in_words(settings: Mapping[str, str]) -> str:
+    """Return settings, texts by label, in a line; those that a config does not have are left out."""
+    return ", ".join(
+        f"{label} {text}" for label, text in settings.items() if text != "-" or set(settings.values()) == {"-"}
+    )
+
+
 def setting_texts(records: Sequence[Record], key: str) -> list[str]:
     """Return the trials' values of a setting for people: numbers in as many digits as tell them apart."""
     return in_few_digits([setting_text(record, key) for record in records])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from raysweep.results.evaluation import Evaluation
 from raysweep.results.ranking import RankedConfig, SeedScores
+from raysweep.results.run import SweepResult
 from raysweep.results.settings import (
     are_numbers,
     most_telling,
     setting_texts,
     varied_settings,
 )
+from raysweep.results.trade_offs import front_in_words, value_text
 from raysweep.store import Record
 from raysweep.store.metrics import EMA
 from raysweep.sweepfile.patch import short_labels
@@ -24,6 +27,7 @@ from raysweep.terminal import (
     format_score,
     format_score_and_error,
     print_fitting,
+    say,
     shortened,
     table_console,
     table_of,
@@ -34,23 +38,54 @@ OPTIONAL = ("weights", "best at")
 """Columns that are left out first where the terminal is narrow."""
 
 
-def print_ranking(configs: Sequence[RankedConfig], metric: Metric, stderr: bool = False) -> None:
+def print_results(result: SweepResult, stderr: bool = False) -> None:
+    """Print the configs as they are ranked, with several objectives the front first; then the winner's evaluation."""
+    if not result.objective.against:
+        print_ranking(result.configs, result.metric, stderr)
+    else:
+        compared = [each.config for each in result.trade_offs]
+        others = [config for config in result.configs if not any(config is each for each in compared)]
+        print_ranking([*compared, *others], result.metric, stderr, _of_all_objectives(result))
+        for line in front_in_words(result.trade_offs, result.objective):
+            say(line, stderr)
+    print_evaluation(result.evaluation, stderr)
+
+
+def _of_all_objectives(result: SweepResult) -> dict[str, list[str]]:
+    """Return the columns that the table has with several objectives only, a cell for each config that has a score."""
+    found = result.trade_offs
+    values = {
+        metric.name: [value_text(each.values[metric.name], metric) for each in found] for metric in result.metrics[1:]
+    }
+    return {**values, "dominated by": [str(each.dominated_by) for each in found]}
+
+
+def print_ranking(
+    configs: Sequence[RankedConfig],
+    metric: Metric,
+    stderr: bool = False,
+    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
     """Print the table of ranked configs, with the seeds of each below it where there are several.
 
     Configs are told apart by the settings that vary, as many of them as the terminal has room for; the last column is
-    the end of the trial's id, by which `status --why` finds it. `metric` is the objective's.
+    the end of the trial's id, by which `status --why` finds it. `metric` is the objective's, `more` the cells of
+    further columns, of the first configs.
     """
     settings = _setting_columns(configs)
     metric = replace(metric, name=f"best {metric.name}") if metric.name in settings else metric
-    columns = _columns(configs, metric)
+    columns = _columns(configs, metric, more)
     shown = {"rank": columns.pop("rank"), **settings, **columns}
     telling = _most_telling_first(configs)
     same = ("epoch", "status") if {*columns["status"]} <= {"finished", ""} else ()
     numbers = [label for label, cells in settings.items() if are_numbers({*cells} - {"", "-"})]
-    print_fitting(shown, [*OPTIONAL, *same, *reversed(telling[1:])], {*RIGHT, metric.name, *numbers}, stderr)
+    right = {*RIGHT, metric.name, *numbers, *more}
+    print_fitting(shown, [*OPTIONAL, *same, *reversed(telling[1:])], right, stderr)
 
 
-def _columns(configs: Sequence[RankedConfig], metric: Metric) -> dict[str, list[str]]:
+def _columns(
+    configs: Sequence[RankedConfig], metric: Metric, more: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
     """Return the columns but for the settings, by their heads."""
     repeated = any(len(config.trials) > 1 for config in configs)
     confirmed = any(config.fresh for config in configs)
@@ -58,6 +93,7 @@ def _columns(configs: Sequence[RankedConfig], metric: Metric) -> dict[str, list[
     rows = list[dict[str, str]]()
     for place, config in enumerate(configs, 1):
         of_config = {"rank": str(place) if config.best else "-"}
+        of_config |= {head: cells[place - 1] if place <= len(cells) else "-" for head, cells in more.items()}
         if repeated:
             rows.append(
                 {**of_config, "trial": count_of(len(config.search), "seed"), **_means(config, metric, confirmed)}
@@ -68,7 +104,7 @@ def _columns(configs: Sequence[RankedConfig], metric: Metric) -> dict[str, list[
             seed = f"seed {record.seed:<{digits}}  " if repeated else ""
             rows.append({**of_config, **cells, "trial": seed + cells["trial"]})
     records = [record for config in configs for record in config.trials]
-    heads = ("rank", metric.name, *(["fresh seeds"] if confirmed else []))
+    heads = ("rank", metric.name, *more, *(["fresh seeds"] if confirmed else []))
     heads += (*_known_of(records, metric), "epoch", "status", "best at", *_weights_of(records), "trial")
     return {head: [row.get(head, "") for row in rows] for head in heads}
 

@@ -11,7 +11,7 @@ from raysweep.results.evaluation import read_evaluation
 from raysweep.results.evidence import samples_of
 from raysweep.results.ranking import RankedConfig, has_ended
 from raysweep.results.run import SweepResult
-from raysweep.results.settings import most_telling, setting_texts, varied_settings
+from raysweep.results.settings import in_words, most_telling, setting_texts, varied_settings
 from raysweep.results.winner import Estimate, Verdict, judge, still_racing
 from raysweep.sweepfile.patch import short_labels
 from raysweep.sweepfile.schema import Confirm
@@ -107,7 +107,7 @@ def _labels(configs: Sequence[RankedConfig]) -> list[str]:
     telling = most_telling(records, list(keys))
     for count in range(len(keys), 0, -1):
         shown = [key for key in keys if key in telling[:count]]
-        labels = [", ".join(f"{keys[key]} {texts[key][place]}" for key in shown) for place in range(len(records))]
+        labels = [in_words({keys[key]: texts[key][place] for key in shown}) for place in range(len(records))]
         if max(map(len, labels)) <= LONGEST_LABEL:
             return labels
     return [config.name for config in configs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from posixpath import basename
 
 from raysweep.store.document import checked, seal, to_bytes, unseal
 from raysweep.store.runfolder import RunFolder
@@ -18,7 +19,7 @@ class Made:
     """A generation as the run folder has it."""
 
     generation: Generation
-    configs: list[str]  # a hash of each proposal's whole config, what its trials train
+    marks: list[str]  # a hash of what each proposal's trials train (`sweepfile.plan.mark_of_proposal`)
     versions: dict[str, str] = field(default_factory=dict)  # of what has proposed it
 
 
@@ -30,19 +31,20 @@ def read_generations(folder: RunFolder) -> list[Made]:
     return made
 
 
-def write_generation(folder: RunFolder, generation: Generation, configs: list[str]) -> None:
+def write_generation(folder: RunFolder, generation: Generation, marks: list[str]) -> None:
     """Write a generation, before its first trial begins."""
     try:
         versions = {"optuna": version("optuna")}
     except PackageNotFoundError:
         versions = {}
-    made = Made(generation, configs, versions)
-    folder.files.write(_path(generation.number), to_bytes(seal(asdict(made))))
+    folder.files.write(_path(generation.number), to_bytes(seal(asdict(Made(generation, marks, versions)))))
 
 
-def drop_generations(folder: RunFolder) -> None:
-    """Delete all generations: the sweep has changed, so that its search begins anew."""
-    folder.files.delete_folder(FOLDER)
+def drop_generations(folder: RunFolder, first: int) -> None:
+    """Delete the generations from one on, which are made again: of another sweep file, or after one that is damaged."""
+    later = [path for path in folder.files.list_files(FOLDER) if basename(path) >= basename(_path(first))]
+    for path in sorted(later, reverse=True):
+        folder.files.delete(path)
 
 
 def _path(number: int) -> str:

@@ -19,6 +19,8 @@ from raysweep.sweepfile.plan import StartedFrom, Trial
 FORMAT = 1
 RECORD, COPY = "record.json", "record.copy.json"
 """A trial's record and a copy of it, in the trial's folder."""
+COSTS = "costs"
+"""The condition that holds what of a trial is known before it trains, where the sweep has several objectives."""
 LAST_WORDS = "last_words"
 """The key of an error that the process noted which it then ended."""
 FINAL = ("finished", "stopped", "diverged")

@@ -64,6 +64,7 @@ def write_resolved(
         },
         "data": sorted(set(data)),
         **({"start": asdict(trials[0].start)} if trials and trials[0].start else {}),
+        **({"knows": [each.knows for each in sweep._generations]} if sweep._generations else {}),
         "trials": [planned_entry(planned_record(trial)) for trial in trials],
         "fresh": [planned_entry(planned_record(trial)) for trial in fresh],
     }

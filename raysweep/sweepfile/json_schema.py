@@ -9,7 +9,7 @@ from typing import Any, get_origin
 from raysweep.config import classes_of, kinds_of, names_of
 from raysweep.loops import CLASSIFY, LOOPS, Loop, loop_named
 from raysweep.sweepfile.reference import EXAMPLES
-from raysweep.sweepfile.schema import Draw, Sweep
+from raysweep.sweepfile.schema import MOST_OBJECTIVES, Draw, Sweep
 
 NAMED_SECTIONS = ("data", "model", "optimizer", "lr_schedule", "scheduler", "objective")
 
@@ -30,6 +30,7 @@ def sweep_schema(loop_name: str = CLASSIFY) -> dict[str, Any]:
         for name in properties.keys() & {*NAMED_SECTIONS, *loop.names(), "loop"}:
             description = {"description": properties[name].pop("description", "")}
             properties[name] = {**description, "anyOf": [*_names(loop, name), _any_kind(properties[name])]}
+    schema["properties"]["objective"]["anyOf"].append(_several_objectives(loop))
     _name_kinds(loop, schema["$defs"])
     for definition in schema["$defs"].values():
         definition.pop("required", None)  # a section without a name has its default one
@@ -83,6 +84,12 @@ def _names(loop: Loop, section: str) -> list[dict[str, Any]]:
         return [{"enum": list(loop.metrics)}, {"type": "string"}] if loop.metrics else [{"type": "string"}]
     kinds = [*kinds_of(loop.config, section), *kinds_of(Sweep, section)]
     return [{"enum": [name for kind in kinds for name in names_of(kind)]}]
+
+
+def _several_objectives(loop: Loop) -> dict[str, Any]:
+    names = [{"enum": [*loop.metrics, *loop.tradeoffs]}] if loop.metrics or loop.tradeoffs else []
+    one = {"anyOf": [*names, {"type": "string"}, {"$ref": "#/$defs/SingleObjective"}]}
+    return {"type": "array", "items": one, "minItems": 2, "maxItems": MOST_OBJECTIVES}
 
 
 def _name_kinds(loop: Loop, definitions: dict[str, Any]) -> None:

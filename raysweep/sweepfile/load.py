@@ -17,7 +17,7 @@ from raysweep.errors import SweepFileError
 from raysweep.loops import CLASSIFY, LOOPS, loop_named
 from raysweep.sweepfile.document import Keys, Source, document_of, read_document
 from raysweep.sweepfile.idle import what_is_idle
-from raysweep.sweepfile.messages import IS_MISSING, describe_errors
+from raysweep.sweepfile.messages import IS_MISSING, describe_errors, objective_way
 from raysweep.sweepfile.overrides import apply_overrides
 from raysweep.sweepfile.plan import StartedFrom, Trial, plan_trials
 from raysweep.sweepfile.schema import AXES, AshaConfig, Sweep, check_storage, known_key, known_metric
@@ -127,11 +127,22 @@ def _checked(
 
 
 def _wrong_for_the_loop(sweep: Sweep) -> Iterator[str]:
-    """Yield a problem for an objective that the loop does not measure, and each key of `group_by` that no trial has."""
-    try:
-        known_metric(sweep.objective, sweep.loop)
-    except ValueError as error:
-        yield sweep.source.problem(("objective", "metric"), str(error))
+    """Yield a problem for objectives that the loop does not measure, and each key of `group_by` that no trial has."""
+    others, seen = sweep.objective.against, set[str]()
+    for place, each in enumerate((sweep.objective, *others)):
+        try:
+            known_metric(each, sweep.loop, is_first=place == 0)
+            if each.metric in seen:
+                raise ValueError(f"{each.metric} is an objective twice; leave one out")
+        except ValueError as error:
+            yield sweep.source.problem(objective_way(sweep.source.values, place), str(error))
+        seen.add(each.metric)
+    if sweep.costs and isinstance(sweep.scheduler, AshaConfig) and sweep.scheduler.tolerance:
+        yield sweep.source.problem(
+            ("scheduler", "tolerance"),
+            f"is of one score, and with {sweep.costs[0]} among the objectives configs are compared by several; "
+            "leave it out",
+        )
     for index, key in enumerate(sweep.scheduler.group_by if isinstance(sweep.scheduler, AshaConfig) else ()):
         try:
             known_key(key, loop_named(sweep.loop).config)
@@ -141,18 +152,19 @@ def _wrong_for_the_loop(sweep: Sweep) -> Iterator[str]:
 
 def _why_not_to_run(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
     """Return what is wrong with a valid sweep, though a run folder that has it from an older raysweep can be read."""
-    problems, gpus, metric = [], sweep.resources.gpus, sweep.objective.metric
+    problems, gpus = [], sweep.resources.gpus
     if gpus != "auto" and gpus > 1:
         workers = f"workers: {math.ceil(gpus * sweep.resources.workers)}, gpus: 1"
         message = f"got {gpus:g}, must be at most 1, since each worker trains on one GPU; for more a trial: {workers}"
         problems.append(sweep.source.problem(("resources", "gpus"), message))
-    known = metric in loop_named(sweep.loop).metrics
-    reasons = Counter(why for trial in trials if known and (why := trial.config.why_without(metric)))
-    for why, count in reasons.items():
-        message = (
-            f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"
-        )
-        problems.append(sweep.source.problem(("objective",), message))
+    for metric in (sweep.objective.metric, *(each.metric for each in sweep.objective.against)):
+        known = metric in loop_named(sweep.loop).metrics
+        reasons = Counter(why for trial in trials if known and (why := trial.config.why_without(metric)))
+        for why, count in reasons.items():
+            message = (
+                f"{metric} is not measured with {why} ({count} of {len(trials)} trials); choose another, or change that"
+            )
+            problems.append(sweep.source.problem(("objective",), message))
     return [*problems, *why_not_to_start(sweep, trials), *what_is_idle(sweep, trials)]
 
 

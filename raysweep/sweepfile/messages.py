@@ -26,7 +26,8 @@ def describe_errors(
     """
     problems = []
     for detail in error.errors(include_url=False):
-        way = _way_in(values, detail["loc"], is_key=detail["type"] in ("extra_forbidden", "missing"))
+        loc = _in_a_list_of_objectives(values, detail["loc"])
+        way = _way_in(values, loc, is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             known = _known_keys(model, values, way[:-1])
             if "log_uniform" in known and (written := as_draw(_at(values, way[:-1]))):
@@ -38,6 +39,22 @@ def describe_errors(
         else:
             problems.append((way, in_words(detail, way)))
     return _one_a_value(problems)
+
+
+def objective_way(values: Mapping[str, Any], place: int) -> Keys:
+    """Return the way to the metric of an objective of a sweep file, given its place among several."""
+    if isinstance(given := values.get("objective"), list):
+        return ("objective", place, "metric") if isinstance(given[place], Mapping) else ("objective", place)
+    return ("objective", "metric") if place == 0 else ("objective", "against", place - 1, "metric")
+
+
+def _in_a_list_of_objectives(values: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return pydantic's location as the file has it: of a list of objectives, the others are the first's `against`."""
+    if loc[:1] != ("objective",) or len(loc) == 1 or not isinstance(values.get("objective"), list):
+        return loc
+    if loc[1] == "against" and len(loc) > 2:
+        return ("objective", int(loc[2]) + 1, *loc[3:])
+    return ("objective", 0, *loc[1:])
 
 
 def _way_in(values: Any, loc: Iterable[str | int], is_key: bool) -> Keys:

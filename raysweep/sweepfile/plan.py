@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +24,7 @@ from raysweep.loops import CLASSIFY, loop_named
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.messages import IS_MISSING, describe_errors
 from raysweep.sweepfile.patch import contains, flatten, get, patch
-from raysweep.sweepfile.proposals import Generation, first_generations
+from raysweep.sweepfile.proposals import Accepts, Generation, first_generations
 from raysweep.sweepfile.schema import CaseAxes, Sweep, known_key
 from raysweep.sweepfile.space import draw_value
 from raysweep.terminal import some_of
@@ -179,20 +179,61 @@ def _expand(sweep: Sweep) -> list[Trial]:
 
 
 def _planned_search(sweep: Sweep) -> list[Trial]:
-    generations = first_generations(sweep) if sweep._generations is None else sweep._generations
+    generations = first_of_search(sweep) if sweep._generations is None else sweep._generations
     own = [trial for each in generations for trials in trials_of_generation(sweep, each) for trial in trials]
     return list({trial.id: trial for trial in reversed(own)}.values())[::-1]  # of equal ones the first
 
 
-def trials_of_generation(sweep: Sweep, generation: Generation) -> list[list[Trial]]:
-    """Return the trials of each proposal of a generation, one for each seed.
+def first_of_search(sweep: Sweep) -> list[Generation]:
+    """Return the generations of a search that depend on no results.
+
+    Raises:
+        SweepFileError: no proposal has a valid config.
+    """
+    problems: list[str] = []
+    generations = first_generations(sweep, accepting(sweep, [], problems))
+    if not generations:
+        raise SweepFileError(*dict.fromkeys(problems))
+    return generations
+
+
+def accepting(sweep: Sweep, before: Iterable[Mapping[str, Any]], problems: list[str]) -> Accepts:
+    """Return what takes a proposal if its config is valid and new after those of `before`; else why goes to `problems`.
+
+    A loop's own check may refuse values together that are each within the space. Settings may differ where a config
+    does not.
+    """
+    known = {mark_of_proposal(sweep, proposal) for proposal in before}
+
+    def accepts(proposal: Mapping[str, Any]) -> bool:
+        mark = mark_of_proposal(sweep, proposal, problems)
+        is_new = bool(mark) and mark not in known
+        known.add(mark)
+        return is_new
+
+    return accepts
+
+
+def mark_of_proposal(sweep: Sweep, proposal: Mapping[str, Any], problems: list[str] | None = None) -> str:
+    """Return a hash of all that decides a proposal's trials but their seeds, as their ids do; empty if it is wrong."""
+    config = config_of_proposal(sweep, proposal, [] if problems is None else problems)
+    if config is None or sweep.search is None:
+        return ""
+    axes = dict.fromkeys(sweep.search.space)
+    until = sweep.until if sweep.until and sweep.until < config.epochs else None
+    hashed = _hashed(config, 0, axes, sweep.loop, sweep._started_from, until)
+    return hashlib.sha256(hashed.encode()).hexdigest()[:32]
+
+
+def trials_of_generation(sweep: Sweep, generation: Generation, lenient: bool = False) -> list[list[Trial]]:
+    """Return the trials of each proposal of a generation, one for each seed; `lenient`: none of one that is wrong.
 
     Raises:
         SweepFileError: a proposal's config is wrong; all faults at once.
     """
     problems: list[str] = []
     trials = [_trials_of_proposal(sweep, each, generation.number, problems) for each in generation.proposals]
-    if problems:
+    if problems and not lenient:
         raise SweepFileError(*dict.fromkeys(problems))
     return trials
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,72 +26,84 @@ class Generation:
     """The ids of the trials whose results it was made from; its own trials compete with them."""
 
 
+Accepts = Callable[[Settings], bool]
+"""Whether a proposal can be made: its config is valid, and no proposal before had it. What is accepted is made."""
+
+
+def left_to_propose(search: Search, proposed: int) -> int:
+    """Return how many proposals are to come at most, after so many: a space of few may have no more."""
+    there_are = Space(search.space).all_proposals()
+    return max(0, min(search.trials, search.trials if there_are is None else len(there_are)) - proposed)
+
+
 def size_of(search: Search, proposed: int) -> int:
-    """Return how many proposals the next generation has, after so many."""
-    return max(0, min(search.generation, search.trials - proposed))
+    """Return how many proposals the next generation has, after so many: all that are left if none needs results."""
+    left = max(0, search.trials - proposed)
+    return min(search.generation, left) if search.learns else left
 
 
-def first_generations(sweep: Sweep) -> list[Generation]:
-    """Return the generations that depend on no results: the first two or, if none ever does, all."""
-    search, generations = sweep.search, list[Generation]()
+def first_generations(sweep: Sweep, accepts: Accepts) -> list[Generation]:
+    """Return the generations that depend on no results: the first two, of a search that learns from them."""
+    search, generations, before = sweep.search, list[Generation](), list[Settings]()
     assert search is not None
-    before: list[Settings] = []
-    while size := size_of(search, len(before)):
-        if len(generations) == WITHOUT_RESULTS and search.learns:
-            break
-        proposals = drawn(sweep, before, size)
-        if not proposals:
-            break
-        generations.append(Generation(len(generations), proposals))
-        before += proposals
+    for number in range(WITHOUT_RESULTS):
+        proposals = drawn(sweep, before, size_of(search, len(before)), accepts)
+        if proposals:
+            generations.append(Generation(number, proposals))
+            before += proposals
     return generations
 
 
-def drawn(sweep: Sweep, before: Collection[Settings], count: int) -> list[Settings]:
-    """Return the next proposals, none of which was made `before`: enqueued ones first, then drawn ones.
+def enqueued(search: Search, before: Iterable[Settings]) -> list[Settings]:
+    """Return those of `enqueue` that no proposal of `before` has."""
+    made = list(before)
+    return [each for each in search.enqueue if not any(each.items() <= settings.items() for settings in made)]
+
+
+def drawn(sweep: Sweep, before: Sequence[Settings], count: int, accepts: Accepts) -> list[Settings]:
+    """Return the next proposals after those of `before`: enqueued ones first, then drawn ones.
 
     They are fewer than asked for where the space has no more.
     """
     search = sweep.search
     assert search is not None
-    space, made = Space(search.space), {_text(each) for each in before}
+    space, waiting = Space(search.space), enqueued(search, before)
     proposals: list[Settings] = []
     for index in range(len(before), len(before) + count):
-        given = search.enqueue[index] if index < len(search.enqueue) else {}
-        for settings in _tries(sweep, space, given, index):
-            if _text(settings) not in made:
-                made.add(_text(settings))
-                proposals.append(settings)
-                break
+        given = waiting.pop(0) if waiting else {}
+        settings = next(filter(accepts, _tries(sweep, space, given, index)), None)
+        proposals += [] if settings is None else [settings]
     return proposals
 
 
 def _tries(sweep: Sweep, space: Space, given: Settings, index: int) -> Iterator[Settings]:
     assert sweep.search is not None
     if sweep.search.name == "qmc":
-        shares = dict(zip(space.dimensions, _sobol(len(space.dimensions), index, sweep.seed), strict=True))
-        yield space.fill(given, lambda key, dimension: value_at(dimension, shares[key]))
-    for attempt in range(TRIES):
-        tail = f"{index}/{attempt}" if attempt else str(index)
-        yield space.fill(given, partial(_draw, sweep.seed, tail))
+        for shares in _sobol(len(space.dimensions), index, sweep.seed):
+            of_key = dict(zip(space.dimensions, shares, strict=True))
+            yield space.fill(given, partial(_at, of_key))
+    else:
+        for attempt in range(TRIES):
+            yield space.fill(given, partial(_draw, sweep.seed, f"{index}/{attempt}" if attempt else str(index)))
     for settings in space.all_proposals() or ():
         if given.items() <= settings.items():
             yield settings
+
+
+def _at(shares: Mapping[str, float], key: str, dimension: Dimension) -> Any:
+    return value_at(dimension, shares[key])
 
 
 def _draw(seed: int, tail: str, key: str, dimension: Dimension) -> Any:
     return draw_value(dimension, f"{seed}/{key}/{tail}")
 
 
-def _sobol(dimensions: int, index: int, seed: int) -> list[float]:
-    """Return a point of a scrambled Sobol sequence (Owen 1998), each coordinate 0 <= x < 1."""
+def _sobol(dimensions: int, index: int, seed: int) -> Iterator[list[float]]:
+    """Yield points of a scrambled Sobol sequence (Owen 1998) from one of them on, each coordinate 0 <= x < 1."""
     from scipy.stats import qmc  # takes as long to import as a plan to print
 
     sequence = qmc.Sobol(dimensions, scramble=True, rng=seed)
     if index:  # scipy fails at 0
         sequence.fast_forward(index)
-    return [float(each) for each in sequence.random(1)[0]]
-
-
-def _text(settings: Settings) -> str:
-    return json.dumps(settings, sort_keys=True)
+    for _ in range(TRIES):
+        yield [float(each) for each in sequence.random(1)[0]]

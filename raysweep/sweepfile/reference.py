@@ -51,7 +51,7 @@ EXAMPLES = {
     "cases": "cases: {plain: {augment: none}, shifted: {augment: shift, grid: {lr: [0.1, 0.05]}}}   # 3 trials",
     "exclude": "grid: {lr: [1, 0.1], model: [resnet18, resnet34]}\nexclude: [{model: resnet34, lr: 1}]   # 3 trials",
     "seeds": "seeds: [0, 1, 2]   # each config three times",
-    "objective": "objective: val_loss",
+    "objective": "objective: [val_acc, flops]   # or val_loss alone",
     "scheduler": "scheduler: {name: asha, eta: 3, rungs: [1/9, 2/9]}",
     "resources": "resources: {gpus: 0.5}   # two trials on each GPU",
     "checkpoints": "checkpoints: {every_minutes: 10, keep_best: 1}",

@@ -6,6 +6,7 @@ The keys of a trial's config are those of its training loop (`loops`); all other
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_origin
@@ -20,20 +21,22 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
 from raysweep.config import Config, Fraction01, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
-from raysweep.loops import CLASSIFY, LOOPS, loop_named
+from raysweep.loops import CLASSIFY, LOOPS, Loop, loop_named
 from raysweep.sweepfile.document import Source
 
 
-class Objective(Config):
-    """What trials are ranked by; `objective: val_loss` alone names the metric."""
+class SingleObjective(Config):
+    """A metric, and what of it is better."""
 
     metric: Annotated[str, Field(min_length=1)] = "val_acc"
     """A metric of the loop's; where its name ends in `_ema`, it is that of the averaged weights."""
@@ -44,6 +47,19 @@ class Objective(Config):
     def maximize(self) -> bool:
         """Whether more is better."""
         return (self.mode or ("min" if self.metric.endswith("loss") else "max")) == "max"
+
+
+class Objective(SingleObjective):
+    """What trials are ranked by; `objective: val_loss` alone names the metric."""
+
+    against: Annotated[list[SingleObjective], Field(max_length=3)] = []
+    """What it is traded off against (docs/objectives.md): the others of a list, `objective: [val_acc, flops]`."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever_with_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `against` where there is one objective: such files stay as they were, and older ones are read."""
+        dumped: dict[str, Any] = dump(self)
+        return dumped if self.against else {key: value for key, value in dumped.items() if key != "against"}
 
 
 class NoneConfig(Config):
@@ -84,31 +100,64 @@ def _ascending(rungs: list[Fraction]) -> list[Fraction]:
 
 
 RankBy = Literal["trend", "ema", "best", "last"]
+MOST_OBJECTIVES = 4
+"""In more dimensions nearly every config is on the front."""
 
 
 def _objective_of_the_loop(value: Any, info: ValidationInfo) -> Any:
-    """Take the objective's default and its mode from the loop."""
-    metrics = loop_named(info.data["loop"]).metrics if "loop" in info.data else {}
-    given = {"metric": value} if isinstance(value, str) else value
-    if not isinstance(given, dict) or not metrics:
+    """Take the objective's default and its mode from the loop; of a list, the others are the first one's `against`."""
+    loop = loop_named(info.data["loop"]) if "loop" in info.data else Loop()
+    given = _first_of_list(value) if isinstance(value, list) else _named(value)
+    if not isinstance(given, dict):
         return given
-    metric = given.get("metric", next(iter(metrics)))
-    return {**given, "metric": metric, "mode": given.get("mode") or metrics.get(str(metric))}
+    if isinstance(others := given.get("against"), list):
+        given = {**given, "against": [_with_mode(other, {**loop.metrics, **loop.tradeoffs}) for other in others]}
+    if not loop.metrics:
+        return given
+    return _with_mode({"metric": next(iter(loop.metrics)), **given}, loop.metrics)
 
 
-def known_metric(objective: Objective, loop: str) -> None:
-    """Raise ValueError if the loop does not know the objective's metric, and nothing says what of it is better."""
-    metrics = loop_named(loop).metrics
-    if objective.metric in metrics or (objective.mode and loop != CLASSIFY):
+def _first_of_list(values: list[Any]) -> Any:
+    first, *others = map(_named, values or [None])
+    if not 1 <= len(others) <= MOST_OBJECTIVES - 1:
+        raise ValueError(f"a list must have 2 to {MOST_OBJECTIVES} objectives; got {len(values)}")
+    if isinstance(first, dict) and "against" in first:
+        raise ValueError("the first of a list has `against`: the others of the list are that; leave it out")
+    return {**first, "against": others} if isinstance(first, dict) else first
+
+
+def _named(value: Any) -> Any:
+    return {"metric": value} if isinstance(value, str) else value
+
+
+def _with_mode(given: Any, modes: Mapping[str, str]) -> Any:
+    if not isinstance(given, dict) or "metric" not in given:
+        return given
+    return {**given, "mode": given.get("mode") or modes.get(str(given["metric"]))}
+
+
+def known_metric(objective: SingleObjective, loop_name: str, is_first: bool = True) -> None:
+    """Raise ValueError if the loop does not know an objective's metric, and nothing says what of it is better.
+
+    What of a trial is known before it trains can be no first objective: no epoch would be better than another.
+    """
+    loop = loop_named(loop_name)
+    known = loop.metrics if is_first else {**loop.metrics, **loop.tradeoffs}
+    if objective.metric in known or (objective.mode and loop_name != CLASSIFY and objective.metric not in loop.costs):
         return
-    if not metrics:
+    if not known:
         raise ValueError(
-            f"loop {loop!r} says of no metric what is better: name one with its mode, {{metric: NAME, mode: min}}"
+            f"loop {loop_name!r} says of no metric what is better: name one with its mode, {{metric: NAME, mode: min}}"
         )
-    known = [f"got {objective.metric!r}{did_you_mean(objective.metric, metrics)}"]
-    known += [f"allowed: {', '.join(metrics)}"]
-    known += ["any other needs its mode: {metric: NAME, mode: max}"] if loop != CLASSIFY else []
-    raise ValueError("; ".join(known))
+    if objective.metric in loop.tradeoffs:
+        raise ValueError(
+            f"got {objective.metric!r}, by which no epoch can be chosen; name it after another: "
+            f"[{next(iter(known), 'METRIC')}, {objective.metric}]"
+        )
+    said = [f"got {objective.metric!r}{did_you_mean(objective.metric, known)}"]
+    said += [f"allowed: {', '.join(known)}"]
+    said += ["any other needs its mode: {metric: NAME, mode: max}"] if loop_name != CLASSIFY else []
+    raise ValueError("; ".join(said))
 
 
 def _known_loop(name: str) -> str:
@@ -379,7 +428,7 @@ class Search(Config):
     """How many configs are proposed in all, each to be trained with every seed."""
     generation: PositiveInt = 8
     """How many are proposed together. A generation is made from the results of all but the one before it, so that slots
-    stay busy: about twice as many as there are slots, or more."""
+    stay busy if it has twice as many as there are slots, or five times as many with `asha`."""
     space: Annotated[dict[str, Dimension], AfterValidator(_has_keys)]
     """How each key is drawn (`lr: {log_uniform: [0.001, 1]}`). Dotted keys reach inside."""
     enqueue: list[dict[str, Any]] = []
@@ -425,7 +474,8 @@ class Sweep(Config):
     seed: Seed = 0
     """The seed of the random draws, and of the trials if `seeds` is not given."""
     objective: Annotated[Objective, BeforeValidator(_objective_of_the_loop)] = Field({}, validate_default=True)
-    """What trials are ranked by; a metric's name stands for the section. Default: the loop's first metric."""
+    """What trials are ranked by; a metric's name stands for the section. A list of 2 to 4 has what the first is traded
+    off against (docs/objectives.md). Default: the loop's first metric."""
     scheduler: SchedulerConfig = NoneConfig()
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
@@ -468,6 +518,12 @@ class Sweep(Config):
 
     def __repr__(self) -> str:
         return f"<Sweep {self.name}>"
+
+    @property
+    def costs(self) -> list[str]:
+        """Those of the objectives that the loop knows before a trial trains."""
+        known = loop_named(self.loop).costs if self.objective.against else {}
+        return [each.metric for each in self.objective.against if each.metric in known]
 
     @property
     def shares_epochs(self) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -17,7 +18,7 @@ from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.plan import config_of_proposal
 from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, AshaConfig, Dimension, RayAshaConfig, Search, Sweep
-from raysweep.sweepfile.space import Space, is_drawable, is_ordered, value_at
+from raysweep.sweepfile.space import Settings, Space, is_drawable, is_ordered, value_at
 from raysweep.terminal import some_of
 
 SPACE: Keys = ("search", "space")
@@ -37,56 +38,86 @@ def why_not_to_search(sweep: Sweep) -> list[str]:
     if unclear := [*_conditions(search.space)]:  # which keys a proposal has cannot be told
         return [sweep.source.problem(way, message) for way, message in [*faults, *unclear]]
     problems = [sweep.source.problem(way, message) for way, message in [*faults, *_enqueued(search)]]
-    problems += _refused(sweep)
+    problems += _refused(sweep, search)
     return problems or _refused_together(sweep, search)
 
 
 def probes(sweep: Sweep) -> list[LoopConfig]:
     """Return configs of a sound search that together have the bounds and choices of each key of its space."""
-    each_key = sweep.search.space if sweep.search else ()
-    return [config for key in each_key for _, config, _ in _probed(sweep, key) if config is not None]
+    tried = [_probed(sweep, sweep.search, key) for key in sweep.search.space] if sweep.search else []
+    return [probe.config for probe in itertools.chain(*tried) if probe.config]
 
 
-def _refused(sweep: Sweep) -> list[str]:
-    """Return why no config accepts what may be proposed, each with the place in the space that gives the value."""
-    assert sweep.search is not None
-    own: dict[str, list[str]] = {}
-    elsewhere: list[str] = []
-    for key, dimension in sweep.search.space.items():
-        own[key], same = [], dict[str, Keys]()
-        for way, config, faults in _probed(sweep, key):
-            if config is None:
-                told = " ".join(own[key])
-                is_new = dimension.choice is not None or not (told.endswith(DRAW_WHOLE) or (told and way[3:] == ()))
-                own[key] += [_with_advice(each, dimension) for each in faults if is_new and _is_at(each, key)]
-                elsewhere += [each for each in faults if not _is_at(each, key)]  # a key that this value does not have
-            elif dimension.choice is not None:
-                first = same.setdefault(json.dumps(config.model_dump(mode="json"), sort_keys=True), way)
-                if first != way:
-                    message = f"comes to the same config as {'.'.join(map(str, first[3:]))}; leave one out"
-                    own[key].append(sweep.source.problem(way, message))
-    untold = [key for key in own if not own[key]]
-    for problem in dict.fromkeys(elsewhere):
-        at = next((key for key in own if _is_at(problem, key)), None)
-        if at is None or at in untold:
-            own.setdefault(at or "", []).append(_with_advice(problem, sweep.search.space[at]) if at else problem)
-    return list(dict.fromkeys(itertools.chain(*own.values())))
+@dataclass(frozen=True)
+class _Probe:
+    """A proposal that has a certain value of a key, and what comes of it."""
+
+    key: str
+    way: Keys  # to the value in the space; to the key, if the value is one between its bounds
+    settings: Settings
+    config: LoopConfig | None
+    faults: list[str]  # if there is no config; each has the place in the space that gives the value
 
 
-def _probed(sweep: Sweep, key: str) -> Iterator[tuple[Keys, LoopConfig | None, list[str]]]:
-    """Yield the way to each of a key's values that may be refused, and the config that has it, or what is wrong."""
-    assert sweep.search is not None
-    space, dimension = Space(sweep.search.space), sweep.search.space[key]
-    needed = {other: values[0] for other, values in needs(space.dimensions, key).items()}
-    for inner, value in _extremes(dimension):
+def _probed(sweep: Sweep, search: Search, key: str) -> list[_Probe]:
+    """Try a proposal with each value of a key at which it may be refused."""
+    space, found = Space(search.space), list[_Probe]()
+    needed = {other: values[0] for other, values in needs(search.space, key).items()}
+    for inner, value in _extremes(search.space[key]):
         way, faults = (*SPACE, key, *inner), list[str]()
-        config = config_of_proposal(sweep, space.fill({**needed, key: value}, _typical), faults, {key: way})
-        yield way, config, faults
+        settings = space.fill({**needed, key: value}, _typical)
+        found.append(_Probe(key, way, settings, config_of_proposal(sweep, settings, faults, {key: way}), faults))
+    return found
+
+
+def _refused(sweep: Sweep, search: Search) -> list[str]:
+    """Return why no config accepts what may be proposed."""
+    tried = {key: _probed(sweep, search, key) for key in search.space}
+    own = {key: [*_refused_values(each, search.space[key]), *_same_choices(sweep, each)] for key, each in tried.items()}
+    of_others: dict[str, None] = {}
+    for probe in itertools.chain(*tried.values()):
+        for problem in probe.faults:
+            at = next((key for key in search.space if _is_at(problem, key)), None)
+            if at is None:
+                of_others.setdefault(_with_settings(problem, probe.settings, [*of_others]))
+            elif not own[at]:  # of a key that a proposal with this value does not have
+                of_others.setdefault(_with_advice(problem, search.space[at]))
+    return list(dict.fromkeys([*itertools.chain(*own.values()), *filter(None, of_others)]))
+
+
+def _refused_values(probes: Sequence[_Probe], dimension: Dimension) -> list[str]:
+    """Return what is wrong with a key's own values; of what lies between two bounds nothing if these say enough."""
+    found: list[str] = []
+    for probe in probes:
+        if dimension.choice is None and found and (probe.way[-1] == probe.key or found[-1].endswith(DRAW_WHOLE)):
+            break
+        found += (_with_advice(each, dimension) for each in probe.faults if _is_at(each, probe.key))
+    return found
+
+
+def _same_choices(sweep: Sweep, probes: Sequence[_Probe]) -> Iterator[str]:
+    first: dict[str, Keys] = {}
+    for probe in probes:
+        if probe.config and "choice" in probe.way[3:]:
+            way = first.setdefault(json.dumps(probe.config.model_dump(mode="json"), sort_keys=True), probe.way)
+            if way != probe.way:
+                message = f"comes to the same config as {'.'.join(map(str, way[3:]))}; leave one out"
+                yield sweep.source.problem(probe.way, message)
 
 
 def _is_at(problem: str, key: str) -> bool:
     name = f": {'.'.join(map(str, SPACE))}.{key}"
     return f"{name}: " in f": {problem}" or f"{name}." in f": {problem}"
+
+
+def _with_settings(problem: str, settings: Settings, told: Sequence[str]) -> str:
+    """Say which proposal a config refuses as a whole; nothing if another one was told before."""
+    if ": base: " not in f": {problem}":
+        return problem
+    if any(each.startswith(problem.partition(": base: ")[0]) and ": base: " in each for each in told):
+        return ""
+    values = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return f"{problem}, and a proposal may have {values}; narrow the draws, or keep values apart with `when`"
 
 
 def _refused_together(sweep: Sweep, search: Search) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +45,20 @@ class Classify(EvaluatingLoop):
         own = {f"val_{name}": mode for name, mode in metric_modes().items()}
         averaged = {f"{name}_ema": mode for name, mode in own.items()}
         return {"val_acc": "max", "val_loss": "min", "val_acc_ema": "max", **own, **averaged}
+
+    @property
+    def costs(self) -> Mapping[str, Mode]:
+        """Return what `raysweep models` tells of a network."""
+        return {"params": "min", "flops": "min"}
+
+    def costs_of(self, config: TrialConfig, conditions: Mapping[str, Any]) -> dict[str, float]:
+        """Return the parameters, and the FLOPs of one image's forward pass, a multiply-add counting as two."""
+        return _costs_of(config.model.model_dump_json(), len(conditions["classes"]), int(conditions["image_size"]))
+
+    @property
+    def speeds(self) -> Mapping[str, Mode]:
+        """Return the images a second in training, and the seconds of an epoch with its evaluation."""
+        return {"images_per_s": "max", "seconds": "min"}
 
     def names(self) -> Mapping[str, Sequence[str]]:
         """Return the names of networks, data sources, augmentations, losses and so on."""
@@ -244,6 +258,14 @@ class Classify(EvaluatingLoop):
 
         images = DataSet.from_arrays(arrays).val.images
         return [thumbnail(images[row]) for row in rows]
+
+
+@cache
+def _costs_of(model: str, num_classes: int, image_size: int) -> dict[str, float]:
+    from raysweep.vision.models.summary import summarize
+
+    known = summarize(ModelConfig.model_validate_json(model), num_classes, image_size)
+    return {"params": known.params, **({} if known.flops is None else {"flops": known.flops})}
 
 
 def _what_states_hold(config: TrialConfig) -> dict[str, Any]:

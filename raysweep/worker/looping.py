@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from raysweep.errors import UserError, did_you_mean
@@ -61,14 +61,15 @@ def numbers_of(metrics: Mapping[str, Any], loop: str) -> dict[str, float]:
     return numbers
 
 
-def check_objective(metrics: Mapping[str, float], objective: Objective) -> None:
-    """Refuse an objective that an epoch does not measure.
+def check_objective(metrics: Mapping[str, float], objective: Objective, costs: Collection[str] = ()) -> None:
+    """Refuse an objective that an epoch does not measure, and that is none of the `costs` known before training.
 
     Raises:
         UserError: it is not among the metrics.
     """
-    name = objective.metric
-    if name not in metrics and f"{name}_ema" not in metrics:
+    for name in (objective.metric, *(each.metric for each in objective.against if each.metric not in costs)):
+        if name in metrics or f"{name}_ema" in metrics:
+            continue
         known = [each for each in metrics if each != "epoch"]
         raise UserError(
             f"objective {name!r} is not among the metrics of epoch {metrics['epoch']:g}{did_you_mean(name, known)}; "

@@ -20,11 +20,12 @@ from typing import Any
 
 from raysweep.config import LoopConfig
 from raysweep.errors import DataError, UserError
-from raysweep.loops import CLASSIFY, evaluating_loop, loop_named, loop_of
+from raysweep.loops import CLASSIFY, Loop, evaluating_loop, loop_named, loop_of
 from raysweep.loops.placement import bytes_of
 from raysweep.results.evaluation import Accuracies
 from raysweep.results.mistakes import Mistakes
 from raysweep.store import Record, RunFolder
+from raysweep.store.record import COSTS
 from raysweep.sweepfile.schema import Objective, RankBy
 from raysweep.terminal import count_of
 
@@ -174,8 +175,10 @@ class Prepared:
     """The size of its arrays."""
 
 
-def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Prepared:
+def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int, with_costs: bool = False) -> Prepared:
     """Prepare the data set that configs share on this node, and check that each can be trained here by so many ranks.
+
+    The conditions have what of a trial is known before it trains, if that is wanted (`with_costs`).
 
     Raises:
         DataError: the data set cannot be read as asked.
@@ -193,7 +196,22 @@ def prepare(setting: TaskSetting, configs: list[LoopConfig], workers: int) -> Pr
         {"workers": workers, **loop.conditions(each, arrays, setting.device), **named, "versions": versions}
         for each in configs
     ]
+    if with_costs:
+        for config, each in zip(configs, conditions, strict=True):
+            each[COSTS] = costs_of_trial(loop, config, each)
     return Prepared(ray.get_runtime_context().get_node_id(), conditions, bytes_of(arrays))
+
+
+def costs_of_trial(loop: Loop, config: LoopConfig, conditions: Mapping[str, Any]) -> dict[str, float]:
+    """Return what of a trial is known before it trains.
+
+    Raises:
+        UserError: the loop does not say all that it promises.
+    """
+    costs = loop.costs_of(config, conditions)
+    if missing := loop.costs.keys() - costs.keys():
+        raise UserError(f"loop {loop.name!r}: costs_of returned no {', '.join(sorted(missing))}, which its costs name")
+    return {name: float(costs[name]) for name in loop.costs}
 
 
 def load(setting: TaskSetting, config: LoopConfig) -> dict[str, Any]:

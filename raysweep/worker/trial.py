@@ -28,10 +28,10 @@ from ray.exceptions import NodeDiedError, RayActorError
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
 from raysweep.errors import Diverged, Interrupted, StorageError, UnfitNodeError, UserError
-from raysweep.halving.scores import best_epoch, better_of, first_rung_scores, is_same_epoch, score_again
+from raysweep.halving.scores import best_epoch, better_of, costs_of, first_rung_scores, is_same_epoch, score_again
 from raysweep.loops import CLASSIFY, Epoch, GeneratorLoop, Loop, TrialContext, loop_named
 from raysweep.store import Record, RunFolder
-from raysweep.store.record import LAST_WORDS, Status
+from raysweep.store.record import COSTS, LAST_WORDS, Status
 from raysweep.store.runfolder import OF_THE_BEST, SUFFIX
 from raysweep.store.states import StateStore
 from raysweep.store.uploads import Uploads
@@ -495,7 +495,7 @@ class _Run:
         """
         number, objective = self.record.epoch + 1, self.assignment.objective
         metrics = {"epoch": number, **numbers_of(epoch.metrics, self.assignment.loop)}
-        check_objective(metrics, objective)
+        check_objective(metrics, objective, self.record.conditions.get(COSTS, ()))
         self.record = self.record.with_(metrics=[*self.record.metrics, metrics])
         best = better_of(self.record.best, metrics, objective) if self.record.judged_metrics else None
         if best and best != self.record.best:
@@ -550,6 +550,7 @@ class _Run:
                 "remark": remark,
                 "reason": _in_a_line(record.error) if record.status == "failed" else "",
                 "rungs": first_rung_scores(record, rungs, objective, self.assignment.rank_by) if is_compared else [],
+                "costs": costs_of(record, objective, record.conditions.get(COSTS, ())),
             }
         )
 

@@ -93,7 +93,7 @@ def test_of_a_search_two_generations_are_shown_and_the_rest_is_said_to_depend_on
     assert lines[17] == "16 trials, 144 epochs asked for, 80 (56%) expected"
     assert lines[18] == (
         "search: tpe, 60 trials in generations of 8; the 44 others depend on results, at most 540 epochs in all, "
-        "about 300 (56%) expected"
+        "about 187 (35%) expected"
     )
 
 
@@ -141,13 +141,27 @@ def test_the_document_of_a_plan_has_the_search_and_each_trials_generation(
     assert main(["plan", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["generation"] for row in document["trials"]] == [0] * 8 + [1] * 8
-    assert [cohort["generation"] for cohort in document["cohorts"]] == [0, 1]
+    assert [(cohort["generation"], cohort["rivals"]) for cohort in document["cohorts"]] == [(0, 0), (1, 0)]
     space = {"lr": {"log_uniform": [0.001, 1.0]}, "model.width": {"choice": [4, 8]}}
     section = {"name": "tpe", "trials": 60, "generation": 8, "space": space, "enqueue": []}
-    cost = {"proposed": 16, "left": 44, "epochs_at_most": 540, "expected_epochs": 300}
+    cost = {"proposed": 16, "left": 44, "epochs_at_most": 540, "expected_epochs": pytest.approx(186.8, abs=0.1)}
     assert document["search"] == {**section, **cost}
     file.write_text("name: a\n")
     assert main(["plan", str(file), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["search"] is None
     assert "generation" not in document["trials"][0]
+
+
+def test_a_later_generation_is_expected_to_be_stopped_beside_the_settled_configs_of_earlier_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SEARCH.replace("trials: 60", "trials: 32\n  name: qmc")
+    lines = said_of(f"{text}scheduler: asha\n", tmp_path / "s.yaml", capsys)
+    both = "go on from rung 1 (1/9), 4 go on from rung 2 (2/9)"
+    assert [line for line in lines if line.startswith("generation")] == [
+        f"generations 0 and 1, each: 8 configs, 4 {both}",
+        f"generation 2: 8 configs beside 8 of earlier generations, 6 {both}",
+        f"generation 3: 8 configs beside 16 of earlier generations, 8 {both}",
+    ]
+    assert "32 trials, 288 epochs asked for, 125 (43%) expected" in lines  # 2 x 40 + 25 + 20

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from raysweep.halving import rungs as halving_module
 from raysweep.halving.cost import chances_of
+from raysweep.halving.dominance import in_order
 from raysweep.halving.rungs import Halving, Member, Rival, Rules, Verdict, group_of
 
 SAFE, OUT, UNDECIDED = Verdict.SAFE, Verdict.OUT, Verdict.UNDECIDED
@@ -72,6 +74,7 @@ def test_places_are_the_cohort_over_eta_rounded_up_but_at_least_min_survivors():
         ({"tolerance": math.nan}, "tolerance: got nan"),
         ({"rungs": (THIRD, NINTH)}, "rungs: got .*1/3"),
         ({"rungs": (Fraction(0),)}, "rungs: got"),
+        ({"tolerance": 0.1, "costs": (False,)}, "tolerance: got 0.1, must be 0 with several objectives"),
     ],
 )
 def test_impossible_rules_are_refused_with_what_was_given(wrong, message):
@@ -115,6 +118,36 @@ def test_a_diverged_trials_scores_stand_at_the_rungs_that_it_passed():
     halving.record("t1", 1, 0.8)
     halving.diverge("t0")
     assert verdicts(halving, 3) == [OUT, SAFE, OUT]  # t1 gets its place at the second rung, t2 none at the first
+
+
+def costing(scores: list[float], flops: list[float], missing: int = 0, **rules: Any) -> Halving:
+    """Return trials t0, t1, ... with these scores and costs at the first rung, and some more that have none yet."""
+    halving = Halving(replace(ONE_RUNG, costs=(False,), **rules), members(len(scores) + missing))
+    for i, (score, cost) in enumerate(zip(scores, flops, strict=True)):
+        halving.record(f"t{i}", 0, score, costs=[cost])
+    return halving
+
+
+def test_with_several_objectives_the_front_goes_on_before_what_it_dominates():
+    halving = costing([0.9, 0.8, 0.5, 0.7, 0.4, 0.3], [9, 9, 1, 8, 2, 3], eta=2)
+    assert safe(halving, 6) == [0, 2, 3]  # t1 has a better score than t2 and t3, and t0 dominates it
+    assert [report.dominated_by for i in range(6) for report in halving.explain(f"t{i}")] == [0, 1, 0, 0, 1, 2]
+
+
+def test_of_a_front_that_is_larger_than_the_places_the_ends_go_on_first():
+    assert safe(costing([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [6, 5, 4, 3, 2, 1], eta=3), 6) == [0, 5]
+
+
+def test_with_several_objectives_nobody_is_safe_or_out_while_one_is_missing():
+    scores, flops = [0.9, 0.8, 0.5, 0.4], [1, 9, 9, 9]
+    assert verdicts(costing(scores, flops, missing=1), 4) == [UNDECIDED] * 4
+    halving = costing(scores, flops, missing=1, eta=4)
+    halving.fail("t4")
+    assert verdicts(halving, 4) == [SAFE, SAFE, UNDECIDED, UNDECIDED]
+
+
+def test_who_has_no_finite_score_is_behind_all_others_however_little_it_costs():
+    assert safe(costing([math.nan, 0.8, 0.5], [1, 9, 5], eta=2), 3) == [1, 2]
 
 
 def test_trials_that_end_before_the_first_rung_leave_the_places_to_the_others():
@@ -344,6 +377,8 @@ class Fate:
     death: int | None
     """The epoch in which it ends, if it does."""
     diverges: bool
+    costs: tuple[float, ...] = ()
+    """Of the other objectives, in their own sign."""
 
     def rungs_reached(self, rules: Rules) -> int:
         epochs = rules.rung_epochs(self.member.epochs)
@@ -369,6 +404,19 @@ def synchronous(rules: Rules, fates: list[Fate], rivals: list[Rival]) -> list[se
         ids = [fate.member.id for fate in seeds[config]]
         return mean([sign * score for score, _ in there]), mean([loss for _, loss in there]), min(ids)
 
+    def signed(costs):
+        return [-cost if more else cost for cost, more in zip(costs, rules.costs, strict=True)]
+
+    def rival(id):
+        return next(each for each in rivals if each.id == id)
+
+    def point(config, r):
+        came = any(fate.rungs_reached(rules) > r for fate in seeds[config])
+        score = key(config, r)[0] if came else math.inf
+        return (score, *signed(seeds[config][0].costs)) if math.isfinite(score) else worst
+
+    worst = (math.inf,) * (1 + len(rules.costs))
+
     contestants, going_on = set(seeds), []
     for r, places in enumerate(rules.places(len(seeds) + len(rivals))):
         lasting = [c for c in contestants if c in seeds and max(fate.marks(rules) for fate in seeds[c]) > r + 1]
@@ -378,6 +426,14 @@ def synchronous(rules: Rules, fates: list[Fate], rivals: list[Rival]) -> list[se
             if len(rival.scores) > r
         ]
         ranked = sorted([*((key(c, r), c) for c in lasting), *others])
+        if rules.costs:  # by all objectives among all that came to the rung, though some of them got no further
+            points = {c: (key(c, r), point(c, r)) for c in contestants if c in seeds}
+            points |= {
+                id: (at, (at[0], *signed(rival(id).costs)) if math.isfinite(at[0]) else worst) for at, id in others
+            }
+            came = sorted(points, key=lambda c: points[c][0])
+            order = [came[place] for place in in_order([points[c][1] for c in came])]
+            ranked = [(points[c][0], c) for c in order if c in lasting or c not in seeds]
         contestants = {c for _, c in ranked[:places]}
         if len(ranked) > places and rules.tolerance and math.isfinite(ranked[places - 1][0][0]):
             limit = ranked[places - 1][0][0] + rules.tolerance
@@ -389,8 +445,10 @@ def synchronous(rules: Rules, fates: list[Fate], rivals: list[Rival]) -> list[se
 SCORES = st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5, 0.7, 0.9, math.nan, math.inf, -math.inf])
 LOSSES = st.sampled_from([0.5, 1.0, 2.0, math.nan])
 RUNGS = st.integers(0, 3)
+ALL_COSTS = st.sampled_from([(), (), (False,), (True,), (False, True)])
 ALL_RULES = st.builds(
-    Rules,
+    lambda tolerance, costs, **others: Rules(tolerance=0.0 if costs else tolerance, costs=costs, **others),
+    costs=ALL_COSTS,
     eta=st.sampled_from([2, 3, 4]),
     rungs=st.sampled_from([(NINTH, THIRD), (THIRD,), (), (Fraction(1, 27), NINTH, THIRD), (THIRD, Fraction(1))]),
     min_survivors=st.sampled_from([1, 1, 2, 4]),
@@ -407,6 +465,7 @@ def sweeps(draw) -> tuple[Rules, list[Fate], list[Rival]]:
     mortality = draw(st.sampled_from([0, 2, 9]))
     for config in range(draw(st.integers(1, 14))):
         group, epochs = draw(st.sampled_from("ab")), draw(st.sampled_from([1, 2, 5, 9, 20]))
+        costs = tuple(draw(st.sampled_from([1, 2, 3, 5])) for _ in rules.costs)
         for seed in range(draw(st.integers(1, seeds))):
             fates.append(
                 Fate(
@@ -414,10 +473,16 @@ def sweeps(draw) -> tuple[Rules, list[Fate], list[Rival]]:
                     tuple((draw(SCORES), draw(LOSSES)) for _ in rules.rungs),
                     draw(st.integers(1, epochs)) if draw(st.integers(0, 9)) < mortality else None,
                     draw(st.booleans()),
+                    costs,
                 )
             )
     rivals = [
-        Rival(f"r{i}", draw(st.sampled_from("ab")), [(draw(SCORES), draw(LOSSES)) for _ in rules.rungs][: draw(RUNGS)])
+        Rival(
+            f"r{i}",
+            draw(st.sampled_from("ab")),
+            [(draw(SCORES), draw(LOSSES)) for _ in rules.rungs][: draw(RUNGS)],
+            [draw(st.sampled_from([1, 2, 3])) for _ in rules.costs],
+        )
         for i in range(draw(st.sampled_from([0, 0, 1, 5])))
     ]
     return rules, fates, rivals
@@ -466,7 +531,7 @@ class Simulation:
         epochs = self.rules.rung_epochs(fate.member.epochs)
         if rungs < fate.rungs_reached(self.rules):
             for r in [r for r in range(rungs, len(epochs)) if epochs[r] == epochs[rungs]]:
-                self.note(id, "record", r, *fate.scores[r])
+                self.note(id, "record", r, *fate.scores[r], fate.costs)
         elif fate.death is not None:
             self.note(id, "diverge" if fate.diverges else "fail")
         else:

@@ -58,7 +58,7 @@ def test_what_is_damaged_or_of_another_epoch_than_the_best_is_as_none(folder: Ru
 
 def test_losers_lose_their_weights_and_keep_what_they_got_right(folder: RunFolder) -> None:
     records = [finished(folder, f"net{seed}", right(seed)) for seed in range(2)]
-    drop_weights_of_losers(folder, rank(records, Objective()), keep_best=1)
+    drop_weights_of_losers(folder, rank(records, Objective()), keep_best=1, objective=Objective())
     winner, loser = (folder.record(record.id) for record in records)
     assert winner is not None
     assert loser is not None

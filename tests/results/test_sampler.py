@@ -10,13 +10,19 @@ from statistics import median
 from typing import Any
 
 import pytest
+from proposing import first_of, whatever_is_new
 
 from raysweep.errors import UserError
-from raysweep.results.search.sampler import ask
+from raysweep.results.search import sampler
 from raysweep.results.search.told import State, Told
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.proposals import first_generations
 from raysweep.sweepfile.space import Settings, Space
+
+
+def ask(sweep: Sweep, number: int, told: list[Told], count: int) -> list[Settings]:
+    """What a search proposes next, whatever a loop would say of it."""
+    return sampler.ask(sweep, number, told, count, whatever_is_new(each.settings for each in told))
+
 
 MIXED: dict[str, Any] = {
     "lr": {"log_uniform": [0.00123456789, 1]},
@@ -52,7 +58,7 @@ def grid(side: int = 5) -> list[Settings]:
 
 def played(sweep: Sweep, generations: int) -> list[Told]:
     """A search over its first generations, each made from the results of all but the one before."""
-    told = [[told_of(each) for each in generation.proposals] for generation in first_generations(sweep)]
+    told = [[told_of(each) for each in generation.proposals] for generation in first_of(sweep)]
     while len(told) < generations:
         known = [each for generation in told[:-1] for each in generation]
         pending = [told_of(each.settings, "pending") for each in told[-1]]
@@ -65,7 +71,7 @@ def test_proposals_lie_in_the_space(name):
     sweep = search(name, MIXED)
     assert sweep.search
     space, told = Space(sweep.search.space), list[Told]()
-    for generation in first_generations(sweep):
+    for generation in first_of(sweep):
         told += [Told(each, "finished", each["lr"], [(0.1, each["lr"])]) for each in generation.proposals]
     for number in range(2, 5):
         proposals = ask(sweep, number, told, 8)
@@ -83,27 +89,27 @@ def test_proposals_come_to_lie_where_results_are_good(name):
 
 ASK = """
 import json, sys
+from proposing import first_of, whatever_is_new
 from raysweep.results.search.sampler import ask
 from raysweep.results.search.told import Told
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.proposals import first_generations
 
 sweep = Sweep.model_validate(json.load(sys.stdin))
-first = [each for generation in first_generations(sweep) for each in generation.proposals]
+first = [each for generation in first_of(sweep) for each in generation.proposals]
 told = [Told(dict(reversed(each.items())), "finished", each["lr"], []) for each in first]
-print(json.dumps(ask(sweep, 2, told, 8)))
+print(json.dumps(ask(sweep, 2, told, 8, whatever_is_new(first))))
 """
 
 
 @samplers
 def test_equal_results_give_equal_proposals_in_another_process_and_for_another_order_of_keys(name):
     values = {"name": "search", "search": {"name": name, "trials": 1000, "space": dict(reversed(MIXED.items()))}}
-    environment = os.environ | {"PYTHONHASHSEED": "17"}
+    environment = os.environ | {"PYTHONHASHSEED": "17", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.run(
         [sys.executable, "-c", ASK], input=json.dumps(values), capture_output=True, text=True, env=environment
     )
     sweep = search(name, MIXED)
-    first = [each for generation in first_generations(sweep) for each in generation.proposals]
+    first = [each for generation in first_of(sweep) for each in generation.proposals]
     told = [Told(each, "finished", each["lr"], []) for each in first]
     assert json.loads(process.stdout) == ask(sweep, 2, told, 8), process.stderr
 
@@ -119,7 +125,7 @@ def test_another_generation_or_seed_gives_other_proposals(name):
 @samplers
 def test_a_space_of_few_configs_is_used_up_without_a_repeat(name):
     sweep = search(name, {"x": {"choice": [0, 1]}, "y": {"int": [0, 9]}}, generation=4)
-    told = [told_of(each) for generation in first_generations(sweep) for each in generation.proposals]
+    told = [told_of(each) for generation in first_of(sweep) for each in generation.proposals]
     rest = ask(sweep, 2, told, 100)
     everything = [(each["x"], each["y"]) for each in [*(one.settings for one in told), *rest]]
     assert sorted(everything) == [(x, y) for x in (0, 1) for y in range(10)]

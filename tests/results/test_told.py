@@ -1,66 +1,56 @@
-"""What a sampler is told: records to what is known of each proposal."""
+"""What a sampler is told with several objectives: places in the order of dominance."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from typing import Any
 
-import pytest
-
-from raysweep.results.search.told import tell
+from raysweep.results.search.told import Told, tell
 from raysweep.store import Record
-from raysweep.store.record import Score as Best
-from raysweep.store.record import planned_record
-from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import trials_of_generation
-from raysweep.sweepfile.proposals import first_generations
+from raysweep.store.record import Score, planned_record
+from raysweep.sweepfile import sweep_of
+from raysweep.sweepfile.plan import first_of_search, plan_trials, trials_of_generation
 
-ASHA = {"name": "asha", "rungs": ["1/3", "2/3"], "rank_by": "ema"}
-
-
-def search(**keys: Any) -> Sweep:
-    space = {"lr": {"log_uniform": [0.01, 1]}}
-    values = {"name": "search", "base": {"data": "synthetic", "epochs": 9}, "scheduler": ASHA}
-    return Sweep.model_validate(values | {"search": {"trials": 4, "generation": 2, "space": space}} | keys)
+SEARCH: dict[str, Any] = {
+    "name": "searched",
+    "base": {"data": "digits", "model": "baseline_block", "epochs": 9},
+    "search": {"trials": 5, "generation": 5, "space": {"lr": {"log_uniform": [0.001, 1]}}},
+    "scheduler": {"name": "asha", "rank_by": "last"},
+}
 
 
-def trained(record: Record, status: str, scores: Sequence[float]) -> Record:
-    rows = [{"epoch": epoch, "val_acc": score, "val_loss": 1.0} for epoch, score in enumerate(scores, 1)]
-    best = Best(1 + scores.index(max(scores)), max(scores), False, max(scores)) if scores else None
-    return record.with_(status=status, metrics=rows, best=best)
+def told_of(rows: list[tuple[str, int, float, float]], **changes: Any) -> list[Told]:
+    """What is told of trials with (status, epochs, accuracy, flops)."""
+    sweep, _ = sweep_of({**SEARCH, **changes})
+    generations = first_of_search(sweep)
+    ids = {(0, place): [own.id] for place, (own,) in enumerate(trials_of_generation(sweep, generations[0]))}
+    records: dict[str, Record] = {}
+    for trial, (status, epochs, accuracy, flops) in zip(plan_trials(sweep), rows, strict=True):
+        best = Score(epochs, accuracy, False, accuracy)
+        metrics = [{"epoch": float(epoch), "val_acc": accuracy} for epoch in range(1, epochs + 1)]
+        ended: Any = status
+        records[trial.id] = planned_record(trial).with_(
+            status=ended, metrics=metrics, best=best, conditions={"costs": {"flops": flops, "params": 1.0}}
+        )
+    return tell(sweep, generations, ids, records, list(records))
 
 
-def told(sweep: Sweep, *ends: tuple[str, Sequence[float]]) -> list[tuple[Any, ...]]:
-    """What is told of the first proposals, the trials of which ended so; of the others nothing is known."""
-    generations = first_generations(sweep)
-    ids, records = {}, {}
-    for generation in generations:
-        for place, trials in enumerate(trials_of_generation(sweep, generation)):
-            ids[generation.number, place] = [trial.id for trial in trials]
-            records |= {trial.id: planned_record(trial) for trial in trials}
-    known = list(records)[: len(ends)]
-    records |= {id: trained(records[id], *end) for id, end in zip(known, ends, strict=True)}
-    return [(each.state, each.score, each.rungs) for each in tell(sweep, generations, ids, records, known)]
+ROWS = [
+    ("finished", 9, 0.9, 100.0),
+    ("finished", 9, 0.8, 200.0),  # dominated by the first
+    ("finished", 9, 0.7, 10.0),
+    ("stopped", 1, 0.3, 5.0),
+    ("stopped", 1, 0.2, 50.0),  # dominated there by all but the second
+]
 
 
-def test_a_proposal_is_told_with_its_best_score_and_its_scores_at_the_rungs():
-    finished = ("finished", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.8, 0.7])
-    stopped = ("stopped", [0.1, 0.2, 0.3])
-    diverged = ("diverged", [0.5, 0.4])
-    assert told(search(), finished, stopped, diverged) == [
-        ("finished", 0.9, [(pytest.approx(1 / 3), 0.3), (pytest.approx(2 / 3), 0.6)]),
-        ("stopped", 0.3, [(pytest.approx(1 / 3), 0.3)]),
-        ("failed", None, []),
-        ("pending", None, []),
-    ]
+def test_one_objective_is_told_as_it_is():
+    assert [each.score for each in told_of(ROWS)] == [0.9, 0.8, 0.7, 0.3, 0.2]
 
 
-def test_the_seeds_of_a_proposal_are_told_as_their_means():
-    sweep = search(seeds=[0, 1])
-    first, second = [0.2] * 8 + [0.4], [0.4] * 8 + [0.6]
-    proposals = told(sweep, ("finished", first), ("finished", second), ("finished", second), ("failed", []))
-    assert proposals[0] == (
-        "finished",
-        0.5,
-        [(pytest.approx(1 / 3), pytest.approx(0.3)), (pytest.approx(2 / 3), pytest.approx(0.3))],
-    )
-    assert proposals[1] == ("finished", 0.6, [(pytest.approx(1 / 3), 0.4), (pytest.approx(2 / 3), 0.4)])
-    assert [state for state, _, _ in proposals[2:]] == ["pending", "pending"]
+def test_several_objectives_are_told_as_places_of_which_those_on_the_front_are_the_best():
+    told = told_of(ROWS, objective=["val_acc", {"metric": "flops", "mode": "min"}])
+    assert [each.state for each in told] == ["finished"] * 3 + ["stopped"] * 2
+    assert [each.score for each in told[:3]] == [0, -2, -1]
+    at_first_rung = [each.rungs[0][1] for each in told]
+    assert at_first_rung[4] < at_first_rung[3]
+    assert sorted(at_first_rung, reverse=True) == [0, -1, -2, -3, -4]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proposing import first_of, whatever_is_new
+from pydantic import model_validator
 
+import raysweep
 from raysweep.errors import SweepFileError
+from raysweep.loops import LOOPS
 from raysweep.sweepfile import Sweep, load_sweep
 from raysweep.sweepfile.plan import plan_trials
-from raysweep.sweepfile.proposals import drawn, first_generations
+from raysweep.sweepfile.proposals import drawn
 from raysweep.sweepfile.schema import Dimension
 from raysweep.sweepfile.search import warnings_of
 from raysweep.sweepfile.space import Settings, Space, draw_value, has, is_drawable, value_at
@@ -137,6 +141,30 @@ def test_a_key_that_only_some_proposals_can_have_needs_its_when() -> None:
     assert load(search(OPTIMIZERS)).search
 
 
+def test_values_that_a_loop_refuses_only_together_are_told_with_a_proposal_that_has_them() -> None:
+    class Bounds(raysweep.Config):
+        low: int = 0
+        high: int = 1
+
+        @model_validator(mode="after")
+        def _ascend(self) -> Bounds:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+            return self
+
+    with LOOPS.for_now():
+
+        @raysweep.register_loop("bounded", config=Bounds, metrics={"val_acc": "max"})
+        def train(config: Bounds, trial: raysweep.TrialContext) -> Iterator[raysweep.Epoch]:
+            yield raysweep.Epoch({"val_acc": 1.0})
+
+        section = search("low: {int: [0, 5]}, high: {int: [2, 7]}")
+        (told,) = problems(f"loop: bounded\nbase: {{epochs: 1}}\n{section}")
+    start = "s.yaml:3: base: low is above high, and a proposal may have low 5, high "
+    assert told.startswith(start)
+    assert told.endswith("narrow the draws, or keep values apart with `when`")
+
+
 def test_all_faults_are_told_at_once() -> None:
     found = problems("""\
 base: {epohcs: 3}
@@ -182,7 +210,7 @@ def test_every_proposal_is_trained_with_every_seed() -> None:
 def test_the_first_two_generations_of_a_search_that_learns_are_planned_and_all_of_one_that_does_not() -> None:
     for name, count in [("tpe", 6), ("cmaes", 6), ("random", 9), ("qmc", 9)]:
         trials = plan_trials(load(search(LR, name=name, generation=3)))
-        assert [trial.generation for trial in trials] == [index // 3 for index in range(count)]
+        assert [trial.generation for trial in trials] == ([0, 0, 0, 1, 1, 1] if count == 6 else [0] * 9)
 
 
 def test_what_is_enqueued_comes_first_and_what_it_leaves_out_is_drawn() -> None:
@@ -298,7 +326,7 @@ def test_no_proposal_is_made_twice_and_a_space_of_few_is_gone_through(
     sweep = as_sweep(space, name=name, generation=4)
     made: list[Settings] = []
     for _ in range(3):
-        made += drawn(sweep, made, 4)
+        made += drawn(sweep, made, 4, whatever_is_new(made))
     assert len({json.dumps(each, sort_keys=True) for each in made}) == len(made)
     there_are = Space(space).all_proposals()
     assert len(made) == min(12, 12 if there_are is None else len(there_are))
@@ -310,7 +338,7 @@ def test_a_draw_depends_on_the_seed_its_key_and_its_number_alone(space: dict[str
     lr = Dimension.model_validate({"log_uniform": [1e-3, 1]})
 
     def lrs(**others: Dimension) -> list[Any]:
-        return [each["lr"] for each in drawn(as_sweep({**others, "lr": lr}, name="random"), [], 8)]
+        return [each["lr"] for each in drawn(as_sweep({**others, "lr": lr}, name="random"), [], 8, whatever_is_new())]
 
     assert lrs(**space) == lrs()
 
@@ -318,9 +346,9 @@ def test_a_draw_depends_on_the_seed_its_key_and_its_number_alone(space: dict[str
 def test_generations_go_on_where_the_last_one_ended() -> None:
     lr = {"lr": Dimension.model_validate({"log_uniform": [1e-3, 1]})}
     for name in ("random", "qmc"):
-        whole = [each for one in first_generations(as_sweep(lr, name=name, generation=12)) for each in one.proposals]
-        parts = [each for one in first_generations(as_sweep(lr, name=name, generation=5)) for each in one.proposals]
-        longer = first_generations(as_sweep(lr, name=name, generation=5, trials=15))
+        whole = [each for one in first_of(as_sweep(lr, name=name, generation=12)) for each in one.proposals]
+        parts = [each for one in first_of(as_sweep(lr, name=name, generation=5)) for each in one.proposals]
+        longer = first_of(as_sweep(lr, name=name, generation=5, trials=15))
         assert parts == whole
         assert [each for one in longer for each in one.proposals][:12] == whole
 
@@ -328,6 +356,6 @@ def test_generations_go_on_where_the_last_one_ended() -> None:
 def test_a_sobol_sequence_covers_each_key_evenly() -> None:
     unit = Dimension.model_validate({"uniform": [0, 1]})
     sweep = as_sweep({"a": unit, "b": unit, "c": unit}, name="qmc", trials=64)
-    made = [each for one in first_generations(sweep) for each in one.proposals]
+    made = [each for one in first_of(sweep) for each in one.proposals]
     for key in "abc":
         assert sorted(int(each[key] * 64) for each in made) == [*range(64)]

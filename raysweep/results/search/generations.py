@@ -13,12 +13,17 @@ from dataclasses import dataclass, replace
 from raysweep.results.search.sampler import ask
 from raysweep.results.search.told import tell
 from raysweep.store import Record, RunFolder
-from raysweep.store.document import digest
 from raysweep.store.generations import Made, read_generations
 from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.patch import get
-from raysweep.sweepfile.plan import config_of_proposal, trials_of_generation
-from raysweep.sweepfile.proposals import WITHOUT_RESULTS, Generation, drawn, first_generations, size_of
+from raysweep.sweepfile.plan import (
+    accepting,
+    config_of_proposal,
+    first_of_search,
+    mark_of_proposal,
+    trials_of_generation,
+)
+from raysweep.sweepfile.proposals import WITHOUT_RESULTS, Generation, drawn, enqueued, size_of
 from raysweep.sweepfile.space import Settings, Space
 from raysweep.terminal import count_of, some_of
 
@@ -36,45 +41,71 @@ def proposed(sweep: Sweep, folder: RunFolder) -> Proposed:
     """Return the generations of a sweep as its run folder, which may be empty, has them, or else the first ones.
 
     Proposals that the sweep file can no longer make are left out: outside of the space, beyond `trials`, or with
-    another config since `base` has changed.
+    another config since `base` has changed. Their trials still compete with those of their generation.
     """
+    assert sweep.search is not None
     made = read_generations(folder)
     kept = [_kept(sweep, each) for each in made]
-    before = sum(len(each.generation.proposals) for each in made)
     if not any(generation.proposals for generation, _ in kept):
-        notes = ["search: no proposal of before has the config that it had; the search begins anew"] if before else []
-        return Proposed(first_generations(sweep)[:WITHOUT_RESULTS], 0, notes)
-    gone = [why for _, reasons in kept for why in reasons]
+        anew = "search: no earlier proposal fits the sweep file any more; the search starts over"
+        return Proposed(first_of_search(sweep), 0, [anew] if made else [])
+    gone: dict[str, list[str]] = {}  # reasons, by the key that they begin with
+    for why in (why for _, reasons in kept for why in reasons):
+        gone.setdefault(why.partition(" ")[0], []).append(why)
     generations = _up_to(sweep, [generation for generation, _ in kept])
-    notes = [f"search: {count_of(len(gone), 'proposal')} of before left out: {some_of(gone)}"] if gone else []
-    beyond = sum(len(each.proposals) for each, _ in kept) - sum(len(each.proposals) for each in generations)
-    notes += [f"search: {count_of(beyond, 'proposal')} of before left out: beyond search.trials"] if beyond else []
+    notes = [
+        f"search: {count_of(len(reasons), 'earlier proposal')} no longer fit: {some_of(reasons, 3)}"
+        for reasons in gone.values()
+    ]
+    proposals = [settings for generation in generations for settings in generation.proposals]
+    if beyond := sum(len(each.proposals) for each, _ in kept) - len(proposals):
+        notes.append(f"search: {count_of(beyond, 'earlier proposal')} beyond search.trials, {sweep.search.trials}")
+    if (waiting := enqueued(sweep.search, proposals)) and not size_of(sweep.search, len(proposals)):
+        notes.append(
+            f"search: {count_of(len(waiting), 'enqueued config')} not proposed, since search.trials, "
+            f"{sweep.search.trials}, are; raise it"
+        )
     return Proposed(generations, len(generations), notes)
 
 
 def _kept(sweep: Sweep, made: Made) -> tuple[Generation, list[str]]:
     """Return a generation without the proposals that the sweep file can no longer make, and why it cannot."""
-    assert sweep.search is not None
-    space, proposals, gone = Space(sweep.search.space), list[Settings](), list[str]()
-    for proposal, config_then in zip(made.generation.proposals, made.configs, strict=False):
-        config = config_of_proposal(sweep, proposal, problems=[])
-        document = config.model_dump(mode="json") if config else {}
-        if config is None or digest(document) != config_then:
-            gone.append("its config is another one now")
-            continue
-        # The trial is the same if a key is new in the space, or no longer in it, as long as it has the value of before
-        settings = space.fill({key: get(document, key) for key in space.dimensions}, lambda key, _: None)
-        why = space.why_not(settings)
-        if not why and _config_hash(sweep, settings) != config_then:
-            why = (
-                " and ".join(f"{key} {proposal[key]}" for key in proposal if key not in settings)
-                + " is not in the space"
-            )
+    proposals, gone, ids = list[Settings](), list[str](), list[str]()
+    for proposal, mark in zip(made.generation.proposals, made.marks, strict=True):
+        settings, why = _as_it_is_now(sweep, proposal, mark)
         if why:
             gone.append(why)
+            (own,) = trials_of_generation(sweep, replace(made.generation, proposals=[proposal]), lenient=True)
+            ids += [trial.id for trial in own]
         else:
             proposals.append(settings)
-    return replace(made.generation, proposals=proposals), gone
+    return replace(made.generation, proposals=proposals, knows=[*made.generation.knows, *ids]), gone
+
+
+def _as_it_is_now(sweep: Sweep, proposal: Settings, mark: str) -> tuple[Settings, str]:
+    """Return a proposal as one of the present space, and why it is none, in words.
+
+    Its trials must be the same: a key may be new in the space, or no longer in it, if it has the value that they had.
+    """
+    assert sweep.search is not None
+    space, config = Space(sweep.search.space), config_of_proposal(sweep, proposal, problems=[])
+    if config is None or mark_of_proposal(sweep, proposal) != mark:
+        return proposal, "its config is another one now"
+    document = config.model_dump(mode="json")
+    trained_with: Settings = {}
+    for key, dimension in space.dimensions.items():
+        if key not in proposal:
+            alike = [
+                value for value in dimension.choice or () if mark_of_proposal(sweep, {**proposal, key: value}) == mark
+            ]
+            trained_with[key] = alike[0] if alike else get(document, key)
+    settings = space.fill({**trained_with, **proposal}, lambda key, _: None)
+    if why := space.why_not(settings):
+        return settings, why
+    if mark_of_proposal(sweep, settings) == mark:
+        return settings, ""
+    lost = [key for key in proposal if mark_of_proposal(sweep, {**settings, key: proposal[key]}) == mark]
+    return settings, " and ".join(f"{key} {proposal[key]}" for key in lost or proposal) + " is not in the space"
 
 
 def _up_to(sweep: Sweep, generations: Sequence[Generation]) -> list[Generation]:
@@ -87,16 +118,6 @@ def _up_to(sweep: Sweep, generations: Sequence[Generation]) -> list[Generation]:
         kept.append(replace(each, proposals=each.proposals[:left]))
         left -= len(kept[-1].proposals)
     return kept
-
-
-def configs_of(sweep: Sweep, generation: Generation) -> list[str]:
-    """Return the hash of each proposal's config, by which it is known again."""
-    return [_config_hash(sweep, each) for each in generation.proposals]
-
-
-def _config_hash(sweep: Sweep, proposal: Settings) -> str:
-    config = config_of_proposal(sweep, proposal, problems=[])
-    return digest(config.model_dump(mode="json")) if config else ""
 
 
 def next_generation(
@@ -129,23 +150,9 @@ def next_generation(
     if not size or not all(records[id].is_final or id in given_up for id in earlier):
         return None
     knows = list(dict.fromkeys(id for id in earlier if records[id].is_final))
-    if sweep.search.name in ("tpe", "cmaes") and number >= WITHOUT_RESULTS:
-        proposals = ask(sweep, number, tell(sweep, generations, ids, records, knows), size)
+    accepts = accepting(sweep, before, problems=[])
+    if sweep.search.learns and number >= WITHOUT_RESULTS:
+        proposals = ask(sweep, number, tell(sweep, generations, ids, records, knows), size, accepts)
     else:
-        proposals = drawn(sweep, before, size)
-    proposals = _new_and_valid(sweep, before, proposals)
+        proposals = drawn(sweep, before, size, accepts)
     return Generation(number, proposals, knows) if proposals else None
-
-
-def _new_and_valid(sweep: Sweep, before: Sequence[Settings], proposals: Sequence[Settings]) -> list[Settings]:
-    """Return the proposals whose config is valid, and none that there was: settings may differ where a config does not.
-
-    A loop's own check may refuse values together that are each within the space.
-    """
-    known, kept = {_config_hash(sweep, each) for each in before}, []
-    for proposal in proposals:
-        config = _config_hash(sweep, proposal)
-        if config and config not in known:
-            known.add(config)
-            kept.append(proposal)
-    return kept

@@ -11,7 +11,6 @@ score there, then failed ones. So a score at a rung is never taken for a final o
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import warnings
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from raysweep.errors import UserError
 from raysweep.results.search.told import Told
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.proposals import TRIES, drawn
+from raysweep.sweepfile.proposals import TRIES, Accepts, drawn, enqueued
 from raysweep.sweepfile.schema import Dimension
-from raysweep.sweepfile.space import Settings, Space, share_of, value_at
+from raysweep.sweepfile.space import Settings, Space, is_ordered, share_of, value_at
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,10 +34,10 @@ STEPS = 10**6
 """Optuna's steps are whole numbers: a rung's is its share of the epochs in millionths."""
 
 
-def ask(sweep: Sweep, number: int, told: Sequence[Told], count: int) -> list[Settings]:
-    """Return up to `count` new proposals for generation `number`, none of which was made before.
+def ask(sweep: Sweep, number: int, told: Sequence[Told], count: int, accepts: Accepts) -> list[Settings]:
+    """Return up to `count` new proposals for generation `number`, enqueued ones first.
 
-    They are fewer where the space has no more.
+    They are fewer where the space has no more that are new and valid.
 
     Raises:
         UserError: a package that proposes is missing.
@@ -46,7 +45,7 @@ def ask(sweep: Sweep, number: int, told: Sequence[Told], count: int) -> list[Set
     search = sweep.search
     assert search is not None
     before = [each.settings for each in told]
-    proposals = drawn(sweep, before, max(0, min(count, len(search.enqueue) - len(before))))
+    proposals = drawn(sweep, before, min(count, len(enqueued(search, before))), accepts)
     space = Space(dict(sorted(search.space.items())))  # the order of keys in the file changes nothing
     known = [each for each in told if not space.why_not(each.settings)]
     known += [Told(settings, "pending", None, []) for settings in proposals]
@@ -54,13 +53,11 @@ def ask(sweep: Sweep, number: int, told: Sequence[Told], count: int) -> list[Set
     try:
         with _quiet():
             propose = _cmaes(space, known, sweep, seed) if search.name == "cmaes" else _tpe(space, known, sweep, seed)
-            made = {_text(each) for each in [*before, *proposals]}
             while len(proposals) < count:
-                new = next((each for each in islice(propose, TRIES) if _text(each) not in made), None)
-                found = drawn(sweep, [*before, *proposals], 1) if new is None else [new]
+                new = next(filter(accepts, islice(propose, TRIES)), None)
+                found = drawn(sweep, [*before, *proposals], 1, accepts) if new is None else [new]
                 if not found:
                     break
-                made.add(_text(found[0]))
                 proposals += found
     except ModuleNotFoundError as error:
         message = f"{search.name} needs the package {error.name}, which is not installed: pip install {error.name}"
@@ -146,20 +143,12 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
     if dimension.choice is not None:
         places = range(len(dimension.choice))
-        return IntDistribution(0, places[-1]) if _is_ordered(dimension) else CategoricalDistribution(list(places))
+        return IntDistribution(0, places[-1]) if is_ordered(dimension) else CategoricalDistribution(list(places))
     if (whole := dimension.int or dimension.log_int) is not None:
         return IntDistribution(*whole, log=dimension.int is None)
     bounds = dimension.uniform or dimension.log_uniform
     assert bounds is not None
     return FloatDistribution(*bounds, log=dimension.uniform is None)
-
-
-def _is_ordered(dimension: Dimension) -> bool:
-    """Whether the choices are numbers that ascend or descend, so that near places are alike."""
-    values = dimension.choice or []
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return False
-    return values in (sorted(set(values)), sorted(set(values), reverse=True))
 
 
 def _inward(dimension: Dimension, value: Any) -> Any:
@@ -214,7 +203,7 @@ def _cmaes(space: Space, told: Sequence[Told], sweep: Sweep, seed: int) -> Itera
 
 
 def _is_number(dimension: Dimension) -> bool:
-    return dimension.choice is None or (len(dimension.choice) > 1 and _is_ordered(dimension))
+    return is_ordered(dimension)
 
 
 def _order(sweep: Sweep) -> Callable[[Told], tuple[int, float, float]]:
@@ -228,7 +217,3 @@ def _order(sweep: Sweep) -> Callable[[Told], tuple[int, float, float]]:
         return 1, -share, sign * score if math.isfinite(score) else math.inf
 
     return key
-
-
-def _text(settings: Settings) -> str:
-    return json.dumps(settings, sort_keys=True)

@@ -177,7 +177,9 @@ def table(problem: Problem, figures: dict[str, float], repetitions: int) -> str:
             continue
         cells = [cell(f"{key}_{column}", 4) for column in columns]
         cells += [cell(f"{key}_{each}_to_best_of_random", 0) for each in ("trials", "epochs")]
-        rows.append(f"| {name.replace('_', ', ')} | {' | '.join(cells)} |")
+        contender, _, rest = name.partition("_")
+        title = f"{contender}, {rest.replace('_', ' ')}" if rest else contender
+        rows.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -252,7 +254,7 @@ def main() -> None:
         }
         if not arguments.json:
             print(table(problem, own, repetitions), end="\n\n", flush=True)
-    emit("search", figures, targets, arguments, notes)
+    emit("search", figures, targets, arguments, notes or None)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_a_benchmark_that_cannot_run_here_says_why_in_its_document() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ema", "large_data", "report"])
+@pytest.mark.parametrize("name", ["ema", "large_data", "report", "search_slots"])
 def test_a_benchmark_prints_one_json_document(name: str) -> None:
     document = json.loads(run(str(BENCHMARKS / f"{name}.py"), "--quick", "--json").stdout)
     assert set(document) == {"name", "machine", "versions", "figures", "targets", "met"}

@@ -10,6 +10,7 @@ Out: `Course`, the best score so far after each epoch that anybody trained.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -269,14 +270,14 @@ class RaySweep:
         generation: int = 8,
         name: str = "tpe",
         competition: Competition | None = None,
-        ask: Callable[..., list[Settings]] = ask,
     ) -> None:
         search = {"name": name, "trials": trials, "generation": generation, "space": problem.search}
         self.sweep = Sweep.model_validate({"name": "search", "seed": seed, "search": search})
-        self.problem, self.ask = problem, ask
+        self.problem = problem
         self.competition = Competition() if competition is None else competition
         self.generations: list[_Generation] = []
-        self.drawn = [each.proposals for each in first_generations(self.sweep)]
+        self.made: set[str] = set()
+        self.drawn = [each.proposals for each in first_generations(self.sweep, self._accepts)]
         self.proposed = 0
 
     def next(self) -> Run | None:
@@ -293,6 +294,12 @@ class RaySweep:
             return False
         return True
 
+    def _accepts(self, settings: Settings) -> bool:
+        text = json.dumps(settings, sort_keys=True)
+        is_new = text not in self.made
+        self.made.add(text)
+        return is_new
+
     def _propose(self) -> bool:
         number = len(self.generations)
         assert self.sweep.search
@@ -304,7 +311,7 @@ class RaySweep:
         else:
             told = [one for each in self.generations[:-1] for one in each.told()]
             told += [Told(run.settings, "pending", None, []) for run in self.generations[-1].runs]
-            proposals = self.ask(self.sweep, number, told, count)
+            proposals = ask(self.sweep, number, told, count, self._accepts)
         if not proposals:
             return False
         runs = [_begin(self.problem, self.proposed + i, each) for i, each in enumerate(proposals)]

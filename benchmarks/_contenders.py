@@ -10,6 +10,7 @@ Out: `Course`, the best score so far after each epoch that anybody trained.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from raysweep.halving.scores import rung_scores
 from raysweep.results.search.sampler import ask
 from raysweep.results.search.told import Told
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.proposals import first_generations, size_of
+from raysweep.sweepfile.proposals import Accepts, first_generations, size_of
 from raysweep.sweepfile.schema import Dimension, Objective, RankBy
 from raysweep.sweepfile.space import Settings
 
@@ -278,7 +279,7 @@ class RaySweep:
         self.problem, self.ask = problem, ask
         self.competition = Competition() if competition is None else competition
         self.generations: list[_Generation] = []
-        self.drawn = [each.proposals for each in first_generations(self.sweep)]
+        self.drawn = [each.proposals for each in first_generations(self.sweep, _whatever_is_new([]))]
         self.proposed = 0
 
     def next(self) -> Run | None:
@@ -306,7 +307,7 @@ class RaySweep:
         else:
             told = [one for each in self.generations[:-1] for one in each.told()]
             told += [Told(run.settings, "pending", None, []) for run in self.generations[-1].runs]
-            proposals = self.ask(self.sweep, number, told, count)
+            proposals = self.ask(self.sweep, number, told, count, _whatever_is_new([each.settings for each in told]))
         if not proposals:
             return False
         runs = [_begin(self.problem, self.proposed + i, each) for i, each in enumerate(proposals)]
@@ -314,6 +315,19 @@ class RaySweep:
         self.generations.append(_Generation(runs, rivals, self.competition))
         self.proposed += len(proposals)
         return True
+
+
+def _whatever_is_new(before: Sequence[Settings]) -> Accepts:
+    """Return what takes any proposal that was not made before: the problems here refuse none."""
+    made = {json.dumps(each, sort_keys=True) for each in before}
+
+    def accepts(settings: Settings) -> bool:
+        text = json.dumps(settings, sort_keys=True)
+        is_new = text not in made
+        made.add(text)
+        return is_new
+
+    return accepts
 
 
 class _Generation:

@@ -193,7 +193,7 @@ class AshaConfig(Config):
     group_by: list[str] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
     min_survivors: PositiveInt = 4
-    """At least this many configs of each group go on at every rung."""
+    """At least this many configs of each group go on at every rung; of each generation of a `search` 2 by default."""
     tolerance: NonNegativeFloat = 0.0
     """A config also goes on if its score is at most this far behind the last one that does."""
     rank_by: RankBy = "trend"
@@ -446,6 +446,18 @@ def _check_one_folder(name: str) -> str:
     return name
 
 
+SURVIVORS_OF_A_GENERATION = 2
+"""The default of `asha.min_survivors` beside `search`; the 4 of a whole grid find worse configs (docs/search_evidence.md)."""
+
+
+def _for_a_search(scheduler: Any, info: ValidationInfo) -> Any:
+    """Give the scheduler the defaults that it has beside `search`."""
+    is_default = isinstance(scheduler, AshaConfig) and "min_survivors" not in scheduler.model_fields_set
+    if not (is_default and info.data.get("search")):
+        return scheduler
+    return scheduler.model_copy(update={"min_survivors": SURVIVORS_OF_A_GENERATION})
+
+
 class Sweep(Config):
     """A whole sweep file."""
 
@@ -476,7 +488,7 @@ class Sweep(Config):
     objective: Annotated[Objective, BeforeValidator(_objective_of_the_loop)] = Field({}, validate_default=True)
     """What trials are ranked by; a metric's name stands for the section. A list of 2 to 4 has what the first is traded
     off against (docs/objectives.md). Default: the loop's first metric."""
-    scheduler: SchedulerConfig = NoneConfig()
+    scheduler: Annotated[SchedulerConfig, AfterValidator(_for_a_search)] = NoneConfig()
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     """The slot of one trial."""

@@ -447,7 +447,7 @@ def _check_one_folder(name: str) -> str:
 
 
 SURVIVORS_OF_A_GENERATION = 2
-"""The default of `asha.min_survivors` beside `search`; the 4 of a whole grid find worse configs (docs/search_evidence.md)."""
+"""The default of `asha.min_survivors` beside `search`: with 4 it finds worse configs (docs/search_evidence.md)."""
 
 
 def _for_a_search(scheduler: Any, info: ValidationInfo) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from raysweep.commands.context import BRINGS
@@ -38,8 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.samples is not None and arguments.samples < 1:
         raise UserError(f"--samples {arguments.samples}: must be at least 1")
     converted = convert(arguments.file, arguments.samples, _loop(arguments))
-    for note in converted.notes:
-        say(note, stderr=True)
+    if target or not sys.stdout.isatty():  # the text has them, too
+        for note in converted.notes:
+            say(note, stderr=True)
     if not target:
         print(converted.text, end="")
         return 0

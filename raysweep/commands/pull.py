@@ -28,20 +28,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy the best weights of a config's best seed, and what is needed to use them; return the exit code."""
-    from raysweep.results.checkpoint import write_checkpoint
+    from raysweep.results.checkpoint import check_has_weights, write_checkpoint
     from raysweep.results.ranking import can_win
     from raysweep.results.table import format_mean
     from raysweep.results.trade_offs import value_text
 
     result = Context.of(arguments).results()
     found = result.trade_offs
-    ranked = [each.config for each in found] or [config for config in result.configs if config.best]
+    ranked = [config for config in result.configs if config.best]
+    if not ranked:
+        raise UserError(f"no trial of {result.path} has a score yet")
     if not 1 <= arguments.rank <= len(ranked):
-        count = count_of(len(ranked), "config")
-        raise UserError(f"--rank {arguments.rank}: the ranking of {result.path} has {count} with a score")
+        has = f"{result.path} has {count_of(len(ranked), 'config')} with a score"
+        raise UserError(
+            f"--rank {arguments.rank}: must be {'1' if len(ranked) == 1 else f'from 1 to {len(ranked)}'}; {has}"
+        )
     config = ranked[arguments.rank - 1]
     record = config.best
     assert record is not None
+    check_has_weights(result.folder, record)
     target = Path(arguments.to) if arguments.to else Path("pulled") / result.name / record.id
     size = record.weights["best"].bytes if "best" in record.weights else 0
     with step(f"pulling {record.id}, {format_bytes(size)}"):
@@ -54,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (seeds := sum(map(can_win, config.trials))) > 1:
         mean = format_mean(config.ranked_by, metric)
         in_words += f", the best of {seeds} seeds; the config reaches {mean} on average"
-    chosen = found[arguments.rank - 1] if found else None
+    chosen = next((each for each in found if each.config is config), None)
     if chosen:
         others = ((each.name, value_text(chosen.values[each.name], each)) for each in result.metrics[1:])
         in_words += "".join(f", {name} {text}" for name, text in others)

@@ -57,6 +57,7 @@ from raysweep.results.evaluation import (
 from raysweep.results.mistakes import Mistakes, rival_of
 from raysweep.results.ranking import rank, standings
 from raysweep.results.run import read_results
+from raysweep.results.trade_offs import rank_all
 from raysweep.store import Record
 from raysweep.store.exports import write_results
 from raysweep.store.newest import write_newest
@@ -315,16 +316,18 @@ def _refresh_exports(run: Run) -> None:
 
     with run.board.changes() as changed:
         records = _records_now(run, changed)
-        ranked = rank(records, run.sweep.objective, {trial.id for trial in run.fresh})
-        in_order = [record for config in ranked for record in config.trials]
-        write_results(run.folder, in_order, standings(ranked))
+        objective, fresh = run.sweep.objective, {trial.id for trial in run.fresh}
+        shown = rank_all(records, objective, fresh)
+        in_order = [record for config in shown for record in config.trials]
+        write_results(run.folder, in_order, standings(shown))
         # A trial that an earlier run stopped may get a place in a larger plan, and then its process commits again.
         stopped = (record for record in run.records if record.status == "stopped")
         may_come_back = {record.id for record in stopped if not is_done(record, run.sweep.scheduler)}
         confirm = run.sweep.confirm
         keep_best = max(run.sweep.checkpoints.keep_best, confirm.top if confirm else 0)  # each may still win the race
-        drop_weights_of_losers(run.folder, ranked, keep_best, run.sweep.objective, may_come_back)
-        _drop_states(run, losers_of(ranked, keep_best, run.sweep.objective, may_come_back), may_come_back)
+        ranked = rank(records, objective, fresh) if confirm else shown  # the race is of the first objective
+        drop_weights_of_losers(run.folder, ranked, keep_best, objective, may_come_back)
+        _drop_states(run, losers_of(ranked, keep_best, objective, may_come_back), may_come_back)
         outdated = [record for record in records if record.id in changed and record.epoch]
         run.folder.files.for_each(partial(write_tensorboard, run.folder), outdated)
 

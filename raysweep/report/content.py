@@ -210,6 +210,15 @@ class Report:
         ended = f", {record.status} after {record.epoch} of {record.epochs} epochs"
         return f"{rank}{self.named(row)}{score}{ended if record.status != 'finished' else ''}"
 
+    def config_headline(self, row: Row) -> str:
+        """Return the headline of a config whose best seed the row is; of several seeds, with the mean that it has."""
+        scores = row.config.ranked_by
+        if scores.seeds < 2:
+            return self.headline(row)
+        settings = settings_in_words({self.labels[key]: row.short[key] for key in self.keys})
+        rank = f"{row.place} " if row.place else ""
+        return f"{rank}{settings}: {self.score_text(scores.mean)}, the mean of {scores.seeds} seeds"
+
     @property
     def grouped_findings(self) -> list[tuple[str, str, list[tuple[Row, list[Finding]]]]]:
         """What was found: its kind, a headline, and each trial that shows it with its findings of that kind."""
@@ -288,15 +297,12 @@ def _rows(
 ) -> list[Row]:
     colours = in_order(setting_text(record, colour_key) for record in result.trials) if colour_key else []
     texts = {key: _shortened(result.trials, key) for key in keys}
-    by_objectives = {id(each.config): place for place, each in enumerate(result.trade_offs, 1)}
     rows: list[Row] = []
     for rank, config in enumerate(result.configs, 1):
         for record in config.trials:
             place = rank if can_win(record) else None
             is_kept = record is config.best and "best" in record.weights
-            pull = (
-                f"python -m raysweep pull {command} --rank {by_objectives.get(id(config), rank)}" if is_kept else None
-            )
+            pull = f"python -m raysweep pull {command} --rank {rank}" if is_kept else None
             settings = {key: setting_text(record, key) for key in keys}
             short = {key: texts[key][text] for key, text in settings.items()}
             colour = colours.index(settings[colour_key]) if colour_key else 0

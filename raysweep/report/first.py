@@ -12,6 +12,7 @@ from raysweep.diagnose.curves import Curves
 from raysweep.report.content import COLOURS, Report, Row
 from raysweep.report.effects import SettingEffect, ValueDifference
 from raysweep.report.svg import Chart, Scale, is_log, points
+from raysweep.report.table import other_objectives
 from raysweep.results.settings import are_numbers, most_telling, setting_texts
 from raysweep.store.metrics import EMA
 from raysweep.terminal import Metric, count_of, format_difference, format_score_and_error
@@ -39,6 +40,7 @@ class TopRow:
     rank: int
     row: Row  # its best seed
     score: str
+    others: list[str]  # what it has of the other objectives
     seeds: int  # that have a score
     values: list[str]  # of the settings that are shown
 
@@ -49,6 +51,7 @@ class Top:
 
     keys: list[str]  # settings that have a column: those that tell these configs apart
     numbers: list[bool]  # whether each of them is one of numbers
+    others: list[str]  # the heads of `TopRow.others`
     rows: list[TopRow]
     left_out: str  # says what is not shown; empty if all is
 
@@ -67,9 +70,15 @@ def top_of(report: Report) -> Top:
     differ = [key for key in report.keys if len({row.settings[key] for row, _ in shown}) > 1]
     keys = most_telling(records, differ or report.keys)[:MOST_SETTINGS]
     texts = [setting_texts(records, key) for key in keys]
+    other = [column for column in other_objectives(report, of_trials=False) if column.name != "dominated by"]
     rows = [
         TopRow(
-            place, row, _score(report, config.ranked_by), config.ranked_by.seeds, [each[place - 1] for each in texts]
+            place,
+            row,
+            _score(report, config.ranked_by),
+            [column.cell(row)[0] for column in other],
+            config.ranked_by.seeds,
+            [each[place - 1] for each in texts],
         )
         for place, (row, config) in enumerate(shown, 1)
     ]
@@ -78,7 +87,8 @@ def top_of(report: Report) -> Top:
     )
     same = [key for key in report.keys if key not in keys]
     rest += [f"{count_of(len(same), 'setting')} more ({', '.join(report.labels[key] for key in same)})"] if same else []
-    return Top(keys, [are_numbers(set(each) - {"-"}) for each in texts], rows, " and ".join(rest))
+    numbers = [are_numbers(set(each) - {"-"}) for each in texts]
+    return Top(keys, numbers, [column.name for column in other], rows, " and ".join(rest))
 
 
 def _score(report: Report, scores: object) -> str:

@@ -1,4 +1,4 @@
-"""What is to be had for what, with several objectives: the first against each of the others, and the front."""
+"""The trade-offs between several objectives: the first against each of the others, and the front."""
 
 from __future__ import annotations
 
@@ -22,22 +22,6 @@ def draw_front(report: Report) -> list[Chart]:
     rows = {row.record.id: row for row in report.best_rows}
     shown = [(rows[each.config.best.id], each) for each in report.result.trade_offs[:MOST_CONFIGS] if each.config.best]
     return [_picture(report, metric, shown, number) for number, metric in enumerate(report.result.metrics[1:])]
-
-
-def front_table(report: Report) -> tuple[dict[str, bool], list[list[str]]]:
-    """Return the heads of the table of the front, each with whether it has numbers, and its rows.
-
-    The rank is that of `pull --rank`.
-    """
-    metrics, rows = report.result.metrics, {row.record.id: row for row in report.best_rows}
-    heads = {"rank": False, **dict.fromkeys((report.labels[key] for key in report.keys), False)}
-    cells = [
-        [str(place), *(rows[each.config.best.id].short[key] for key in report.keys)]
-        + [value_text(each.values[metric.name], metric) for metric in metrics]
-        for place, each in enumerate(report.result.front, 1)
-        if each.config.best
-    ]
-    return heads | {metric.name: True for metric in metrics}, cells
 
 
 def _picture(report: Report, metric: Metric, shown: list[tuple[Row, TradeOff]], number: int) -> Chart:

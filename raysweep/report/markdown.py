@@ -8,7 +8,6 @@ from dataclasses import fields
 from importlib import resources
 
 from raysweep.report.content import Report, Row
-from raysweep.report.front import front_table
 from raysweep.report.mistakes import PAIR_COLUMNS, Shown, WhatItGetsWrong
 from raysweep.report.pictures import Pictures
 from raysweep.report.svg import Chart
@@ -30,8 +29,7 @@ def as_markdown(report: Report, pictures: Pictures, folder: str) -> tuple[str, d
     lines += ["", *(f"- Missing: {escape(note)}" for note in report.notes), ""]
     lines += _pictures("The best configs", pictures.leaders, folder)
     lines += _pictures("How the search went", pictures.progress, folder)
-    lines += _pictures("What is to be had for what", pictures.front, folder)
-    lines += ["", *_table_of(*front_table(report)), ""] if pictures.front else []
+    lines += _pictures("Trade-offs", pictures.front, folder)
     lines += _pictures("What each setting does", pictures.effects, folder)
     lines += _pictures("Learning curves", pictures.curves, folder)
     lines += [pictures.left_out, ""] if pictures.left_out else []

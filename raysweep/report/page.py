@@ -26,7 +26,6 @@ from raysweep.diagnose.words import describe, evidence_lines
 from raysweep.report.content import Report
 from raysweep.report.data import MOST_PARTS, page_data
 from raysweep.report.first import top_of
-from raysweep.report.front import front_table
 from raysweep.report.importance import importance_of
 from raysweep.report.mistakes import PAIR_COLUMNS
 from raysweep.report.pictures import Pictures
@@ -65,7 +64,6 @@ def as_html(report: Report, pictures: Pictures, live: int = 0) -> str:
         seed_spread="" if math.isnan(spread) else format_difference(spread, report.result.metric),
         found_rules=[rule for rule in RULES if rule.verb and any(row.diagnosis.has(rule.kind) for row in report.rows)],
         pair_columns=PAIR_COLUMNS,
-        front_table=front_table(report),
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 

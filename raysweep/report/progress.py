@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from raysweep.report.content import Report, Row
 from raysweep.report.svg import Chart, Scale, score_scale
+from raysweep.sweepfile.patch import contains
 from raysweep.sweepfile.plan import config_key
 from raysweep.terminal import count_of
 
@@ -13,16 +15,14 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 260, 60, 16, 14, 44
 
 
 def draw_progress(report: Report) -> list[Chart]:
-    """Draw a search: a dot is a config, filled if it trained to its end, and the line is the best of these so far."""
+    """Draw a search: a mark is a config, filled if it trained to its end, and the line is the best of these so far.
+
+    A config's score is that of the ranking, the mean over its seeds. What the file enqueued is a square.
+    """
     places = _places(report)
-    drawn = sorted(
-        [
-            (places[row.record.id], row, row.record.best.score)
-            for row in report.best_rows
-            if row.record.id in places and row.record.best and math.isfinite(row.record.best.score)
-        ],
-        key=lambda each: each[0],
-    )
+    scored = ((row, row.config.ranked_by.mean) for row in report.best_rows if row.record.id in places)
+    drawn = [(places[row.record.id], row, mean) for row, mean in scored if mean is not None and math.isfinite(mean)]
+    drawn.sort(key=lambda each: each[0])
     if len(drawn) < 2:
         return []
     metric, maximize = report.result.metric, report.result.objective.maximize
@@ -30,7 +30,7 @@ def draw_progress(report: Report) -> list[Chart]:
     best = _best_so_far(drawn, maximize)
     described = f"{metric.name} of {count_of(len(drawn), 'config')}, in the order in which they were proposed"
     described += f"; the best that trained to its end has {report.score_text(best[-1][1])}." if best else "."
-    chart = Chart("How the search went", described, "progress", WIDTH, HEIGHT)
+    chart = Chart(f"{metric.name} by proposal", described, "progress", WIDTH, HEIGHT)
     x = Scale(1, max(2, last), LEFT + 8, WIDTH - RIGHT - 8)
     y = score_scale([score for _, _, score in drawn], HEIGHT - BOTTOM - 8, TOP + 8, metric, maximize)
     for value in y.ticks(5):
@@ -46,11 +46,16 @@ def draw_progress(report: Report) -> list[Chart]:
     if best:
         steps.append(f"{x(last):.1f},{line[-1][1]:.1f}")
         chart.add("polyline", points=" ".join(steps), class_="c0")
+    enqueued = _enqueued(report, places)
     for place, row, score in drawn:
         group = chart.add("g", class_=f"trial c{row.colour}", data_trial=row.number)
-        chart.add("title", group, f"generation {row.record.generation}: {report.headline(row)}")
-        state = "went-on" if row.record.status == "finished" else "out"
-        chart.add("circle", group, class_=f"stop {state}", cx=x(place), cy=y.nearest(score), r=3.5)
+        own = "enqueued, " if place in enqueued else ""
+        chart.add("title", group, f"{own}generation {row.record.generation}: {report.config_headline(row)}")
+        state, across, down = "went-on" if row.config.is_comparable else "out", x(place), y.nearest(score)
+        if place in enqueued:
+            chart.add("rect", group, class_=f"stop {state}", x=across - 4, y=down - 4, width=8, height=8)
+        else:
+            chart.add("circle", group, class_=f"stop {state}", cx=across, cy=down, r=3.5)
     return [chart]
 
 
@@ -61,6 +66,17 @@ def _places(report: Report) -> dict[str, int]:
         key: place for place, key in enumerate(dict.fromkeys(config_key(each["config"]) for each in proposed), 1)
     }
     return {each["id"]: configs[config_key(each["config"])] for each in proposed}
+
+
+def _enqueued(report: Report, places: dict[str, int]) -> set[int]:
+    """Return the places of the proposals that the sweep file enqueued: for each item the first that has its values."""
+    items = (report.result.resolved["sweep"].get("search") or {}).get("enqueue", [])
+    configs = dict(sorted((places[row.record.id], row.record.config) for row in report.rows if row.record.id in places))
+    found: set[int] = set()
+    for item in items:
+        own = (place for place, config in configs.items() if place not in found and contains(config, item))
+        found.update(islice(own, 1))
+    return found
 
 
 def _first_places(report: Report, places: dict[str, int]) -> dict[int, int]:
@@ -77,6 +93,6 @@ def _best_so_far(drawn: list[tuple[int, Row, float]], maximize: bool) -> list[tu
     best: list[tuple[int, float]] = []
     for place, row, score in drawn:
         better = not best or (score > best[-1][1] if maximize else score < best[-1][1])
-        if row.record.status == "finished" and better:
+        if row.config.is_comparable and better:
             best.append((place, score))
     return best

@@ -6,15 +6,19 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from raysweep.halving.scores import value_of
 from raysweep.report.content import Report, Row
 from raysweep.results.hours import trained_hours
 from raysweep.results.ranking import SeedScores
 from raysweep.results.settings import are_numbers, most_telling
 from raysweep.results.table import format_mean
+from raysweep.results.trade_offs import value_text
 from raysweep.store.record import Score
 from raysweep.sweepfile.plan import short_id
+from raysweep.sweepfile.schema import SingleObjective
 from raysweep.terminal import Metric, count_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -45,6 +49,7 @@ def columns(report: Report) -> list[Column]:
         Column("rank", lambda row: row.place, True),
         Column("trial", lambda row: row.record.id, shown=short_id),
         Column(report.score_name, _best(lambda best: best.score), True, report.score_text),
+        *other_objectives(report, of_trials=True),
         Column("status", lambda row: row.record.status),
     ]
     rest = [
@@ -71,10 +76,32 @@ def config_columns(report: Report) -> list[Column]:
         Column("rank", lambda row: row.place, True),
         *_settings(report),
         Column(f"mean {metric.name}", lambda row: _mean(row.config.scores, metric), True),
+        *other_objectives(report, of_trials=False),
         *(fresh if any(row.is_fresh for row in report.rows) else []),
         Column("best seed", lambda row: row.record.id, shown=short_id),
         Column("its score", _best(lambda best: best.score), True, report.score_text),
     ]
+
+
+def other_objectives(report: Report, of_trials: bool) -> list[Column]:
+    """Return a column for each objective but the first, of trials or of configs, and one of who is dominated."""
+    result = report.result
+    traded = {id(each.config): each for each in result.trade_offs}
+
+    def value(row: Row, other: SingleObjective) -> float | None:
+        if of_trials:
+            return value_of(row.record, other) if row.place else None
+        return traded[id(row.config)].values[other.metric] if id(row.config) in traded else None
+
+    def dominators(row: Row) -> int | None:
+        return traded[id(row.config)].dominated_by if row.place and id(row.config) in traded else None
+
+    others = [
+        Column(each.metric, partial(value, other=each), True, partial(value_text, metric=metric))
+        for each, metric in zip(result.objective.against, result.metrics[1:], strict=True)
+        if each.metric not in report.keys
+    ]
+    return [*others, Column("dominated by", dominators, True)] if result.objective.against else []
 
 
 def _settings(report: Report) -> list[Column]:

@@ -132,12 +132,18 @@ def _load_weights(model: nn.Module, weights: bytes, where: str) -> None:
     model.eval()
 
 
+def check_has_weights(folder: RunFolder, record: Record) -> None:
+    """Raise StorageError if a trial's record says that its best weights are no longer there."""
+    if "best" not in record.weights:
+        path = f"{folder.path}/trials/{record.id}"
+        raise StorageError(f"{path}: no longer has weights; try another --rank, or train it again")
+
+
 def _best_weights(folder: RunFolder, record: Record) -> bytes:
+    check_has_weights(folder, record)
     data = folder.read_weights(record, "best")
     if data is None:
         path = f"{folder.path}/trials/{record.id}"
-        if "best" not in record.weights:
-            raise StorageError(f"{path}: no longer has weights; try another --rank, or train it again")
         again = "delete this folder and run the sweep again, which trains it anew"
         raise StorageError(f"{path}: has damaged weights; try another --rank, or {again}")
     return data

@@ -16,9 +16,9 @@ from raysweep.halving.rungs import Halving
 from raysweep.halving.scores import best_epoch, score_again
 from raysweep.loops import CLASSIFY
 from raysweep.results.evaluation import Evaluation, read_evaluation
-from raysweep.results.ranking import RankedConfig, rank, standings, trial_as_json
+from raysweep.results.ranking import RankedConfig, standings, trial_as_json
 from raysweep.results.settings import setting_text, varied_settings
-from raysweep.results.trade_offs import TradeOff, trade_offs
+from raysweep.results.trade_offs import TradeOff, rank_all, trade_offs, value_text
 from raysweep.store import Record, RunFolder
 from raysweep.store.document import DamagedFileError, checked
 from raysweep.store.exports import read_exported, results_table, shown_trials
@@ -46,7 +46,8 @@ class SweepResult:
     name: str
     path: str
     objective: Objective
-    configs: list[RankedConfig]  # best first, each with its seeds; trials that have not begun are `planned`
+    configs: list[RankedConfig]
+    """In the order of the ranking, each with its seeds; trials that have not begun are `planned`."""
     folder: RunFolder
     resolved: Mapping[str, Any]  # resolved.yaml: the sweep with every default, the plan, versions, data fingerprints
     is_driven: bool = False  # whether a driver held the run folder
@@ -57,16 +58,22 @@ class SweepResult:
         return f"<SweepResult {self.name}: {count_of(len(self.trials), 'trial')}, best {self.metric.name} {score}>"
 
     def _repr_html_(self) -> str:
-        """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds."""
+        """Return the ranking as a table, for notebooks: the settings that vary, score, standard error and seeds.
+
+        With several objectives, also what each config has of the others, and how many dominate it.
+        """
         import pandas as pd
 
-        labels = short_labels(varied_settings(self.trials))
+        labels, others = short_labels(varied_settings(self.trials)), self.metrics[1:]
+        found = [*self.trade_offs, *[None] * (len(self.configs) - len(self.trade_offs))]
         rows: list[dict[str, Any]] = [
             {"rank": place if config.best else None}
             | {label: setting_text(config.trials[0], key) for key, label in labels.items()}
             | {self.metric.name: format_score_and_error(scores.mean, scores.standard_error, self.metric)}
+            | {each.name: value_text(traded.values[each.name], each) for each in others if traded}
+            | ({"dominated by": traded.dominated_by} if traded else {})
             | {"seeds": scores.seeds}
-            for place, config in enumerate(self.configs, 1)
+            for place, (config, traded) in enumerate(zip(self.configs, found, strict=True), 1)
             for scores in (config.ranked_by,)
         ]
         return str(pd.DataFrame(rows).to_html(index=False, na_rep=""))
@@ -78,7 +85,7 @@ class SweepResult:
 
     @cached_property
     def trade_offs(self) -> list[TradeOff]:
-        """With several objectives: the configs in the order of `pull --rank`, the front first; empty with one."""
+        """With several objectives: the first of `configs`, all that have a score, the front first; empty with one."""
         return trade_offs(self.configs, self.objective)
 
     @property
@@ -243,7 +250,7 @@ def put_together(
         if tail and tail.status == "running" and not record.is_final:
             record = record.with_(status="running")
         records.append(_as_it_stands(record, ahead, objective, is_driven))
-    configs = rank(records, objective, {planned.id for planned in resolved.fresh})
+    configs = rank_all(records, objective, {planned.id for planned in resolved.fresh})
     return SweepResult(folder.name, folder.path, objective, configs, folder, resolved.document, is_driven)
 
 

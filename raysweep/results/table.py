@@ -39,20 +39,17 @@ OPTIONAL = ("weights", "best at")
 
 
 def print_results(result: SweepResult, stderr: bool = False) -> None:
-    """Print the configs as they are ranked, with several objectives the front first; then the winner's evaluation."""
-    if not result.objective.against:
-        print_ranking(result.configs, result.metric, stderr)
-    else:
-        compared = [each.config for each in result.trade_offs]
-        others = [config for config in result.configs if not any(config is each for each in compared)]
-        print_ranking([*compared, *others], result.metric, stderr, _of_all_objectives(result))
-        for line in front_in_words(result.trade_offs, result.objective):
-            say(line, stderr)
+    """Print the configs as they are ranked, with several objectives what the front is; then the winner's evaluation."""
+    print_ranking(result.configs, result.metric, stderr, _of_all_objectives(result))
+    for line in front_in_words(result.trade_offs, result.objective):
+        say(line, stderr)
     print_evaluation(result.evaluation, stderr)
 
 
 def _of_all_objectives(result: SweepResult) -> dict[str, list[str]]:
     """Return the columns that the table has with several objectives only, a cell for each config that has a score."""
+    if not result.objective.against:
+        return {}
     found = result.trade_offs
     values = {
         metric.name: [value_text(each.values[metric.name], metric) for each in found] for metric in result.metrics[1:]

@@ -8,14 +8,15 @@ weights are those that are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from raysweep.halving.dominance import dominators
 from raysweep.halving.scores import value_of
-from raysweep.results.ranking import RankedConfig, can_win, is_whole
+from raysweep.results.ranking import RankedConfig, can_win, is_whole, rank
+from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
 from raysweep.terminal import Metric, count_of, format_large, format_score
 
@@ -36,7 +37,7 @@ class TradeOff:
         return f"<TradeOff {self.config.name}: {', '.join(known)}, dominated by {self.dominated_by}>"
 
     def as_json(self, place: int) -> dict[str, Any]:
-        """Return an entry of `front` in `--json` documents, given its place, which `pull --rank` takes."""
+        """Return an entry of `front` in `--json` documents, given its place in the ranking."""
         best, seeds = self.config.best, self.config.scores.seeds
         known = {"rank": place, "name": self.config.name, "best": best.id if best else None, "seeds": seeds}
         return {**known, "values": self.values}
@@ -46,14 +47,26 @@ def trade_offs(configs: Iterable[RankedConfig], objective: Objective) -> list[Tr
     """Return the configs that have a score, those that fewer dominate first; nothing for one objective.
 
     Of those that as many dominate each comes as in `configs`. What is not known of a config counts as the worst there
-    is.
+    is. In the first objective configs compare as `rank` has them: those with fresh seeds by these, before the others.
     """
     if not objective.against:
         return []
     scored = [config for config in configs if config.best and config.scores.mean is not None]
     values = [_values(config, objective) for config in scored]
-    counts = dominators([_point(each, objective) for each in values])
-    return sorted(map(TradeOff, scored, values, counts), key=lambda each: each.dominated_by)
+    firsts = [_first(config, objective) for config in scored]
+    places = {first: place for place, first in enumerate(sorted({*firsts}))}
+    points = [[places[first], *_point(each, objective)] for first, each in zip(firsts, values, strict=True)]
+    return sorted(map(TradeOff, scored, values, dominators(points)), key=lambda each: each.dominated_by)
+
+
+def rank_all(records: Iterable[Record], objective: Objective, fresh_ids: Collection[str] = ()) -> list[RankedConfig]:
+    """Return the configs in the order in which they are shown: that of `rank`, with several objectives `trade_offs`.
+
+    Those without a score come last.
+    """
+    ranked = rank(records, objective, fresh_ids)
+    compared = [each.config for each in trade_offs(ranked, objective)]
+    return [*compared, *(config for config in ranked if not any(config is each for each in compared))]
 
 
 def _values(config: RankedConfig, objective: Objective) -> dict[str, float | None]:
@@ -65,10 +78,17 @@ def _values(config: RankedConfig, objective: Objective) -> dict[str, float | Non
     return values
 
 
+def _first(config: RankedConfig, objective: Objective) -> tuple[int, float, float]:
+    """Return what configs compare by in the first objective, less being better."""
+    sign = -1 if objective.maximize else 1
+    means = [mean for mean in (config.ranked_by.mean, config.scores.mean) if mean is not None]
+    return -config.fresh_scores.seeds, sign * means[0], sign * means[-1]
+
+
 def _point(values: dict[str, float | None], objective: Objective) -> list[float]:
-    """Return the values such that less is better."""
+    """Return the values of the other objectives such that less is better."""
     found = []
-    for each in (objective, *objective.against):
+    for each in objective.against:
         value = values[each.metric]
         found.append(math.inf if value is None else -value if each.maximize else value)
     return found

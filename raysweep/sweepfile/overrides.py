@@ -57,7 +57,7 @@ def _way_to(key: str) -> tuple[str, ...]:
         case ["cases", *_]:
             splits = 2
         case ["search", "space", first, *others]:
-            inside = 1 if others and others[-1] in (*KINDS_OF_DRAWS, "when") else 0
+            inside = 1 if others and others[-1] in (*KINDS_OF_DRAWS, "step", "when") else 0
             names = [first, *others]
             return (*SPACE, ".".join(names[: len(names) - inside]), *names[len(names) - inside :])
         case [head, *_] if head in (*AXES, "base"):

@@ -5,6 +5,7 @@ The keys of a trial's config are those of its training loop (`loops`); all other
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -193,7 +194,7 @@ class AshaConfig(Config):
     group_by: list[str] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
     min_survivors: PositiveInt = 4
-    """At least this many configs of each group go on at every rung."""
+    """At least this many configs of each group go on at every rung; of each generation of a `search` 2 by default."""
     tolerance: NonNegativeFloat = 0.0
     """A config also goes on if its score is at most this far behind the last one that does."""
     rank_by: RankBy = "trend"
@@ -340,6 +341,8 @@ class Limits(Config):
 
 
 Whole = int
+MOST_STEPS = 10_000
+"""So many values, at most, a draw with a step can have."""
 KINDS_OF_DRAWS = ("uniform", "log_uniform", "int", "log_int", "choice")
 
 
@@ -355,7 +358,9 @@ class Draw(Config):
     log_int: Pair[PositiveInt] | None = None
     """A whole number, both bounds included, about uniform in its logarithm."""
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
-    """One of these values."""
+    """One of these values; a search takes ascending or descending numbers for ordered, so that near ones are alike."""
+    step: Annotated[float | Whole, Field(gt=0)] | None = None
+    """Of `uniform` and `int`: only the lower bound and every so much above it, up to the upper bound."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Draw:
@@ -366,7 +371,22 @@ class Draw(Config):
                 raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
         if any(abs(bound) >= 2**63 for bounds in (self.int, self.log_int) for bound in bounds or ()):
             raise ValueError("the bounds of whole numbers must be below 2^63")
+        if self.step is not None:
+            self._check_step(self.step)
         return self
+
+    def _check_step(self, step: float) -> None:
+        bounds = self.int or self.uniform
+        if bounds is None:
+            raise ValueError("step is of uniform and int; list the values instead: {choice: [8, 16, 32]}")
+        if self.int and type(step) is not Whole:
+            raise ValueError(f"step: got {step!r}, must be a whole number for int")
+        count = math.floor(round((bounds[1] - bounds[0]) / step, 6))
+        if count >= MOST_STEPS:
+            raise ValueError(f"step: {step:g} makes {count + 1:,} values; at most {MOST_STEPS:,} can be listed")
+        last = bounds[0] + count * step
+        if not math.isclose(last, bounds[1], rel_tol=1e-9, abs_tol=step * 1e-6):
+            raise ValueError(f"steps of {step:g} from {bounds[0]:g} end at {last:g}; got the upper bound {bounds[1]:g}")
 
 
 SamplesOrDraw = Annotated[
@@ -446,6 +466,18 @@ def _check_one_folder(name: str) -> str:
     return name
 
 
+SURVIVORS_OF_A_GENERATION = 2
+"""The default of `asha.min_survivors` beside `search`: with 4 it finds worse configs (docs/search_evidence.md)."""
+
+
+def _for_a_search(scheduler: Any, info: ValidationInfo) -> Any:
+    """Give the scheduler the defaults that it has beside `search`."""
+    is_default = isinstance(scheduler, AshaConfig) and "min_survivors" not in scheduler.model_fields_set
+    if not (is_default and info.data.get("search")):
+        return scheduler
+    return scheduler.model_copy(update={"min_survivors": SURVIVORS_OF_A_GENERATION})
+
+
 class Sweep(Config):
     """A whole sweep file."""
 
@@ -476,7 +508,7 @@ class Sweep(Config):
     objective: Annotated[Objective, BeforeValidator(_objective_of_the_loop)] = Field({}, validate_default=True)
     """What trials are ranked by; a metric's name stands for the section. A list of 2 to 4 has what the first is traded
     off against (docs/objectives.md). Default: the loop's first metric."""
-    scheduler: SchedulerConfig = NoneConfig()
+    scheduler: Annotated[SchedulerConfig, AfterValidator(_for_a_search)] = NoneConfig()
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     """The slot of one trial."""

@@ -18,7 +18,7 @@ from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
 from raysweep.sweepfile.plan import config_of_proposal
 from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, AshaConfig, Dimension, RayAshaConfig, Search, Sweep
-from raysweep.sweepfile.space import Settings, Space, is_drawable, is_ordered, value_at
+from raysweep.sweepfile.space import Settings, Space, is_drawable, is_ordered, listed, value_at
 from raysweep.terminal import some_of
 
 SPACE: Keys = ("search", "space")
@@ -269,12 +269,14 @@ def _with_advice(problem: str, dimension: Dimension) -> str:
 
 
 def _is_real(dimension: Dimension) -> bool:
-    return dimension.uniform is not None or dimension.log_uniform is not None
+    return (dimension.uniform is not None or dimension.log_uniform is not None) and dimension.step is None
 
 
 def _in_words(dimension: Dimension) -> str:
     """Return what a draw may have."""
     if dimension.choice is not None:
         return f"one of {some_of([str(each) for each in dimension.choice])}"
+    if dimension.step is not None:
+        return f"one of {some_of([f'{each:g}' for each in listed(dimension).choice or []])}"
     low, high = next(filter(None, (dimension.uniform, dimension.log_uniform, dimension.int, dimension.log_int)))
     return f"{'' if _is_real(dimension) else 'a whole number '}from {low:,.10g} to {high:,.10g}"

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, TypeVar
 
 from raysweep.sweepfile.schema import Dimension, Draw
 
@@ -21,7 +21,7 @@ class Space:
 
     def __init__(self, dimensions: Mapping[str, Dimension]) -> None:
         needs = {key: [*(each.when or {})] for key, each in dimensions.items()}
-        self.dimensions = {key: dimensions[key] for key in TopologicalSorter(needs).static_order()}
+        self.dimensions = {key: listed(dimensions[key]) for key in TopologicalSorter(needs).static_order()}
 
     def fill(self, given: Mapping[str, Any], value: Callable[[str, Dimension], Any]) -> Settings:
         """Return a proposal: what is `given`, and the `value` of each other key that it has."""
@@ -56,12 +56,31 @@ class Space:
         return list(found.values())
 
 
+AnyDraw = TypeVar("AnyDraw", bound=Draw)
+
+
+def listed(draw: AnyDraw) -> AnyDraw:
+    """Return a draw with a step as the choice that it is, of ascending numbers; any other as it is."""
+    bounds, step = draw.int or draw.uniform, draw.step
+    if step is None or bounds is None:
+        return draw
+    low, high = bounds
+    inner = [low + place * step for place in range(1, round((high - low) / step))]
+    values = [
+        low,
+        *(inner if draw.int else [float(f"{value:.12g}") for value in inner]),
+        *([high] if low < high else []),
+    ]
+    return draw.model_copy(update={"choice": values, "int": None, "uniform": None, "step": None})
+
+
 COUNTABLE = 10_000
 """A space of at most so many combinations of values is gone through."""
 
 
 def _values(draw: Draw) -> Sequence[Any] | None:
     """Return all values that a draw can have; None if they are endless, or too many by themselves."""
+    draw = listed(draw)
     whole, real = draw.int or draw.log_int, draw.uniform or draw.log_uniform
     if real:
         return real[:1] if real[0] == real[1] else None
@@ -84,6 +103,7 @@ def has(settings: Mapping[str, Any], dimension: Dimension) -> bool:
 
 def is_drawable(value: Any, draw: Draw) -> bool:
     """Whether a draw can have this value."""
+    draw = listed(draw)
     if draw.choice is not None:
         return value in draw.choice
     whole = draw.int or draw.log_int
@@ -95,7 +115,7 @@ def is_drawable(value: Any, draw: Draw) -> bool:
 def is_ordered(draw: Draw) -> bool:
     """Whether what a draw can have are numbers, or choices of ascending or descending ones: near ones are alike."""
     values = draw.choice
-    if values is None:
+    if values is None:  # with a step, too
         return True
     if len(values) < 2 or not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values):
         return False
@@ -104,7 +124,7 @@ def is_ordered(draw: Draw) -> bool:
 
 def draw_value(draw: Draw, seed: str) -> Any:
     """Draw a value from a seed alone, that of (sweep seed, key, index): so no key or draw changes another."""
-    generator = random.Random(seed)
+    generator, draw = random.Random(seed), listed(draw)
     if draw.choice is not None:
         return generator.choice(draw.choice)
     if draw.int is not None:
@@ -114,6 +134,7 @@ def draw_value(draw: Draw, seed: str) -> Any:
 
 def value_at(draw: Draw, share: float) -> Any:
     """Return the value below which a share of what a draw can have lies, 0 <= share < 1."""
+    draw = listed(draw)
     if draw.choice is not None:
         return draw.choice[int(share * len(draw.choice))]
     if draw.int is not None:
@@ -124,6 +145,7 @@ def value_at(draw: Draw, share: float) -> Any:
 
 def share_of(draw: Draw, value: Any) -> float:
     """Return a share at which `value_at` has a value; of a choice or a whole number, the middle of them."""
+    draw = listed(draw)
     if draw.choice is not None:
         return (draw.choice.index(value) + 0.5) / len(draw.choice)
     whole = draw.int or draw.log_int

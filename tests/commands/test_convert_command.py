@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_the_sweep_file_is_printed_and_what_differs_told_on_stderr(capsys: pytes
     Path("sweep.yaml").write_text(printed.out)
     assert main(["plan", "sweep.yaml"]) == 0
     assert "4 trials" in capsys.readouterr().out
+
+
+def test_on_a_terminal_what_differs_is_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["convert", "wandb.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out.count("metric.target"), printed.err) == (1, "")
 
 
 def test_a_file_that_is_written_replaces_none(capsys: pytest.CaptureFixture[str]) -> None:

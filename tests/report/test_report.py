@@ -525,3 +525,38 @@ def test_a_random_search_of_one_config_and_many_seeds_has_a_report(tmp_path: Pat
     text = SEARCH.replace("samples: 60", "samples: 1") + f"seeds: {list(range(21))}\n"
     make_run(tmp_path, epochs=2, text=text)
     assert draw(gather(opened(tmp_path))).importance == []
+
+
+PROPOSED = """
+name: {name}
+base: {{data: synthetic, epochs: {epochs}}}
+search:
+  trials: 4
+  generation: 2
+  space: {{lr: {{log_uniform: [0.01, 1]}}, augment: {{choice: [none, shift]}}}}
+  enqueue: [{{lr: 0.5, augment: none}}]
+scheduler: {scheduler}
+seeds: [0, 1]
+"""
+
+
+def test_a_search_is_drawn_by_the_means_of_its_configs_with_what_was_enqueued_as_a_square(tmp_path: Path) -> None:
+    def end(record: Record, place: int) -> Record:
+        row = record.metrics[0] | {"val_acc": 0.3 if place == 0 else 0.1, "val_acc_ema": 0.0}
+        return record.with_(metrics=[{**row, "epoch": epoch} for epoch in (1, 2)], status=ends[place])
+
+    ends = ["finished"] * 6 + ["stopped"] * 2
+    make_run(tmp_path, epochs=2, text=PROPOSED, end=end)
+    report = gather(opened(tmp_path))
+    (chart,) = draw(report).progress
+    titles = [each.findtext("title") for each in chart.root.iter("g")]
+    assert chart.title == "val_acc by proposal"
+    assert len(list(chart.root.iter("circle"))) == 3
+    (square,) = chart.root.iter("rect")
+    assert "went-on" in square.attrib["class"]
+    assert titles[0] is not None
+    assert titles[0].startswith("enqueued, generation 0: 1 lr 0.5, augment none: 20.00 %, the mean of 2 seeds")
+    assert [each.attrib["class"] for each in chart.root.iter("circle")] == ["stop went-on"] * 2 + ["stop out"]
+    page = as_html(report, draw(report))
+    assert page.count("How the search went") == 1
+    assert "■ □ enqueued by the sweep file" in page

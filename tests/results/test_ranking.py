@@ -69,7 +69,16 @@ def test_pull_copies_the_best_seed_of_a_config_and_says_so(lucky: Path, capsys: 
         assert out.endswith(f", the best of 3 seeds; the config reaches {mean} on average\n")
         assert json.loads((target / "metrics.json").read_text())["seed"] == 0
     assert main(["pull", str(lucky), "--rank", "3"]) == 2
-    assert "has 2 configs with a score" in capsys.readouterr().err
+    assert "--rank 3: must be from 1 to 2; " in capsys.readouterr().err
+
+
+def test_pull_of_a_config_without_weights_says_so_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pull", str(make_run(tmp_path)), "--rank", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "no longer has weights; try another --rank" in error
+    assert "pulling" not in error
 
 
 def test_report_and_results_say_the_same(lucky: Path) -> None:

@@ -18,9 +18,12 @@ from raysweep.cli import main
 from raysweep.driver.endings import losers_of
 from raysweep.halving.scores import best_epoch
 from raysweep.report.content import gather
-from raysweep.report.front import front_table
+from raysweep.report.first import top_of
+from raysweep.report.markdown import as_markdown
 from raysweep.report.pictures import draw
+from raysweep.report.table import as_csv, columns
 from raysweep.results.run import SweepResult
+from raysweep.results.trade_offs import rank_all, trade_offs
 from raysweep.store import Record
 from raysweep.sweepfile.schema import Objective
 
@@ -138,9 +141,40 @@ def test_the_report_draws_the_front_and_pulls_by_its_numbers(tmp_path: Path) -> 
     (chart,) = draw(report).front
     dots = [each for each in chart.root.iter("circle") if "went-on" in each.attrib["class"]]
     assert (chart.title, len(dots), len(list(chart.root.iter("polyline")))) == ("val_acc against flops", 4, 1)
-    heads, rows = front_table(report)
-    assert list(heads) == ["rank", "lr", "width", "val_acc", "flops"]
-    assert [row[-1] for row in rows] == ["80 k", "40 k", "40 k", "20 k"]
+
+
+def test_one_order_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = made(tmp_path)
+    report, order = gather(result), [each.config.trials[0].id for each in result.trade_offs]
+    cells = {each.name: [each.cell(row)[0] for row in report.rows] for each in columns(report)}
+    assert cells["rank"] == ["1", "2", "3", "4", "5", "6"]
+    assert cells["flops"] == ["80 k", "40 k", "40 k", "20 k", "20 k", "80 k"]
+    assert cells["dominated by"] == ["0", "0", "0", "0", "1", "3"]
+    assert [row.split(",")[:2] for row in as_csv(report).splitlines()[1:]] == [
+        [str(place), id] for place, id in enumerate(order, 1)
+    ]
+    top = top_of(report)
+    assert (top.others, [each.others for each in top.rows][:2]) == (["flops"], [["80 k"], ["40 k"]])
+    ranking = as_markdown(report, draw(report), "pictures")[0].partition("## Ranking")[2]
+    places = [ranking.index(id.rpartition("-")[2]) for id in order]
+    assert places == sorted(places)
+    assert result.to_pandas()["id"].tolist() == order
+    assert result.to_pandas()["config_rank"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert "dominated by" in result._repr_html_()
+    main(["status", str(tmp_path / "made.yaml"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert [(each["rank"], each["best"]) for each in document["configs"]] == [*enumerate(order, 1)]
+
+
+def test_a_config_with_fresh_seeds_is_dominated_by_none_that_has_fewer(tmp_path: Path) -> None:
+    """Of those without, the score is a lucky one: `confirm` chose among the best, and these came out lower."""
+    result = made(tmp_path)
+    best = result.configs[0].trials[0]
+    worse = [{**row, "val_acc": row["val_acc"] - 0.2} for row in best.metrics]
+    fresh = best.with_(id="fresh", seed=1000, metrics=worse, best=best_epoch(worse, result.objective))
+    ranked = rank_all([*result.trials, fresh], result.objective, {"fresh"})
+    assert ranked[0].fresh == [fresh]
+    assert [each.dominated_by for each in trade_offs(ranked, result.objective)] == [0, 0, 0, 0, 1, 3]
 
 
 def test_weights_of_the_whole_front_stay(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from raysweep.sweepfile import load_sweep
 from raysweep.sweepfile.convert import Converted, convert
 from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.schema import Draw, Sweep
-from raysweep.sweepfile.space import value_at
+from raysweep.sweepfile.space import is_ordered, value_at
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_bayesian_search_is_a_search_by_tpe_of_as_many_configs_as_its_run_cap(
     assert search.space["batch_size"].log_int == (4, 64)
     assert search.space["augment"].choice == ["none", "shift"]
     said = [note.split(": ", 1) for note in made.notes]
-    assert [place for place, _ in said] == [f"wandb.yaml:{line}" for line in (1, 5, 6, 7)]
+    assert [place for place, _ in said] == [f"wandb.yaml:{line}" for line in (1, 5, 7)]
     assert "Parzen" in said[0][1]
     assert planned(converted(f"run_cap: 12\n{BAYES}")).search.trials == 12
     assert problems(BAYES)[0].startswith("wandb.yaml:1: method: bayes, without run_cap: say how many configs")
@@ -385,13 +385,40 @@ def test_optunas_distributions_are_drawn_from_their_own_values() -> None:
         "epochs": {"name": "IntDistribution", "attributes": {"log": True, "step": 1, "low": 1, "high": 30}},
         "augment": {"name": "CategoricalDistribution", "attributes": {"choices": ["none", "shift"]}},
     }
+    Path("space.json").write_text(json.dumps({key: json.dumps(each) for key, each in space.items()}))
+    texts = convert("space.json", 40)
     Path("space.json").write_text(json.dumps(space))
     made = convert("space.json", 40)
+    assert made.text == texts.text, "as distribution_to_json returns them, too"
     search = planned(made).search
     assert search
     assert (search.name, search.trials) == ("tpe", 40)
-    assert (search.space["lr"].log_uniform, search.space["batch_size"].choice) == ((0.01, 1.0), [8, 16, 24, 32])
+    assert search.space["lr"].log_uniform == (0.01, 1.0)
+    assert (search.space["batch_size"].int, search.space["batch_size"].step) == ((8, 32), 8)
     assert search.space["epochs"].log_int == (1, 30)
     assert made.notes == []
     with pytest.raises(SweepFileError, match="--samples N"):
         convert("space.json")
+
+
+def test_json_that_is_no_search_is_told_what_one_is() -> None:
+    Path("space.json").write_text(json.dumps({"lr": {"low": 0.1, "high": 1}}))
+    with pytest.raises(SweepFileError, match=r"neither a W&B sweep file.*distribution_to_json returns it; got lr"):
+        convert("space.json", 4)
+
+
+def test_what_a_search_has_of_rounded_numbers_ascends_and_has_both_ends() -> None:
+    """So that it takes them for ordered."""
+    text = BAYES.replace("min: 4, max: 64}", "min: 8, max: 512, q: 8}")
+    made = converted(
+        text.replace("epochs: {value: 5}", "model.width: {distribution: q_uniform, min: 2, max: 64, q: 2}"), 9
+    )
+    search = planned(made).search
+    assert search
+    sizes = search.space["batch_size"].choice
+    assert sizes is not None
+    assert (sizes, sizes[0], sizes[-1]) == (sorted({*sizes}), 8, 512)
+    assert is_ordered(search.space["batch_size"])
+    assert (search.space["model.width"].int, search.space["model.width"].step) == ((2, 64), 2)
+    assert "drawn" not in made.text
+    assert any("of its 64 values " in note for note in made.notes)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proposing import first_of, whatever_is_new
 from pydantic import model_validator
+from ruamel.yaml import YAML
 
 import raysweep
 from raysweep.errors import SweepFileError
@@ -21,7 +22,7 @@ from raysweep.sweepfile.plan import plan_trials
 from raysweep.sweepfile.proposals import drawn
 from raysweep.sweepfile.schema import Dimension
 from raysweep.sweepfile.search import warnings_of
-from raysweep.sweepfile.space import Settings, Space, draw_value, has, is_drawable, value_at
+from raysweep.sweepfile.space import Settings, Space, draw_value, has, is_drawable, is_ordered, share_of, value_at
 
 
 @pytest.fixture(autouse=True)
@@ -359,3 +360,50 @@ def test_a_sobol_sequence_covers_each_key_evenly() -> None:
     made = [each for one in first_of(sweep) for each in one.proposals]
     for key in "abc":
         assert sorted(int(each[key] * 64) for each in made) == [*range(64)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "values"),
+    [
+        ("{int: [8, 32], step: 8}", [8, 16, 24, 32]),
+        ("{uniform: [0, 0.3], step: 0.1}", [0.0, 0.1, 0.2, 0.3]),
+        ("{int: [3, 3], step: 8}", [3]),
+    ],
+)
+def test_a_draw_with_a_step_has_its_bounds_and_what_lies_so_far_apart_between_them(
+    draw: str, values: list[Any]
+) -> None:
+    dimension = Dimension.model_validate(YAML(typ="safe").load(draw))
+    assert is_ordered(dimension)
+    assert [value_at(dimension, (place + 0.5) / len(values)) for place in range(len(values))] == values
+    assert [share_of(dimension, each) for each in values] == [
+        (place + 0.5) / len(values) for place in range(len(values))
+    ]
+    assert {draw_value(dimension, str(seed)) for seed in range(100)} == {*values}
+    assert [each["x"] for each in Space({"x": dimension}).all_proposals() or ()] == values
+    assert not is_drawable(4, dimension)
+
+
+def test_a_step_is_patched_and_drawn_from() -> None:
+    text = "search: {trials: 8, generation: 8, space: {batch_size: {int: [8, 24], step: 8}}}\n"
+    assert {trial.config.model_dump()["batch_size"] for trial in plan_trials(load(text))} == {8, 16, 24}
+    sizes = {
+        trial.config.model_dump()["batch_size"] for trial in plan_trials(load(text, "search.space.batch_size.step=16"))
+    }
+    assert sizes == {8, 24}
+    text = "random: {samples: 20, batch_size: {int: [8, 24], step: 8}}\n"
+    assert {trial.config.model_dump()["batch_size"] for trial in plan_trials(load(text))} == {8, 16, 24}
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        ("{int: [8, 60], step: 8}", "steps of 8 from 8 end at 56; got the upper bound 60"),
+        ("{int: [8, 64], step: 0.5}", "step: got 0.5, must be a whole number for int"),
+        ("{log_int: [8, 64], step: 8}", "step is of uniform and int; list the values instead: {choice: [8, 16, 32]}"),
+        ("{int: [0, 100000], step: 1}", "step: 1 makes 100,001 values; at most 10,000 can be listed"),
+    ],
+)
+def test_a_step_that_is_none_is_refused(draw: str, message: str) -> None:
+    text = f"search: {{trials: 8, space: {{batch_size: {draw}}}}}\n"
+    assert problems(text) == (f"s.yaml:2: search.space.batch_size: {message}",)

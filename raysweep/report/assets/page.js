@@ -55,7 +55,7 @@ views.push({
 
 // ---- what pictures and lists say of trials
 
-const drawnLegend = [...(one("#scatter-colours")?.childNodes ?? [])];
+const drawnKeys = [...all(".colour-key")].map((key) => [key, [...key.childNodes]]);
 let marked = new Map(); // a trial to its elements, all but the rows of the table
 
 views.push({
@@ -76,13 +76,15 @@ views.push({
     const { of, legend } = colours();
     for (const [trial, elements] of marked)
       for (const element of elements) if (element instanceof SVGElement) element.style.color = isDrawn ? "" : of[trial] ?? palette.grey;
-    if (isDrawn) return one("#scatter-colours")?.replaceChildren(...drawnLegend);
-    const entries = legend.map(([shade, text]) => {
-      const swatch = make("span", { className: "swatch" });
-      swatch.style.background = shade;
-      return make("span", { className: "key" }, " ", swatch, text);
-    });
-    one("#scatter-colours")?.replaceChildren(`${colour.selectedOptions[0].textContent}:`, ...entries);
+    for (const [key, drawn] of drawnKeys) {
+      if (isDrawn) { key.replaceChildren(...drawn); continue; }
+      const entries = legend.map(([shade, text]) => {
+        const swatch = make("span", { className: "swatch" });
+        swatch.style.background = shade;
+        return make("span", { className: "key" }, " ", swatch, text);
+      });
+      key.replaceChildren(`${colour.selectedOptions[0].textContent}:`, ...entries);
+    }
   },
   lit() {
     document.body.classList.toggle("lit", choice.lit !== null);

@@ -11,8 +11,13 @@ from raysweep.sweepfile.convert.python import loop_module
 from raysweep.sweepfile.convert.wandb import read_wandb
 from raysweep.sweepfile.convert.write import sweep_text
 from raysweep.sweepfile.document import read_document
+from raysweep.terminal import some_of
 
 EXPECTED = "must be a mapping: a W&B sweep file has `method` and `parameters`, an Optuna space a distribution by name"
+NEITHER = (
+    'is neither a W&B sweep file, with `method` and `parameters`, nor an Optuna space, {"NAME": DISTRIBUTION}, each as '
+    "optuna.distributions.distribution_to_json returns it"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ def convert(path: str, samples: int | None = None, loop: str = "") -> Converted:
         SweepFileError: it is no such file, or cannot be converted; all faults at once, each with its line.
     """
     source = read_document(path, EXPECTED)
+    if not is_optuna(source) and not source.values.keys() & {"method", "parameters"}:
+        raise SweepFileError(f"{path}:1: {NEITHER}; got {some_of([*source.values])}")
     space = read_optuna(source, samples) if is_optuna(source) else read_wandb(source, samples)
     is_new = choose_loop(space, loop)
     module = ""

@@ -19,6 +19,7 @@ from pydantic.functional_validators import model_validator
 
 from raysweep.config import Config
 from raysweep.errors import did_you_mean
+from raysweep.sweepfile.schema import MOST_STEPS
 
 QUANTILES = 50
 """What `random` cannot draw becomes a choice of at most so many equally likely values."""
@@ -218,18 +219,14 @@ class QUniform(Uniform):
         return [_whole_if(self.q, self.min + step * self.q) for step in _not_too_many(range(count))]
 
     def drawn(self) -> DrawOf:
-        """Return whole numbers, or a choice of all multiples where they are few."""
-        first, last = self._ends()
-        if self.q == 1:
-            return DrawOf({"int": [first, last]}, LESS_OFTEN)
-        if last - first < QUANTILES:
-            return DrawOf({"choice": [_multiple(each, self.q) for each in range(first, last + 1)]}, LESS_OFTEN)
-        return quantiles(lambda share: self.min + share * (self.max - self.min), self.q)
+        """Return the multiples of q."""
+        found = self.searched()
+        return DrawOf(found.draw, found.differs or LESS_OFTEN)
 
-    def _ends(self) -> tuple[int, int]:
-        """Return the first and the last multiple of q between the bounds; W&B rarely rounds to those beyond them."""
-        first, last = math.ceil(self.min / self.q - 1e-9), math.floor(self.max / self.q + 1e-9)
-        return (first, last) if first <= last else (round(self.min / self.q), round(self.max / self.q))
+    def searched(self) -> DrawOf:
+        """Return the multiples of q between the bounds; W&B rarely rounds to those beyond them."""
+        first, last = _first_and_last(self.min, self.max, self.q)
+        return steps(first * self.q, self.q, last - first + 1)
 
 
 LESS_OFTEN = "W&B, which rounds, draws the first and the last value less often than is done here"
@@ -243,11 +240,11 @@ class QLogUniform(LogUniform):
 
     def drawn(self) -> DrawOf:
         """Return whole numbers, or quantiles."""
-        return _rounded_logs(*self.bounds(), self.q, MOST_AT_AN_END)
+        return _rounded_logs(*self.bounds(), self.q)
 
     def searched(self) -> DrawOf:
-        """Return whole numbers, or quantiles."""
-        return _rounded_logs(*self.bounds(), self.q)
+        """Return whole numbers, or multiples of q."""
+        return _multiples_by_logs(*self.bounds(), self.q)
 
 
 class QLogUniformValues(LogUniformValues):
@@ -258,11 +255,11 @@ class QLogUniformValues(LogUniformValues):
 
     def drawn(self) -> DrawOf:
         """Return whole numbers, or quantiles."""
-        return _rounded_logs(self.min, self.max, self.q, MOST_AT_AN_END)
+        return _rounded_logs(self.min, self.max, self.q)
 
     def searched(self) -> DrawOf:
-        """Return whole numbers, or quantiles."""
-        return _rounded_logs(self.min, self.max, self.q)
+        """Return whole numbers, or multiples of q."""
+        return _multiples_by_logs(self.min, self.max, self.q)
 
 
 class _Unbounded(Distribution):
@@ -456,27 +453,56 @@ MOST_AT_AN_END = 0.02
 """Whole numbers stand for rounded ones if the first and the last are at most this likelier than those."""
 
 
-def _rounded_logs(low: float, high: float, q: float, most_at_an_end: float = math.inf) -> DrawOf:
+def _rounded_logs(low: float, high: float, q: float) -> DrawOf:
     """Return whole numbers about uniform in their logarithm or, where these are not what is rounded to, quantiles."""
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
     logs = math.log(low), math.log(high)
     if q == 1 and low >= 1 and first < last:
         ends = math.log(low / (first - 0.5)), math.log((last + 0.5) / high)
-        gained = max(map(abs, ends)) / (logs[1] - logs[0])
-        if gained <= most_at_an_end:
-            return DrawOf({"log_int": [first, last]}, LESS_OFTEN if gained > MOST_AT_AN_END else "")
-    several = quantiles(lambda share: math.exp(logs[0] + share * (logs[1] - logs[0])), q)
-    if most_at_an_end < math.inf:
-        return several
-    return DrawOf({"choice": once(several.draw["choice"])}, several.differs)
+        if max(map(abs, ends)) / (logs[1] - logs[0]) <= MOST_AT_AN_END:
+            return DrawOf({"log_int": [first, last]})
+    return quantiles(lambda share: math.exp(logs[0] + share * (logs[1] - logs[0])), q)
+
+
+def _multiples_by_logs(low: float, high: float, q: float) -> DrawOf:
+    """Return multiples of q for a search: about uniform in their logarithm, in order, the first and the last included.
+
+    A search takes ascending choices for ordered numbers.
+    """
+    first, last = _first_and_last(low, high, q)
+    if q == 1 and 1 <= first < last:
+        return DrawOf({"log_int": [first, last]})
+    logs = math.log(low), math.log(high)
+    shares = (place / (QUANTILES - 1) for place in range(QUANTILES))
+    rounded = (round(math.exp(logs[0] + share * (logs[1] - logs[0])) / q) for share in shares)
+    chosen = sorted({first, last, *(min(last, max(first, each)) for each in rounded)})
+    count, differs = last - first + 1, ""
+    if count > len(chosen):
+        differs = (
+            f"has no counterpart: of its {count:,} values {len(chosen)} are searched, evenly spread in the logarithm"
+        )
+    return DrawOf({"choice": [_multiple(each, q) for each in chosen]}, differs)
+
+
+def _first_and_last(low: float, high: float, q: float) -> tuple[int, int]:
+    """Return the first and the last multiple of q between bounds, or else what these are rounded to, divided by q."""
+    first, last = math.ceil(low / q - 1e-9), math.floor(high / q + 1e-9)
+    return (first, last) if first <= last else (round(low / q), round(high / q))
 
 
 def steps(low: float, step: float, count: int) -> DrawOf:
-    """Return a choice of `low`, `low + step` and so on; of quantiles where they are many."""
-    if count <= QUANTILES:
-        return DrawOf({"choice": [_whole_if(step, low + each * step) for each in range(count)]})
-    drawn = quantiles(lambda share: share * count - 0.5, 1)
-    return DrawOf({"choice": [_whole_if(step, low + each * step) for each in drawn.draw["choice"]]}, drawn.differs)
+    """Return `low`, `low + step` and so on, so many; all between the first and the last where they are too many."""
+    numbers = [float(f"{each:.12g}") for each in (step, low, low + (count - 1) * step)]
+    is_whole = all(each.is_integer() for each in numbers)
+    size, *bounds = map(int, numbers) if is_whole else numbers
+    kind = "int" if is_whole else "uniform"
+    if count <= 1:
+        return DrawOf({"choice": bounds[:1]})
+    if is_whole and size == 1:
+        return DrawOf({kind: bounds})
+    if count > MOST_STEPS:
+        return DrawOf({kind: bounds}, f"steps have no counterpart where they are more than {MOST_STEPS:,}")
+    return DrawOf({kind: bounds, "step": size})
 
 
 def quantiles(quantile: Callable[[float], float], q: float | None = None) -> DrawOf:

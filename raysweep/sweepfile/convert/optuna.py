@@ -5,6 +5,7 @@ Optuna itself is not imported: https://optuna.readthedocs.io/en/stable/reference
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -84,7 +85,17 @@ class _Named(Config):
 
 def is_optuna(source: Source) -> bool:
     """Whether a file is an Optuna search space, right or wrong."""
-    return any(isinstance(each, Mapping) and "attributes" in each for each in source.values.values())
+    return any(isinstance(each, Mapping) and "attributes" in each for each in map(_decoded, source.values.values()))
+
+
+def _decoded(value: Any) -> Any:
+    """Return a distribution that is given as text, as `distribution_to_json` returns it, as the mapping that it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def read_optuna(source: Source, samples: int | None = None) -> Space:
@@ -96,7 +107,7 @@ def read_optuna(source: Source, samples: int | None = None) -> Space:
     space = Space(source, slug(PurePath(source.path).stem, "sweep"), search="tpe")  # Optuna's default sampler
     checker = Checker(source)
     for key, value in source.values.items():
-        named = checker.checked(_Named, value, (key,))
+        named = checker.checked(_Named, _decoded(value), (key,))
         if named and (found := checker.checked(KINDS[named.name], named.attributes, (key, "attributes"))):
             try:
                 drawn = draw_of(found, is_searched=True)

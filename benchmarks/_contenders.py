@@ -163,8 +163,11 @@ class OptunaPruned:
             "none": optuna.pruners.NopPruner,
         }
         self.problem = problem
-        self.study = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, **sampler), pruner=pruners[pruner]()
+        self.study = optuna.create_study(  # Hyperband draws a trial's bracket from the study's name
+            study_name=f"{problem.name} {seed}",
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=seed, **sampler),
+            pruner=pruners[pruner](),
         )
         self.trials: dict[int, Any] = {}
 

@@ -194,7 +194,7 @@ class AshaConfig(Config):
     group_by: list[str] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
     min_survivors: PositiveInt = 4
-    """At least this many configs of each group go on at every rung; of each generation of a `search` 2 by default."""
+    """At least this many configs of each group go on at every rung; by default a quarter of a `search`'s generations."""
     tolerance: NonNegativeFloat = 0.0
     """A config also goes on if its score is at most this far behind the last one that does."""
     rank_by: RankBy = "trend"
@@ -466,16 +466,17 @@ def _check_one_folder(name: str) -> str:
     return name
 
 
-SURVIVORS_OF_A_GENERATION = 2
-"""The default of `asha.min_survivors` beside `search`: with 4 it finds worse configs (docs/search_evidence.md)."""
+SURVIVORS = 4
+"""Of so many in a generation of a search one goes on at least, by default: docs/search_evidence.md."""
 
 
 def _for_a_search(scheduler: Any, info: ValidationInfo) -> Any:
     """Give the scheduler the defaults that it has beside `search`."""
     is_default = isinstance(scheduler, AshaConfig) and "min_survivors" not in scheduler.model_fields_set
-    if not (is_default and info.data.get("search")):
+    search = info.data.get("search")
+    if not is_default or search is None or not search.learns:
         return scheduler
-    return scheduler.model_copy(update={"min_survivors": SURVIVORS_OF_A_GENERATION})
+    return scheduler.model_copy(update={"min_survivors": -(-search.generation // SURVIVORS)})
 
 
 class Sweep(Config):

@@ -61,7 +61,11 @@ def print_fitting(
     shown = fitting(columns, droppable, table_console(stderr).width)
     print_columns(list(shown), list(zip(*shown.values(), strict=True)), right, stderr)
     if gone := columns.keys() - shown.keys():
-        say(f"no room for: {', '.join(head for head in columns if head in gone)}", stderr, style="dim")
+        say(
+            f"columns hidden for lack of room: {', '.join(head for head in columns if head in gone)}",
+            stderr,
+            style="dim",
+        )
 
 
 def fitting(columns: Mapping[str, list[str]], droppable: Sequence[str], room: int) -> dict[str, list[str]]:

@@ -421,7 +421,10 @@ def run_task(
         while not run.stop.requested:
             reference = start.remote(_setting(run, slot), *arguments)
             try:
-                return wait_for(reference, slot, run.view.say, lambda: run.stop.requested)
+                found = wait_for(reference, slot, run.view.say, lambda: run.stop.requested)
+                if run.stop.requested:  # what follows takes a while
+                    run.view.say(f"stopping: {what} ends here (again to end at once)")
+                return found
             except ray.exceptions.NodeDiedError:
                 run.view.say(f"{what}: the node went away; starts again")
             except ray.exceptions.WorkerCrashedError as error:

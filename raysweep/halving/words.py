@@ -18,7 +18,7 @@ def in_words(report: RungReport) -> str:
     """Return how a trial stands at a rung, in one line."""
     where = f"rung {report.rung + 1} (epoch {report.epoch})"
     if report.score is None:
-        return f"{where}: not all seeds of its config are there"
+        return f"{where}: waiting for the other seeds of its config"
     score = "no finite score" if math.isnan(report.score) else f"score {score_text(report.score)}"
     if report.objectives > 1 and report.missing:
         return f"{where}: {score}, compared once all are there; at most {report.missing} to come, {report.places} go on"

@@ -54,6 +54,7 @@ SLIPS = {
     "pretrained": "model.weights",
     "pruner": "scheduler",
     "random_seed": "seeds",
+    "run_cap": "search.trials",
     "sampler": "search.name",
     "sched": "lr_schedule",
     "scheduler": "lr_schedule",  # under `base`; at the top of the file it is a key
@@ -61,6 +62,7 @@ SLIPS = {
     "search_space": "search.space",
     "smoothing": "label_smoothing",
     "step_size": "lr_schedule.milestones",
+    "timeout": "limits.wall_hours",
     "tpe": "search",
     "transform": "augment",
     "transforms": "augment",
@@ -73,11 +75,16 @@ SLIPS_IN = {
         "algorithm": "name",
         "batch": "generation",
         "count": "trials",
+        "direction": "objective.mode",
         "distributions": "space",
         "init": "enqueue",
         "initial": "enqueue",
+        "max_concurrent": "limits.max_concurrent",
+        "max_concurrent_trials": "limits.max_concurrent",
         "max_trials": "trials",
         "method": "name",
+        "metric": "objective",
+        "n_jobs": "limits.max_concurrent",
         "n_trials": "trials",
         "num_samples": "trials",
         "num_trials": "trials",
@@ -91,9 +98,12 @@ SLIPS_IN = {
         "samples": "trials",
         "search_alg": "name",
         "search_space": "space",
+        "seed": "seed",
+        "seeds": "seeds",
+        "timeout": "limits.wall_hours",
     }
 }
-"""The same, by the section in which they stand, for its own keys."""
+"""The same, by the section in which they stand: for its own keys, and for those that are at the top of the file."""
 NAMES = {
     "bayes": "tpe",
     "bayesian": "tpe",
@@ -124,8 +134,11 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
     key, known = str(way[-1]), list(known)
     if others := _kinds_with(trial, str(way[-2]) if len(way) > 1 else "", key):
         return f" ({key} is a key of {' and '.join(others)})"
-    if own := SLIPS_IN.get(str(way[-2]) if len(way) > 1 else "", {}).get(key):
-        return f" (did you mean {own!r}?)"
+    if of_section := SLIPS_IN.get(str(way[-2]) if len(way) > 1 else ""):
+        if own := of_section.get(key):
+            return f" (did you mean {own!r}{'' if own in known else ', at the top of the file'}?)"
+        if near := did_you_mean(key, known):
+            return near
     slip = SLIPS.get(key, "")
     has_it = slip.partition(".")[0] in (trial.model_fields | Sweep.model_fields)
     meant = (slip if has_it else None) or _find(trial, key) or _find(Sweep, key)
@@ -143,6 +156,7 @@ def hint(model: type[BaseModel], trial: type[BaseModel], way: tuple[str | int, .
 
 def as_draw(given: Mapping[str, Any]) -> str:
     """Return how a draw that is given in W&B's words, or Optuna's, is written here; nothing if that cannot be told."""
+    step = given.get("step") or given.get("q") or 1
     if isinstance(values := given.get("values", given.get("choices")), list):
         return f"{{choice: {values}}}" if len(str(values)) < 80 else ""
     bounds = [given.get("min", given.get("low")), given.get("max", given.get("high"))]
@@ -151,9 +165,40 @@ def as_draw(given: Mapping[str, Any]) -> str:
         return ""
     if kind.endswith("log_uniform"):  # W&B's bounds are exponents there
         bounds = [float(f"{math.exp(min(each, 700)):.4g}") for each in bounds]
-    is_whole = all(type(each) is int for each in bounds) and (kind in ("", "int_uniform", "int") or "log" in given)
-    written = f"{'log_' * ('log_uniform' in kind)}{'int' if is_whole or given.get('q') == 1 else 'uniform'}"
-    return f"{{{written}: [{', '.join(map(str, bounds))}]}}"
+    is_whole = all(type(each) is int for each in (*bounds, step))
+    is_whole = is_whole and (kind in ("", "int_uniform", "int", "q_uniform") or "log" in given or given.get("q") == 1)
+    written = f"{'log_' * ('log_uniform' in kind)}{'int' if is_whole else 'uniform'}"
+    steps = f", step: {step}" if step != 1 and "log" not in written else ""
+    return f"{{{written}: [{', '.join(map(str, bounds))}]{steps}}}"
+
+
+def wrong_draw(way: tuple[str | int, ...], value: Any) -> str:
+    """Return what to write instead of a value that is no draw, or of a kind's value that is none; nothing elsewhere."""
+    space = 2 if way[:2] == ("search", "space") else 1 if way[:1] == ("random",) else len(way)
+    key, inner = str(way[space]) if len(way) > space else "samples", way[space + 1 :]
+    if key == "samples":
+        return ""
+    if not inner and isinstance(value, list) and value:
+        numbers = len(value) == 2 and all(isinstance(each, int | float) for each in value)
+        return f"write {{choice: {as_text(value)}}}" + (f", or {{uniform: {as_text(value)}}}" if numbers else "")
+    if not inner and not isinstance(value, Mapping) and value is not None:
+        return f"a fixed value belongs in base, {{{key}: {as_text(value)}}}; a draw is written {{choice: [...]}}"
+    if inner == ("choice",) and not isinstance(value, list):
+        return f"must be a list of values: [{as_text(value)}, ...]"
+    if inner in (("uniform",), ("log_uniform",), ("int",), ("log_int",)) and not (
+        isinstance(value, list) and len(value) == 2
+    ):
+        is_stepped = isinstance(value, list) and len(value) == 3 and "log" not in str(inner[0])
+        steps = f"; for steps: {{{inner[0]}: {as_text(value[:2])}, step: {value[2]}}}" if is_stepped else ""
+        return f"must be a list of two bounds{steps}"
+    return ""
+
+
+def as_text(value: Any) -> str:
+    """Return a plain value as YAML's flow style has it, near enough to be read."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_text, value))}]"
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def _kinds_with(trial: type[BaseModel], section: str, key: str) -> list[str]:

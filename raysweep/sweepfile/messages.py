@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from raysweep.config import kind_named, kinds_of, names_of
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
-from raysweep.sweepfile.hints import IS_MISSING_IN, NAMES, as_draw, hint
+from raysweep.sweepfile.hints import IS_MISSING_IN, NAMES, as_draw, as_text, hint, wrong_draw
 from raysweep.sweepfile.schema import Sweep
 
 IS_MISSING = "is missing"
@@ -30,12 +30,19 @@ def describe_errors(
         way = _way_in(values, loc, is_key=detail["type"] in ("extra_forbidden", "missing"))
         if detail["type"] == "extra_forbidden":
             known = _known_keys(model, values, way[:-1])
-            if "log_uniform" in known and (written := as_draw(_at(values, way[:-1]))):
-                problems.append((way[:-1], f"such a draw is written {written} here"))
-                continue
+            if "log_uniform" in known:
+                given = _at(values, way[:-1])
+                if "value" in given:
+                    problems.append((way[:-1], wrong_draw(way[:-1], given["value"])))
+                    continue
+                if written := as_draw(given):
+                    problems.append((way[:-1], f"such a draw is written {written} here"))
+                    continue
             problems.append((way, f"unknown key{hint(model, trial or model, way, known)}; allowed: {', '.join(known)}"))
         elif way in IS_MISSING_IN and detail["type"] == "missing" and model is Sweep:
             problems.append((way, f"{IS_MISSING}; it says {IS_MISSING_IN[way]}"))
+        elif model is Sweep and detail["type"] != "value_error" and (instead := wrong_draw(way, detail["input"])):
+            problems.append((way, f"got {as_text(detail['input'])}; {instead}"))
         else:
             problems.append((way, in_words(detail, way)))
     return _one_a_value(problems)

@@ -386,8 +386,29 @@ def _config(sweep: Sweep, settings: Sequence[Setting], problems: list[str]) -> L
         return kind.model_validate(merged)
     except ValidationError as error:
         for way, message in describe_errors(error, kind, merged):
-            problems.append(sweep.source.problem(_way_in_file(settings, way, message), message))
+            chosen_by = _chosen_by(settings, way) if message == IS_MISSING else None
+            if chosen_by:
+                needs = f"{_name_in(chosen_by)} needs {'.'.join(map(str, way))}, which {IS_MISSING}"
+                problems.append(sweep.source.problem(chosen_by.way, needs))
+            else:
+                problems.append(sweep.source.problem(_way_in_file(settings, way, message), message))
         return None
+
+
+def _chosen_by(settings: Sequence[Setting], way: Keys) -> Setting | None:
+    """Return what chose by its name the kind of section that needs a key; None if `base` did, or nothing."""
+    section = ".".join(map(str, way[:-1]))
+    names = (each for each in reversed(settings) if each.key == f"{section}.name" or _name_in(each, section))
+    chosen = next(names, None)
+    return chosen if chosen and chosen.way[0] != "base" else None
+
+
+def _name_in(setting: Setting, section: str | None = None) -> str:
+    """Return the name that a setting gives its section, or `section` alone; nothing if it gives none."""
+    if section is not None and setting.key != section:
+        return ""
+    value = setting.value.get("name") if isinstance(setting.value, Mapping) else setting.value
+    return str(value) if isinstance(value, str) else ""
 
 
 def _forget_other_kinds(trial: type[LoopConfig], merged: dict[str, Any], section: str) -> None:
@@ -430,12 +451,14 @@ def short_id(id: str) -> str:
 
 
 def id_named(given: str, ids: Collection[str]) -> str:
-    """Return the id that is given, or the only one that begins or ends with it.
+    """Return the id that is given, or the only one that begins or ends with it, or whose hash begins with it.
 
     Raises:
         UserError: there is none, or there are several.
     """
-    found = [id for id in ids if given and (id.startswith(given) or id.endswith(given))]
+    found = [
+        id for id in ids if given and (id.startswith(given) or id.endswith(given) or short_id(id).startswith(given))
+    ]
     if given in ids or len(found) == 1:
         return given if given in ids else found[0]
     if found:

@@ -54,7 +54,8 @@ class Objective(SingleObjective):
     """What trials are ranked by; `objective: val_loss` alone names the metric."""
 
     against: Annotated[list[SingleObjective], Field(max_length=3)] = []
-    """What it is traded off against (docs/objectives.md): the others of a list, `objective: [val_acc, flops]`."""
+    """What it is traded off against (docs/objectives.md). A list is read so: `objective: [val_acc, flops]` is
+    `{metric: val_acc, against: [{metric: flops}]}`."""
 
     @model_serializer(mode="wrap")
     def _as_ever_with_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

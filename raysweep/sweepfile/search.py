@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from raysweep.config import LoopConfig
 from raysweep.errors import did_you_mean
 from raysweep.sweepfile.document import Keys
+from raysweep.sweepfile.messages import IS_MISSING
 from raysweep.sweepfile.plan import config_of_proposal
 from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, AshaConfig, Dimension, RayAshaConfig, Search, Sweep
 from raysweep.sweepfile.space import Settings, Space, is_drawable, is_ordered, listed, value_at
@@ -35,11 +36,27 @@ def why_not_to_search(sweep: Sweep) -> list[str]:
     if search is None:
         return []
     faults = [*_beside(sweep), *_counts(sweep, search)]
-    if unclear := [*_conditions(search.space)]:  # which keys a proposal has cannot be told
-        return [sweep.source.problem(way, message) for way, message in [*faults, *unclear]]
-    problems = [sweep.source.problem(way, message) for way, message in [*faults, *_enqueued(search)]]
-    problems += _refused(sweep, search)
-    return problems or _refused_together(sweep, search)
+    faults += (unclear := [*_conditions(search.space)])
+    sound = _without(search, {str(way[len(SPACE)]) for way, _ in unclear})
+    faults += (enqueued := [*_enqueued(sound)])
+    problems = [sweep.source.problem(way, message) for way, message in faults]
+    refused = _refused(sweep, sound)
+    if not refused:
+        refused = _refused_together(sweep, sound, {way[2] for way, _ in enqueued if len(way) > 2})
+    # What a proposal lacks may be a key that was left out, because of its fault.
+    return problems + [problem for problem in refused if not (unclear and problem.endswith(IS_MISSING))]
+
+
+def _without(search: Search, keys: Collection[str]) -> Search:
+    """Return a search without keys of which it cannot be told when a proposal has them, and those that need these."""
+    lost = set(keys)
+    while more := {key for key, each in search.space.items() if lost & {key, *(each.when or {})}} - lost:
+        lost |= more
+    if not lost:
+        return search
+    space = {key: each for key, each in search.space.items() if key not in lost}
+    items = [{key: value for key, value in item.items() if key not in lost} for item in search.enqueue]
+    return search.model_copy(update={"space": space, "enqueue": items})
 
 
 def probes(sweep: Sweep) -> list[LoopConfig]:
@@ -120,10 +137,15 @@ def _with_settings(problem: str, settings: Settings, told: Sequence[str]) -> str
     return f"{problem}, and a proposal may have {values}; narrow the draws, or keep values apart with `when`"
 
 
-def _refused_together(sweep: Sweep, search: Search) -> list[str]:
-    """Return why no config has the values of what is enqueued together, each of which it may have."""
+def _refused_together(sweep: Sweep, search: Search, faulty: Collection[int | str]) -> list[str]:
+    """Return why no config has the values of what is enqueued together, each of which it may have.
+
+    Items whose place is among the `faulty` are passed over.
+    """
     space, problems = Space(search.space), list[str]()
     for index, item in enumerate(search.enqueue):
+        if index in faulty:
+            continue
         ways: dict[str, Keys] = {key: ("search", "enqueue", index, key) for key in item}
         config_of_proposal(sweep, space.fill(item, _typical), problems, ways)
     return list(dict.fromkeys(problems))

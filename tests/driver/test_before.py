@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,6 +40,22 @@ def test_a_task_whose_node_goes_away_starts_again_as_often_as_it_takes(
     )
     assert run_task(run, Slot(1, 0, 1), "preparing digits", print) == "done"
     assert next(losses, "all lost") == "all lost"
+
+
+def test_a_task_in_which_the_run_is_stopped_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    stop, shown = StopRequest(), io.StringIO()
+    monkeypatch.setattr(before.ray, "remote", lambda **resources: lambda task: SimpleNamespace(remote=print))
+    monkeypatch.setattr(before, "wait_for", lambda *arguments: stop.request())
+    monkeypatch.setattr(before, "alive_hosts", lambda: ["here"])
+    run: Any = SimpleNamespace(
+        sweep=SimpleNamespace(name="small", loop="classify"),
+        sweep_path=tmp_path / "small.yaml",
+        imports=(),
+        stop=stop,
+        view=View(Console(file=shown), "small", Board([], maximize=True), "val_acc"),
+    )
+    assert run_task(run, Slot(1, 0, 1), "evaluating best", print) is None
+    assert shown.getvalue().splitlines()[-1] == "stopping: evaluating best ends here (again to end at once)"
 
 
 def test_a_rerun_on_another_kind_of_gpu_is_refused_while_trials_are_unfinished() -> None:

@@ -48,7 +48,8 @@ def test_the_ranking_fits_the_terminal_and_names_the_settings_that_it_has_no_roo
     assert len(table) == 1 + 32 + 64, "a line for each config and each of its seeds"
     assert max(map(len, table)) <= width
     settings = {"model", "lr", "augment", "weight_decay", "normalize"}
-    (left_out,) = [line.removeprefix("no room for: ").split(", ") for line in lines if line.startswith("no room for")]
+    hidden = "columns hidden for lack of room: "
+    (left_out,) = [line.removeprefix(hidden).split(", ") for line in lines if line.startswith(hidden)]
     assert settings & set(table[0].split()) == settings - set(left_out)
     assert "v2_receptive_resnet50" in table[1] or "model" in left_out
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile import Sweep
-from raysweep.sweepfile.plan import Trial, keep_ids, plan_as_json, plan_trials
+from raysweep.sweepfile.plan import Trial, id_named, keep_ids, plan_as_json, plan_trials
 
 
 def plan(**sections: object) -> list[Trial]:
@@ -294,3 +294,9 @@ def test_two_trials_whose_hashes_collide_are_refused_and_named_rather_than_one_d
 
 def test_the_same_trial_twice_is_one_and_no_collision() -> None:
     assert len(plan(base=COLLIDING, grid={"optimizer.weight_decay": [0.01118027, 0.01118027]})) == 1
+
+
+@pytest.mark.parametrize("asked", ["e636285a7ca7", "e636", "7ca7", "block-lr0.1-e636"])
+def test_a_trial_is_found_by_what_only_its_id_or_its_hash_begins_or_ends_with(asked: str) -> None:
+    known = ["block-lr0.1-e636285a7ca7", "block-lr0.2-f0e6361111ab"]
+    assert id_named(asked, known) == known[0]

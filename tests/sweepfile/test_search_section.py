@@ -61,7 +61,19 @@ def search(space: str, **others: object) -> str:
         ("epochs: {log_int: [0, 10]}", "epochs.log_int.0: got 0, must be greater than 0"),
         ("lr: {uniform: [1, 0.1]}", "lr: the lower bound 1.0 is above the upper bound 0.1"),
         ("lr: {uniform: [0.1, 1], int: [1, 2]}", "lr: must have exactly one of uniform,"),
-        ("lr: 0.1", "lr: got 0.1, must be a mapping"),
+        ("lr: 0.1", "lr: got 0.1; a fixed value belongs in base, {lr: 0.1}; a draw is written {choice: [...]}"),
+        ("lr: {value: 0.1}", "lr: a fixed value belongs in base, {lr: 0.1}"),
+        ("augment: [none, shift]", "augment: got [none, shift]; write {choice: [none, shift]}"),
+        ("lr: [0.1, 1]", "lr: got [0.1, 1]; write {choice: [0.1, 1]}, or {uniform: [0.1, 1]}"),
+        ("batch_size: {choice: 32}", "batch_size.choice: got 32; must be a list of values: [32, ...]"),
+        ("batch_size: {int: 32}", "batch_size.int: got 32; must be a list of two bounds"),
+        ("batch_size: {int: [8, 64, 8]}",
+         "batch_size.int: got [8, 64, 8]; must be a list of two bounds; for steps: {int: [8, 64], step: 8}"),
+        ("batch_size: {low: 8, high: 64, step: 8}", "batch_size: such a draw is written {int: [8, 64], step: 8} here"),
+        ("lr_schedule.name: {choice: [cosine, step]}",
+         "lr_schedule.name.choice.1: step needs lr_schedule.milestones, which is missing"),
+        ("lr_schedule: {choice: [cosine, step]}",
+         "lr_schedule.choice.1: step needs lr_schedule.milestones, which is missing"),
         ("model: {choice: [resnet18, resnt18]}", "model.choice.1: unknown network 'resnt18' (did you mean"),
         ("augment: {choice: [none, shift, none]}", "augment.choice.2: comes to the same config as choice.0"),
         ("lrr: {uniform: [0.1, 1]}", "lrr: unknown key (did you mean 'lr'?)"),
@@ -124,6 +136,13 @@ OPTIMIZERS = (
          "s.yaml:2: search.enqueue.0.optimizer.momentum: is there only with optimizer.name sgd, and here that"),
         (search(OPTIMIZERS, enqueue="[{optimizer.momentum: 0.5}]"),
          "s.yaml:2: search.enqueue.0.optimizer.momentum: is there only with optimizer.name sgd: give that, too"),
+        (search(LR, seed=3), "s.yaml:2: search.seed: unknown key (did you mean 'seed', at the top of the file?)"),
+        (search(LR, trial=3), "s.yaml:2: search.trial: unknown key (did you mean 'trials'?)"),
+        (search(LR, timeout=3), "s.yaml:2: search.timeout: unknown key (did you mean 'limits.wall_hours', at the top"),
+        ("timeout: 60", "s.yaml:2: timeout: unknown key (did you mean 'limits.wall_hours'?)"),
+        ("run_cap: 60", "s.yaml:2: run_cap: unknown key (did you mean 'search.trials'?)"),
+        ("random: {samples: 3, augment: [none, shift]}",
+         "s.yaml:2: random.augment: got [none, shift]; write {choice: [none, shift]}"),
         ("n_trials: 60", "s.yaml:2: n_trials: unknown key (did you mean 'search.trials'?)"),
         ("method: bayes", "s.yaml:2: method: unknown key (did you mean 'search.name'?)"),
         ("base: {optimizer: {name: sgd, momentum: 0.8}}\n" + search("optimizer: {choice: [adamw, muon]}"),
@@ -183,6 +202,21 @@ search:
     - {batch_size: 3}
 """)
     assert sorted(int(each.split(":")[1]) for each in found) == [2, 4, 6, 7, 11, 14]
+
+
+def test_a_key_whose_condition_is_wrong_hides_no_fault_of_others() -> None:
+    found = problems("""\
+search:
+  trials: 20
+  space:
+    lr: {uniform: [0.1, 1], when: {augmnt: none}}
+    augment:
+      choice: [none, shft]
+  enqueue:
+    - {augment: hard}
+scheduler: ray_asha
+""")
+    assert sorted(int(each.split(":")[1]) for each in found) == [5, 7, 9, 10]
 
 
 # ---------------------------------------------------------------------------------------------------------

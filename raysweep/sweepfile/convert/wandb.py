@@ -166,8 +166,9 @@ class _Reader(Checker):
         if not space.random:
             space.note(("method",), f"{given.method}: no parameter varies, so the configs would all be the same one")
         elif samples is None and cap is None:
+            does = "propose" if given.method == "bayes" else "draw"
             self.problem(
-                ("method",), f"{given.method}, without run_cap: say how many configs to draw, with --samples N"
+                ("method",), f"{given.method}, without run_cap: say with --samples N how many configs to {does}"
             )
         space.samples = samples or cap or 0
 

@@ -194,8 +194,8 @@ class AshaConfig(Config):
     """The rungs, where trials are compared: fractions of each trial's own epochs, rounded up."""
     group_by: list[str] = []
     """Keys of a trial's config; only trials that agree in them are compared. Default: all are."""
-    """At least this many configs of each group go on at every rung. Default beside `search`: a quarter of a generation."""
-    """At least this many configs of each group go on at every rung; by default a quarter of a `search`'s generations."""
+    min_survivors: PositiveInt = 4
+    """At least so many configs of each group go on at every rung. Default of a search: a quarter of a generation."""
     tolerance: NonNegativeFloat = 0.0
     """A config also goes on if its score is at most this far behind the last one that does."""
     rank_by: RankBy = "trend"

@@ -79,7 +79,7 @@ def tune_of(
     return Tune(
         TrialQueue(
             stage_of([f"t{number}" for number in range(trials)], twins),
-            lambda: next(stages, None),
+            lambda is_busy: next(stages, None),
             count_slots=lambda: slots,
             max_concurrent=max_concurrent,
             retries=1,

@@ -176,7 +176,7 @@ def test_help_and_plan_import_nothing_heavy_and_answer_at_once(words: list[str])
     *answer, seconds = done.stdout.splitlines()
     assert answer
     yardstick = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True)
-    assert float(seconds) < 5 * float(yardstick.stdout)  # 2.5 times on a machine that does nothing else
+    assert float(seconds) < 8 * float(yardstick.stdout)  # 2.5 to 5 times on machines that do nothing else
 
 
 def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant(

@@ -31,6 +31,7 @@ SECTIONS = (
     "objective",
     "scheduler",
     "resources",
+    "cluster",
     "checkpoints",
     "limits",
     "evaluate",

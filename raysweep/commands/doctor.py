@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.commands.submit import send, staged
+from raysweep.commands.submit.ray_jobs import send, staged
 from raysweep.errors import ClusterError
 from raysweep.terminal import count_of, say
 

@@ -54,6 +54,7 @@ EXAMPLES = {
     "objective": "objective: [val_acc, flops]   # or val_loss alone",
     "scheduler": "scheduler: {name: asha, eta: 3, rungs: [1/9, 2/9]}",
     "resources": "resources: {gpus: 0.5}   # two trials on each GPU",
+    "cluster": 'cluster: {nodes: 2, gpus_per_node: 4, slurm: {time: "12:00:00", partition: gpu}}',
     "checkpoints": "checkpoints: {every_minutes: 10, keep_best: 1}",
     "storage": "storage: s3://my-bucket/runs",
     "until": "until: 5   # of the epochs that each trial's schedule is made for",

@@ -33,6 +33,7 @@ from pydantic import (
 from raysweep.config import Config, Fraction01, Pair, check_no_credentials, classes_of, section
 from raysweep.errors import did_you_mean
 from raysweep.loops import CLASSIFY, LOOPS, Loop, loop_named
+from raysweep.sweepfile.cluster import Cluster
 from raysweep.sweepfile.document import Source
 
 
@@ -514,6 +515,8 @@ class Sweep(Config):
     """Which trials are stopped early: `asha` for sweeps that seek a winner, `none` for those that compare findings."""
     resources: Resources = Resources()
     """The slot of one trial."""
+    cluster: Cluster = Cluster()
+    """The machines that `submit --slurm` and `--kuberay` ask for."""
     checkpoints: Checkpoints = Checkpoints()
     """How often weights are committed, and whose are kept."""
     storage: Annotated[str, AfterValidator(check_storage)] = "./runs"

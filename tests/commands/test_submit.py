@@ -24,7 +24,7 @@ from raysweep.cluster.modules import copy_modules
 from raysweep.cluster.places import data_problems
 from raysweep.cluster.requirements import read_requirements
 from raysweep.commands.context import Context
-from raysweep.commands.submit import differences, job_words
+from raysweep.commands.submit.ray_jobs import differences, job_words
 from raysweep.errors import UserError
 from raysweep.registry import import_modules
 from raysweep.sweepfile.named import Named

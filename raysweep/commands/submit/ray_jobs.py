@@ -1,4 +1,4 @@
-"""`raysweep submit`: runs a sweep on a cluster from a laptop.
+"""`raysweep submit`: runs a sweep on a Ray cluster from a laptop, through its dashboard.
 
 The sweep file, the modules of `--import` and what these import from beside them become the job's folder; the run folder
 must lie where every node and the laptop see it, so that `status`, `report` and `pull` work from here as if the sweep
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.cluster.requirements import read_requirements
-from raysweep.commands.context import Context, add_sweep_flags
+from raysweep.commands.context import Context
 from raysweep.errors import UserError
 from raysweep.terminal import count_of, step
 
@@ -28,24 +28,9 @@ if TYPE_CHECKING:
 
 MOST_DIFFERENCES = 8
 """Settings that a message names; it only counts the others."""
-SUMMARY = "run a sweep on a cluster through its dashboard, and follow it"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
-    add_sweep_flags(parser, "the sweep file")
-    parser.add_argument("--address", metavar="URL", help="the cluster's dashboard; default: http://127.0.0.1:8265")
-    parser.add_argument(
-        "--requirements",
-        metavar="FILE",
-        type=Path,
-        help="packages that the nodes lack, as pip reads them; Ray installs them for this job alone",
-    )
-    parser.add_argument("--replace", action="store_true", help="stop the sweep's job if one runs, and go on with this")
-    parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
-
-
-def run(arguments: argparse.Namespace) -> int:
+def submit(arguments: argparse.Namespace) -> int:
     """Hand a sweep to a cluster's job server and follow it; return the run's exit code.
 
     A sweep that already runs there is followed, not begun a second time; with other settings, it must be replaced.
@@ -98,7 +83,7 @@ def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dic
     code = hashlib.sha256()
     for path in sorted(files.rglob("*.py")):
         code.update(f"{path.relative_to(files)}\0".encode() + path.read_bytes() + b"\0")
-    sweep = context.sweep.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})
+    sweep = context.sweep.model_dump(mode="json", exclude_defaults=True, exclude={"storage", "cluster"})
     return {
         "raysweep_sweep": json.dumps(sweep),
         "raysweep_code": code.hexdigest(),

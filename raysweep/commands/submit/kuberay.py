@@ -1,0 +1,10 @@
+"""`raysweep submit --kuberay`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,88 @@
+"""The section `cluster` of a sweep file: what `raysweep submit --slurm` and `--kuberay` ask for.
+
+Nothing of it decides a number, so it may change between runs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
+
+from raysweep.config import Config
+
+Word = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+"""A name or an address: no blanks."""
+TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
+SIZE = re.compile(r"[1-9]\d*[KMGT]")
+
+
+def _as_time(value: Any) -> Any:
+    """Take minutes as a number too, as Slurm does."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_time(value: str) -> str:
+    if not TIME.fullmatch(value):
+        raise ValueError(f"got {value!r}, must be a time as Slurm writes it: 90 (minutes), 12:00:00 or 2-12:00:00")
+    return value
+
+
+def _check_size(value: str) -> str:
+    if not SIZE.fullmatch(value):
+        raise ValueError(f"got {value!r}, must be a size with its unit: 64G, 512M")
+    return value
+
+
+Time = Annotated[
+    str,
+    BeforeValidator(_as_time),
+    AfterValidator(_check_time),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{TIME.pattern}$"}]}),
+]
+Size = Annotated[str, AfterValidator(_check_size), WithJsonSchema({"type": "string", "pattern": f"^{SIZE.pattern}$"})]
+
+
+class Slurm(Config):
+    """What `submit --slurm` asks Slurm for beside nodes (docs/slurm.md)."""
+
+    partition: Word | None = None
+    """The partition; default: the site's."""
+    account: Word | None = None
+    """The account that pays; default: yours."""
+    time: Time | None = None
+    """The time limit of one go; a sweep that has not ended by then commits, and goes on in the next one. Default: the
+    partition's."""
+    signal_seconds: Annotated[int, Field(ge=10, le=65_535)] = 120
+    """How long before the time limit the sweep is told to commit and end; it must exceed what a commit takes."""
+    setup: list[str] = []
+    """Lines of bash that the job begins with: `module load cuda`, `source ~/venv/bin/activate`."""
+    options: list[Annotated[str, Field(pattern=r"^--?\w")]] = []
+    """More options of sbatch, as they are: `--constraint=a100`, `--qos=long`."""
+
+
+class KubeRay(Config):
+    """What `submit --kuberay` writes into the RayJob beside nodes (docs/kubernetes.md)."""
+
+    namespace: Word | None = None
+    """The namespace of all objects; default: that of kubectl's context."""
+
+
+class Cluster(Config):
+    """The machines that `raysweep submit --slurm` and `--kuberay` ask for."""
+
+    nodes: PositiveInt = 1
+    """How many nodes; on Kubernetes, how many workers at most."""
+    gpus_per_node: NonNegativeInt | None = None
+    """How many GPUs each node has for the sweep; 0: train on CPUs. It has to be said."""
+    cpus_per_node: PositiveInt | None = None
+    """How many CPUs of each node; default: on Slurm whole nodes, on Kubernetes 4 for each GPU."""
+    memory_per_node: Size | None = None
+    """How much memory of each node (64G); default: on Slurm all of whole nodes, else the site's own."""
+    image: Word | None = None
+    """The container image (docs/containers.md); on Slurm a file of Apptainer's, and none by default."""
+    slurm: Slurm = Slurm()
+    """What Slurm is asked for."""
+    kuberay: KubeRay = KubeRay()
+    """What KubeRay is asked for."""

@@ -94,6 +94,19 @@ def connect(address: str | None, metadata: Mapping[str, str] | None = None) -> N
         raise ClusterError(f"--address {address}: cannot connect to a Ray cluster there: {error}") from error
 
 
+def wait_for_nodes(count: int, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> None:
+    """Wait until the cluster has as many nodes; after JOIN_WITHIN_S, `say` that the run goes on without the others."""
+    end, said = time.monotonic() + JOIN_WITHIN_S, False
+    while (there := len(alive_nodes())) < count and not is_stopped():
+        if time.monotonic() > end:
+            say(f"{there} of {count_of(count, 'node')} are there after {JOIN_WITHIN_S:.0f} s; the run begins on these")
+            return
+        if not said:
+            say(f"waiting: {there} of {count_of(count, 'node')} are there yet")
+            said = True
+        time.sleep(0.5)
+
+
 def find_slot(resources: Resources, say: Callable[[str], None], is_stopped: Callable[[], bool]) -> Slot:
     """Work out a trial's slot on the connected cluster, counting what its autoscaler may add; `say` why a run waits.
 

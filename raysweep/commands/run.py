@@ -17,6 +17,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
+    parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="wait two minutes at most until the cluster has N nodes"
+    )
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
 
@@ -37,6 +40,7 @@ def run(arguments: argparse.Namespace, confirm: bool = False) -> int:
         context.folder,
         context.named,
         address=arguments.address,
+        nodes=arguments.nodes,
         imports=arguments.imports,
         fresh=arguments.fresh,
         confirm=confirm,

@@ -35,6 +35,7 @@ from raysweep.cluster.slots import (
     dashboard_url,
     find_slot,
     wait_for,
+    wait_for_nodes,
 )
 from raysweep.cluster.token import is_token_asked_for, token_place
 from raysweep.config import LoopConfig
@@ -246,8 +247,10 @@ def write_plan(run: Run, conditions: Mapping[str, Mapping[str, Any]] | None = No
 
 
 @contextmanager
-def connected(run: Run, address: str | None, if_several_nodes: str | None) -> Iterator[Slot]:
+def connected(run: Run, address: str | None, if_several_nodes: str | None, nodes: int = 1) -> Iterator[Slot]:
     """Connect to Ray for the time of the block, with the view and the signals on; yield a trial's slot there.
+
+    `nodes`: how many the cluster should have before anything is compared or trained.
 
     Raises:
         ClusterError: a trial fits nowhere, or there are several nodes and `if_several_nodes` says why that cannot
@@ -258,6 +261,7 @@ def connected(run: Run, address: str | None, if_several_nodes: str | None) -> It
             connect(address, describe_job(run.sweep.name, run.folder.path))
         try:
             with run.stop.on_signals():  # again: connecting sets a handler of Ray's
+                wait_for_nodes(nodes, run.view.say, lambda: run.stop.requested)
                 if if_several_nodes and len(alive_hosts()) > 1:
                     raise ClusterError(if_several_nodes)
                 slot = find_slot(run.sweep.resources, run.view.say, lambda: run.stop.requested)

@@ -35,6 +35,7 @@ def run_sweep(
     named: Named,
     *,
     address: str | None = None,
+    nodes: int = 1,
     imports: Sequence[str] = (),
     fresh: bool = False,
     confirm: bool = False,
@@ -44,7 +45,7 @@ def run_sweep(
     """Run a sweep in its run folder, or go on with it; return the exit code.
 
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
-    $RAY_ADDRESS, a Ray cluster is started on this machine. The modules of `imports` are imported already. `fresh` moves
+    $RAY_ADDRESS, a Ray cluster is started on this machine; of another one, `nodes` are waited for. The modules of `imports` are imported already. `fresh` moves
     an old run folder aside first. `confirm` trains the best configs again though the sweep does not say so.
     `as_json_document` prints the results as one JSON document on stdout. `quiet` trains alone: the winner is not
     evaluated, and neither results nor what to do with them are printed, since the caller reads them.
@@ -64,7 +65,7 @@ def run_sweep(
             uri = folder.parent.child(folder.name).uri
             wait = afterwards.enter_context(exporting(uri, sweep.export, lambda line: say(line, stderr=True)))
             run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
-            _train_what_is_left(run, address, evaluates=not quiet)
+            _train_what_is_left(run, address, nodes, evaluates=not quiet)
             code = sum_up(run, as_json_document, quiet)
         wait()
         return code
@@ -102,7 +103,7 @@ def run_and_read(
     return read_results(folder)
 
 
-def _train_what_is_left(run: Run, address: str | None, evaluates: bool = True) -> None:
+def _train_what_is_left(run: Run, address: str | None, nodes: int = 1, evaluates: bool = True) -> None:
     """Train and evaluate until all is done, or until the user or a limit stops it."""
     left = trials_left(run)
     if not left:
@@ -116,7 +117,8 @@ def _train_what_is_left(run: Run, address: str | None, evaluates: bool = True) -
         return
     if left and not (address or os.environ.get("RAY_ADDRESS")):
         check_weights_are_here(run.sweep, run.trials)
-    with connected(run, address, storage_problem(run.sweep, run.named.path, run.named.storage)) as slot:
+    problem = storage_problem(run.sweep, run.named.path, run.named.storage)
+    with connected(run, address, problem, nodes) as slot:
         on = TrainedOn()
         while left and not run.stop.requested:
             on = prepare_data(run, left, slot, on)

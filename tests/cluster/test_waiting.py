@@ -54,3 +54,23 @@ def test_ctrl_c_is_answered_while_the_run_waits_for_hosts_that_have_not_joined(m
     began = time.monotonic()
     find_slot(Resources(), lambda text: None, is_stopped=lambda: time.monotonic() - began > 0.1)
     assert time.monotonic() - began < 5
+
+
+def test_a_run_waits_for_the_nodes_that_it_was_promised_and_begins_without_those_that_do_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there, said = [node("a", 2)], list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        there.append(node("b", 2))
+
+    monkeypatch.setattr(slots, "alive_nodes", lambda: there)
+    slots.wait_for_nodes(2, say, is_stopped=lambda: False)
+    assert said == ["waiting: 1 of 2 nodes are there yet"]
+    monkeypatch.setattr(slots, "JOIN_WITHIN_S", 0.6)
+    slots.wait_for_nodes(9, said.append, is_stopped=lambda: False)
+    assert said[1:] == [
+        "waiting: 2 of 9 nodes are there yet",
+        "2 of 9 nodes are there after 1 s; the run begins on these",
+    ]

@@ -1,4 +1,4 @@
-"""The script of a Slurm job that runs a sweep. In: what the sweep file says of the cluster. Out: a file for `sbatch`."""
+"""The script of a Slurm job that runs a sweep. In: what the sweep file says of the cluster. Out: text for `sbatch`."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def why_not(cluster: Cluster) -> list[str]:
     problems = []
     if cluster.gpus_per_node is None:
         problems.append(
-            "cluster.gpus_per_node is not set: say how many GPUs of each node the job gets (--gpus-per-node 4), or 0 to "
-            "train on CPUs"
+            "cluster.gpus_per_node is not set: say how many GPUs of each node the job gets (--gpus-per-node 4), or 0 "
+            "to train on CPUs"
         )
     limit, warning = cluster.slurm.time, cluster.slurm.signal_seconds
     if limit and seconds_of(limit) <= warning:

@@ -13,6 +13,7 @@ from pathlib import Path
 from namespace_hosts import Hosts, wait_until
 
 CONF = "/tmp/shared/slurm/slurm.conf"
+HOME = "/tmp/shared/home"  # one of a user's on all hosts, as sites have it
 NEEDED = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 PACKAGES = "slurmctld, slurmd, slurm-client, munge"
 SLURM_CONF = """
@@ -59,10 +60,11 @@ class SlurmHosts(Hosts):
 
     def __init__(self, script: Path, count: int = 3, cpus: int = 4, memory: int = 8000, gpus: int = 2) -> None:
         self.gpus = gpus
-        super().__init__(script, count, environment=f"export SLURM_CONF={CONF}\n")
+        super().__init__(script, count, environment=f"export SLURM_CONF={CONF} HOME={HOME}\n")
         try:
             folder = self.shared / "slurm"
             folder.mkdir()
+            (self.shared / "home").mkdir()
             conf = SLURM_CONF.format(count=count, cpus=cpus, memory=memory, gpus=gpus, memory_per_cpu=memory // cpus)
             (folder / "slurm.conf").write_text(conf)
             (folder / "gres.conf").write_text("".join(f"Name=gpu File=/run/slurm/gpu{n}\n" for n in range(gpus)))

@@ -1,7 +1,7 @@
 """`raysweep submit --slurm`: runs a sweep as a job of Slurm's, from a login node, and follows it.
 
-The job reads the sweep file and the modules of `--import` where they lie, since all nodes see them. When its time is up,
-it goes back into the queue.
+The job reads the sweep file and the modules of `--import` where they lie, since all nodes see them. When its time is
+up, it goes back into the queue.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def submit(arguments: argparse.Namespace) -> int:
     run_folder = context.folder.path
     if problems := why_not(context.sweep.cluster):
         raise UserError(*(f"{context.named.path}: {problem}" for problem in problems))
-    overrides = [each for each in context.named.overrides if not each.startswith("cluster.")]  # the script has those
+    overrides = [each for each in context.named.overrides if not each.startswith("cluster.")]  # these the script has
     words = ["run", str(context.file.absolute()), *overrides]
     words += [*import_flags(arguments.imports), "--storage", context.place[0]]
     script = job_script(context.sweep.name, run_folder, words, context.sweep.cluster, Path.cwd(), sys.executable)
@@ -88,8 +88,7 @@ def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) ->
         raise UserError(
             f"{context.sweep.name} has a job already, {job.id}, with another script:",
             *others,
-            "Submit as you did then to follow it; or add --replace, which stops it, has its trials commit, and goes on with "
-            "this one",
+            "Submit as you did then to follow it; or add --replace: it stops, its trials commit, and this one goes on",
         )
     say(f"{context.sweep.name} has a job already, {job.id}", stderr=True)
     if job.began and context.file.stat().st_mtime > job.began:

@@ -60,7 +60,13 @@ on_a_node() {
     "${start[@]}" &
     ray=$!
     wait "$ray"
-    [ "$SLURM_NODEID" != 0 ] || scancel "$SLURM_JOB_ID.$SLURM_STEP_ID" # without a head, the others would wait for ever
+    # Ray has ended by itself. Without the first node's, the others would wait for ever. If that node is gone, so is the
+    # script, and Slurm, which keeps a job for its other nodes, does not requeue it by itself.
+    if [ "$SLURM_NODEID" = 0 ]; then
+        scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"
+    elif ! (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; then
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
 }
 
 there=$(declare -f on_a_node && declare -p python gpus ray_options ip port)

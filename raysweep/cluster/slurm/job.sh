@@ -36,7 +36,10 @@ trap time_is_nearly_up USR1
 end() { # with this exit code, or in the queue again
     [ -z "$late" ] || kill "$late" 2> /dev/null
     kill -USR2 "$cluster" 2> /dev/null # which srun passes on; TERM would have it kill them
-    wait "$cluster"
+    for ((n = 0; n < 20; n++)); do     # a lost node does not answer; Slurm ends it with the job
+        kill -0 "$cluster" 2> /dev/null || break
+        sleep 1
+    done
     if [ -n "$again" ] && [ "$1" = 130 ]; then
         scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script
     fi
@@ -85,9 +88,6 @@ echo "raysweep: Ray's dashboard: ssh -N -L 8265:127.0.0.1:$((port + 1)) $here; i
 "${python[@]}" -m raysweep "${sweep[@]}" --address "$ip:$port" --nodes "$nodes" &
 driver=$!
 [ -z "$stops" ] || stop
-code=''
-while kill -0 "$driver" 2> /dev/null; do # a signal ends `wait` before the driver has ended
-    wait "$driver"
-    code=$?
-done
-end "$code"
+while kill -0 "$driver" 2> /dev/null; do wait "$driver"; done # a signal ends `wait` before the driver has ended
+wait "$driver"
+end $?

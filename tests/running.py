@@ -157,6 +157,32 @@ def curves(records: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, float
     }
 
 
+def records_in(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of a run folder's trials by id."""
+    paths = (run_folder / "trials").glob("*/record.json")
+    return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
+
+
+def records_alone(sweep: Path) -> dict[str, dict[str, Any]]:
+    """The records of a sweep that is run undisturbed, on this machine alone; its run folder goes beside the file."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    words = [sys.executable, "-m", "raysweep", sweep, "--storage", sweep.parent / "runs"]
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=240)
+    (run_folder,) = (sweep.parent / "runs").iterdir()
+    return records_in(run_folder)
+
+
+def check_equal(records: dict[str, dict[str, Any]], alone: dict[str, dict[str, Any]]) -> None:
+    """Same trials, same ends, the same numbers each epoch, and no epoch twice."""
+    assert {id: record["status"] for id, record in records.items()} == {
+        id: record["status"] for id, record in alone.items()
+    }
+    assert curves(records) == curves(alone)
+    for record in records.values():
+        epochs = [metrics["epoch"] for metrics in record["metrics"]]
+        assert epochs == list(range(1, len(epochs) + 1))
+
+
 def settled(read: Callable[[], T]) -> T:
     """What `read` returns once it is the same for a second: a trial whose driver was killed may commit once more."""
     found = read()

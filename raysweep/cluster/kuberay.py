@@ -149,8 +149,9 @@ class _Representer(SafeRepresenter):
         return True
 
     def represent_str(self, data: str) -> Any:
-        is_text = "\n" in data and data.replace("\n", "").replace("\t", "").isprintable()
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if is_text else None)
+        is_plain = data.replace("\n", "").replace("\t", "").isprintable()
+        style = ("|" if "\n" in data else None) if is_plain else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Representer.add_representer(str, _Representer.represent_str)
@@ -178,8 +179,8 @@ def _contents(folder: Path) -> dict[str, Any]:
         largest, content = max(files, key=lambda file: len(file[1]))
         raise UserError(
             f"--import: the sweep file and its modules are {format_bytes(size)}, {largest} alone "
-            f"{format_bytes(len(content))}, and a ConfigMap of Kubernetes holds {format_bytes(MOST_BYTES)}; move what "
-            "is no code elsewhere, or make a package of them: what pip has installed here is left to the image"
+            f"{format_bytes(len(content))}, more than the 1 MiB that a ConfigMap of Kubernetes holds; move what is no "
+            "code elsewhere, or make a package of them: what pip has installed here is left to the image"
         )
     data: dict[str, str] = {}
     binary: dict[str, str] = {}

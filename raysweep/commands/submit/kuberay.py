@@ -77,7 +77,7 @@ def _header(context: Context, path: Path) -> str:
     lines = (
         "A sweep on Kubernetes, for KubeRay 1.5.1 or later, made by",
         f"  raysweep submit {made}",
-        "which makes it anew: a change that is to last belongs into the sweep file. To start, or to go on after an edit:",
+        "which makes it anew: what is to last belongs into the sweep file. To start, or to go on after an edit:",
         f"  {_start(context, path)}",
     )
     return textwrap.indent("\n".join(lines) + "\n", "# ", lambda line: True)

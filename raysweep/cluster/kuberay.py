@@ -65,7 +65,7 @@ SPOT = (
 
 def check_cluster(cluster: Cluster, storage: str | None) -> list[str]:
     """Return what is missing or wrong in the sweep file's `cluster`, for a run folder in `storage`, if known."""
-    problems, paths = [], list(cluster.kuberay.volumes.values())
+    problems, paths = [], [PurePosixPath(path) for path in cluster.kuberay.volumes.values()]
     if cluster.image is None:
         problems.append(
             "cluster.image: must be given: a container image with raysweep, for all pods (docs/containers.md); or "
@@ -75,14 +75,15 @@ def check_cluster(cluster: Cluster, storage: str | None) -> list[str]:
         problems.append("cluster.gpus_per_node: must be given: how many GPUs each worker has; 0: train on CPUs")
     folder = storage.removeprefix("file://") if storage else "://"
     if "://" not in folder and not any(PurePosixPath(folder).is_relative_to(path) for path in paths):
+        mounted = ", ".join(map(str, paths)) or "none"
         problems.append(
             f"storage: {storage!r} would be inside the pods, and gone with them; give s3://BUCKET/PREFIX, or a folder "
-            f"below a volume of cluster.kuberay.volumes (there: {', '.join(paths) or 'none'})"
+            f"below a volume of cluster.kuberay.volumes (there: {mounted})"
         )
-    for path in sorted({path for path in paths if paths.count(path) > 1 or path.rstrip("/") == FOLDER}):
+    for path in sorted({path for path in paths if paths.count(path) > 1 or path.is_relative_to(FOLDER)}):
         problems.append(
-            f"cluster.kuberay.volumes: {path!r} is taken: {FOLDER} has the sweep's files, and each volume needs a path "
-            "of its own"
+            f"cluster.kuberay.volumes: {str(path)!r} is taken: {FOLDER} has the sweep's files, and each volume needs a "
+            "path of its own"
         )
     return problems
 

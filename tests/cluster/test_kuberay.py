@@ -293,6 +293,13 @@ def test_a_local_run_folder_lies_on_a_volume(folder: Path, capsys: pytest.Captur
     assert "raysweep status" not in capsys.readouterr().err, "this machine does not see the volume"
 
 
+@pytest.mark.parametrize("volumes", ["{runs: /sweep/runs}", "{runs: /data, images: /data/}"])
+def test_a_path_has_one_volume(volumes: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["submit", "lr_and_wd.yaml", *ASKED, f"cluster.kuberay.volumes={volumes}"]
+    assert main([*command, "--kuberay", "--write", "rayjob.yaml"]) == 2
+    assert "is taken" in capsys.readouterr().err
+
+
 def test_a_secret_among_the_variables_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = "{AWS_SECRET_ACCESS_KEY: hunter2}"
     (folder / "lr_and_wd.yaml").write_text(f"{SWEEP}cluster: {{kuberay: {{env: {secret}}}}}\n")

@@ -37,12 +37,6 @@ def _check_size(value: str) -> str:
     return value
 
 
-def _check_no_secret(name: str) -> str:
-    if SECRET.search(name):
-        raise ValueError(f"{name} looks like a secret, which the run folder would show; put it into a Secret: `secret`")
-    return name
-
-
 Time = Annotated[
     str,
     BeforeValidator(_as_time),
@@ -50,6 +44,12 @@ Time = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{TIME.pattern}$"}]}),
 ]
 Size = Annotated[str, AfterValidator(_check_size), WithJsonSchema({"type": "string", "pattern": f"^{SIZE.pattern}$"})]
+
+
+def _check_no_secret(name: str) -> str:
+    if SECRET.search(name):
+        raise ValueError(f"{name} looks like a secret, which the run folder would show; put it into a Secret: `secret`")
+    return name
 
 
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]

@@ -38,7 +38,8 @@ RUN useradd --uid 1000 --user-group --create-home --shell /bin/bash raysweep && 
 USER 1000:1000
 WORKDIR /home/raysweep
 # Of the driver, what computing needs. Which GPUs a container sees is not said here: whoever starts it says so.
-ENV HOME=/home/raysweep USER=raysweep NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
+# A cluster of `ray start` tells Ray's makers that it does not tell them of its use, once. The address keeps that here, too.
+ENV HOME=/home/raysweep USER=raysweep PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9
 LABEL org.opencontainers.image.title=raysweep org.opencontainers.image.licenses=Apache-2.0
 CMD ["raysweep", "--help"]

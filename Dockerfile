@@ -38,8 +38,9 @@ RUN useradd --uid 1000 --user-group --create-home --shell /bin/bash raysweep && 
 USER 1000:1000
 WORKDIR /home/raysweep
 # Of the driver, what computing needs. Which GPUs a container sees is not said here: whoever starts it says so.
-# A cluster of `ray start` tells Ray's makers that it does not tell them of its use, once. The address keeps that here, too.
-ENV HOME=/home/raysweep USER=raysweep PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+# Packages in a home that is mounted from outside, as Apptainer does, must not stand before those in here.
+# A cluster of `ray start` tells Ray's makers that it does not tell them of its use, once: the address keeps that here, too.
+ENV HOME=/home/raysweep USER=raysweep PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9
 LABEL org.opencontainers.image.title=raysweep org.opencontainers.image.licenses=Apache-2.0
 CMD ["raysweep", "--help"]

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ASKED_BY_RAY = {"169.254.169.254:80", "DNS metadata.google.internal"}
-"""Where a machine of a cloud learns about itself: Ray's dashboard asks once which cloud it is in, and nothing stops it."""
+"""Where a machine of a cloud learns about itself: Ray's dashboard asks once which one it is in, and nothing stops it."""
 
 pytestmark = [
     pytest.mark.ray,
@@ -51,9 +51,10 @@ def test_a_sweep_and_its_checkpoint_reach_out_to_nobody(tmp_path: Path) -> None:
 
 def test_a_cluster_with_the_variables_of_the_image_reaches_out_to_nobody(tmp_path: Path) -> None:
     said = dict(re.findall(r"(RAY_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
-    assert f"export {' '.join(f'{name}={value}' for name, value in said.items())}" in (
-        ROOT / "docs" / "offline.md"
-    ).read_text()
+    assert (
+        f"export {' '.join(f'{name}={value}' for name, value in said.items())}"
+        in (ROOT / "docs" / "offline.md").read_text()
+    )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is too long for Ray's sockets
         start = f"{sys.executable} -m ray.scripts.scripts start --head --num-cpus=1 --temp-dir={folder}"
         seen = addressed_by(f"{start}; sleep 10", tmp_path, **said)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ASKED_BY_RAY = {"169.254.169.254:80", "DNS metadata.google.internal"}
-"""Where a machine of a cloud learns about itself: Ray's dashboard asks once which one it is in, and nothing stops it."""
+"""Where a machine of a cloud learns about itself: Ray's dashboard asks once which it is in, and nothing stops it."""
 
 pytestmark = [
     pytest.mark.ray,
@@ -25,8 +25,9 @@ pytestmark = [
 
 
 def addressed_by(script: str, folder: Path, **variables: str) -> set[str]:
-    """Run a script of bash with these of Ray's variables alone, in a network of its own; whom it addressed outside."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Run a script of bash in a network of its own, of the tools' variables with these alone; whom it addressed."""
+    tools = ("RAY_", "MLFLOW_", "WANDB_", "DO_NOT_TRACK")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(tools)}
     # Names are given up after a second, and Ray tells of its use after a second, not after a minute.
     environment |= {"RES_OPTIONS": "timeout:1 attempts:1", "RAY_USAGE_STATS_REPORT_INTERVAL_S": "1"} | variables
     alone = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -42,11 +43,17 @@ def addressed_by(script: str, folder: Path, **variables: str) -> set[str]:
     return set(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def test_a_sweep_and_its_checkpoint_reach_out_to_nobody(tmp_path: Path) -> None:
-    sweep = f"-m raysweep {ROOT}/sweeps/quickstart.yaml --storage {tmp_path} epochs=2 'grid.lr=[0.1]'"
-    pull = f"-m raysweep pull {tmp_path}/quickstart"
-    assert addressed_by(f"{sys.executable} {sweep}; {sys.executable} {pull}", tmp_path) <= ASKED_BY_RAY
+def test_a_sweep_its_checkpoint_and_its_exports_reach_out_to_nobody(tmp_path: Path) -> None:
+    script = f"""
+        raysweep="{sys.executable} -m raysweep"
+        $raysweep {ROOT}/sweeps/quickstart.yaml --storage {tmp_path} epochs=2 'grid.lr=[0.1]'
+        $raysweep pull quickstart
+        $raysweep export quickstart --to mlflow
+        $raysweep export quickstart --to wandb
+    """
+    assert addressed_by(script, tmp_path) <= ASKED_BY_RAY
     assert list(tmp_path.glob("pulled/quickstart/*"))
+    assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
 def test_a_cluster_with_the_variables_of_the_image_reaches_out_to_nobody(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(840)
 def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(1)
     sweep = Sweep(hosts, tmp_path, epochs=240, nodes=1, widths="[4]")
@@ -121,7 +121,7 @@ def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(840)
 def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_node(
     make_slurm: Make, tmp_path: Path
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(840)
 def test_two_sweeps_share_nodes_and_one_is_left_followed_again_and_replaced(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(2)
     one = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="one", widths="[4]")

@@ -110,9 +110,9 @@ class SlurmHosts(Hosts):
         """Start `raysweep submit --slurm` on the login node, in /tmp/shared."""
         return self.start(*RAYSWEEP, "submit", "--slurm", *words)
 
-    def jobs(self) -> list[int]:
-        """The ids of the jobs that are in the queue or run, the oldest first."""
-        return sorted(map(int, self.run("squeue", "--noheader", "--format=%i").split()))
+    def time_is_nearly_up(self, job: int) -> None:
+        """Send a job what Slurm sends it before its time limit."""
+        self.run("scancel", "--batch", "--signal=USR1", str(job))
 
     def job(self, job: int) -> dict[str, str]:
         """What `scontrol show job` says: JobState, Restarts, BatchHost, NodeList, ExitCode."""

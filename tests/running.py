@@ -71,6 +71,47 @@ def start_cluster(environment: Mapping[str, str] | None = None, **options: Any) 
         process.wait(30)
 
 
+JOBS = """
+import json, pathlib, socket, sys, tempfile
+from ray.cluster_utils import Cluster
+
+with socket.socket() as one:  # Ray's own choice, 52365, may be another cluster's
+    one.bind(("127.0.0.1", 0))
+    port = one.getsockname()[1]
+with tempfile.TemporaryDirectory(prefix="rs-") as folder:  # jobs connect to the cluster that is named in it
+    listens = {"dashboard_port": 0, "dashboard_agent_listen_port": port}
+    arguments = {"num_cpus": 2, "include_dashboard": True, "temp_dir": folder, **listens}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    pathlib.Path(folder, "ray_current_cluster").write_text(cluster.address)
+    print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
+    sys.stdin.read()
+    cluster.shutdown()
+"""
+
+
+@contextmanager
+def start_job_cluster(
+    folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """A cluster of two CPUs that takes jobs, which run in a folder; yields the addresses of Ray and its dashboard."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `python`, of the jobs
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOBS],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    ray, url = json.loads(process.stdout.readline())
+    try:
+        yield ray, url
+    finally:
+        process.communicate(timeout=60)
+
+
 @contextmanager
 def ray_cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
     """A Ray cluster of one node that claims so many CPUs and GPUs; yields its address."""

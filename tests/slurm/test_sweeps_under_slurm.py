@@ -130,16 +130,17 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
-    lost = next(node for node in ("h2", "h3") if hosts.job(job)["BatchHost"] != node)
+    first = hosts.job(job)["BatchHost"]
+    lost = next(node for node in ("h1", "h2") if node != first)
     hosts.kill(lost)
     wait_until(lambda: hosts.job(job)["NumNodes"] == "2", 120, "Slurm has seen the loss")
     assert hosts.job(job)["Restarts"] == "0"
     hosts.boot(lost)
 
-    sweep.wait_for_start(2)  # after the time limit
+    sweep.wait_for_start(2)  # after the time limit, which is a real one
     first = hosts.job(job)["BatchHost"]
     hosts.kill(first)
-    wait_until(lambda: hosts.job(job)["Restarts"] == "2", 240, "the job is in the queue again")
+    wait_until(lambda: int(hosts.job(job)["Restarts"]) > 1, 240, "the job is in the queue again")
     hosts.boot(first)
     said = sweep.follow_to_the_end(process)
     assert "the job's time is nearly up: trials commit" in said

@@ -80,7 +80,7 @@ def check_nothing_is_left(hosts: SlurmHosts, nodes: int) -> None:
     """No job in the queue, and neither processes of Ray nor folders of the jobs on the nodes."""
     wait_until(lambda: hosts.nodes() == {"idle": nodes}, 90, "all nodes are idle")
     for node in (f"h{n + 1}" for n in range(nodes)):
-        left = "pgrep --list-name '^(raylet|gcs_server|ray::)'; ls -d /tmp/raysweep-* 2> /dev/null"
+        left = "ps -eo comm= | grep -E '^(raylet|gcs_server|ray::)'; ls -d /tmp/raysweep-* 2> /dev/null"
         assert hosts.run("bash", "-c", left, host=node, code=None) == "", node
 
 

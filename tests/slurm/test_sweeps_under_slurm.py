@@ -13,7 +13,7 @@ from slurm_hosts import SlurmHosts
 
 SWEEP = """
 name: {name}
-base: {{data: digits, model: baseline_block, epochs: {epochs}, batch_size: 64}}
+base: {{data: digits, model: baseline_block, epochs: {epochs}, batch_size: 8}}
 grid: {{model.width: {widths}, lr: [0.1, 0.01]}}
 scheduler: {{name: asha, eta: 2, rungs: [1/3], min_survivors: 2}}
 checkpoints: {{every_minutes: 0.02}}
@@ -80,7 +80,7 @@ def check_nothing_is_left(hosts: SlurmHosts, nodes: int) -> None:
     """No job in the queue, and neither processes of Ray nor folders of the jobs on the nodes."""
     wait_until(lambda: hosts.nodes() == {"idle": nodes}, 90, "all nodes are idle")
     for node in (f"h{n + 1}" for n in range(nodes)):
-        left = "pgrep --list-name '^(raylet|gcs_server|ray::)'; ls -d /tmp/raysweep-* 2> /dev/null"
+        left = "ps -eo comm= | grep -E '^(raylet|gcs_server|ray::)'; ls -d /tmp/raysweep-* 2> /dev/null"
         assert hosts.run("bash", "-c", left, host=node, code=None) == "", node
 
 
@@ -91,7 +91,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(2)
-    sweep = Sweep(hosts, tmp_path, epochs=24, nodes=2, widths="[4]")
+    sweep = Sweep(hosts, tmp_path, epochs=12, nodes=2, widths="[4]")
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
@@ -111,7 +111,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
 @pytest.mark.timeout(840)
 def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(1)
-    sweep = Sweep(hosts, tmp_path, epochs=240, nodes=1, widths="[4]")
+    sweep = Sweep(hosts, tmp_path, epochs=90, nodes=1, widths="[4]")
     process = sweep.submit()
     for go in range(1, 11):
         sweep.wait_for_start(go)
@@ -126,20 +126,21 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(3)
-    sweep = Sweep(hosts, tmp_path, epochs=300, nodes=3, slurm="{time: 2, signal_seconds: 30}")
+    sweep = Sweep(hosts, tmp_path, epochs=150, nodes=3, slurm="{time: 2, signal_seconds: 30}")
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
-    lost = next(node for node in ("h2", "h3") if hosts.job(job)["BatchHost"] != node)
+    first = hosts.job(job)["BatchHost"]
+    lost = next(node for node in ("h1", "h2") if node != first)
     hosts.kill(lost)
     wait_until(lambda: hosts.job(job)["NumNodes"] == "2", 120, "Slurm has seen the loss")
     assert hosts.job(job)["Restarts"] == "0"
     hosts.boot(lost)
 
-    sweep.wait_for_start(2)  # after the time limit
+    sweep.wait_for_start(2)  # after the time limit, which is a real one
     first = hosts.job(job)["BatchHost"]
     hosts.kill(first)
-    wait_until(lambda: hosts.job(job)["Restarts"] == "2", 240, "the job is in the queue again")
+    wait_until(lambda: int(hosts.job(job)["Restarts"]) > 1, 240, "the job is in the queue again")
     hosts.boot(first)
     said = sweep.follow_to_the_end(process)
     assert "the job's time is nearly up: trials commit" in said
@@ -150,8 +151,8 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
 @pytest.mark.timeout(840)
 def test_two_sweeps_share_nodes_and_one_is_left_followed_again_and_replaced(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(2)
-    one = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="one", widths="[4]")
-    two = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="two", widths="[4]", alone=one.alone)
+    one = Sweep(hosts, tmp_path, epochs=100, nodes=2, name="one", widths="[4]")
+    two = Sweep(hosts, tmp_path, epochs=100, nodes=2, name="two", widths="[4]", alone=one.alone)
     of_two = two.submit()
     with following(one.submit()) as lines:
         one.wait_for_start(1)

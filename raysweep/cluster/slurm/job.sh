@@ -72,8 +72,9 @@ on_a_node() {
     # script, and Slurm, which keeps a job for its other nodes, does not requeue it by itself.
     if [ "$SLURM_NODEID" = 0 ]; then
         scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"
-    elif ! (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; then
-        scontrol requeue "$SLURM_JOB_ID"
+    elif ! (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null &&
+        scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q " Restarts=${SLURM_RESTART_COUNT:-0} "; then
+        scontrol requeue "$SLURM_JOB_ID" # unless another node has
     fi
 }
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
+from packaging.requirements import Requirement
 
 from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import Autoscaler, read_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
 from raysweep.cluster.doctor.facts import NodeFacts, clock, gather_facts
+from raysweep.cluster.environment import SETUP_LOG, why_not_made
 from raysweep.cluster.hosts import (
     SAME_CODE,
     Host,
@@ -32,6 +35,10 @@ from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
 from raysweep.worker.tasks import TaskSetting
 
+ENVIRONMENTS = ("pip", "conda")
+"""The fields of Ray's runtime environment for which a node installs something."""
+ENVIRONMENT_WITHIN_S = 900.0
+"""How long a node may take to make a job's environment; Ray gives the head as long."""
 LOOPBACK = ("127.", "localhost", "[::1]")
 SAME_DATA = (
     "copy the files to every node, or name a folder that all nodes see (RAYSWEEP_DATA where Ray is started, data.path)"
@@ -43,6 +50,7 @@ def examine(
     sweep: Sweep | None,
     setting: TaskSetting,
     storage_is_relative: bool = False,
+    expected: Sequence[str] = (),
 ) -> tuple[list[NodeFacts], list[Finding]]:
     """Look at every node, at what the nodes share, and at what the sweep asks for.
 
@@ -51,15 +59,19 @@ def examine(
         sweep: the sweep that is to run; None: its slots and data are not checked.
         setting: how tasks find the sweep's data and modules.
         storage_is_relative: whether the user gave a relative path, which is refused on several nodes.
+        expected: what every node must have, as pip names requirements.
 
     Returns:
         The facts of each node that answered, and the findings in the order of the checks.
     """
-    hosts, autoscaler = live_hosts(), read_autoscaler()
+    autoscaler = read_autoscaler()
     missing = autoscaler.missing(slots.alive_hosts())
+    asked = [Requirement(each) for each in expected]
+    hosts, found = _make_environment(live_hosts())
     code = _check_code(hosts, setting.imports)
-    facts, found = _ask(hosts)
-    found += [_check_joined(hosts, autoscaler, missing), code, *check_nodes(facts, autoscaler), _check_dashboard()]
+    facts, silent = _ask(hosts, [each.name for each in asked])
+    found += [*silent, _check_joined(hosts, autoscaler, missing), code]
+    found += [*check_nodes(facts, autoscaler, asked), _check_dashboard()]
     if storage is not None:
         found.append(_check_storage(storage, storage_is_relative, hosts))
     if sweep is not None:
@@ -68,10 +80,30 @@ def examine(
     return facts, found
 
 
-def _ask(hosts: Sequence[Host]) -> tuple[list[NodeFacts], list[Finding]]:
+def _make_environment(hosts: list[Host]) -> tuple[list[Host], list[Finding]]:
+    """Wait until the nodes have made the job's environment, if it has one; return those that have, and a finding."""
+    runtime_env = ray.get_runtime_context().runtime_env
+    kinds = [kind for kind in ENVIRONMENTS if runtime_env.get(kind)]
+    if not kinds:
+        return hosts, []
+    answers = ask(hosts, clock, within_s=ENVIRONMENT_WITHIN_S)
+    faults = [fault for host in hosts if (fault := _no_environment(host, answers[host.id]))]
+    well = f"made by {kinds[0]} on {count_of(len(hosts), 'node')}"
+    remedy = f"all that was said is in {SETUP_LOG} there"
+    found = findings("environment", "error", [(fault, remedy) for fault in faults], well)
+    return [host for host in hosts if isinstance(answers[host.id], float)], found
+
+
+def _no_environment(host: Host, answer: Any) -> str:
+    if isinstance(answer, ray.exceptions.RuntimeEnvSetupError):
+        return f"{host.name} ({host.address}): it cannot be made there: {why_not_made(str(answer))}"
+    return no_answer(host, answer)
+
+
+def _ask(hosts: Sequence[Host], expected: Sequence[str]) -> tuple[list[NodeFacts], list[Finding]]:
     """Return the facts of the nodes that answer, and a finding for each of the others."""
     session = ray.get_runtime_context().worker.node.get_session_dir_path()
-    answers = ask(hosts, gather_facts, list(hosts), session)
+    answers = ask(hosts, gather_facts, list(hosts), session, expected)
     remedy = "check that the host is up and has raysweep: `ray status`, /tmp/ray/session_latest/logs"
     silent = [fault for host in hosts if (fault := no_answer(host, answers[host.id]))]
     clocks = _read_clocks([host for host in hosts if isinstance(answers[host.id], NodeFacts)])

@@ -80,6 +80,10 @@ class Interrupted(RaysweepError):
     exit_code = 130
 
 
+EXIT_CODES = (0, 1, 2, LimitReached.exit_code, Interrupted.exit_code)
+"""Those that a command ends with; with another one it was killed."""
+
+
 class Diverged(Exception):
     """A trial's loss, or what else tells that it is lost, is not finite.
 

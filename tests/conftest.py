@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # One thread a process, theirs that the tests start included: where more run than there are cores, OpenMP's threads
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}  # Ray reads them when it is imported
 
 import pytest
+from namespace_hosts import NEEDED, Hosts
 from running import Command, ray_cluster
 
 from raysweep import registry
@@ -65,3 +67,31 @@ def four_cpus() -> Iterator[str]:
 def command(cluster: str, tmp_path: Path) -> Command:
     """The raysweep command in a folder of its own."""
     return Command(cluster, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def netns(shared: Path) -> Path:
+    """The script that makes the hosts; skips with the reason where this machine cannot."""
+    if os.getuid() != 0:
+        pytest.skip("namespaces need root")
+    missing = [command for command in NEEDED if shutil.which(command) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (openssh-server, openssh-client, rsync, iproute2)")
+    script = shared / "netns" / "netns_cluster.sh"
+    if not script.is_file():
+        pytest.skip(f"{script} is not there")
+    return script
+
+
+@pytest.fixture
+def make_hosts(netns: Path) -> Iterator[Callable[..., Hosts]]:
+    """Makes hosts that are gone after the test, whatever happens."""
+    made: list[Hosts] = []
+
+    def make(count: int, first: int = 11, environment: str = "") -> Hosts:
+        made.append(Hosts(netns, count, first, environment))
+        return made[-1]
+
+    yield make
+    for hosts in made:
+        hosts.close()

@@ -27,7 +27,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from raysweep.cluster.environment import SETUP_LOG, why_not_made
 from raysweep.cluster.places import is_url
 from raysweep.cluster.token import token_place
-from raysweep.errors import ClusterError, Interrupted, LimitReached, TokenError
+from raysweep.errors import EXIT_CODES, ClusterError, Interrupted, TokenError
 from raysweep.terminal import say
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -39,8 +39,6 @@ ASK_EVERY_S = 5.0
 ANSWER_WITHIN_S = 5.0
 STOP_WITHIN_S = 60
 """How long `ray job stop` gives a run to commit; Ray's default of 3 s is too short."""
-EXIT_CODES = (0, 1, 2, LimitReached.exit_code, Interrupted.exit_code)
-"""Those that a command ends with; with another one it was killed."""
 SUBMIT_AGAIN = "what is committed is safe: submit it again to go on"
 SETUP_FAILED = "RUNTIME_ENV_SETUP_FAILURE"
 FAULTS = (RuntimeError, OSError, aiohttp.ClientError)

@@ -45,10 +45,11 @@ def run_sweep(
     """Run a sweep in its run folder, or go on with it; return the exit code.
 
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
-    $RAY_ADDRESS, a Ray cluster is started on this machine; of another one, `nodes` are waited for. The modules of `imports` are imported already. `fresh` moves
-    an old run folder aside first. `confirm` trains the best configs again though the sweep does not say so.
-    `as_json_document` prints the results as one JSON document on stdout. `quiet` trains alone: the winner is not
-    evaluated, and neither results nor what to do with them are printed, since the caller reads them.
+    $RAY_ADDRESS, a Ray cluster is started on this machine; of another one, `nodes` are waited for. The modules of
+    `imports` are imported already. `fresh` moves an old run folder aside first. `confirm` trains the best configs again
+    though the sweep does not say so. `as_json_document` prints the results as one JSON document on stdout. `quiet`
+    trains alone: the winner is not evaluated, and neither results nor what to do with them are printed, since the
+    caller reads them.
 
     Raises:
         UserError: something about the input is wrong; nothing was begun.

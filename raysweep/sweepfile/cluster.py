@@ -35,6 +35,24 @@ def _check_size(value: str) -> str:
     return value
 
 
+def seconds_of(time: str) -> int:
+    """Return how many seconds a time as Slurm writes it is: 90 (minutes), 1:30 (minutes), 12:00:00, 2-12 (hours)."""
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, [*parts, 0][:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def bytes_of(size: str) -> int:
+    """Return how many bytes a size is: 64G, by powers of 1024."""
+    return int(size[:-1]) << 10 * ("KMGT".index(size[-1]) + 1)
+
+
 Time = Annotated[
     str,
     BeforeValidator(_as_time),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hosts import DASHBOARD, Hosts, following, wait_until
+from namespace_hosts import DASHBOARD, Hosts, following, wait_until
 from test_on_premise import STORAGE, SUBMIT, TOKEN, check_equal, undisturbed, write_sweep
 
 HOSTS = 8

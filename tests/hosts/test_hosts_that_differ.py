@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hosts import DASHBOARD, Hosts, wait_until
+from namespace_hosts import DASHBOARD, Hosts, wait_until
 from test_on_premise import STORAGE, Cluster
 
 import raysweep

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hosts import DASHBOARD, Hosts, following, wait_until
+from namespace_hosts import DASHBOARD, Hosts, following, wait_until
 from readme import STEPS, readme_commands
 from running import curves
 from test_cluster_file import on_premise

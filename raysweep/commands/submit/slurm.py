@@ -1,10 +1,107 @@
-"""`raysweep submit --slurm`."""
+"""`raysweep submit --slurm`: runs a sweep as a job of Slurm's, from a login node, and follows it.
+
+The job reads the sweep file and the modules of `--import` where they lie, since all nodes see them. When its time is
+up, it goes back into the queue.
+"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+
+from raysweep.cluster.slurm.queue import Job, Queue
+from raysweep.cluster.slurm.script import job_script, why_not
+from raysweep.commands.context import Context
+from raysweep.errors import UserError
+from raysweep.sweepfile.named import import_flags
+from raysweep.terminal import say, step
+
+MOST_LINES = 8
+"""Lines of a job's script that a message shows."""
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Not built yet."""
-    raise NotImplementedError
+    """Submit a sweep as a job, or write the job's script; follow the job, and return the run's exit code.
+
+    A sweep that has a job already is followed, not begun a second time; with another script, it must be replaced.
+    """
+    context = Context.of(arguments, "the job goes on with it")
+    run_folder = context.folder.path
+    if problems := why_not(context.sweep.cluster):
+        raise UserError(*(f"{context.named.path}: {problem}" for problem in problems))
+    overrides = [each for each in context.named.overrides if not each.startswith("cluster.")]  # these the script has
+    words = ["run", str(context.file.absolute()), *overrides]
+    words += [*import_flags(arguments.imports), "--storage", context.place[0]]
+    script = job_script(context.sweep.name, run_folder, words, context.sweep.cluster, Path.cwd(), sys.executable)
+    if arguments.write is not None:
+        return _write(arguments, script)
+
+    queue = Queue()
+    job = _find_or_stop(queue, context, script, arguments.replace)
+    if job is None:
+        context.folder.check_place()
+        id = queue.submit(script)
+        print(f"job {id}: {context.sweep.name}; run folder: {run_folder}", file=sys.stderr)
+    else:
+        id = job.id
+    output = sys.stderr if arguments.json else sys.stdout
+    code = None if arguments.detach else queue.follow(id, lambda text: print(text, end="", flush=True, file=output))
+    if arguments.json:
+        print(json.dumps({"job": id, "run_folder": run_folder, "exit_code": code}))
+    return code or 0
+
+
+def _write(arguments: argparse.Namespace, script: str) -> int:
+    """Write the script of a job where the user wants it."""
+    if str(arguments.write) == "-":
+        print(script, end="")
+        return 0
+    try:
+        arguments.write.write_text(script)
+    except OSError as error:
+        raise UserError(f"--write {arguments.write}: cannot be written: {error.strerror}") from error
+    if arguments.json:
+        print(json.dumps({"script": os.path.abspath(arguments.write)}))
+    else:
+        print(f"{arguments.write}: submit it with `sbatch {arguments.write}`, as often as you like", file=sys.stderr)
+    return 0
+
+
+def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) -> Job | None:
+    """Return the job that the sweep has already, if there is one and it is not to be replaced.
+
+    Raises:
+        UserError: it has another script.
+    """
+    job = queue.find(context.folder.path)
+    if job is None:
+        return None
+    if replace:
+        with step(f"stopping job {job.id}: its trials commit"):
+            queue.stop(job)
+        return None
+    if others := _differences(queue.script_of(job.id), script):
+        raise UserError(
+            f"{context.sweep.name} has a job already, {job.id}, with another script:",
+            *others,
+            "Submit as you did then to follow it; or add --replace: it stops, its trials commit, and this one goes on",
+        )
+    say(f"{context.sweep.name} has a job already, {job.id}", stderr=True)
+    if job.began and context.file.stat().st_mtime > job.began:
+        say(
+            f"{context.file} was changed after that job began with it; with --replace it begins again with the change",
+            stderr=True,
+        )
+    return job
+
+
+def _differences(theirs: str, ours: str) -> list[str]:
+    """Return the lines of two scripts that differ."""
+    lines = difflib.unified_diff(theirs.strip().splitlines(), ours.strip().splitlines(), n=0, lineterm="")
+    found = [f"  {line}" for line in lines if line[:1] in "+-" and not line.startswith(("+++", "---"))]
+    more = [f"  and {len(found) - MOST_LINES} more lines"] if len(found) > MOST_LINES else []
+    return [*found[:MOST_LINES], *more]

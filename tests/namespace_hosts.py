@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 SUBNET = "10.77.0"  # which mock_aws.py gives its machines, too; nothing outside the namespaces sees it
 DASHBOARD = "http://127.0.0.1:8265"
+NEEDED = ("/usr/sbin/sshd", "ssh", "rsync", "ip", "unshare", "nsenter", "ss")
 
 
 class Hosts:

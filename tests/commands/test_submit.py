@@ -9,14 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from ray.job_submission import JobSubmissionClient
 from run_folders import make_run
 from running import Command, wait_for
 
@@ -81,7 +80,7 @@ def dashboard() -> Iterator[tuple[str, str]]:
     assert process.stdout
     ray, url = json.loads(process.stdout.readline())
     yield ray, url
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)  # it deletes the environments of jobs, gigabytes
 
 
 @pytest.fixture
@@ -136,21 +135,14 @@ def test_packages_that_the_nodes_lack_are_installed_once_and_are_there_for_the_n
     (package / "nets.py").write_text(NETS.replace("from layers", "from mine.layers"))
     command.environment["PYTHONPATH"] = f"{package.parent}:{os.environ.get('PYTHONPATH', '')}"
     requirements = command.folder / "requirements.txt"
-    requirements.write_text(f"# what layers.py imports\n{write_wheel(command.folder)}\n")
+    requirements.write_text(f"# what layers.py imports\n{(wheel := write_wheel(command.folder))}\n")
     sweep = command.sweep("[0.1]", model="one_layer")
     words = (sweep, "--import", "mine.nets", "--package", str(package), "--requirements", str(requirements))
-    began = time.monotonic()
     command("submit", *words)
-    first = time.monotonic() - began
     assert [record["status"] for record in command.records("small").values()] == ["finished"]
     assert importlib.util.find_spec("kernels") is None, "it was installed here, not for the job"
-
-    began = time.monotonic()
+    wheel.unlink()  # whoever installed it again would miss it
     command("submit", *words, "epochs=2")
-    second = time.monotonic() - began
-    print(f"first {first:.0f} s, second {second:.0f} s")
-    assert second < first / 2
-
     out, _ = command("doctor", *words, "--json", "--address", command.environment["RAY_API_SERVER_ADDRESS"])
     found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
     assert found["environment"]["message"] == "made by pip on 1 node"
@@ -168,9 +160,9 @@ def test_an_environment_of_condas_is_sent_as_the_file_says_and_a_node_without_co
     _, said = command("submit", command.sweep("[0.1]"), "--conda", "environment.yaml", code=2)
     assert "the head could not make its environment: ValueError: Could not find Conda executable" in said
     assert "Traceback" not in said
-    with urllib.request.urlopen(f"{command.environment['RAY_API_SERVER_ADDRESS']}/api/jobs/") as answer:
-        sent = [job["runtime_env"].get("conda") for job in json.load(answer)]
-    assert {"channels": ["conda-forge"], "dependencies": ["numpy=2.1", {"pip": ["raysweep==0.1.0"]}]} in sent
+    jobs = JobSubmissionClient(command.environment["RAY_API_SERVER_ADDRESS"]).list_jobs()
+    expected = {"channels": ["conda-forge"], "dependencies": ["numpy=2.1", {"pip": ["raysweep==0.1.0"]}]}
+    assert expected in [(job.runtime_env or {}).get("conda") for job in jobs]
 
 
 @pytest.mark.parametrize(("text", "why"), [(None, "cannot be read"), ("# none\n\n", "names no package")])

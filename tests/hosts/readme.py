@@ -1,8 +1,9 @@
-"""The commands of the README's "On a cluster", which the proofs of this folder run as they stand there."""
+"""The commands of the README and of the pages on clusters, which the proofs of this folder run as they stand there."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,18 +19,46 @@ STEPS = (
     "raysweep pull",
     "ray down",
 )
-"""What the proof on hosts of one's own does, in order: each names the README's command that begins so."""
+"""What a day with a cluster is, in order: each names the README's command that begins so."""
+PAGES = {
+    "own_machines": ("make venv", *STEPS[1:3], "cp docs/own_machines.yaml", *STEPS[3:]),
+    "aws": (
+        "make venv",
+        "aws cloudformation deploy",
+        "aws cloudformation describe-stacks",
+        *STEPS[1:7],
+        *STEPS[8:],
+    ),
+}
+"""What the pages have, which begin with nothing."""
 
 
 def readme_commands() -> dict[str, str]:
-    """The commands by their first two words, in order, without their comments."""
-    return commands_under((CHECKOUT / "README.md").read_text(), "## On a cluster")
+    """The commands by the words of STEPS, in order, without their comments."""
+    return commands_under((CHECKOUT / "README.md").read_text(), "## On a cluster", STEPS)
 
 
-def commands_under(text: str, heading: str) -> dict[str, str]:
+def page_commands(page: str) -> dict[str, str]:
+    """The commands of the first shell block of a page."""
+    return commands_in((CHECKOUT / "docs" / f"{page}.md").read_text(), PAGES[page])
+
+
+def commands_under(text: str, heading: str, steps: tuple[str, ...]) -> dict[str, str]:
     """The commands of the first shell block under a heading."""
-    section = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block, f"no shell block under {heading}"
-    lines = [line.partition("  #")[0].strip() for line in block[1].splitlines()]
-    return {" ".join(line.split()[:2]): line for line in lines if line}
+    return commands_in(text.partition(f"\n{heading}\n")[2].partition("\n## ")[0], steps)
+
+
+def commands_in(text: str, steps: tuple[str, ...]) -> dict[str, str]:
+    """The commands of the first shell block, by the step with which each begins, or by itself."""
+    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert block, "no shell block"
+    lines = [line.partition("  #")[0].strip() for line in block[1].replace("\\\n", " ").splitlines()]
+    return {next((step for step in steps if line.startswith(step)), line): line for line in lines if line}
+
+
+def put_in(command: str, names: Mapping[str, str]) -> str:
+    """A command as a shell takes it, with names of here in place of the page's; what the checkout has is not made."""
+    command = command.removesuffix("&").removeprefix("make venv && ")
+    for there, here in names.items():
+        command = command.replace(there, here)
+    return command

@@ -166,7 +166,7 @@ def _check_storage(storage: str, is_relative: bool, hosts: Sequence[Host]) -> Fi
     if fault := different_storage(hosts, Storage(storage)):
         remedy = "mount the same writable folder on every node, or use s3:// or gs://"
         if "://" in storage:
-            remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
+            remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/aws.md)"
         return Finding("storage", "error", f"{storage}: {fault}", remedy)
     on_others = f"; seen and written on {count_of(len(hosts) - 1, 'other node')}" if len(hosts) > 1 else ""
     return Finding("storage", "ok", f"{storage}: written on {hosts[0].name}{on_others}")

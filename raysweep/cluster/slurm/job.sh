@@ -35,7 +35,7 @@ trap stop TERM
 trap time_is_nearly_up USR1
 end() { # with this exit code, or in the queue again
     [ -z "$late" ] || kill "$late" 2> /dev/null
-    kill -TERM "$cluster" 2> /dev/null
+    kill -USR2 "$cluster" 2> /dev/null # which srun passes on; TERM would have it kill them
     wait "$cluster"
     if [ -n "$again" ] && [ "$1" = 130 ]; then
         scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script
@@ -45,8 +45,7 @@ end() { # with this exit code, or in the queue again
 
 on_a_node() {
     local folder=/tmp/raysweep-$SLURM_JOB_ID ray
-    trap 'rm -rf "$folder"' EXIT
-    trap 'kill -TERM "$ray" 2> /dev/null; wait "$ray"; exit' TERM
+    trap 'kill -TERM "$ray" 2> /dev/null; wait "$ray"; sleep 1; rm -rf "$folder"; exit' TERM USR2
     ulimit -n "$(ulimit -Hn)"
     local start=("${python[@]}" -m ray.scripts.scripts start --block --temp-dir "$folder"
         --num-cpus "$SLURM_CPUS_ON_NODE" --num-gpus "$gpus" "${ray_options[@]}"
@@ -61,11 +60,17 @@ on_a_node() {
     "${start[@]}" &
     ray=$!
     wait "$ray"
-    [ "$SLURM_NODEID" != 0 ] || scancel "$SLURM_JOB_ID.$SLURM_STEP_ID" # without a head, the others would wait for ever
+    # Ray has ended by itself. Without the first node's, the others would wait for ever. If that node is gone, so is the
+    # script, and Slurm, which keeps a job for its other nodes, does not requeue it by itself.
+    if [ "$SLURM_NODEID" = 0 ]; then
+        scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"
+    elif ! (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; then
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
 }
 
 there=$(declare -f on_a_node && declare -p python gpus ray_options ip port)
-srun --no-kill --kill-on-bad-exit=0 --wait=0 --output="$log" --open-mode=append bash -c "$there; on_a_node" &
+srun --no-kill --kill-on-bad-exit=0 --wait=0 --output="$log" --open-mode=append bash -c "$there; on_a_node" 2>> "$log" &
 cluster=$!
 until (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; do
     [ -z "$stops" ] || end 130

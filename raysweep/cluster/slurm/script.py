@@ -71,10 +71,10 @@ def _options(name: str, run_folder: str, cluster: Cluster, folder: Path) -> list
     slurm = cluster.slurm
     has_part = cluster.cpus_per_node is not None
     chosen = {
-        "job-name": _word(name),
+        "job-name": name,
         "comment": comment_of(run_folder),
         "chdir": str(folder),
-        "output": f"slurm-{_word(name)}-%j.out",
+        "output": f"slurm-{name}-%j.out",
         "nodes": cluster.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": cluster.cpus_per_node,
@@ -104,11 +104,6 @@ def _in_image(cluster: Cluster, run_folder: str, folder: Path) -> list[str]:
     seen = dict.fromkeys([str(folder), *([] if "://" in run_folder else [str(Path(run_folder).parent)])])
     gpus = ["--nv"] if cluster.gpus_per_node else []
     return ["apptainer", "exec", *gpus, "--bind", ",".join(seen), str(cluster.image), "python"]
-
-
-def _word(name: str) -> str:
-    """Return a name without blanks, which Slurm's file names and lists have no place for."""
-    return "-".join(name.split())
 
 
 def _quoted(value: object) -> str:

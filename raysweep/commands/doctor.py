@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from raysweep.commands.context import Context, add_sweep_flags
 from raysweep.commands.submit.environment import FLAGS, add_environment_flags, environment_of
 from raysweep.commands.submit.ray_jobs import MAKING_IT, send, staged
@@ -31,12 +33,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expect",
         metavar="PACKAGE",
+        type=package,
         action="append",
         default=[],
         help="what every node must have, as pip names it: 'timm>=1'",
     )
     group = parser.add_argument_group("in the environment that `submit` makes with the same flags; needs the URL")
     add_environment_flags(group)
+
+
+def package(text: str) -> str:
+    """Return what names a package, as pip does it; raise ValueError for anything else."""
+    return str(Requirement(text))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,7 +108,7 @@ def _through_dashboard(
             words += ["--expect", requirement]
         job = send(server, words, folder, arguments.imports, {"raysweep": "doctor"}, environment)
     said: list[str] = []
-    with step(f"{MAKING_IT} and then answers") if environment.runtime_env() else nullcontext():
+    with step(f"{MAKING_IT} and then answers") if environment.is_made else nullcontext():
         server.follow(job, said.append)
     found = [line for line in "".join(said).splitlines() if line.startswith('{"ok":')]
     if not found:

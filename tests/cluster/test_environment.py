@@ -104,7 +104,12 @@ def test_a_name_is_handed_on_and_of_a_file_what_makes_the_environment(tmp_path: 
 def test_a_project_is_built_and_unpacked_ready_to_import_with_what_it_depends_on_told(tmp_path: Path) -> None:
     found = read_environment(None, None, [write_project(tmp_path / "lab")])
     (there := tmp_path / "there").mkdir()
-    assert found.add_packages(there) == ["my-lab==1.2", "timm>=1"]
+    assert found.add_packages(there) == [
+        "my-lab==1.2",
+        "timm>=1",
+        'win-only; sys_platform == "win32"',
+        'sphinx; extra == "docs"',
+    ]
     assert {path.name for path in there.iterdir()} == {"my_lab.py", "my_lab-1.2.dist-info"}
     assert found.runtime_env() == {}, "nothing is installed on the nodes"
 

@@ -145,7 +145,7 @@ def test_packages_that_the_nodes_lack_are_installed_once_and_are_there_for_the_n
     command("submit", *words, "epochs=2")
     out, _ = command("doctor", *words, "--json", "--address", command.environment["RAY_API_SERVER_ADDRESS"])
     found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
-    assert found["environment"]["message"] == "made by pip on 1 node"
+    assert found["environment"]["message"] == "ready on 1 node, by pip"
     assert found["packages"]["message"].startswith("kernels==1.0, mine can be imported on 1 node; ")
 
 

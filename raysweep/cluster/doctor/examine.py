@@ -24,6 +24,7 @@ from raysweep.cluster.hosts import (
     find_data,
     listed,
     live_hosts,
+    made_by,
     no_answer,
 )
 from raysweep.errors import ClusterError, DataError
@@ -35,10 +36,6 @@ from raysweep.sweepfile.schema import Resources
 from raysweep.terminal import count_of
 from raysweep.worker.tasks import TaskSetting
 
-ENVIRONMENTS = ("pip", "conda")
-"""The fields of Ray's runtime environment for which a node installs something."""
-ENVIRONMENT_WITHIN_S = 900.0
-"""How long a node may take to make a job's environment; Ray gives the head as long."""
 LOOPBACK = ("127.", "localhost", "[::1]")
 SAME_DATA = (
     "copy the files to every node, or name a folder that all nodes see (RAYSWEEP_DATA where Ray is started, data.path)"
@@ -66,10 +63,10 @@ def examine(
     """
     autoscaler = read_autoscaler()
     missing = autoscaler.missing(slots.alive_hosts())
-    asked = [Requirement(each) for each in expected]
+    asked = [each for each in map(Requirement, expected) if each.marker is None or each.marker.evaluate()]
     hosts, found = _make_environment(live_hosts())
     code = _check_code(hosts, setting.imports)
-    facts, silent = _ask(hosts, [each.name for each in asked])
+    facts, silent = _ask(hosts, list(dict.fromkeys(each.name for each in asked)))
     found += [*silent, _check_joined(hosts, autoscaler, missing), code]
     found += [*check_nodes(facts, autoscaler, asked), _check_dashboard()]
     if storage is not None:
@@ -82,21 +79,21 @@ def examine(
 
 def _make_environment(hosts: list[Host]) -> tuple[list[Host], list[Finding]]:
     """Wait until the nodes have made the job's environment, if it has one; return those that have, and a finding."""
-    runtime_env = ray.get_runtime_context().runtime_env
-    kinds = [kind for kind in ENVIRONMENTS if runtime_env.get(kind)]
-    if not kinds:
+    if not (kind := made_by()):
         return hosts, []
-    answers = ask(hosts, clock, within_s=ENVIRONMENT_WITHIN_S)
-    faults = [fault for host in hosts if (fault := _no_environment(host, answers[host.id]))]
-    well = f"made by {kinds[0]} on {count_of(len(hosts), 'node')}"
-    remedy = f"all that was said is in {SETUP_LOG} there"
-    found = findings("environment", "error", [(fault, remedy) for fault in faults], well)
+    answers = ask(hosts, clock)
+    faults = [
+        (fault, f"all that was said is in {SETUP_LOG} there")
+        for host in hosts
+        if (fault := _no_environment(host, answers[host.id]))
+    ]
+    found = findings("environment", "error", faults, f"ready on {count_of(len(hosts), 'node')}, by {kind}")
     return [host for host in hosts if isinstance(answers[host.id], float)], found
 
 
 def _no_environment(host: Host, answer: Any) -> str:
     if isinstance(answer, ray.exceptions.RuntimeEnvSetupError):
-        return f"{host.name} ({host.address}): it cannot be made there: {why_not_made(str(answer))}"
+        return f"{host.name} ({host.address}): cannot make it: {why_not_made(str(answer))}"
     return no_answer(host, answer)
 
 

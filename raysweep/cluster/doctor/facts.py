@@ -5,6 +5,7 @@ What is asked of other packages is found out in processes of their own, which a 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -145,9 +146,14 @@ def _modules_of(name: str) -> list[str]:
     named = name.replace("-", "_").replace(".", "_")
     if importlib.util.find_spec(named):
         return [named]
-    owners = packages_distributions().items()
-    own = [module for module, names in owners if canonicalize_name(name) in map(canonicalize_name, names)]
+    own = [module for module, names in _owners().items() if canonicalize_name(name) in map(canonicalize_name, names)]
     return [module for module in own if module.isidentifier() and not module.startswith("_")]
+
+
+@functools.cache
+def _owners() -> Mapping[str, Sequence[str]]:
+    """Return the packages that each module belongs to; it reads thousands of files."""
+    return packages_distributions()
 
 
 def _fault_of_import(module: str) -> str:

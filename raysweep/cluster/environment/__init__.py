@@ -39,6 +39,11 @@ class Environment:
         pip = {"pip": {"packages": list(self.requirements), "pip_check": False}} if self.requirements else {}
         return {**pip, **({"conda": self.conda} if self.conda else {})}
 
+    @property
+    def is_made(self) -> bool:
+        """Whether nodes have something to install for it."""
+        return bool(self.requirements) or isinstance(self.conda, Mapping)
+
     def add_packages(self, folder: Path) -> list[str]:
         """Put the packages into a job's folder; return what every node must have then, as pip names requirements."""
         asked = packages_of(self.requirements or pip_lines_of(self.conda))

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 
 from raysweep.cluster import modules
+from raysweep.cluster.environment.requirements import packages_of
 from raysweep.cluster.modules import copy_place
 from raysweep.errors import UserError
 from raysweep.terminal import format_bytes, step
@@ -87,9 +87,7 @@ def _unpack(package: Path, folder: Path) -> list[str]:
             file.extractall(folder)
             about = next(name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
     distribution = PathDistribution((folder / about).parent)
-    needs = map(Requirement, distribution.requires or [])
-    met = [str(need) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
-    return [f"{distribution.name}=={distribution.version}", *met]
+    return [f"{distribution.name}=={distribution.version}", *packages_of(distribution.requires or [])]
 
 
 def _build(package: Path, folder: Path) -> Path:

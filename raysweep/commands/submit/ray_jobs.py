@@ -59,7 +59,7 @@ def submit(arguments: argparse.Namespace) -> int:
                 job = send(server, words, files, imports, {**metadata, **settings}, environment)
             on = count_of(len(nodes), "node")
             print(f"job {job}: {sweep.name} on {on}; run folder: {folder.path}", file=sys.stderr)
-            if environment.runtime_env():
+            if environment.is_made:
                 print(f"{MAKING_IT} before it begins", file=sys.stderr)
     output = sys.stderr if arguments.json else sys.stdout
     code = None if arguments.detach else server.follow(job, lambda text: print(text, end="", flush=True, file=output))

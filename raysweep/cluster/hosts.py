@@ -69,17 +69,19 @@ def ask(
     question: Callable[..., Any],
     *arguments: Any,
     is_stopped: Callable[[], bool] = lambda: False,
+    within_s: float | None = None,
 ) -> dict[str, Any]:
     """Call a function on each node, all at the same time; return what each answered, by the node's id.
 
-    In place of an answer that did not come there is the exception that says why.
+    In place of an answer that did not come there is the exception that says why. By default a node has the time that it
+    takes to start a process, and to make the job's environment first if it has one.
     """
     remote: Any = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = {}
     for host in hosts:
         on_host = NodeAffinitySchedulingStrategy(host.id, soft=False)
         asked[host.id] = remote.options(scheduling_strategy=on_host).remote(*arguments)
-    end = time.monotonic() + _patience_s()
+    end = time.monotonic() + (_patience_s() if within_s is None else within_s)
     waiting = list(asked.values())
     while waiting and time.monotonic() < end and not is_stopped():
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.25)

@@ -3,18 +3,21 @@
 # make test      every behaviour: first what needs no Ray, on both cores, then what does, in turn
 # make test-all  every test, for an hour and more
 # make vendor    the plotting library of the report page, as raysweep/report/assets/vendor/VERSION names it
+# make slurm-test  sweeps under a real Slurm, on hosts that die (a quarter of an hour, as root)
 # make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
 # make editor    the language server of tests/sweepfile/test_editor.py, by npm
+# make image     the container image raysweep, by docker; BUILDER=podman or buildah, ARGS='--build-arg EXTRAS=aws,wandb'
 # make reference docs/sweep_file.md, from the models      make pictures  docs/pictures, from a real run
 
 PYTHON ?= python3
+BUILDER ?= docker
 BIN := .venv/bin
 STAMP := .venv/installed
 # pytest's own time limit cannot end a test that hangs in C; this ends its process after 15 minutes, and says where it was.
 HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 PYTEST := $(BIN)/python -m pytest $(HANGS)
 
-.PHONY: venv demo check test test-all faults bench editor reference pictures vendor clean
+.PHONY: venv demo check test test-all slurm-test faults bench editor image reference pictures vendor clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +44,9 @@ test: venv
 test-all: test
 	$(PYTEST) -m long $(ARGS)
 
+slurm-test: venv
+	$(PYTEST) tests/slurm $(ARGS)
+
 faults: venv
 	RAYSWEEP_FAULTS=1 $(BIN)/python -m pytest tests/faults --timeout 3600 $(ARGS)
 
@@ -50,6 +56,9 @@ bench: venv
 
 editor:
 	npm install --silent --no-save --no-audit --no-fund --prefix . yaml-language-server@1.25.0
+
+image:
+	$(BUILDER) build --tag raysweep $(ARGS) .
 
 pictures: venv
 	$(BIN)/python scripts/pictures.py

@@ -71,6 +71,47 @@ def start_cluster(environment: Mapping[str, str] | None = None, **options: Any) 
         process.wait(30)
 
 
+JOBS = """
+import json, pathlib, socket, sys, tempfile
+from ray.cluster_utils import Cluster
+
+with socket.socket() as one:  # Ray's own choice, 52365, may be another cluster's
+    one.bind(("127.0.0.1", 0))
+    port = one.getsockname()[1]
+with tempfile.TemporaryDirectory(prefix="rs-") as folder:  # jobs connect to the cluster that is named in it
+    listens = {"dashboard_port": 0, "dashboard_agent_listen_port": port}
+    arguments = {"num_cpus": 2, "include_dashboard": True, "temp_dir": folder, **listens}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    pathlib.Path(folder, "ray_current_cluster").write_text(cluster.address)
+    print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
+    sys.stdin.read()
+    cluster.shutdown()
+"""
+
+
+@contextmanager
+def start_job_cluster(
+    folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """A cluster of two CPUs that takes jobs, which run in a folder; yields the addresses of Ray and its dashboard."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `python`, of the jobs
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOBS],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    ray, url = json.loads(process.stdout.readline())
+    try:
+        yield ray, url
+    finally:
+        process.communicate(timeout=200)  # it deletes the environments of jobs, gigabytes
+
+
 @contextmanager
 def ray_cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
     """A Ray cluster of one node that claims so many CPUs and GPUs; yields its address."""
@@ -155,6 +196,32 @@ def curves(records: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, float
         name: [{key: value for key, value in epoch.items() if key not in clock} for epoch in record["metrics"]]
         for name, record in records.items()
     }
+
+
+def records_in(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of a run folder's trials by id."""
+    paths = (run_folder / "trials").glob("*/record.json")
+    return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
+
+
+def records_alone(sweep: Path) -> dict[str, dict[str, Any]]:
+    """The records of a sweep that is run undisturbed, on this machine alone; its run folder goes beside the file."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    words = [sys.executable, "-m", "raysweep", sweep, "--storage", sweep.parent / "runs"]
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=240)
+    (run_folder,) = (sweep.parent / "runs").iterdir()
+    return records_in(run_folder)
+
+
+def check_equal(records: dict[str, dict[str, Any]], alone: dict[str, dict[str, Any]]) -> None:
+    """Same trials, same ends, the same numbers each epoch, and no epoch twice."""
+    assert {id: record["status"] for id, record in records.items()} == {
+        id: record["status"] for id, record in alone.items()
+    }
+    assert curves(records) == curves(alone)
+    for record in records.values():
+        epochs = [metrics["epoch"] for metrics in record["metrics"]]
+        assert epochs == list(range(1, len(epochs) + 1))
 
 
 def settled(read: Callable[[], T]) -> T:

@@ -63,6 +63,12 @@ def copy_place(place: Path, folder: Path, flag: str, left: int) -> int:
     return left
 
 
+def is_installed(module: str) -> bool:
+    """Whether a module lies where pip installs packages, so that each machine, or image, has its own."""
+    place = _place_of(module.partition(".")[0])
+    return place is not None and place.parent in INSTALLED
+
+
 def _with_siblings(module: str) -> list[Path]:
     """Return the file or package of a module, and those in the same folder that it imports, directly or not."""
     first = _place_of(module.partition(".")[0])

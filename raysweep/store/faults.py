@@ -58,7 +58,10 @@ OF_DISKS = {
     errno.EEXIST: "a file is where a folder must be; move it away",
     errno.EISDIR: "a folder is where a file must be; move it away",
     errno.ELOOP: "is a link, and none is followed in a run folder; put what it points to in its place, or delete it",
-    errno.ENOLCK: "this file system has no locks; mount NFS with them, or choose another place with --storage",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
+        "this file system has no locks; mount it with them (Lustre: -o flock), or choose another place with --storage",
+    ),
 }
 
 

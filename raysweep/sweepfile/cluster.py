@@ -16,6 +16,8 @@ Word = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 """A name or an address: no blanks."""
 TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
 SIZE = re.compile(r"[1-9]\d*[KMGT]")
+SECRET = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD)$")
+"""How the names of environment variables that hold secrets end."""
 
 
 def _as_time(value: Any) -> Any:
@@ -62,6 +64,20 @@ Time = Annotated[
 Size = Annotated[str, AfterValidator(_check_size), WithJsonSchema({"type": "string", "pattern": f"^{SIZE.pattern}$"})]
 
 
+def _check_no_secret(name: str) -> str:
+    if SECRET.search(name):
+        raise ValueError(f"{name} looks like a secret, which the run folder would show; put it into a Secret: `secret`")
+    return name
+
+
+ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+"""The name of an object of Kubernetes."""
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_check_no_secret)]
+"""The name of an environment variable."""
+MountPath = Annotated[str, Field(pattern=r"^/[^:\s]+$")]
+"""An absolute path inside a container."""
+
+
 class Slurm(Config):
     """What `submit --slurm` asks Slurm for beside nodes (docs/slurm.md)."""
 
@@ -83,8 +99,24 @@ class Slurm(Config):
 class KubeRay(Config):
     """What `submit --kuberay` writes into the RayJob beside nodes (docs/kubernetes.md)."""
 
-    namespace: Word | None = None
+    namespace: ObjectName | None = None
     """The namespace of all objects; default: that of kubectl's context."""
+    secret: ObjectName | None = None
+    """A Secret whose keys become environment variables of all pods: the credentials of the storage."""
+    service_account: ObjectName | None = None
+    """The service account of the pods: who may use the storage, where the cloud knows pods by it."""
+    volumes: dict[ObjectName, MountPath] = {}
+    """Where PersistentVolumeClaims are mounted in all pods, by claim: `{runs: /mnt/runs}`, with storage below it."""
+    env: dict[Variable, str] = {}
+    """Environment variables of all pods: `{RAYSWEEP_DATA: /data}`; secrets belong into `secret`."""
+    node_selector: dict[Word, str] = {}
+    """Labels that a worker's node must have: `{cloud.google.com/gke-accelerator: nvidia-l4}`."""
+    queue: ObjectName | None = None
+    """Kueue's LocalQueue: the job waits there until all its nodes are granted, and keeps them until it ends."""
+    suspend: bool = False
+    """Whether the job waits until somebody resumes it."""
+    backoff_limit: NonNegativeInt = 2
+    """How often a job that failed is started anew, on a new Ray cluster; it goes on where it was."""
 
 
 class Cluster(Config):

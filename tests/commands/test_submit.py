@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import psutil
 import pytest
 from ray.job_submission import JobSubmissionClient
 from run_folders import make_run
-from running import Command, wait_for
+from running import Command, start_job_cluster, wait_for
 
 from raysweep.cli import main
 from raysweep.cluster import modules
@@ -48,39 +47,11 @@ def conv(width):
 """
 
 
-CLUSTER = """
-import json, pathlib, socket, sys, tempfile
-from ray.cluster_utils import Cluster
-
-with socket.socket() as one:  # Ray's own choice, 52365, may be another cluster's
-    one.bind(("127.0.0.1", 0))
-    port = one.getsockname()[1]
-with tempfile.TemporaryDirectory(prefix="rs-") as folder:  # jobs connect to the cluster that is named in it
-    listens = {"dashboard_port": 0, "dashboard_agent_listen_port": port}
-    arguments = {"num_cpus": 2, "include_dashboard": True, "temp_dir": folder, **listens}
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
-    pathlib.Path(folder, "ray_current_cluster").write_text(cluster.address)
-    print(json.dumps([cluster.address, f"http://{cluster.webui_url}"]), flush=True)
-    sys.stdin.read()
-    cluster.shutdown()
-"""
-
-
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[tuple[str, str]]:
     """The addresses of Ray and of its dashboard, of a cluster of two CPUs that takes jobs."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # `python`, of the jobs
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout
-    ray, url = json.loads(process.stdout.readline())
-    yield ray, url
-    process.communicate(timeout=200)  # it deletes the environments of jobs, gigabytes
+    with start_job_cluster() as addresses:
+        yield addresses
 
 
 @pytest.fixture

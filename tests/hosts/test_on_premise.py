@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import pytest
 import yaml
 from namespace_hosts import DASHBOARD, Hosts, following, wait_until
 from readme import page_commands, put_in, readme_commands
-from running import curves
+from running import check_equal, records_alone, records_in
 from test_cluster_file import on_premise
 
 TOKEN = {"RAY_AUTH_MODE": "token"}
@@ -105,8 +102,7 @@ class Cluster:
         return dict(json.loads(next(line for line in out.splitlines() if line.startswith('{"ok"'))))
 
     def records(self) -> dict[str, dict[str, Any]]:
-        paths = (self.hosts.shared / "runs" / "cluster" / "trials").glob("*/record.json")
-        return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
+        return records_in(self.hosts.shared / "runs" / "cluster")
 
     def hosts_that_train(self) -> list[str]:
         """Workers on which a trial has begun to train, as their processes tell."""
@@ -121,23 +117,7 @@ def write_sweep(path: Path, shared: Path, epochs: int) -> None:
 def undisturbed(folder: Path, shared: Path, epochs: int) -> dict[str, dict[str, Any]]:
     """The records of the same sweep on this machine alone."""
     write_sweep(folder / "sweep.yaml", shared, epochs)
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
-    words = [sys.executable, "-m", "raysweep", str(folder / "sweep.yaml"), "--storage", str(folder / "runs")]
-    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=240)
-    paths = (folder / "runs" / "cluster" / "trials").glob("*/record.json")
-    return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
-
-
-def check_equal(records: dict[str, dict[str, Any]], alone: dict[str, dict[str, Any]]) -> None:
-    """Same trials, same ends, the same numbers each epoch, and no epoch twice."""
-    assert {id: record["status"] for id, record in records.items()} == {
-        id: record["status"] for id, record in alone.items()
-    }
-    assert curves(records) == curves(alone)
-    for record in records.values():
-        epochs = [metrics["epoch"] for metrics in record["metrics"]]
-        assert epochs == list(range(1, len(epochs) + 1))
+    return records_alone(folder / "sweep.yaml")
 
 
 class Proof:

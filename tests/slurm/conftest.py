@@ -13,7 +13,7 @@ from slurm_hosts import NEEDED, PACKAGES, SlurmHosts
 @pytest.fixture
 def make_slurm(netns: Path) -> Iterator[Callable[..., SlurmHosts]]:
     """Makes Slurm clusters that are gone after the test, whatever happens."""
-    missing = [command for command in NEEDED if shutil.which(command, path="/usr/sbin:/usr/bin") is None]
+    missing = [command for command in NEEDED if shutil.which(command) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} ({PACKAGES})")
     made: list[SlurmHosts] = []

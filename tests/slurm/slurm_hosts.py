@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from namespace_hosts import Hosts, wait_until
+from namespace_hosts import CHECKOUT, Hosts, wait_until
 
 CONF = "/tmp/shared/slurm/slurm.conf"
+HOME = "/tmp/shared/home"  # one of a user's on all hosts, as sites have it
+RAYSWEEP = ("env", "-C", "/tmp/shared", "python", "-m", "raysweep")
 NEEDED = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 PACKAGES = "slurmctld, slurmd, slurm-client, munge"
 SLURM_CONF = """
@@ -59,10 +62,11 @@ class SlurmHosts(Hosts):
 
     def __init__(self, script: Path, count: int = 3, cpus: int = 4, memory: int = 8000, gpus: int = 2) -> None:
         self.gpus = gpus
-        super().__init__(script, count, environment=f"export SLURM_CONF={CONF}\n")
+        super().__init__(script, count, environment=f"export SLURM_CONF={CONF} HOME={HOME} PYTHONPATH={CHECKOUT}\n")
         try:
             folder = self.shared / "slurm"
             folder.mkdir()
+            (self.shared / "home").mkdir()
             conf = SLURM_CONF.format(count=count, cpus=cpus, memory=memory, gpus=gpus, memory_per_cpu=memory // cpus)
             (folder / "slurm.conf").write_text(conf)
             (folder / "gres.conf").write_text("".join(f"Name=gpu File=/run/slurm/gpu{n}\n" for n in range(gpus)))
@@ -98,9 +102,17 @@ class SlurmHosts(Hosts):
         self.control("start", host)
         self._start_daemons(host)
 
-    def sbatch(self, *words: str | Path) -> int:
-        """Submit a job from the login node, in /tmp/shared; return its id."""
-        return int(self.run("sbatch", "--parsable", "--chdir=/tmp/shared", *words))
+    def raysweep(self, *words: str, code: int | None = 0, timeout: float = 240) -> str:
+        """Run raysweep on the login node, in /tmp/shared; return what it printed."""
+        return self.run(*RAYSWEEP, *words, code=code, timeout=timeout)
+
+    def submit(self, *words: str) -> Any:
+        """Start `raysweep submit --slurm` on the login node, in /tmp/shared."""
+        return self.start(*RAYSWEEP, "submit", "--slurm", *words)
+
+    def time_is_nearly_up(self, job: int) -> None:
+        """Send a job what Slurm sends it before its time limit."""
+        self.run("scancel", "--batch", "--signal=USR1", str(job))
 
     def job(self, job: int) -> dict[str, str]:
         """What `scontrol show job` says: JobState, Restarts, BatchHost, NodeList, ExitCode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import multiprocessing
 import multiprocessing.synchronize
@@ -215,6 +216,21 @@ def test_a_lease_is_refused_while_another_process_holds_it_and_free_once_it_was_
     process.join()
     with folder.lease():
         assert not (tmp_path / "run/resolved.yaml").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """What NFS, Lustre and others answer where they are mounted without."""
+
+    def flock(file: IO[str], kind: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(StorageError, match=r"\.lease: this file system has no locks"),
+        RunFolder(str(tmp_path), "run").lease(),
+    ):
+        pytest.fail("it must not be held")
 
 
 def test_two_drivers_never_hold_a_folder_that_fresh_moved_while_one_of_them_waited(

@@ -22,6 +22,9 @@ from raysweep.store import RunFolder
 TOOLS = ("mlflow", "wandb", "trackio")
 """Each the name of a module here, of the package it needs, and of raysweep's extra that installs that."""
 LOOK_EVERY_S = 5.0
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_MODE": "offline"}
+"""Keeps the tools from their makers' servers, unless the user's environment says otherwise. They read it as they are
+imported: a run that is made with mode="offline" comes too late for what wandb reports about itself."""
 
 
 def export(folder: RunFolder, tool: str, say: Callable[[str], None]) -> ExportedSweep:
@@ -87,6 +90,8 @@ def _open(path: Path) -> IO[str]:
 
 
 def _exporter(tool: str) -> Callable[[ExportedSweep], None]:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         importlib.import_module(tool)
     except ImportError as error:

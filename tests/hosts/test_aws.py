@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from namespace_hosts import DASHBOARD, Hosts, following, wait_until
-from readme import page_commands, put_in
+from pages import page_commands, put_in
 from test_on_premise import NAMES, check_equal, undisturbed, write_sweep
 
 HOSTS = 8

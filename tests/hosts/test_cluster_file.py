@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from readme import PAGES, STEPS, commands_under, page_commands, readme_commands
+from pages import PAGES, STEPS, cluster_commands, page_commands
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 AWS = CHECKOUT / "cluster.yaml"
-DOCS = CHECKOUT / "docs" / "clusters.md"
 
 
 def on_premise() -> dict[str, Any]:
@@ -129,13 +128,11 @@ def test_each_machine_has_its_own_image_group_role_and_imdsv2(name: str) -> None
     assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
 
 
-# -- README.md and the pages
+# -- the pages
 
 
-def test_the_readmes_commands_are_those_that_the_proof_runs_and_the_docs_show() -> None:
-    commands = readme_commands()
-    assert tuple(commands) == STEPS
-    assert commands_under(DOCS.read_text(), "## From `ray up` to `ray down`", STEPS) == commands
+def test_the_commands_of_the_docs_are_those_that_the_proofs_run() -> None:
+    assert tuple(cluster_commands()) == STEPS
 
 
 @pytest.mark.parametrize("page", PAGES)

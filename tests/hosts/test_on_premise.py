@@ -1,4 +1,4 @@
-"""Own machines: the commands of README and docs, the cluster file and real images, on hosts that die in the middle."""
+"""Own machines: the commands of the docs, the cluster file and real images, on hosts that die in the middle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from namespace_hosts import DASHBOARD, Hosts, following, wait_until
-from readme import page_commands, put_in, readme_commands
+from pages import cluster_commands, page_commands, put_in
 from running import check_equal, records_alone, records_in
 from test_cluster_file import on_premise
 
@@ -41,11 +41,11 @@ resources: {{cpus: 1}}
 
 
 class Cluster:
-    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it by the README's commands."""
+    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it by the commands of docs/clusters.md."""
 
     def __init__(self, hosts: Hosts, workers: int, commands: Mapping[str, str] | None = None) -> None:
         self.hosts, self.workers = hosts, workers
-        self.commands = commands or readme_commands()
+        self.commands = commands or cluster_commands()
         self.file = hosts.shared / "cluster.yaml"
         self.sweep = hosts.shared / "sweep.yaml"
         self.done: list[str] = []

@@ -1,4 +1,4 @@
-"""The commands of the README and of the pages on clusters, which the proofs of this folder run as they stand there."""
+"""The commands of the pages on clusters, which the proofs of this folder run as they stand there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS = (
     "raysweep pull",
     "ray down",
 )
-"""What a day with a cluster is, in order: each names the README's command that begins so."""
+"""What a day with a cluster is, in order: each names the command of docs/clusters.md that begins so."""
 PAGES = {
     "own_machines": ("make venv", *STEPS[1:3], "cp docs/own_machines.yaml", *STEPS[3:]),
     "aws": (
@@ -33,19 +33,15 @@ PAGES = {
 """What the pages have, which begin with nothing."""
 
 
-def readme_commands() -> dict[str, str]:
-    """The commands by the words of STEPS, in order, without their comments."""
-    return commands_under((CHECKOUT / "README.md").read_text(), "## On a cluster", STEPS)
+def cluster_commands() -> dict[str, str]:
+    """The commands of docs/clusters.md by STEPS, in order, without their comments."""
+    text = (CHECKOUT / "docs" / "clusters.md").read_text()
+    return commands_in(text.partition("\n## From `ray up` to `ray down`\n")[2], STEPS)
 
 
 def page_commands(page: str) -> dict[str, str]:
     """The commands of the first shell block of a page."""
     return commands_in((CHECKOUT / "docs" / f"{page}.md").read_text(), PAGES[page])
-
-
-def commands_under(text: str, heading: str, steps: tuple[str, ...]) -> dict[str, str]:
-    """The commands of the first shell block under a heading."""
-    return commands_in(text.partition(f"\n{heading}\n")[2].partition("\n## ")[0], steps)
 
 
 def commands_in(text: str, steps: tuple[str, ...]) -> dict[str, str]:

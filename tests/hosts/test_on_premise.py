@@ -41,7 +41,7 @@ resources: {{cpus: 1}}
 
 
 class Cluster:
-    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it by the commands of docs/clusters.md."""
+    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it as docs/clusters.md says."""
 
     def __init__(self, hosts: Hosts, workers: int, commands: Mapping[str, str] | None = None) -> None:
         self.hosts, self.workers = hosts, workers

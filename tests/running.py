@@ -208,7 +208,7 @@ def records_alone(sweep: Path) -> dict[str, dict[str, Any]]:
     """The records of a sweep that is run undisturbed, on this machine alone; its run folder goes beside the file."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     words = [sys.executable, "-m", "raysweep", sweep, "--storage", sweep.parent / "runs"]
-    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=240)
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=500)
     (run_folder,) = (sweep.parent / "runs").iterdir()
     return records_in(run_folder)
 

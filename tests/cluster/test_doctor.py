@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from running import Command
 from raysweep.cli import main
 from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler, find_config, parse_autoscaler
+from raysweep.cluster.doctor import facts
 from raysweep.cluster.doctor.checks import Finding, check_nodes
-from raysweep.cluster.doctor.facts import NodeFacts
+from raysweep.cluster.doctor.facts import NodeFacts, gather_facts
+from raysweep.cluster.hosts import Host
 from raysweep.cluster.slots import Slot, check_slot, resolve_slot
 from raysweep.errors import ClusterError
 from raysweep.sweepfile.schema import Resources
@@ -122,6 +125,37 @@ def test_a_package_that_cannot_be_imported_or_is_another_one_elsewhere_names_the
         "warning",
         "not the same on all nodes: einops (0.7 on h1; absent on h2)",
     )
+
+
+class Ours(Host):
+    """A node that is asked without a cluster."""
+
+    @property
+    def is_ours(self) -> bool:
+        return True
+
+
+def test_packages_that_hang_or_have_no_metadata_cost_a_node_none_of_its_other_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = {"hangs": "import time; time.sleep(60)", "hangs_too": "import hangs", "broken": "1 / 0", "fine": ""}
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.py").write_text(body)
+    (tmp_path / "gone-1.0.dist-info").mkdir()
+    (tmp_path / "gone-1.0.dist-info" / "RECORD").write_text("gone.py,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(facts, "WITHIN_S", 6)
+    began = time.monotonic()
+    found = gather_facts([Ours("1", "h1", "10.0.0.1", {"CPU": 4})], str(tmp_path), [*bodies, "gone"])
+    assert time.monotonic() - began < 2 * facts.WITHIN_S, "one does not wait for the other"
+    assert found.import_faults == {
+        "hangs": "not within 6 s",
+        "hangs_too": "not within 6 s",
+        "broken": "ZeroDivisionError: division by zero",
+    }
+    assert found.packages["fine"] == ""
+    assert "gone" not in found.packages
 
 
 def test_gpus_that_the_autoscaler_may_add_are_not_taken_for_none() -> None:

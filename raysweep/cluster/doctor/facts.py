@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
 from pathlib import Path
@@ -30,7 +31,9 @@ from raysweep.cluster.hosts import Host
 from raysweep.cluster.token import token_file
 
 WITHIN_S = 90
-"""How long a process may take that counts GPUs or imports packages."""
+"""How long the processes that count GPUs and import packages may take, all together; `hosts.ask` waits for longer."""
+AT_A_TIME = 4
+"""How many of these processes run at the same time: an import of torch takes a CPU and a GB or more."""
 GPUS_SEEN = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 FAULT_OF_IMPORT = """
 import importlib, json, sys
@@ -87,17 +90,21 @@ def gather_facts(hosts: Sequence[Host], session: str, expected: Sequence[str] = 
         session: the folder of Ray's session.
         expected: names of packages that are imported, to see whether they can be.
     """
-    modules = [module for name in expected for module in _modules_of(name)]
+    modules = list(dict.fromkeys(module for name in expected for module in _modules_of(name)))
     host = next(host for host in hosts if host.is_ours)
     gpus = host.resources.get("GPU", 0.0)
     shm, disk = shutil.disk_usage("/dev/shm"), shutil.disk_usage(_existing(Path(session)))
+    end = time.monotonic() + WITHIN_S
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        gpus_seen = pool.submit(_gpus_seen, end) if gpus else None
+        faults = list(pool.map(functools.partial(_fault_of_import, end=end), modules))
     return NodeFacts(
         host=socket.gethostname(),
         address=host.address,
         is_head=host.is_head,
         cpus=host.resources.get("CPU", 0.0),
         gpus=gpus,
-        gpus_seen=_gpus_seen() if gpus else None,
+        gpus_seen=gpus_seen.result() if gpus_seen else None,
         versions=_versions(),
         has_token_mode=is_token_auth_enabled(),
         token_file_mode=_token_file_mode(),
@@ -107,7 +114,7 @@ def gather_facts(hosts: Sequence[Host], session: str, expected: Sequence[str] = 
         disk_free_share=disk.free / disk.total,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         packages=_packages(expected),
-        import_faults={module: fault for module in modules if (fault := _fault_of_import(module))},
+        import_faults={module: fault for module, fault in zip(modules, faults, strict=True) if fault},
     )
 
 
@@ -137,7 +144,8 @@ def _versions() -> dict[str, str]:
 def _packages(expected: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in distributions():  # in the order of sys.path: the first of a name is the one that is imported
-        found.setdefault(canonicalize_name(each.name), each.version)
+        if each.name:  # an uninstallation that broke off leaves a folder without metadata
+            found.setdefault(canonicalize_name(each.name), each.version)
     return {canonicalize_name(name): "" for name in expected if _modules_of(name)} | found
 
 
@@ -146,7 +154,11 @@ def _modules_of(name: str) -> list[str]:
     named = name.replace("-", "_").replace(".", "_")
     if importlib.util.find_spec(named):
         return [named]
-    own = [module for module, names in _owners().items() if canonicalize_name(name) in map(canonicalize_name, names)]
+    own = [
+        module
+        for module, names in _owners().items()
+        if canonicalize_name(name) in map(canonicalize_name, filter(None, names))
+    ]
     return [module for module in own if module.isidentifier() and not module.startswith("_")]
 
 
@@ -156,12 +168,14 @@ def _owners() -> Mapping[str, Sequence[str]]:
     return packages_distributions()
 
 
-def _fault_of_import(module: str) -> str:
-    """Return why a module cannot be imported; empty if it can."""
+def _fault_of_import(module: str, end: float) -> str:
+    """Return why a module cannot be imported by `end`, on the monotonic clock; empty if it can."""
+    if (left := end - time.monotonic()) <= 0:
+        return f"not tried: the packages before it took {WITHIN_S} s"
     command = [sys.executable, "-c", FAULT_OF_IMPORT, module]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left, env=environment)
         fault: str = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return f"not within {WITHIN_S} s"
@@ -170,12 +184,13 @@ def _fault_of_import(module: str) -> str:
     return fault
 
 
-def _gpus_seen() -> int:
-    """Count the GPUs in a separate process, which sees all of them and leaves no memory in use."""
+def _gpus_seen(end: float) -> int:
+    """Count the GPUs in a separate process, which sees all of them and leaves no memory in use, until `end`."""
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     command = [sys.executable, "-c", GPUS_SEEN]
     try:
-        return int(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=WITHIN_S, env=environment))
+        left = end - time.monotonic()
+        return int(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=left, env=environment))
     except (subprocess.SubprocessError, ValueError):
         return 0
 

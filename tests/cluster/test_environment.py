@@ -86,6 +86,30 @@ def test_a_file_that_is_none_of_condas_is_refused(text: str, why: str, tmp_path:
         read_environment(None, str(file), [])
 
 
+@pytest.mark.parametrize(
+    ("line", "is_raysweep"),
+    [
+        ("raysweep==0.1", True),
+        ("RaySweep[gcs]", True),
+        ("raysweep @ git+https://host/fork.git", True),
+        ("git+https://host/raysweep.git@v1", True),
+        ("/shared/raysweep-0.1-py3-none-any.whl", True),
+        ("/shared/raysweep-0.1.tar.gz", True),
+        ("raysweep-extras", False),
+        ("raysweep.extras>=1", False),
+        ("/shared/raysweep-extras", False),
+        ("/shared/raysweep_extras-0.1-py3-none-any.whl", False),
+    ],
+)
+def test_a_package_whose_name_begins_like_raysweeps_is_another(line: str, is_raysweep: bool, tmp_path: Path) -> None:
+    (file := tmp_path / "environment.yaml").write_text(f"dependencies: [{{pip: ['{line}']}}]\n")
+    if is_raysweep:
+        assert read_environment(None, str(file), []).conda
+    else:
+        with pytest.raises(UserError, match="names no raysweep"):
+            read_environment(None, str(file), [])
+
+
 def test_a_name_is_handed_on_and_of_a_file_what_makes_the_environment(tmp_path: Path) -> None:
     (file := tmp_path / "environment.yml").write_text(
         "name: mine\nprefix: /home/me\nchannels: [conda-forge]\n"

@@ -18,6 +18,8 @@ LINKS = re.compile(r"(?:-f|--find-links)[\s=]*")
 URL = re.compile(r"[a-z][\w+.-]*://[^\s'\",]+", re.IGNORECASE)
 NO_SECRETS = re.compile(r"(?<=//)(?:[^/:@]*:)?\$\{[A-Z0-9_]+\}@|(?<=ssh://)[^/:@]+@")
 """A variable, which pip replaces by the node's, in place of a password; and the user of SSH, who has a key."""
+OF_RAYSWEEP = re.compile(r"/raysweep(?![\w-])|/raysweep-\d")
+"""In a path or a URL: a folder, a repository, or an archive with its version."""
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tgz")
 
 
@@ -63,7 +65,9 @@ def packages_of(lines: Iterable[str]) -> list[str]:
 
 def names_raysweep(line: str) -> bool:
     """Return whether a line asks for raysweep, by name, as a wheel, or as a folder or a repository of that name."""
-    return re.search(r"(^|/)raysweep\b", line) is not None
+    if names := packages_of([line]):
+        return Requirement(names[0]).name.lower() == "raysweep"
+    return OF_RAYSWEEP.search(line) is not None
 
 
 def faults_of_line(line: str) -> Iterator[str]:

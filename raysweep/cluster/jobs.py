@@ -225,7 +225,8 @@ class JobServer:
             return int(info.driver_exit_code)
         if info.error_type == SETUP_FAILED:
             raise ClusterError(
-                f"job {info.submission_id}: the head could not make its environment: {why_not_made(info.message)}; "
+                f"job {info.submission_id}: the head could not make its environment: "
+                f"{why_not_made(info.message or 'no reason given')}; "
                 f"all that was said is in {SETUP_LOG} there"
             )
         how = (info.message or "").partition(", last available logs")[0].strip() or "no reason given"

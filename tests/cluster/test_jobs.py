@@ -131,6 +131,13 @@ def test_a_job_whose_environment_cannot_be_made_ends_with_what_pip_said(port: in
     )
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_job_whose_environment_cannot_be_made_for_reasons_that_ray_does_not_give_says_so(port: int) -> None:
+    head = Head("FAILED", error_type="RUNTIME_ENV_SETUP_FAILURE")
+    with serving(head, port) as address, pytest.raises(ClusterError, match="environment: no reason given; all that"):
+        JobServer(address).follow(JOB, print)
+
+
 def follow_on_thread(address: str) -> tuple[list[str], Callable[[], Any]]:
     """Follow the job; return what it prints, and a function that waits for the end and returns it."""
     lines: list[str] = []

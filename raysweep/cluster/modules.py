@@ -29,19 +29,24 @@ def copy_modules(modules: Iterable[str], folder: Path) -> None:
     Raises:
         UserError: a module has no file, cannot be read, or is too large.
     """
-    left = MOST_BYTES
     for module in modules:
         for place in _with_siblings(module):
             if not (folder / place.name).exists():
-                left = copy_place(place, folder, f"--import {module}", left)
+                copy_place(place, folder, f"--import {module}")
 
 
-def copy_place(place: Path, folder: Path, flag: str, left: int) -> int:
-    """Copy a module or a package into a folder; return how many bytes are left of those that may follow.
+def bytes_left(folder: Path) -> int:
+    """Return how many more bytes a job's folder may have."""
+    return MOST_BYTES - sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def copy_place(place: Path, folder: Path, flag: str) -> None:
+    """Copy a module or a package into a job's folder.
 
     Raises:
-        UserError: it cannot be read, or is too large; `flag` names it.
+        UserError: it cannot be read, or makes the folder too large; `flag` names it.
     """
+    left = bytes_left(folder)
 
     def copy(source: str, target: str) -> None:
         nonlocal left
@@ -60,7 +65,6 @@ def copy_place(place: Path, folder: Path, flag: str, left: int) -> int:
             copy(str(place), str(folder / place.name))
     except OSError as error:
         raise UserError(f"{flag}: cannot copy {place}: {error}") from error
-    return left
 
 
 def is_installed(module: str) -> bool:

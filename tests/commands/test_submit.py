@@ -20,6 +20,7 @@ from running import Command, start_job_cluster, wait_for
 
 from raysweep.cli import main
 from raysweep.cluster import modules
+from raysweep.cluster.environment import Environment
 from raysweep.cluster.environment.requirements import read_requirements
 from raysweep.cluster.modules import copy_modules
 from raysweep.cluster.places import data_problems
@@ -260,9 +261,25 @@ def test_a_package_travels_whole_and_too_large_a_one_is_refused_in_a_sentence(
     assert (tmp_path / "there" / "mine" / "layers.py").exists()
     assert (tmp_path / "there" / "beside.py").exists()
     (here / "mine" / "film").write_bytes(bytes(2000))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(modules, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match=r"--import mine.nets: more than 1 kB would be sent .*mine/film among them"):
-        copy_modules(["mine.nets"], here.parent)
+        copy_modules(["mine.nets"], elsewhere)
+
+
+def test_packages_and_modules_count_together_for_what_a_job_takes_along(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "MOST_BYTES", 1000)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_bytes(b"#" * 600)
+    (here / "third.py").write_bytes(b"#" * 600)
+    one, two = tmp_path / "one", tmp_path / "two"
+    with pytest.raises(UserError, match=r"--package .*two: more than 1 kB"):
+        Environment(packages=[one, two]).add_packages(tmp_path / "there")
+    with pytest.raises(UserError, match="--import third: more than 1 kB"):
+        copy_modules(["third"], tmp_path / "there")
 
 
 def test_a_module_that_imports_what_is_not_there_ends_with_a_sentence_that_says_where(here: Path) -> None:

@@ -19,7 +19,7 @@ from packaging.utils import parse_wheel_filename
 
 from raysweep.cluster import modules
 from raysweep.cluster.environment.requirements import packages_of
-from raysweep.cluster.modules import copy_place
+from raysweep.cluster.modules import bytes_left, copy_place
 from raysweep.errors import UserError
 from raysweep.terminal import format_bytes, step
 
@@ -51,7 +51,7 @@ def add_packages(packages: Iterable[Path], folder: Path) -> list[str]:
             found += _unpack(package, folder)
         else:
             place = package.resolve()
-            copy_place(place, folder, f"--package {package}", modules.MOST_BYTES)
+            copy_place(place, folder, f"--package {package}")
             found.append(place.name)
     return found
 
@@ -79,10 +79,10 @@ def _unpack(package: Path, folder: Path) -> list[str]:
             )
         with zipfile.ZipFile(wheel) as file:
             size = sum(each.file_size for each in file.infolist())
-            if size > modules.MOST_BYTES:
+            if size > bytes_left(folder):
                 raise UserError(
-                    f"--package {package}: is {format_bytes(size)}; a job takes {format_bytes(modules.MOST_BYTES)} "
-                    "along; move what is no code out of it"
+                    f"--package {package}: with its {format_bytes(size)}, more than {format_bytes(modules.MOST_BYTES)} "
+                    "would be sent along with the job; move what is no code out of it"
                 )
             file.extractall(folder)
             about = next(name for name in file.namelist() if name.endswith(".dist-info/METADATA"))

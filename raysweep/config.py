@@ -91,8 +91,15 @@ def check_no_credentials(place: str) -> str:
     return place
 
 
-SECRET = re.compile(r"key|secret|token|password|passwd|signature|credential|authorization|sig\b", re.IGNORECASE)
+def is_secret(variable: str) -> bool:
+    """Return whether an environment variable of that name holds a secret itself, and not the path of a file with it."""
+    return bool(SECRET.search(variable)) and not PLACE.search(variable)
+
+
+SECRET = re.compile(r"key|secret|token(?!iz)|password|passwd|signature|credential|authorization|sig\b", re.IGNORECASE)
 """Parameters of a URL and environment variables with such names hold secrets."""
+PLACE = re.compile(r"_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
+"""Environment variables with such names say where something is."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 Pair = Annotated[tuple[T, T], Field(strict=False)]

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
-from raysweep.config import Config
+from raysweep.config import Config, is_secret
 
 Word = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 """A name or an address: no blanks."""
 TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
 SIZE = re.compile(r"[1-9]\d*[KMGT]")
-SECRET = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD)$")
-"""How the names of environment variables that hold secrets end."""
+ASSIGNMENT = re.compile(r"(?<![\w$-])([A-Za-z_]\w*)\+?=(?=(\S*))")
+"""An assignment of the shell's, anywhere in a line: its variable, and how its value begins."""
+FROM_ELSEWHERE = re.compile(r"\"?(`|\$[({\w])|(\"\"|'')?;?$")
+"""Values that are a command's output, a variable's value, or empty."""
 
 
 def _as_time(value: Any) -> Any:
@@ -65,9 +67,19 @@ Size = Annotated[str, AfterValidator(_check_size), WithJsonSchema({"type": "stri
 
 
 def _check_no_secret(name: str) -> str:
-    if SECRET.search(name):
+    if is_secret(name):
         raise ValueError(f"{name} looks like a secret, which the run folder would show; put it into a Secret: `secret`")
     return name
+
+
+def _check_assigns_no_secret(line: str) -> str:
+    for variable, value in ASSIGNMENT.findall(line):
+        if is_secret(variable) and not FROM_ELSEWHERE.match(value):
+            raise ValueError(
+                f"{variable} looks like a secret, which the run folder would show; export it in the shell that "
+                f"submits, since sbatch hands its environment on, or read it in `setup`: export {variable}=$(cat FILE)"
+            )
+    return line
 
 
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
@@ -76,6 +88,8 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValid
 """The name of an environment variable."""
 MountPath = Annotated[str, Field(pattern=r"^/[^:\s]+$")]
 """An absolute path inside a container."""
+Line = Annotated[str, AfterValidator(_check_assigns_no_secret)]
+"""A line of bash."""
 
 
 class Slurm(Config):
@@ -90,9 +104,9 @@ class Slurm(Config):
     partition's."""
     signal_seconds: Annotated[int, Field(ge=10, le=65_535)] = 120
     """How long before the time limit the sweep is told to commit and end; it must exceed what a commit takes."""
-    setup: list[str] = []
+    setup: list[Line] = []
     """Lines of bash that the job begins with: `module load cuda`, `source ~/venv/bin/activate`."""
-    options: list[Annotated[str, Field(pattern=r"^--?\w")]] = []
+    options: list[Annotated[Line, Field(pattern=r"^--?\w")]] = []
     """More options of sbatch, as they are: `--constraint=a100`, `--qos=long`."""
 
 

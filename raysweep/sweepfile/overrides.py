@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from raysweep.config import SECRET
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Source, parse_value
 from raysweep.sweepfile.patch import as_section, patch
@@ -27,17 +28,17 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
 def _override(source: Source, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise SweepFileError(f"override {override!r}: must be key=value, such as lr=0.1 or scheduler.eta=2")
+        raise SweepFileError(f"override {_shown(override)!r}: must be key=value, such as lr=0.1 or scheduler.eta=2")
     try:
         value = parse_value(text, _way_to(key))
     except SweepFileError as error:
         reasons = [problem.partition(": ")[2] for problem in error.problems]
-        raise SweepFileError(*(f"override {override!r}: {reason}" for reason in reasons)) from None
+        raise SweepFileError(*(f"override {_shown(override)!r}: {reason}" for reason in reasons)) from None
     if key.partition(".")[0] not in Sweep.model_fields:
         _pin(source.values, key, value)
         key = f"base.{key}"
     way = _way_to(key)
-    source.overridden[way] = override
+    source.overridden[way] = _shown(override)
     *parents, last = way
     table = source.values
     for part in parents:
@@ -47,6 +48,12 @@ def _override(source: Source, override: str) -> None:
     for other in [each for each in table if each in in_place_of or each.startswith(f"{last}.")]:
         del table[other]
     table[last] = value  # inserted last, so that it prevails over the file's settings in the same section
+
+
+def _shown(override: str) -> str:
+    """Return an override as messages repeat it: without its value if that may hold a secret."""
+    key, equals, value = override.partition("=")
+    return f"{key}=***" if equals and (SECRET.search(override) or "@" in value) else override
 
 
 def _way_to(key: str) -> tuple[str, ...]:

@@ -300,12 +300,17 @@ def test_a_path_has_one_volume(volumes: str, folder: Path, capsys: pytest.Captur
     assert "is taken" in capsys.readouterr().err
 
 
-def test_a_secret_among_the_variables_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    secret = "{AWS_SECRET_ACCESS_KEY: hunter2}"
-    (folder / "lr_and_wd.yaml").write_text(f"{SWEEP}cluster: {{kuberay: {{env: {secret}}}}}\n")
-    assert main(["submit", "lr_and_wd.yaml", *ASKED, "--kuberay", "--write", "rayjob.yaml"]) == 2
+@pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "wandb_api_key", "DB_PASSWD"])
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_a_secret_among_the_variables_is_refused_and_not_repeated(
+    variable: str, is_in_file: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = f"{{{variable}: hunter2}}"
+    (folder / "lr_and_wd.yaml").write_text(f"{SWEEP}cluster: {{kuberay: {{env: {env}}}}}\n" if is_in_file else SWEEP)
+    words = [*ASKED, *([] if is_in_file else [f"cluster.kuberay.env={env}"])]
+    assert main(["submit", "lr_and_wd.yaml", *words, "--kuberay", "--write", "rayjob.yaml"]) == 2
     said = capsys.readouterr().err
-    assert "looks like a secret" in said
+    assert f"{variable} looks like a secret" in said
     assert "hunter2" not in said
 
 

@@ -106,6 +106,32 @@ def test_what_is_missing_or_means_nothing_is_refused_at_once(
     assert all(each in said for each in told), said
 
 
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [
+        ("export AWS_SECRET_ACCESS_KEY=hunter2", "AWS_SECRET_ACCESS_KEY"),
+        ("A=1; wandb_api_key='hunter2' wandb login", "wandb_api_key"),
+        ("export DB_PASSWD=$'hunter2'", "DB_PASSWD"),
+        ("export WANDB_API_KEY=$(cat ~/.wandb)", None),
+        ('export WANDB_API_KEY="$KEY" HF_TOKEN= TOKENIZERS_PARALLELISM=false', None),
+        ("export GOOGLE_APPLICATION_CREDENTIALS=/home/me/key.json", None),
+        ("module load cuda; uv run --api-key=$KEY x", None),
+    ],
+)
+def test_a_line_of_setup_that_holds_a_secret_is_refused_without_it(
+    line: str, variable: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"{SWEEP}cluster: {{gpus_per_node: 1, slurm: {{setup: [{json.dumps(line)}]}}}}\n")
+    code = main(["submit", str(tmp_path / "s.yaml"), "--slurm", "--write", str(tmp_path / "job")])
+    said = capsys.readouterr().err
+    assert code == (2 if variable else 0)
+    assert "hunter2" not in said
+    if variable:
+        assert f"cluster.slurm.setup.0: {variable} looks like a secret" in said
+    else:
+        assert line in (tmp_path / "job").read_text().splitlines()
+
+
 def test_where_there_is_no_slurm_the_message_says_where_to_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -354,6 +354,8 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(
         (message,) = problems(text)
         assert message.startswith("s.yaml:2: ")
         assert "hunter2" not in message
+    (message,) = problems("", f"storage={url}")
+    assert message.startswith("override 'storage=***': ")
     monkeypatch.setenv("RAYSWEEP_STORAGE", url)
     with pytest.raises(SweepFileError) as caught:
         storage_of(load(""), "s.yaml")

@@ -63,8 +63,11 @@ SPOT = (
 """The labels of spot nodes, which are taints as well on some clouds and in some clusters."""
 
 
-def check_cluster(cluster: Cluster, storage: str | None) -> list[str]:
-    """Return what is missing or wrong in the sweep file's `cluster`, for a run folder in `storage`, if known."""
+def why_not(cluster: Cluster, storage: str | None) -> list[str]:
+    """Return why Kubernetes cannot be asked for these machines, for a run folder in `storage`: a message a fault.
+
+    `storage` None: it is not known, and not checked.
+    """
     problems, paths = [], [PurePosixPath(path) for path in cluster.kuberay.volumes.values()]
     if cluster.image is None:
         problems.append(

@@ -275,6 +275,7 @@ def test_stdout_has_the_objects_alone(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["submit", "lr_and_wd.yaml", *ASKED, "--kuberay", "--write", "-"]) == 0
     assert [each["kind"] for each in yaml.safe_load_all(capsys.readouterr().out)] == ["ConfigMap", "RayJob"]
     assert main(["submit", "lr_and_wd.yaml", *ASKED, "--kuberay", "--write", "-", "--json"]) == 2
+    assert "stdout can have only one of them" in capsys.readouterr().err
 
 
 def test_all_that_is_missing_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_a_script_is_written_to_a_file_that_sbatch_takes(tmp_path: Path, capsys:
     assert f"sbatch {script}" in capsys.readouterr().err
     assert script.read_text().startswith("#!/bin/bash\n")
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"script": str(script)}
+    assert json.loads(capsys.readouterr().out) == {"file": str(script), "run_folder": str(tmp_path / "runs" / "small")}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,7 @@ def test_a_script_is_written_to_a_file_that_sbatch_takes(tmp_path: Path, capsys:
         (["--nodes", "2", "--write", "job"], ["--nodes, --write: only with --slurm or --kuberay"]),
         (["--slurm", "--address", "http://h:1"], ["--address: only for a Ray cluster that is up"]),
         (["--slurm", "--gpus-per-node", "1", "--write", "job", "--detach"], ["--detach: nothing is submitted"]),
+        (["--slurm", "--json", "--write", "-"], ["--json, --write -: stdout can have only one of them"]),
         (["--kuberay", "--partition", "gpu"], ["--partition: only with --slurm", "--kuberay: needs --write"]),
     ],
 )

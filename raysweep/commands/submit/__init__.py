@@ -9,6 +9,7 @@ from pathlib import Path
 from raysweep.commands.context import add_sweep_flags
 from raysweep.commands.submit.environment import FLAGS as OF_ENVIRONMENT
 from raysweep.commands.submit.environment import add_environment_flags
+from raysweep.commands.submit.written import STDOUT
 from raysweep.errors import UserError
 
 SUMMARY = "run a sweep on a cluster, under Slurm or on Kubernetes, and follow it"
@@ -83,6 +84,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         problems.append("--kuberay: needs --write rayjob.yaml; `kubectl apply --filename rayjob.yaml` then submits it")
     if arguments.write and (idle := [flag for flag in ("replace", "detach") if flag in given]):
         problems.append(f"{_flags(idle)}: nothing is submitted with --write")
+    if arguments.json and arguments.write == STDOUT:
+        problems.append("--json, --write -: stdout can have only one of them; write the job into a file")
     if problems:
         raise UserError(*problems)
 

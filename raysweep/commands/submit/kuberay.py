@@ -7,25 +7,20 @@ Kubernetes keeps no copy of the command line, so the file has all that a run nee
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import sys
 import textwrap
 from pathlib import Path
 
 from raysweep.commands.context import Context
 from raysweep.commands.submit.ray_jobs import job_words, staged
+from raysweep.commands.submit.written import write_job
 from raysweep.errors import UserError
-
-STDOUT = Path("-")
 
 
 def submit(arguments: argparse.Namespace) -> int:
     """Write the ConfigMap and the RayJob of a sweep, and say what to do with them; return the exit code."""
     context = Context.of(arguments, "that file is sent to the cluster")
     path: Path = arguments.write
-    if arguments.json and path == STDOUT:
-        raise UserError("--json: with --write -, stdout has the objects themselves; write them into a file")
     from raysweep.cluster.environment import Environment
     from raysweep.cluster.kuberay import make_objects, to_yaml
     from raysweep.cluster.modules import is_installed
@@ -39,28 +34,19 @@ def submit(arguments: argparse.Namespace) -> int:
     with staged(context.file, sent, Environment()) as (files, _):
         objects = make_objects(context.sweep, words, files, describe_job(context.sweep.name, folder))
     text = f"{_header(context, path)}{to_yaml(objects)}"
-    if path == STDOUT:
-        print(text, end="")
-    else:
-        try:
-            path.write_text(text)
-        except OSError as error:
-            raise UserError(f"--write {path}: cannot be written: {error.strerror}") from error
     named = {key: objects[0]["metadata"].get(key) for key in ("name", "namespace")}
-    print(_next_steps(context, path, str(named["name"])), file=sys.stderr)
-    if arguments.json:
-        print(json.dumps({"file": str(path), **named, "run_folder": folder}))
+    write_job(arguments, text, _next_steps(context, path, str(named["name"])), {**named, "run_folder": folder})
     return 0
 
 
 def _check(context: Context) -> None:
     """Refuse what cannot run on Kubernetes; all problems at once."""
-    from raysweep.cluster.kuberay import check_cluster
+    from raysweep.cluster.kuberay import why_not
     from raysweep.cluster.places import data_problems, storage_problem
 
     sweep, named = context.sweep, context.named
     of_storage = storage_problem(sweep, named.path, named.storage)
-    of_cluster = check_cluster(sweep.cluster, None if of_storage else context.place[0])
+    of_cluster = why_not(sweep.cluster, None if of_storage else context.place[0])
     problems = [of_storage, *data_problems(sweep, named.path), *(f"{named.path}: {each}" for each in of_cluster)]
     if found := list(filter(None, problems)):
         raise UserError(*found)
@@ -93,7 +79,7 @@ def _start(context: Context, path: Path) -> str:
     return _kubectl(context, "replace", "--force", "--filename", str(path))
 
 
-def _next_steps(context: Context, path: Path, name: str) -> str:
+def _next_steps(context: Context, path: Path, name: str) -> list[str]:
     steps = {
         "to start, or to go on": _start(context, path),
         "its state": _kubectl(context, "get", "rayjob", name),
@@ -103,4 +89,4 @@ def _next_steps(context: Context, path: Path, name: str) -> str:
     if "://" in context.place[0]:
         steps["from here"] = f"raysweep status {context.named.in_words()}"
     width = max(map(len, steps))
-    return "\n".join(f"{what:<{width}}  {command}" for what, command in steps.items())
+    return [f"{what:<{width}}  {command}" for what, command in steps.items()]

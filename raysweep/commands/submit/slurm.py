@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import os
 import sys
 from pathlib import Path
 
 from raysweep.cluster.slurm.queue import Job, Queue
 from raysweep.cluster.slurm.script import job_script, why_not
 from raysweep.commands.context import Context
+from raysweep.commands.submit.written import STDOUT, write_job
 from raysweep.errors import UserError
 from raysweep.sweepfile.named import import_flags
 from raysweep.terminal import say, step
@@ -38,7 +38,9 @@ def submit(arguments: argparse.Namespace) -> int:
     words += [*import_flags(arguments.imports), "--storage", context.place[0]]
     script = job_script(context.sweep.name, run_folder, words, context.sweep.cluster, Path.cwd(), sys.executable)
     if arguments.write is not None:
-        return _write(arguments, script)
+        said = f"{arguments.write}: submit it with `sbatch {arguments.write}`, as often as you like"
+        write_job(arguments, script, [said] if arguments.write != STDOUT else [], {"run_folder": run_folder})
+        return 0
 
     queue = Queue()
     job = _find_or_stop(queue, context, script, arguments.replace)
@@ -53,22 +55,6 @@ def submit(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"job": id, "run_folder": run_folder, "exit_code": code}))
     return code or 0
-
-
-def _write(arguments: argparse.Namespace, script: str) -> int:
-    """Write the script of a job where the user wants it."""
-    if str(arguments.write) == "-":
-        print(script, end="")
-        return 0
-    try:
-        arguments.write.write_text(script)
-    except OSError as error:
-        raise UserError(f"--write {arguments.write}: cannot be written: {error.strerror}") from error
-    if arguments.json:
-        print(json.dumps({"script": os.path.abspath(arguments.write)}))
-    else:
-        print(f"{arguments.write}: submit it with `sbatch {arguments.write}`, as often as you like", file=sys.stderr)
-    return 0
 
 
 def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) -> Job | None:

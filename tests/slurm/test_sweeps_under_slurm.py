@@ -98,7 +98,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
     hosts.time_is_nearly_up(job)
     said = sweep.follow_to_the_end(process)
     assert "the job's time is nearly up: trials commit" in said
-    assert f"job {job} waits in the queue again, for the 2nd go" in said
+    assert f"job {job} waits in the queue again, for run 2" in said
     assert "goes on after epoch" in said
     assert f"job {job} has ended: COMPLETED" in said
     assert "2 of 2 trials done" in hosts.raysweep("status", "digits.yaml")
@@ -116,7 +116,7 @@ def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path:
     for go in range(1, 11):
         sweep.wait_for_start(go)
         hosts.time_is_nearly_up(sweep.job())
-    assert "for the 11th go" in sweep.follow_to_the_end(process)
+    assert "for run 11" in sweep.follow_to_the_end(process)
     check_nothing_is_left(hosts, 1)
 
 

@@ -109,7 +109,7 @@ def start_job_cluster(
     try:
         yield ray, url
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)  # it deletes the environments of jobs, gigabytes
 
 
 @contextmanager

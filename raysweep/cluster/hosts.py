@@ -25,6 +25,8 @@ from raysweep.worker.tasks import DataFiles, TaskSetting, look_for_data, reason_
 
 ANSWER_WITHIN_S = 120.0
 """How long a node may take to answer: a process starts within seconds, or tens of seconds on a busy machine."""
+ENVIRONMENT_WITHIN_S = 900.0
+"""How long it may take in a job whose environment it has to make first; Ray gives the head as long."""
 SEEN_WITHIN_S = 10.0
 """How long a file that another node wrote may take to appear: NFS caches folders for seconds."""
 SAME_CODE = (
@@ -67,22 +69,34 @@ def ask(
     question: Callable[..., Any],
     *arguments: Any,
     is_stopped: Callable[[], bool] = lambda: False,
-    within_s: float = ANSWER_WITHIN_S,
+    within_s: float | None = None,
 ) -> dict[str, Any]:
     """Call a function on each node, all at the same time; return what each answered, by the node's id.
 
-    In place of an answer that did not come there is the exception that says why.
+    In place of an answer that did not come there is the exception that says why. By default a node has the time that it
+    takes to start a process, and to make the job's environment first if it has one.
     """
     remote: Any = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = {}
     for host in hosts:
         on_host = NodeAffinitySchedulingStrategy(host.id, soft=False)
         asked[host.id] = remote.options(scheduling_strategy=on_host).remote(*arguments)
-    end = time.monotonic() + within_s
+    end = time.monotonic() + (_patience_s() if within_s is None else within_s)
     waiting = list(asked.values())
     while waiting and time.monotonic() < end and not is_stopped():
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.25)
     return {id: _answer(reference) for id, reference in asked.items()}
+
+
+def made_by() -> str:
+    """Return what makes the environment of this job on each node, pip or conda; empty if the job has none."""
+    runtime_env = ray.get_runtime_context().runtime_env
+    return next((kind for kind in ("pip", "conda") if runtime_env.get(kind)), "")
+
+
+def _patience_s() -> float:
+    """Return how long a node may take to answer."""
+    return ENVIRONMENT_WITHIN_S if made_by() else ANSWER_WITHIN_S
 
 
 def _answer(reference: Any) -> Any:
@@ -105,7 +119,7 @@ def no_answer(host: Host, answer: Any) -> str:
     if not isinstance(answer, Exception):
         return ""
     late = isinstance(answer, ray.exceptions.GetTimeoutError)
-    reason = f"not within {ANSWER_WITHIN_S:.0f} s" if late else reason_of(answer)
+    reason = f"not within {_patience_s():.0f} s" if late else reason_of(answer)
     return f"{host.name} ({host.address}): a process there did not answer: {reason}"
 
 

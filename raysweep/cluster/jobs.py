@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -23,6 +24,7 @@ import ray.exceptions
 import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from raysweep.cluster.environment import SETUP_LOG, why_not_made
 from raysweep.cluster.places import is_url
 from raysweep.cluster.token import token_place
 from raysweep.errors import EXIT_CODES, ClusterError, Interrupted, TokenError
@@ -38,6 +40,7 @@ ANSWER_WITHIN_S = 5.0
 STOP_WITHIN_S = 60
 """How long `ray job stop` gives a run to commit; Ray's default of 3 s is too short."""
 SUBMIT_AGAIN = "what is committed is safe: submit it again to go on"
+SETUP_FAILED = "RUNTIME_ENV_SETUP_FAILURE"
 FAULTS = (RuntimeError, OSError, aiohttp.ClientError)
 """What a request raises that gets no proper answer; those of `requests` are OSErrors."""
 RAYS_OWN = re.compile(
@@ -95,25 +98,27 @@ class JobServer:
         return None
 
     def submit(
-        self, words: Sequence[str], folder: Path, metadata: Mapping[str, str], requirements: Sequence[str] = ()
+        self,
+        words: Sequence[str],
+        folder: Path,
+        metadata: Mapping[str, str],
+        environment: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Run a command on the head, in a copy of the folder, which every node gets; return the job's id.
 
-        `requirements` are packages as pip names them: Ray installs them on each node, in an environment of the job's.
+        `environment` has more fields of Ray's runtime environment: `pip` or `conda`, which each node makes for the job.
         """
         variables = {
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S),
             "RAY_BACKEND_LOG_LEVEL": "fatal",
             "PYTHONUNBUFFERED": "1",
         }
-        environment: dict[str, Any] = {"working_dir": str(folder), "env_vars": variables}
-        if requirements:
-            environment["pip"] = {"packages": list(requirements), "pip_check": False}
+        whole = {"working_dir": str(folder), "env_vars": variables, **environment}
         command = shlex.join(words)
         # Ray deletes a folder's package after its last job, also while the next job of the same content counts on it.
         (folder / ".submission").write_text(uuid.uuid4().hex)
         with self._asking("does not take the job"):
-            return str(self.client.submit_job(entrypoint=command, runtime_env=environment, metadata=dict(metadata)))
+            return str(self.client.submit_job(entrypoint=command, runtime_env=whole, metadata=dict(metadata)))
 
     def stop(self, job: str) -> None:
         """Stop a job, and wait until it has ended: a run commits first."""
@@ -218,6 +223,11 @@ class JobServer:
             return Interrupted.exit_code
         if info.driver_exit_code in EXIT_CODES:
             return int(info.driver_exit_code)
+        if info.error_type == SETUP_FAILED:
+            raise ClusterError(
+                f"job {info.submission_id}: the head could not make its environment: {why_not_made(info.message)}; "
+                f"all that was said is in {SETUP_LOG} there"
+            )
         how = (info.message or "").partition(", last available logs")[0].strip() or "no reason given"
         raise ClusterError(f"job {info.submission_id} was ended from outside ({how}); {SUBMIT_AGAIN}")
 

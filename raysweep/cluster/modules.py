@@ -24,30 +24,43 @@ INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pl
 def copy_modules(modules: Iterable[str], folder: Path) -> None:
     """Copy modules that are imported here into a folder, whole packages, and the modules beside them that they import.
 
+    What the folder has already stays as it is.
+
     Raises:
         UserError: a module has no file, cannot be read, or is too large.
     """
     left = MOST_BYTES
+    for module in modules:
+        for place in _with_siblings(module):
+            if not (folder / place.name).exists():
+                left = copy_place(place, folder, f"--import {module}", left)
+
+
+def copy_place(place: Path, folder: Path, flag: str, left: int) -> int:
+    """Copy a module or a package into a folder; return how many bytes are left of those that may follow.
+
+    Raises:
+        UserError: it cannot be read, or is too large; `flag` names it.
+    """
 
     def copy(source: str, target: str) -> None:
         nonlocal left
         left -= os.stat(source).st_size
         if left < 0:
             raise UserError(
-                f"--import {module}: more than {format_bytes(MOST_BYTES)} would be sent along with the job, "
+                f"{flag}: more than {format_bytes(MOST_BYTES)} would be sent along with the job, "
                 f"{source} among them; move what is no code out of {place}"
             )
         shutil.copyfile(source, target)
 
-    for module in modules:
-        for place in _with_siblings(module):
-            try:
-                if place.is_dir():
-                    shutil.copytree(place, folder / place.name, ignore=LEFT_OUT, copy_function=copy, dirs_exist_ok=True)
-                else:
-                    copy(str(place), str(folder / place.name))
-            except OSError as error:
-                raise UserError(f"--import {module}: cannot copy {place}: {error}") from error
+    try:
+        if place.is_dir():
+            shutil.copytree(place, folder / place.name, ignore=LEFT_OUT, copy_function=copy)
+        else:
+            copy(str(place), str(folder / place.name))
+    except OSError as error:
+        raise UserError(f"{flag}: cannot copy {place}: {error}") from error
+    return left
 
 
 def is_installed(module: str) -> bool:

@@ -7,14 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from raysweep.commands.context import Context, add_sweep_flags
-from raysweep.commands.submit.ray_jobs import send, staged
-from raysweep.errors import ClusterError
-from raysweep.terminal import count_of, say
+from raysweep.commands.submit.environment import FLAGS, add_environment_flags, environment_of
+from raysweep.commands.submit.ray_jobs import MAKING_IT, send, staged
+from raysweep.errors import ClusterError, UserError
+from raysweep.terminal import count_of, say, step
 
 SUMMARY = "check whether a cluster can run sweeps"
 STYLE = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -26,6 +30,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", help="Ray's address, or the dashboard's URL; default: $RAY_ADDRESS, else this machine"
     )
+    parser.add_argument(
+        "--expect",
+        metavar="PACKAGE",
+        type=package,
+        action="append",
+        default=[],
+        help="what every node must have, as pip names it: 'timm>=1'",
+    )
+    group = parser.add_argument_group("in the environment that `submit` makes with the same flags; needs the URL")
+    add_environment_flags(group)
+
+
+def package(text: str) -> str:
+    """Return what names a package, as pip does it; raise ValueError for anything else."""
+    return str(Requirement(text))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,9 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     storage = arguments.storage or os.environ.get("RAYSWEEP_STORAGE") or (sweep.storage if sweep else None)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     if address and is_url(address):
-        document = _through_dashboard(address, context, storage, arguments.imports)
+        document = _through_dashboard(address, context, storage, arguments)
+    elif given := [f"--{flag}" for flag in FLAGS if getattr(arguments, flag)]:
+        raise UserError(f"{', '.join(given)}: needs --address URL, the cluster's dashboard, which takes jobs")
     else:
-        document = _from_here(address, context, storage, arguments.imports)
+        document = _from_here(address, context, storage, arguments.imports, arguments.expect)
     if arguments.json:
         print(json.dumps(document))
     else:
@@ -48,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _from_here(
-    address: str | None, context: Context | None, storage: str | None, imports: Sequence[str]
+    address: str | None, context: Context | None, storage: str | None, imports: Sequence[str], expected: Sequence[str]
 ) -> dict[str, Any]:
     import ray
 
@@ -65,7 +86,7 @@ def _from_here(
         folder = context.file.absolute().parent if context else Path.cwd()
         loop = sweep.loop if sweep else CLASSIFY
         setting = TaskSetting(str(folder), tuple(imports), threads=1, device="cpu", loop=loop)
-        facts, findings = examine(place, sweep, setting, given is not None and is_relative(given))
+        facts, findings = examine(place, sweep, setting, given is not None and is_relative(given), expected)
     finally:
         ray.shutdown()
     document = {"nodes": list(map(asdict, facts)), "findings": list(map(asdict, findings))}
@@ -73,17 +94,22 @@ def _from_here(
 
 
 def _through_dashboard(
-    address: str, context: Context | None, storage: str | None, imports: Sequence[str]
+    address: str, context: Context | None, storage: str | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Run the same command as a job on the head, and return the document that it prints."""
+    environment = environment_of(arguments)
     from raysweep.cluster.jobs import JobServer
 
     server = JobServer(address)
     file = context.file if context and not context.is_run_folder else None
-    with staged(file, imports) as folder:
-        job = send(server, _words(context, storage), folder, imports, {"raysweep": "doctor"})
+    with staged(file, arguments.imports, environment) as (folder, expected):
+        words = _words(context, storage)
+        for requirement in [*arguments.expect, *expected]:
+            words += ["--expect", requirement]
+        job = send(server, words, folder, arguments.imports, {"raysweep": "doctor"}, environment)
     said: list[str] = []
-    server.follow(job, said.append)
+    with step(f"{MAKING_IT} and then answers") if environment.is_made else nullcontext():
+        server.follow(job, said.append)
     found = [line for line in "".join(said).splitlines() if line.startswith('{"ok":')]
     if not found:
         print(*said, sep="", end="", file=sys.stderr)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from run_folders import make_run
 from running import Command
 
@@ -90,6 +91,37 @@ def test_each_fault_of_a_node_is_found_alone_with_a_remedy(
 
 def test_a_clock_that_was_measured_too_roughly_is_no_fault() -> None:
     assert faults(NODE, replace(OTHER, clock_ahead_s=5.0, clock_error_s=4.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("versions", "asked", "message"),
+    [
+        (("1.0", "0.9"), "timm>=1", "timm>=1: 0.9 on h2"),
+        ((None, None), "timm", "timm: absent on h1, h2"),
+        (("2.0rc1", "2.0rc1"), "timm>=1", ""),
+        (("", ""), "timm==1.0", ""),
+    ],
+)
+def test_what_is_expected_must_be_on_every_node_in_a_version_that_will_do(
+    versions: tuple[str | None, str | None], asked: str, message: str
+) -> None:
+    nodes = [
+        replace(node, packages={} if version is None else {"timm": version})
+        for node, version in zip((NODE, OTHER), versions, strict=True)
+    ]
+    found = [each.message for each in check_nodes(nodes, expected=[Requirement(asked)]) if each.level == "error"]
+    assert found == ([message] if message else [])
+
+
+def test_a_package_that_cannot_be_imported_or_is_another_one_elsewhere_names_the_hosts() -> None:
+    fault = "ImportError: libGL.so.1: cannot open shared object file"
+    nodes = (replace(NODE, packages={"einops": "0.7", "pip": "23"}), replace(OTHER, import_faults={"cv2": fault}))
+    imported, differing = faults(*nodes)
+    assert (imported.level, imported.message) == ("error", f"cv2 cannot be imported: {fault} on h2")
+    assert (differing.level, differing.message) == (
+        "warning",
+        "not the same on all nodes: einops (0.7 on h1; absent on h2)",
+    )
 
 
 def test_gpus_that_the_autoscaler_may_add_are_not_taken_for_none() -> None:
@@ -222,6 +254,8 @@ def test_doctor_passes_a_cluster_that_is_well_and_fails_a_sweep_that_does_not_fi
     assert [node["cpus"] for node in document["nodes"]] == [2.0]
     checks = {finding["check"]: finding["level"] for finding in document["findings"]}
     assert checks["slots"] == checks["storage"] == checks["versions"] == "ok"
+    out, _ = command("doctor", "--expect", "pillow", "--expect", "nowhere-to-be-found>=1", code=1)
+    assert "error   packages: nowhere-to-be-found>=1: absent on" in out
     out, _ = command("doctor", command.sweep(), "resources.cpus=5", code=1)
     assert "error   slots: resources: a worker asks for 5 CPUs" in out
     assert "-> ask for less" in out
@@ -236,7 +270,7 @@ def test_doctor_checks_the_storage_and_slots_of_a_run_folder_through_the_dashboa
     class Server:
         def __init__(self, address: str) -> None: ...
 
-        def submit(self, words: list[str], folder: Path, metadata: dict[str, str], requirements: object) -> str:
+        def submit(self, words: list[str], folder: Path, metadata: dict[str, str], environment: object) -> str:
             sent.extend(words)
             assert list(folder.iterdir()) == []
             return "1"

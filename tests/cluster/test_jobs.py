@@ -118,6 +118,19 @@ def test_a_sweep_that_a_process_runs_without_a_job_is_not_followed_as_one(port: 
         assert server.find_running({"raysweep": "another"}) is None
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_job_whose_environment_cannot_be_made_ends_with_what_pip_said(port: int) -> None:
+    said = (
+        "runtime_env setup failed: Traceback ...\n    Looking in indexes\n    ERROR: No matching distribution for x==1"
+    )
+    head = Head("FAILED", message=said, error_type="RUNTIME_ENV_SETUP_FAILURE")
+    with serving(head, port) as address, pytest.raises(ClusterError) as raised:
+        JobServer(address).follow(JOB, print)
+    assert "the head could not make its environment: No matching distribution for x==1; all that was" in str(
+        raised.value
+    )
+
+
 def follow_on_thread(address: str) -> tuple[list[str], Callable[[], Any]]:
     """Follow the job; return what it prints, and a function that waits for the end and returns it."""
     lines: list[str] = []

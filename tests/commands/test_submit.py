@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -13,14 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.job_submission import JobSubmissionClient
 from run_folders import make_run
 from running import Command, start_job_cluster, wait_for
 
 from raysweep.cli import main
 from raysweep.cluster import modules
+from raysweep.cluster.environment.requirements import read_requirements
 from raysweep.cluster.modules import copy_modules
 from raysweep.cluster.places import data_problems
-from raysweep.cluster.requirements import read_requirements
 from raysweep.commands.context import Context
 from raysweep.commands.submit.ray_jobs import differences, job_words
 from raysweep.errors import UserError
@@ -95,15 +97,43 @@ def write_wheel(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.long
-def test_packages_that_the_nodes_lack_are_installed_for_the_job(command: Command) -> None:
-    write_modules(command.folder)
-    shutil.rmtree(command.folder / "kernels")
+@pytest.mark.timeout(600)
+def test_packages_that_the_nodes_lack_are_installed_once_and_are_there_for_the_next_job(command: Command) -> None:
+    (package := command.folder / "project" / "mine").mkdir(parents=True)
+    write_modules(package)
+    shutil.rmtree(package / "kernels")
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(NETS.replace("from layers", "from mine.layers"))
+    command.environment["PYTHONPATH"] = f"{package.parent}:{os.environ.get('PYTHONPATH', '')}"
     requirements = command.folder / "requirements.txt"
-    requirements.write_text(f"# what layers.py imports\n{write_wheel(command.folder)}\n")
+    requirements.write_text(f"# what layers.py imports\n{(wheel := write_wheel(command.folder))}\n")
     sweep = command.sweep("[0.1]", model="one_layer")
-    command("submit", sweep, "--import", "nets", "--requirements", str(requirements))
+    words = (sweep, "--import", "mine.nets", "--package", str(package), "--requirements", str(requirements))
+    command("submit", *words)
     assert [record["status"] for record in command.records("small").values()] == ["finished"]
     assert importlib.util.find_spec("kernels") is None, "it was installed here, not for the job"
+    wheel.unlink()  # whoever installed it again would miss it
+    command("submit", *words, "epochs=2")
+    out, _ = command("doctor", *words, "--json", "--address", command.environment["RAY_API_SERVER_ADDRESS"])
+    found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+    assert found["environment"]["message"] == "ready on 1 node, by pip"
+    assert found["packages"]["message"].startswith("kernels==1.0, mine can be imported on 1 node; ")
+
+
+@pytest.mark.long
+@pytest.mark.ray
+def test_an_environment_of_condas_is_sent_as_the_file_says_and_a_node_without_conda_ends_the_job_in_a_sentence(
+    command: Command,
+) -> None:
+    (command.folder / "environment.yaml").write_text(
+        "name: mine\nchannels: [conda-forge]\ndependencies: [numpy=2.1, {pip: [raysweep==0.1.0]}]\nprefix: /home/me\n"
+    )
+    _, said = command("submit", command.sweep("[0.1]"), "--conda", "environment.yaml", code=2)
+    assert "the head could not make its environment: ValueError: Could not find Conda executable" in said
+    assert "Traceback" not in said
+    jobs = JobSubmissionClient(command.environment["RAY_API_SERVER_ADDRESS"]).list_jobs()
+    expected = {"channels": ["conda-forge"], "dependencies": ["numpy=2.1", {"pip": ["raysweep==0.1.0"]}]}
+    assert expected in [(job.runtime_env or {}).get("conda") for job in jobs]
 
 
 @pytest.mark.parametrize(("text", "why"), [(None, "cannot be read"), ("# none\n\n", "names no package")])
@@ -232,7 +262,7 @@ def test_a_package_travels_whole_and_too_large_a_one_is_refused_in_a_sentence(
     (here / "mine" / "film").write_bytes(bytes(2000))
     monkeypatch.setattr(modules, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match=r"--import mine.nets: more than 1 kB would be sent .*mine/film among them"):
-        copy_modules(["mine.nets"], tmp_path / "there")
+        copy_modules(["mine.nets"], here.parent)
 
 
 def test_a_module_that_imports_what_is_not_there_ends_with_a_sentence_that_says_where(here: Path) -> None:
@@ -246,10 +276,17 @@ def test_a_module_that_imports_what_is_not_there_ends_with_a_sentence_that_says_
 
 
 def test_settings_that_differ_are_named_few_and_a_job_of_an_older_version_is_followed() -> None:
-    ours = {"raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1]}}', "raysweep_code": "1", "raysweep_requirements": ""}
+    ours = {
+        "raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1]}}',
+        "raysweep_modules": '{"nets.py": "1", "mine": "1"}',
+        "raysweep_environment": '{"--requirements": "1"}',
+    }
     assert differences(ours, ours) == differences({}, ours) == []
-    assert differences({**ours, "raysweep_code": "2"}, ours) == ["the code of --import"]
-    assert differences({**ours, "raysweep_requirements": "timm"}, ours) == ["--requirements"]
+    assert differences({**ours, "raysweep_modules": '{"nets.py": "2"}'}, ours) == [
+        "the code of nets",
+        "the code of mine",
+    ]
+    assert differences({**ours, "raysweep_environment": '{"--conda": "1"}'}, ours) == ["--conda", "--requirements"]
     theirs = {**ours, "raysweep_sweep": '{"name": "a", "grid": {"lr": [0.1, 1]}, "retries": 0}'}
     assert differences(theirs, ours) == ["grid.lr: [0.1, 1] there, [0.1] here", "retries: 0 there, not set here"]
 

@@ -1,4 +1,4 @@
-"""AWS, its EC2 mocked: the top-level cluster.yaml from zero spot machines, one of them reclaimed, back to none."""
+"""AWS, its EC2 mocked: docs/aws.md from `ray up` on, with zero spot machines, one of them reclaimed, back to none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from namespace_hosts import DASHBOARD, Hosts, following, wait_until
-from test_on_premise import STORAGE, SUBMIT, TOKEN, check_equal, undisturbed, write_sweep
+from pages import page_commands, put_in
+from test_on_premise import NAMES, check_equal, undisturbed, write_sweep
 
 HOSTS = 8
 """Each launch takes the next: a head, two workers, one instead of the reclaimed one, and some to spare."""
@@ -18,8 +19,14 @@ ENVIRONMENT = """
 export AWS_ENDPOINT_URL=http://10.77.0.2:5000 AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing
 export AWS_DEFAULT_REGION=us-west-2 AWS_EC2_METADATA_DISABLED=true
 """
-V2 = {**TOKEN, "RAY_UP_enable_autoscaler_v2": "1"}  # Ray's default
+V2 = {"RAY_UP_enable_autoscaler_v2": "1"}  # Ray's default
 FILE = "/tmp/shared/cluster.yaml"
+
+
+def words(step: str, more: str = "") -> tuple[str, ...]:
+    """A command of docs/aws.md, with the names of here; `more`: options beside."""
+    commands = {name: put_in(command, NAMES) for name, command in page_commands("aws").items()}
+    return ("bash", "-c", f"{commands['export RAY_AUTH_MODE=token']}; {commands[step]} {more}")
 
 
 class Ec2:
@@ -72,7 +79,7 @@ def test_spot_machines_come_from_zero_are_replaced_and_leave(
     alone = undisturbed(tmp_path, shared, epochs)
     hosts = make_hosts(HOSTS, first=4, environment=ENVIRONMENT)
     ec2 = Ec2(hosts, shared / "netns" / "example" / "mock_aws.py")
-    hosts.run("bash", "-c", "ray get-auth-token --generate > /dev/null; chmod 600 ~/.ray/auth_token")
+    hosts.run(*words("ray get-auth-token"))
     ec2.adapt()
     write_sweep(hosts.shared / "sweep.yaml", shared, epochs)
     sweep = hosts.shared / "sweep.yaml"
@@ -80,27 +87,16 @@ def test_spot_machines_come_from_zero_are_replaced_and_leave(
     with sweep.open("a") as file:
         file.write("limits: {max_concurrent: 2}\n")
 
-    hosts.run("ray", "up", "-y", FILE, env=V2)
+    hosts.run(*words("ray up"), env=V2)
     assert [machine["lifecycle"] for machine in ec2.machines()] == ["on-demand"]
-    hosts.start("ray", "dashboard", FILE)
+    hosts.start(*words("ray dashboard"))
     ask = f"import urllib.request as r; r.urlopen('{DASHBOARD}')"
     wait_until(lambda: "Error" not in hosts.run("python", "-c", ask, code=None), 60, "the dashboard answers")
-    words = (
-        "python",
-        "-m",
-        "raysweep",
-        "doctor",
-        "/tmp/shared/sweep.yaml",
-        "--storage",
-        STORAGE,
-        "--address",
-        DASHBOARD,
-    )
-    examined = hosts.run(*words, env=TOKEN)
+    examined = hosts.run(*words("raysweep doctor"))
     assert "waiting: no node holds a trial yet" in examined
     assert "gpu_spot" in examined
 
-    with following(hosts.start(*SUBMIT, env=TOKEN)) as lines:
+    with following(hosts.start(*words("raysweep submit"))) as lines:
         wait_until(lambda: any("waiting: no node holds a trial yet" in line for line in lines), 60, f"{lines}")
         running = lambda: list((hosts.shared / "runs/cluster/trials").glob("*/last.*"))  # noqa: E731
         wait_until(running, 240, f"a first commit; {lines}")
@@ -115,6 +111,8 @@ def test_spot_machines_come_from_zero_are_replaced_and_leave(
     print("".join(lines))
     paths = (hosts.shared / "runs" / "cluster" / "trials").glob("*/record.json")
     check_equal({path.parent.name: json.loads(path.read_text())["record"] for path in paths}, alone)
+    hosts.run(*words("raysweep pull", "--to /tmp/shared/best"))
+    assert (hosts.shared / "best" / "model.safetensors").stat().st_size > 0
     wait_until(lambda: not ec2.workers(), 180, "idle machines leave")
-    hosts.run("ray", "down", "-y", FILE, env=V2)
+    hosts.run(*words("ray down"), env=V2)
     assert ec2.machines() == []

@@ -10,19 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from readme import STEPS, commands_under, readme_commands
+from pages import PAGES, STEPS, cluster_commands, page_commands
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 AWS = CHECKOUT / "cluster.yaml"
-DOCS = CHECKOUT / "docs" / "clusters.md"
 
 
 def on_premise() -> dict[str, Any]:
-    """The complete example of docs/clusters.md."""
-    found = re.search(r"```yaml other\n(cluster_name.*?)```", DOCS.read_text(), re.DOTALL)
-    assert found
-    config: dict[str, Any] = yaml.safe_load(found[1])
-    return config
+    """The cluster file of docs/own_machines.md."""
+    return dict(yaml.safe_load((CHECKOUT / "docs" / "own_machines.yaml").read_text()))
 
 
 def load(which: str) -> dict[str, Any]:
@@ -132,13 +128,21 @@ def test_each_machine_has_its_own_image_group_role_and_imdsv2(name: str) -> None
     assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
 
 
-# -- README.md
+# -- the pages
 
 
-def test_the_readmes_commands_are_those_that_the_proof_runs_and_the_docs_show() -> None:
-    commands = readme_commands()
-    assert tuple(commands) == STEPS
-    assert commands_under(DOCS.read_text(), "## From `ray up` to `ray down`") == commands
+def test_the_commands_of_the_docs_are_those_that_the_proofs_run() -> None:
+    assert tuple(cluster_commands()) == STEPS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_leads_from_nothing_to_the_best_checkpoint_in_ten_commands(page: str) -> None:
+    commands = page_commands(page)
+    assert tuple(commands) == PAGES[page]
+    assert list(commands).index("raysweep pull") < 10
+    file = {"own_machines": "hosts.yaml", "aws": "cluster.yaml"}[page]
+    for step in ("ray up", "ray dashboard", "ray down"):
+        assert file in commands[step]
 
 
 # -- docs/aws_account.yaml

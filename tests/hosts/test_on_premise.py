@@ -1,28 +1,32 @@
-"""On-premise: the README's commands, docs/clusters.md's example and real images, on hosts that die in the middle."""
+"""Own machines: the commands of the docs, the cluster file and real images, on hosts that die in the middle."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from namespace_hosts import DASHBOARD, Hosts, following, wait_until
-from readme import STEPS, readme_commands
+from pages import cluster_commands, page_commands, put_in
 from running import check_equal, records_alone, records_in
 from test_cluster_file import on_premise
 
 TOKEN = {"RAY_AUTH_MODE": "token"}
 STORAGE = "/tmp/shared/runs"
 NAMES = {
-    "cluster.yaml": "/tmp/shared/cluster.yaml",
-    "sweep.yaml": "/tmp/shared/sweep.yaml",
+    " cluster.yaml": " /tmp/shared/cluster.yaml",
+    " hosts.yaml": " /tmp/shared/cluster.yaml",
+    " sweep.yaml": " /tmp/shared/sweep.yaml",
+    "sweeps/quickstart.yaml": "/tmp/shared/sweep.yaml",
     "s3://BUCKET/raysweep": STORAGE,
+    "/mnt/shared/raysweep": STORAGE,
 }
-"""What stands in the README's commands, and what here."""
+"""What stands in the commands, and what here."""
 SWEEP = """
 name: cluster
 base:
@@ -37,32 +41,30 @@ resources: {{cpus: 1}}
 
 
 class Cluster:
-    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it."""
+    """The example's cluster: h1 is the head, the others are workers, and `ops` drives it as docs/clusters.md says."""
 
-    def __init__(self, hosts: Hosts, workers: int) -> None:
+    def __init__(self, hosts: Hosts, workers: int, commands: Mapping[str, str] | None = None) -> None:
         self.hosts, self.workers = hosts, workers
+        self.commands = commands or cluster_commands()
         self.file = hosts.shared / "cluster.yaml"
         self.sweep = hosts.shared / "sweep.yaml"
         self.done: list[str] = []
         self.exported = ""
-        self.step("source .venv/bin/activate")
-        self.step("ray get-auth-token")
-        self.step("export RAY_AUTH_MODE=token")
+        for step in itertools.takewhile(lambda step: step != "ray up", self.commands):
+            self.step(step)
         self.write()
 
     def words(self, step: str, more: str = "") -> list[str]:
-        """A command of the README's, with the names of here; `more`: options beside."""
-        command = readme_commands()[step].removesuffix("&")
-        for readme, here in NAMES.items():
-            command = command.replace(readme, here)
+        """A command with the names of here; `more`: options beside."""
+        command = put_in(self.commands[step], NAMES)
         if step not in self.done:
             self.done.append(step)
-        if step.startswith(("export ", "source ")):
+        if command.startswith(("export ", "source ")):
             self.exported += f"{command}; "
         return ["bash", "-c", f"{self.exported}{command} {more}"]
 
     def step(self, step: str, more: str = "", code: int | None = 0, timeout: float = 240) -> str:
-        """Run a command of the README's on the laptop; return what it printed."""
+        """Run a command on the laptop; return what it printed."""
         return self.hosts.run(*self.words(step, more), code=code, timeout=timeout)
 
     def write(self, worker_start: str = "ray start") -> None:
@@ -121,9 +123,11 @@ def undisturbed(folder: Path, shared: Path, epochs: int) -> dict[str, dict[str, 
 class Proof:
     """A day with a cluster, up to the sweep: `ray up`, the tunnel, all workers there, `doctor`."""
 
-    def __init__(self, hosts: Hosts, shared: Path, workers: int, epochs: int) -> None:
+    def __init__(
+        self, hosts: Hosts, shared: Path, workers: int, epochs: int, commands: Mapping[str, str] | None = None
+    ) -> None:
         self.hosts = hosts
-        self.cluster = Cluster(hosts, workers)
+        self.cluster = Cluster(hosts, workers, commands)
         write_sweep(self.cluster.sweep, shared, epochs)
         self.cluster.up()
         self.cluster.tunnel()
@@ -161,7 +165,7 @@ class Proof:
         self.cluster.step("ray down")
         ended = lambda: not self.hosts.run("pgrep", "gcs_server", host="h1", code=None).strip()  # noqa: E731
         wait_until(ended, 60, "Ray ended on the head")
-        assert tuple(self.cluster.done) == STEPS, "the README's commands, all of them, in its order"
+        assert self.cluster.done == list(self.cluster.commands), "all of the commands, in their order"
 
 
 SUBMIT = ("python", "-m", "raysweep", "submit", "/tmp/shared/sweep.yaml", "--storage", STORAGE)
@@ -174,7 +178,7 @@ def test_a_sweep_outlives_the_laptop_and_a_killed_host_and_ends_as_if_undisturbe
 ) -> None:
     epochs = 30
     alone = undisturbed(tmp_path, shared, epochs)
-    proof = Proof(make_hosts(3), shared, 2, epochs)
+    proof = Proof(make_hosts(3), shared, 2, epochs, page_commands("own_machines"))
     relative = proof.cluster.raysweep("submit", "/tmp/shared/sweep.yaml", code=2)
     assert "'./runs' is relative" in relative
     assert "--storage s3://" in relative

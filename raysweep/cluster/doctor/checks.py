@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from raysweep.cluster.autoscaler import NO_AUTOSCALER, Autoscaler
 from raysweep.cluster.doctor.facts import NodeFacts
@@ -18,6 +21,16 @@ DISK_SHARE = 0.05
 """Ray spills no objects onto a disk with a smaller free share (`local_fs_capacity_threshold`)."""
 DISK_BYTES = 5 * 2**30
 OPEN_FILES = 8192
+MOST_PACKAGES = 8
+"""Packages that a message names; it only counts the others."""
+INSTALLERS = ("pip", "setuptools", "wheel")
+"""Packages that install others, and take no part in training."""
+ABSENT = "absent"
+LACKING = "name it in --requirements, or install it on every node, in their image or by setup_commands"
+NOT_IMPORTED = (
+    "it may lack a library of the system's, which belongs into the nodes' image, or be built for another torch"
+)
+PIN = "name one version of each (name==1.0): nodes that are set up on another day get what is the newest then"
 MAKE_A_TOKEN = (
     "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node and start Ray "
     "with RAY_AUTH_MODE=token, as cluster.yaml does"
@@ -34,10 +47,24 @@ class Finding:
     remedy: str = ""  # what to do about it; empty where all is well
 
 
-def check_nodes(nodes: Sequence[NodeFacts], autoscaler: Autoscaler = NO_AUTOSCALER) -> list[Finding]:
-    """Check the facts of the nodes; if there are any nodes, each check makes at least one finding."""
+def check_nodes(
+    nodes: Sequence[NodeFacts], autoscaler: Autoscaler = NO_AUTOSCALER, expected: Sequence[Requirement] = ()
+) -> list[Finding]:
+    """Check the facts of the nodes; if there are any nodes, each check makes at least one finding.
+
+    `expected` is what every node must have, in a version that will do.
+    """
     gpus = partial(_gpus, to_come=autoscaler.gpu_types)
-    checks = (_versions, gpus, _token, _clocks, _shared_memory, _disk, _open_files)
+    checks = (
+        _versions,
+        partial(_packages, expected=expected),
+        gpus,
+        _token,
+        _clocks,
+        _shared_memory,
+        _disk,
+        _open_files,
+    )
     return [finding for check in checks if nodes for finding in check(nodes)]
 
 
@@ -47,14 +74,55 @@ def _versions(nodes: Sequence[NodeFacts]) -> list[Finding]:
     remedy = "install the same version on every node: setup_commands with constraints.txt, then `ray up cluster.yaml`"
     names = list(dict.fromkeys(name for node in nodes for name in node.versions))
     for name in names:
-        hosts: dict[str, list[str]] = {}
-        for node in nodes:
-            hosts.setdefault(node.versions.get(name) or "absent", []).append(node.host)
-        if len(hosts) > 1 or "absent" in hosts:
-            where = "; ".join(f"{value} on {', '.join(found)}" for value, found in hosts.items())
-            faults.append((f"{name}: {where}", remedy))
+        hosts = _hosts_by(nodes, [node.versions.get(name) or ABSENT for node in nodes])
+        if len(hosts) > 1 or ABSENT in hosts:
+            faults.append((f"{name}: {_where(hosts)}", remedy))
     same = ", ".join(f"{name} {nodes[0].versions.get(name)}" for name in names)
     return findings("versions", "error", faults, f"{same} on {_all(nodes)}")
+
+
+def _packages(nodes: Sequence[NodeFacts], expected: Sequence[Requirement]) -> list[Finding]:
+    """Check that every node has what is expected, can import it, and has all packages in the same versions."""
+    found = []
+    for asked in expected:
+        versions = [node.packages.get(canonicalize_name(asked.name), ABSENT) for node in nodes]
+        if wrong := {each: on for each, on in _hosts_by(nodes, versions).items() if not _suits(each, asked)}:
+            found.append(Finding("packages", "error", f"{asked}: {_where(wrong)}", LACKING))
+    for module in dict.fromkeys(module for node in nodes for module in node.import_faults):
+        hosts = _hosts_by(nodes, [node.import_faults.get(module, "") for node in nodes])
+        hosts.pop("", None)
+        found.append(Finding("packages", "error", f"{module} cannot be imported: {_where(hosts)}", NOT_IMPORTED))
+    if differing := _differing(nodes):
+        found.append(Finding("packages", "warning", differing, PIN))
+    asked_for = f"{', '.join(map(str, expected))} can be imported on {_all(nodes)}; " if expected else ""
+    return found or [Finding("packages", "ok", f"{asked_for}all in the same versions")]
+
+
+def _suits(version: str, asked: Requirement) -> bool:
+    return version != ABSENT and (not version or asked.specifier.contains(version, prereleases=True))
+
+
+def _differing(nodes: Sequence[NodeFacts]) -> str:
+    """Say which packages are not the same on all nodes, apart from those that `_versions` checks."""
+    found = []
+    for name in sorted({name for node in nodes for name in node.packages} - {*INSTALLERS, *nodes[0].versions}):
+        hosts = _hosts_by(nodes, [node.packages.get(name, ABSENT) for node in nodes])
+        if len(hosts) > 1:
+            found.append(f"{name} ({_where(hosts)})")
+    more = f" and {len(found) - MOST_PACKAGES} more" if len(found) > MOST_PACKAGES else ""
+    return f"not the same on all nodes: {', '.join(found[:MOST_PACKAGES])}{more}" if found else ""
+
+
+def _hosts_by(nodes: Sequence[NodeFacts], values: Sequence[str]) -> dict[str, list[str]]:
+    """Return the hosts that have each value, given that of each node."""
+    hosts: dict[str, list[str]] = {}
+    for node, value in zip(nodes, values, strict=True):
+        hosts.setdefault(value, []).append(node.host)
+    return hosts
+
+
+def _where(hosts: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{value} on {', '.join(found)}" for value, found in hosts.items())
 
 
 def _gpus(nodes: Sequence[NodeFacts], to_come: Sequence[str]) -> list[Finding]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
+from packaging.requirements import Requirement
 
 from raysweep.cluster import slots
 from raysweep.cluster.autoscaler import Autoscaler, read_autoscaler
 from raysweep.cluster.doctor.checks import Finding, check_nodes, findings
 from raysweep.cluster.doctor.facts import NodeFacts, clock, gather_facts
+from raysweep.cluster.environment import SETUP_LOG, why_not_made
 from raysweep.cluster.hosts import (
     SAME_CODE,
     Host,
@@ -21,6 +24,7 @@ from raysweep.cluster.hosts import (
     find_data,
     listed,
     live_hosts,
+    made_by,
     no_answer,
 )
 from raysweep.errors import ClusterError, DataError
@@ -43,6 +47,7 @@ def examine(
     sweep: Sweep | None,
     setting: TaskSetting,
     storage_is_relative: bool = False,
+    expected: Sequence[str] = (),
 ) -> tuple[list[NodeFacts], list[Finding]]:
     """Look at every node, at what the nodes share, and at what the sweep asks for.
 
@@ -51,15 +56,19 @@ def examine(
         sweep: the sweep that is to run; None: its slots and data are not checked.
         setting: how tasks find the sweep's data and modules.
         storage_is_relative: whether the user gave a relative path, which is refused on several nodes.
+        expected: what every node must have, as pip names requirements.
 
     Returns:
         The facts of each node that answered, and the findings in the order of the checks.
     """
-    hosts, autoscaler = live_hosts(), read_autoscaler()
+    autoscaler = read_autoscaler()
     missing = autoscaler.missing(slots.alive_hosts())
+    asked = [each for each in map(Requirement, expected) if each.marker is None or each.marker.evaluate()]
+    hosts, found = _make_environment(live_hosts())
     code = _check_code(hosts, setting.imports)
-    facts, found = _ask(hosts)
-    found += [_check_joined(hosts, autoscaler, missing), code, *check_nodes(facts, autoscaler), _check_dashboard()]
+    facts, silent = _ask(hosts, list(dict.fromkeys(each.name for each in asked)))
+    found += [*silent, _check_joined(hosts, autoscaler, missing), code]
+    found += [*check_nodes(facts, autoscaler, asked), _check_dashboard()]
     if storage is not None:
         found.append(_check_storage(storage, storage_is_relative, hosts))
     if sweep is not None:
@@ -68,10 +77,30 @@ def examine(
     return facts, found
 
 
-def _ask(hosts: Sequence[Host]) -> tuple[list[NodeFacts], list[Finding]]:
+def _make_environment(hosts: list[Host]) -> tuple[list[Host], list[Finding]]:
+    """Wait until the nodes have made the job's environment, if it has one; return those that have, and a finding."""
+    if not (kind := made_by()):
+        return hosts, []
+    answers = ask(hosts, clock)
+    faults = [
+        (fault, f"all that was said is in {SETUP_LOG} there")
+        for host in hosts
+        if (fault := _no_environment(host, answers[host.id]))
+    ]
+    found = findings("environment", "error", faults, f"ready on {count_of(len(hosts), 'node')}, by {kind}")
+    return [host for host in hosts if isinstance(answers[host.id], float)], found
+
+
+def _no_environment(host: Host, answer: Any) -> str:
+    if isinstance(answer, ray.exceptions.RuntimeEnvSetupError):
+        return f"{host.name} ({host.address}): cannot make it: {why_not_made(str(answer))}"
+    return no_answer(host, answer)
+
+
+def _ask(hosts: Sequence[Host], expected: Sequence[str]) -> tuple[list[NodeFacts], list[Finding]]:
     """Return the facts of the nodes that answer, and a finding for each of the others."""
     session = ray.get_runtime_context().worker.node.get_session_dir_path()
-    answers = ask(hosts, gather_facts, list(hosts), session)
+    answers = ask(hosts, gather_facts, list(hosts), session, expected)
     remedy = "check that the host is up and has raysweep: `ray status`, /tmp/ray/session_latest/logs"
     silent = [fault for host in hosts if (fault := no_answer(host, answers[host.id]))]
     clocks = _read_clocks([host for host in hosts if isinstance(answers[host.id], NodeFacts)])
@@ -134,7 +163,7 @@ def _check_storage(storage: str, is_relative: bool, hosts: Sequence[Host]) -> Fi
     if fault := different_storage(hosts, Storage(storage)):
         remedy = "mount the same writable folder on every node, or use s3:// or gs://"
         if "://" in storage:
-            remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/clusters.md)"
+            remedy = "let the nodes' role (or keys) list, get, put and delete under that prefix (docs/aws.md)"
         return Finding("storage", "error", f"{storage}: {fault}", remedy)
     on_others = f"; seen and written on {count_of(len(hosts) - 1, 'other node')}" if len(hosts) > 1 else ""
     return Finding("storage", "ok", f"{storage}: written on {hosts[0].name}{on_others}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysweep.commands.context import add_sweep_flags
+from raysweep.commands.submit.environment import FLAGS as OF_ENVIRONMENT
+from raysweep.commands.submit.environment import add_environment_flags
 from raysweep.errors import UserError
 
 SUMMARY = "run a sweep on a cluster, under Slurm or on Kubernetes, and follow it"
@@ -31,12 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help="return once the job is accepted")
     ray = parser.add_argument_group("on a Ray cluster, through its dashboard")
     ray.add_argument("--address", metavar="URL", help="the cluster's dashboard; default: http://127.0.0.1:8265")
-    ray.add_argument(
-        "--requirements",
-        metavar="FILE",
-        type=Path,
-        help="packages that the nodes lack, as pip reads them; Ray installs them for this job alone",
-    )
+    add_environment_flags(ray)
     other = parser.add_argument_group(
         "under Slurm or on Kubernetes; without the flags, the sweep file's `cluster:` counts"
     )
@@ -77,7 +74,7 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     if not arguments.slurm and not arguments.kuberay and elsewhere:
         problems.append(f"{_flags(elsewhere)}: only with --slurm or --kuberay, which say where the sweep is to run")
     if (arguments.slurm or arguments.kuberay) and (
-        of_ray := [flag for flag in ("address", "requirements") if flag in given]
+        of_ray := [flag for flag in ("address", *OF_ENVIRONMENT) if flag in given]
     ):
         problems.append(f"{_flags(of_ray)}: only for a Ray cluster that is up; leave out --slurm or --kuberay")
     if arguments.kuberay and (of_slurm := [flag for flag in OF_SLURM if flag in given]):

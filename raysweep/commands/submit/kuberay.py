@@ -26,6 +26,7 @@ def submit(arguments: argparse.Namespace) -> int:
     path: Path = arguments.write
     if arguments.json and path == STDOUT:
         raise UserError("--json: with --write -, stdout has the objects themselves; write them into a file")
+    from raysweep.cluster.environment import Environment
     from raysweep.cluster.kuberay import make_objects, to_yaml
     from raysweep.cluster.modules import is_installed
     from raysweep.cluster.places import describe_job
@@ -35,7 +36,7 @@ def submit(arguments: argparse.Namespace) -> int:
     words = [*job_words(context), *import_flags(arguments.imports)]
     folder = _run_folder(*context.place)
     sent = [module for module in arguments.imports if not is_installed(module)]
-    with staged(context.file, sent) as files:
+    with staged(context.file, sent, Environment()) as (files, _):
         objects = make_objects(context.sweep, words, files, describe_job(context.sweep.name, folder))
     text = f"{_header(context, path)}{to_yaml(objects)}"
     if path == STDOUT:

@@ -1,8 +1,8 @@
 """`raysweep submit`: runs a sweep on a Ray cluster from a laptop, through its dashboard.
 
-The sweep file, the modules of `--import` and what these import from beside them become the job's folder; the run folder
-must lie where every node and the laptop see it, so that `status`, `report` and `pull` work from here as if the sweep
-had run here.
+The sweep file, the packages of `--package`, the modules of `--import` and what these import from beside them become the
+job's folder; the run folder must lie where every node and the laptop see it, so that `status`, `report` and `pull` work
+from here as if the sweep had run here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysweep.cluster.requirements import read_requirements
+from raysweep.cluster.environment import Environment
 from raysweep.commands.context import Context
+from raysweep.commands.submit.environment import environment_of
 from raysweep.errors import UserError
 from raysweep.terminal import count_of, step
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_DIFFERENCES = 8
 """Settings that a message names; it only counts the others."""
+MAKING_IT = "each node makes the job's environment, in minutes where it has not made the same one already,"
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -37,7 +39,7 @@ def submit(arguments: argparse.Namespace) -> int:
     """
     context = Context.of(arguments, "that file is sent to the cluster")
     sweep, path, imports = context.sweep, context.file, arguments.imports
-    requirements = read_requirements(arguments.requirements) if arguments.requirements else []
+    environment = environment_of(arguments)
     from raysweep.cluster.jobs import JobServer
     from raysweep.cluster.places import describe_job
 
@@ -46,17 +48,19 @@ def submit(arguments: argparse.Namespace) -> int:
     _check_places(context, nodes)
     folder = context.folder
     metadata = describe_job(sweep.name, folder.path)
-    with staged(path, imports) as files:
-        settings = _settings(context, files, requirements)
+    with staged(path, imports, environment) as (files, _):
+        settings = _settings(context, files, environment)
         job = _find_or_stop(server, metadata, settings, arguments.replace)
         if job is not None:
             print(f"{sweep.name} is already running, as job {job}", file=sys.stderr)
         else:
             words = job_words(context)
             with step(f"uploading {', '.join([path.name, *imports])}"):
-                job = send(server, words, files, imports, {**metadata, **settings}, requirements)
+                job = send(server, words, files, imports, {**metadata, **settings}, environment)
             on = count_of(len(nodes), "node")
             print(f"job {job}: {sweep.name} on {on}; run folder: {folder.path}", file=sys.stderr)
+            if environment.is_made:
+                print(f"{MAKING_IT} before it begins", file=sys.stderr)
     output = sys.stderr if arguments.json else sys.stdout
     code = None if arguments.detach else server.follow(job, lambda text: print(text, end="", flush=True, file=output))
     if arguments.json:
@@ -75,20 +79,24 @@ def job_words(context: Context) -> list[str]:
     return [*words, "--storage", context.place[0]]
 
 
-def _settings(context: Context, files: Path, requirements: Sequence[str]) -> dict[str, str]:
-    """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit.
-
-    Of the requirements it has a checksum: the line of a package may say more than a listing of jobs should.
-    """
-    code = hashlib.sha256()
-    for path in sorted(files.rglob("*.py")):
-        code.update(f"{path.relative_to(files)}\0".encode() + path.read_bytes() + b"\0")
+def _settings(context: Context, files: Path, environment: Environment) -> dict[str, str]:
+    """Return what a job is submitted with, as its metadata keeps it, to compare with a later submit."""
     sweep = context.sweep.model_dump(mode="json", exclude_defaults=True, exclude={"storage", "cluster"})
+    code = {place.name: _checksum(place) for place in sorted(files.iterdir()) if place.name != context.file.name}
     return {
         "raysweep_sweep": json.dumps(sweep),
-        "raysweep_code": code.hexdigest(),
-        "raysweep_requirements": hashlib.sha256("\n".join(requirements).encode()).hexdigest() if requirements else "",
+        "raysweep_modules": json.dumps({name: sum for name, sum in code.items() if not name.endswith(".dist-info")}),
+        "raysweep_environment": json.dumps(environment.checksums()),
     }
+
+
+def _checksum(place: Path) -> str:
+    """Return a checksum of a file, or of all files of a folder."""
+    found = hashlib.sha256()
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if path.is_file():
+            found.update(f"{path.relative_to(place)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def _find_or_stop(
@@ -121,14 +129,18 @@ def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]
         return []
     there, here = (_flat(json.loads(each["raysweep_sweep"])) for each in (theirs, ours))
     found = [
-        f"{key}: {there.get(key, 'not set')} there, {here.get(key, 'not set')} here"
-        for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
+        f"{key}: {there.get(key, 'not set')} there, {here.get(key, 'not set')} here" for key in _other(there, here)
     ]
     more = [f"{len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
-    code = ["the code of --import"] if theirs["raysweep_code"] != ours["raysweep_code"] else []
-    required = ["--requirements"] if theirs["raysweep_requirements"] != ours["raysweep_requirements"] else []
-    return [*found[:MOST_DIFFERENCES], *more, *code, *required]
+    code, flags = (
+        _other(json.loads(theirs[key]), json.loads(ours[key])) for key in ("raysweep_modules", "raysweep_environment")
+    )
+    return [*found[:MOST_DIFFERENCES], *more, *(f"the code of {name.removesuffix('.py')}" for name in code), *flags]
+
+
+def _other(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """Return the keys whose values differ, or that only one of the two has."""
+    return [key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)]
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -155,11 +167,13 @@ def _check_places(context: Context, nodes: Sequence[str]) -> None:
 
 
 @contextmanager
-def staged(file: Path | None, imports: Sequence[str]) -> Iterator[Path]:
-    """Give a folder with the sweep file, the modules of `imports`, and what these import from beside them.
+def staged(file: Path | None, imports: Sequence[str], environment: Environment) -> Iterator[tuple[Path, list[str]]]:
+    """Give a folder with the sweep file, the environment's packages and the modules of `imports` with their siblings.
+
+    Beside it, give what every node must have, as pip names requirements.
 
     Raises:
-        UserError: a module cannot be sent.
+        UserError: a package or a module cannot be sent.
     """
     from raysweep.cluster.modules import copy_modules
 
@@ -167,8 +181,9 @@ def staged(file: Path | None, imports: Sequence[str]) -> Iterator[Path]:
         folder = Path(name)
         if file:
             shutil.copyfile(file, folder / file.name)
+        expected = environment.add_packages(folder)
         copy_modules(imports, folder)
-        yield folder
+        yield folder, expected
 
 
 def send(
@@ -177,9 +192,10 @@ def send(
     folder: Path,
     imports: Sequence[str],
     metadata: Mapping[str, str],
-    requirements: Sequence[str] = (),
+    environment: Environment,
 ) -> str:
-    """Start `raysweep WORDS` as a job in a copy of the folder, with packages that it needs; return its id."""
+    """Start `raysweep WORDS` as a job in a copy of the folder and in an environment of its own; return its id."""
     from raysweep.sweepfile.named import import_flags
 
-    return server.submit(["python", "-m", "raysweep", *words, *import_flags(imports)], folder, metadata, requirements)
+    command = ["python", "-m", "raysweep", *words, *import_flags(imports)]
+    return server.submit(command, folder, metadata, environment.runtime_env())

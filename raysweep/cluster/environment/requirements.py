@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from raysweep.config import check_no_credentials
 from raysweep.errors import UserError
@@ -34,13 +37,36 @@ def read_requirements(file: Path) -> list[str]:
     found = {place: line for place, line in enumerate(lines, 1) if line and not line.startswith("#")}
     if not found:
         raise UserError(f"--requirements {file}: names no package; leave the flag out, or name one a line")
-    faults = ((place, fault) for place, line in found.items() for fault in _faults(line))
+    faults = ((place, fault) for place, line in found.items() for fault in faults_of_line(line))
     if problems := [f"--requirements {file}:{place}: {fault}" for place, fault in faults]:
         raise UserError(*problems)
     return list(found.values())
 
 
-def _faults(line: str) -> Iterator[str]:
+def packages_of(lines: Iterable[str]) -> list[str]:
+    """Return the packages that lines ask for, each as `name`, `name>=1` or `name==1.0; marker`, as far as they say."""
+    found = []
+    for line in lines:
+        text = line.partition(" --")[0].strip()
+        try:
+            asked = Requirement(text)
+            asked.url, asked.extras = None, set()
+            found.append(str(asked))
+        except InvalidRequirement:
+            try:
+                name, version, *_ = parse_wheel_filename(text.partition(";")[0].strip().rpartition("/")[2])
+                found.append(f"{name}=={version}")
+            except InvalidWheelFilename:
+                continue
+    return found
+
+
+def names_raysweep(line: str) -> bool:
+    """Return whether a line asks for raysweep, by name, as a wheel, or as a folder or a repository of that name."""
+    return re.search(r"(^|/)raysweep\b", line) is not None
+
+
+def faults_of_line(line: str) -> Iterator[str]:
     """Yield what is wrong with a line, without repeating what may be secret."""
     if option := OTHER_FILES.match(line):
         yield f"{option[0]} names a file that the nodes do not have; write what it asks for here instead"

@@ -126,7 +126,7 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(3)
-    sweep = Sweep(hosts, tmp_path, epochs=150, nodes=3, slurm="{time: 2, signal_seconds: 30}")
+    sweep = Sweep(hosts, tmp_path, epochs=120, nodes=3, slurm="{time: 2, signal_seconds: 30}")
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()

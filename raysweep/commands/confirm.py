@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
-    parser.set_defaults(fresh=False, nodes=1)
+    parser.set_defaults(fresh=False, wait_for_nodes=1)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_sweep_flags(parser, "the sweep file")
     parser.add_argument("--address", help="a Ray cluster's address; default: $RAY_ADDRESS, else one is started here")
     parser.add_argument(
-        "--nodes", type=int, default=1, metavar="N", help="wait two minutes at most until the cluster has N nodes"
+        "--wait-for-nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many, for two minutes at most",
     )
     parser.add_argument("--fresh", action="store_true", help="move an old run folder aside and start anew")
 
@@ -40,7 +44,7 @@ def run(arguments: argparse.Namespace, confirm: bool = False) -> int:
         context.folder,
         context.named,
         address=arguments.address,
-        nodes=arguments.nodes,
+        wait_for_nodes=arguments.wait_for_nodes,
         imports=arguments.imports,
         fresh=arguments.fresh,
         confirm=confirm,

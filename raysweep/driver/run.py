@@ -35,7 +35,7 @@ def run_sweep(
     named: Named,
     *,
     address: str | None = None,
-    nodes: int = 1,
+    wait_for_nodes: int = 1,
     imports: Sequence[str] = (),
     fresh: bool = False,
     confirm: bool = False,
@@ -45,7 +45,7 @@ def run_sweep(
     """Run a sweep in its run folder, or go on with it; return the exit code.
 
     0: done; 1: some trials failed; 3: a limit is spent; 130: stopped by the user. Without an `address` and
-    $RAY_ADDRESS, a Ray cluster is started on this machine; of another one, `nodes` are waited for. The modules of
+    $RAY_ADDRESS, a Ray cluster is started on this machine; of another one, so many nodes are waited for. The modules of
     `imports` are imported already. `fresh` moves an old run folder aside first. `confirm` trains the best configs again
     though the sweep does not say so. `as_json_document` prints the results as one JSON document on stdout. `quiet`
     trains alone: the winner is not evaluated, and neither results nor what to do with them are printed, since the
@@ -66,7 +66,7 @@ def run_sweep(
             uri = folder.parent.child(folder.name).uri
             wait = afterwards.enter_context(exporting(uri, sweep.export, lambda line: say(line, stderr=True)))
             run = Run(keep_confirming(sweep, folder, confirm), named, folder, tuple(imports))
-            _train_what_is_left(run, address, nodes, evaluates=not quiet)
+            _train_what_is_left(run, address, wait_for_nodes, evaluates=not quiet)
             code = sum_up(run, as_json_document, quiet)
         wait()
         return code

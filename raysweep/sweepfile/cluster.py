@@ -52,11 +52,6 @@ def seconds_of(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def bytes_of(size: str) -> int:
-    """Return how many bytes a size is: 64G, by powers of 1024."""
-    return int(size[:-1]) << 10 * ("KMGT".index(size[-1]) + 1)
-
-
 Time = Annotated[
     str,
     BeforeValidator(_as_time),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from raysweep.cli import main
-from raysweep.sweepfile.cluster import bytes_of, seconds_of
+from raysweep.sweepfile.cluster import seconds_of
 
 SWEEP = "name: small\nbase: {data: digits, model: baseline_block, epochs: 1}\n"
 Write = Callable[..., list[str]]
@@ -62,12 +62,14 @@ def test_a_job_runs_the_sweep_file_where_it_lies_with_the_words_of_the_command(w
     assert f'--comment="raysweep {tmp_path}/runs/small"' in options(script)
 
 
-def test_lines_of_setup_come_first_and_the_whole_is_bash(write: Write, tmp_path: Path) -> None:
+def test_an_image_sees_what_the_sweep_names_and_the_whole_is_bash(write: Write, tmp_path: Path) -> None:
     script = write("{gpus_per_node: 1, image: /images/raysweep.sif, slurm: {setup: ['module load cuda']}}")
-    assert script.index("module load cuda") < script.index("nodes=1")
+    assert "    module load cuda" in script
     python = next(line for line in script if line.startswith("python="))
     assert python.startswith("python=(apptainer exec --nv --bind ")
     assert python.endswith(" /images/raysweep.sif python)")
+    seen = shlex.split(python)[4].split(",")
+    assert seen == [str(Path.cwd()), str(tmp_path)]  # runs/ is not there yet, and lies in the latter
     subprocess.run(["bash", "-n"], input="\n".join(script), text=True, check=True)
 
 
@@ -148,7 +150,3 @@ def test_where_there_is_no_slurm_the_message_says_where_to_go(
 )
 def test_times_mean_what_they_mean_to_slurm(time: str, seconds: int) -> None:
     assert seconds_of(time) == seconds
-
-
-def test_sizes_are_counted_by_1024() -> None:
-    assert [bytes_of(each) for each in ("1K", "512M", "64G")] == [1024, 512 << 20, 64 << 30]

@@ -98,7 +98,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
     hosts.time_is_nearly_up(job)
     said = sweep.follow_to_the_end(process)
     assert "the job's time is nearly up: trials commit" in said
-    assert f"job {job} waits in the queue again, for the 2nd go" in said
+    assert f"job {job} waits in the queue again, for run 2" in said
     assert "goes on after epoch" in said
     assert f"job {job} has ended: COMPLETED" in said
     assert "2 of 2 trials done" in hosts.raysweep("status", "digits.yaml")
@@ -116,7 +116,7 @@ def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path:
     for go in range(1, 11):
         sweep.wait_for_start(go)
         hosts.time_is_nearly_up(sweep.job())
-    assert "for the 11th go" in sweep.follow_to_the_end(process)
+    assert "for run 11" in sweep.follow_to_the_end(process)
     check_nothing_is_left(hosts, 1)
 
 
@@ -126,7 +126,7 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(3)
-    sweep = Sweep(hosts, tmp_path, epochs=150, nodes=3, slurm="{time: 2, signal_seconds: 30}")
+    sweep = Sweep(hosts, tmp_path, epochs=120, nodes=3, slurm="{time: 2, signal_seconds: 30}")
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()

@@ -21,13 +21,21 @@ ASK_EVERY_S = 5.0
 READ_EVERY_S = 0.5
 """How often more of what a job prints is looked for."""
 ANSWER_WITHIN_S = 60.0
-LOST_FOR_S = 600.0
-"""How long a controller that does not answer is asked again: it may be restarted under running jobs."""
-STOP_WITHIN_S = 120.0
-"""How long a job that is to stop may take to commit."""
+LOST_FOR_S = 60.0
+"""How long a controller that does not answer is asked again, unless a job is followed: that goes on without it."""
+STOP_WITHIN_S = 120
+"""How long a job that is to stop may take to commit; longer, if its time limit is announced earlier than that."""
 HAS_ENDED = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT"
 )
+ARE_FORGOTTEN = "Invalid job id"
+"""What Slurm says of a job that has ended some minutes ago, or on some sites some seconds."""
+IS_AWAY = re.compile(
+    "[Uu]nable to contact slurm controller|Socket timed out|Zero Bytes were transmitted|Connection refused|"
+    "standby mode|in backup mode"
+)
+INHERITED = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "no-kill": "NO_KILL", "requeue": "NO_REQUEUE"}
+"""The variables by which sbatch takes options from the environment, where they are not named like the option."""
 FIELD = re.compile(r"(?:^| )(\w+(?:/\w+)?)=(.*?)(?= \w+(?:/\w+)?=|$)")
 SUBMIT_AGAIN = "what is committed is safe: submit it again to go on"
 
@@ -41,6 +49,7 @@ class Job:
     reason: str  # why it waits, or why it ended
     nodes: str  # as Slurm writes them: h[1-3]
     exit_code: int  # of its script, once that has ended
+    signal: int  # by which that was killed, if it was
     output: Path  # where that prints to
     began: float  # seconds since the epoch; 0: not yet
     restarts: int  # how often it went back into the queue
@@ -49,6 +58,10 @@ class Job:
     def has_ended(self) -> bool:
         """Whether it does not go on by itself."""
         return HAS_ENDED.match(self.state) is not None
+
+
+class JobForgotten(ClusterError):
+    """Slurm no longer knows a job that has ended."""
 
 
 class Queue:
@@ -76,9 +89,15 @@ class Queue:
 
     def submit(self, script: str) -> str:
         """Submit a script; return the job's id."""
-        inside = {key for key in os.environ if key.startswith("SLURM_") and key not in ("SLURM_CONF", "SLURM_CLUSTERS")}
-        outside = {key: value for key, value in os.environ.items() if key not in inside}  # of a job that we may be in
-        return self._ask("sbatch", "--parsable", given=script, environment=outside).strip().partition(";")[0]
+        options = re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE)
+        set_here = {f"SBATCH_{INHERITED.get(each, each).replace('-', '_').upper()}" for each in options}
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in set_here  # sbatch would prefer it to the script
+            and (not key.startswith("SLURM_") or key in ("SLURM_CONF", "SLURM_CLUSTERS"))  # of a job that we are in
+        }
+        return self._ask("sbatch", "--parsable", given=script, environment=environment).strip().partition(";")[0]
 
     def script_of(self, id: str) -> str:
         """Return the script that a job was submitted with."""
@@ -88,35 +107,48 @@ class Queue:
         """Return what Slurm knows of a job.
 
         Raises:
-            ClusterError: it knows no such job: an ended one is forgotten after some minutes.
+            JobForgotten: it knows no such job.
         """
         said = self._ask("scontrol", "--oneliner", "show", "job", id)
         fields = dict(FIELD.findall(said.strip()))
         began = fields.get("StartTime", "Unknown")
+        code, _, signal = fields.get("ExitCode", "0:0").partition(":")
         return Job(
             id,
             fields["JobState"],
             fields.get("Reason", ""),
             fields.get("NodeList", "").replace("(null)", ""),
-            int(fields.get("ExitCode", "0:0").partition(":")[0]),
+            int(code),
+            int(signal),
             Path(fields["StdOut"]),
             datetime.fromisoformat(began).timestamp() if re.match(r"\d{4}-", began) else 0.0,
             int(fields.get("Restarts", "0")),
         )
 
-    def stop(self, job: Job) -> None:
-        """Stop a job, and wait until it has ended: the trials of one that runs commit first."""
+    def stop(self, job: Job, within_s: float = STOP_WITHIN_S) -> None:
+        """Stop a job, and wait until it has ended: the trials of one that runs commit first.
+
+        Raises:
+            ClusterError: it has not ended `within_s`.
+            Interrupted: the user left (Ctrl-C) meanwhile.
+        """
         if job.state == "RUNNING":
             self._ask("scancel", "--batch", "--signal=TERM", job.id)
         else:
             self._ask("scancel", job.id)
-        end = time.monotonic() + STOP_WITHIN_S
-        while not (now := self.job(job.id)).has_ended:
-            if time.monotonic() > end:
-                raise ClusterError(
-                    f"job {job.id} does not end; {now.output} says what it does, `scancel {job.id}` kills it"
-                )
-            time.sleep(1)
+        end = time.monotonic() + within_s
+        try:
+            while not self.job(job.id).has_ended:
+                if time.monotonic() > end:
+                    raise ClusterError(
+                        f"job {job.id} has not ended within {within_s:.0f} s; {job.output} says what it does. "
+                        f"Try again when it has, or `scancel {job.id}`, which kills it"
+                    )
+                time.sleep(1)
+        except JobForgotten:
+            return
+        except KeyboardInterrupt:
+            raise Interrupted(f"left; job {job.id} was told to stop, and nothing was submitted in its place") from None
 
     def follow(self, id: str, write: Callable[[str], object]) -> int:
         """Call `write` with what a job prints until it has ended; return the exit code of the sweep.
@@ -135,7 +167,7 @@ class Queue:
 
     def _follow(self, id: str, write: Callable[[str], object]) -> int:
         job, asked_at, said = self.job(id), time.monotonic(), ""
-        output = Output(job.output)
+        output, is_away = Output(job.output), False
         while True:
             if (now := _in_words(job)) != said:
                 output.pass_on(write)
@@ -146,12 +178,24 @@ class Queue:
                 return _exit_code(job)
             time.sleep(READ_EVERY_S)
             if time.monotonic() - asked_at > ASK_EVERY_S:
-                job, asked_at = self.job(id), time.monotonic()
+                asked_at = time.monotonic()
+                try:
+                    job = self.job(id)
+                except JobForgotten:
+                    output.pass_on(write)
+                    raise
+                except ClusterError as error:
+                    if not is_away:
+                        say(f"Slurm does not answer; job {id} goes on ({error})", stderr=True)
+                    is_away = True
+                else:
+                    is_away = False
 
     def _ask(self, *words: str, given: str | None = None, environment: dict[str, str] | None = None) -> str:
         """Run one of Slurm's commands; return what it prints.
 
         Raises:
+            JobForgotten: it knows no such job.
             ClusterError: it refuses, or the controller does not answer for LOST_FOR_S.
         """
         end = time.monotonic() + (LOST_FOR_S if given is None else 0)
@@ -164,8 +208,11 @@ class Queue:
                 done = subprocess.CompletedProcess(words, 1, "", "Unable to contact slurm controller: no answer")
             if done.returncode == 0:
                 return done.stdout
-            is_away = re.search(r"[Uu]nable to contact slurm controller|Socket timed out", done.stderr)
-            if not is_away or time.monotonic() > end:
+            if ARE_FORGOTTEN in done.stderr:
+                raise JobForgotten(
+                    "the job has ended, and Slurm has forgotten how; `raysweep status` says how far the sweep is"
+                )
+            if not IS_AWAY.search(done.stderr) or time.monotonic() > end:
                 raise ClusterError(f"`{' '.join(words)}`: {done.stderr.strip() or f'exit code {done.returncode}'}")
             time.sleep(ASK_EVERY_S)
 
@@ -194,20 +241,17 @@ def _in_words(job: Job) -> str:
     if job.has_ended:
         return f"job {job.id} has ended: {job.state}"
     if job.state == "PENDING":
-        again = f" again, for the {_ordinal(job.restarts + 1)} go" if job.restarts else ""
-        return f"job {job.id} waits in the queue{again} ({job.reason})"
+        again = f" again, for run {job.restarts + 1}" if job.restarts else ""
+        why = f" ({job.reason})" if job.reason != "None" else ""
+        return f"job {job.id} waits in the queue{again}{why}"
     return f"job {job.id} is {job.state} on {job.nodes or 'no node yet'}; output: {job.output}"
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def _exit_code(job: Job) -> int:
     if job.state.startswith("CANCELLED"):
         return Interrupted.exit_code
-    if job.state in ("COMPLETED", "FAILED") and job.exit_code in EXIT_CODES:
+    if job.state == "COMPLETED" or (job.state == "FAILED" and job.exit_code in EXIT_CODES[1:]):
         return job.exit_code
-    how = f"{job.state}, exit code {job.exit_code}" if job.exit_code else job.state
+    ended_by = {"exit code": job.exit_code, "signal": job.signal}
+    how = ", ".join([job.state, *(f"{what} {number}" for what, number in ended_by.items() if number)])
     raise ClusterError(f"job {job.id} was ended from outside ({how}; {job.output}); {SUBMIT_AGAIN}")

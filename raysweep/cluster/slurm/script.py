@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from raysweep.errors import UserError
-from raysweep.sweepfile.cluster import Cluster, bytes_of, seconds_of
+from raysweep.sweepfile.cluster import Cluster, seconds_of
 
-STORE_SHARE = 0.3
-"""The share of a node's memory that Ray's object store takes by default; Ray itself sees all memory of the machine."""
+OWN = {
+    "--nodes": "cluster.nodes",
+    "-N": "cluster.nodes",
+    "--signal": "cluster.slurm.signal_seconds",
+    "--comment": "",
+    "--chdir": "",
+    "-D": "",
+    "--output": "",
+    "-o": "",
+    "--job-name": "",
+    "-J": "",
+    "--ntasks": "",
+    "-n": "",
+    "--ntasks-per-node": "",
+    "--open-mode": "",
+    "--no-requeue": "",
+    "--array": "",
+    "-a": "",
+}
+"""Options of sbatch that a job depends on, each with the key that stands for it, if there is one."""
 
 
-def job_script(name: str, run_folder: str, words: Sequence[str], cluster: Cluster, folder: Path, python: str) -> str:
+def job_script(
+    name: str,
+    run_folder: str,
+    words: Sequence[str],
+    cluster: Cluster,
+    folder: Path,
+    python: str,
+    places: Iterable[str] = (),
+) -> str:
     """Return the script of a job that runs a sweep.
 
     Args:
@@ -24,29 +51,29 @@ def job_script(name: str, run_folder: str, words: Sequence[str], cluster: Cluste
         cluster: what to ask Slurm for; `why_not` says that it can be asked for.
         folder: the working directory, which every node sees; the job's output goes there.
         python: the interpreter that has raysweep, on every node.
+        places: folders and files that the sweep names; an image has to see them.
     """
-    lines = [f"#SBATCH {option}" for option in _options(name, run_folder, cluster, folder)]
-    interpreter = _in_image(cluster, run_folder, folder) if cluster.image else [python]
-    store = []
-    if cluster.memory_per_node:
-        store = ["--object-store-memory", str(int(STORE_SHARE * bytes_of(cluster.memory_per_node)))]
+    interpreter = _in_image(cluster, [str(folder), run_folder, *places]) if cluster.image else [python]
     variables = {
         "nodes": str(cluster.nodes),
         "gpus": str(cluster.gpus_per_node),
         "signal_seconds": str(cluster.slurm.signal_seconds),
+        "trials": shlex.quote("" if "://" in run_folder else f"{run_folder}/trials"),
         "python": f"({shlex.join(interpreter)})",
         "sweep": f"({shlex.join(words)})",
-        "ray_options": f"({shlex.join(store)})",
     }
-    head = [
+    lines = [
         "#!/bin/bash",
         f"# Made by `raysweep submit --slurm`: runs the sweep {name} under Slurm, or goes on with it.",
-        *lines,
+        *(f"#SBATCH {option}" for option in _options(name, run_folder, cluster, folder)),
         "",
-        *cluster.slurm.setup,
         *(f"{key}={value}" for key, value in variables.items()),
+        "setup() {",
+        *(f"    {line}" for line in cluster.slurm.setup or [":"]),
+        "}",
+        "",
     ]
-    return "\n".join(head) + "\n\n" + files(__package__).joinpath("job.sh").read_text()
+    return "\n".join(lines) + "\n" + files(__package__).joinpath("job.sh").read_text()
 
 
 def why_not(cluster: Cluster) -> list[str]:
@@ -58,11 +85,17 @@ def why_not(cluster: Cluster) -> list[str]:
             "to train on CPUs"
         )
     limit, warning = cluster.slurm.time, cluster.slurm.signal_seconds
-    if limit and seconds_of(limit) <= warning:
+    if limit and 0 < seconds_of(limit) <= warning:
         problems.append(
             f"cluster.slurm.time: {limit} is no longer than signal_seconds, {warning} s before its end at which the "
             "trials are told to commit; give more time"
         )
+    for option in cluster.slurm.options:
+        word = re.split(r"[=\s]", option)[0]
+        own = word if word in OWN or word.startswith("--") else word[:2]
+        if own in OWN:
+            instead = f"set {OWN[own]}" if OWN[own] else "leave it out"
+            problems.append(f"cluster.slurm.options: {option}: raysweep's job sets {own} itself; {instead}")
     return problems
 
 
@@ -87,11 +120,8 @@ def _options(name: str, run_folder: str, cluster: Cluster, folder: Path) -> list
         "open-mode": "append",
     }
     flags = [*([] if has_part else ["--exclusive"]), "--requeue", "--no-kill"]
-    return [
-        *(f"--{key}={_quoted(value)}" for key, value in chosen.items() if value is not None),
-        *flags,
-        *slurm.options,
-    ]
+    given = [f"--{key}={_quoted(value)}" for key, value in chosen.items() if value is not None]
+    return [*given, *flags, *slurm.options]
 
 
 def comment_of(run_folder: str) -> str:
@@ -99,15 +129,20 @@ def comment_of(run_folder: str) -> str:
     return f"raysweep {run_folder}"
 
 
-def _in_image(cluster: Cluster, run_folder: str, folder: Path) -> list[str]:
-    """Return the words before Python's own where it is in an Apptainer image."""
-    seen = dict.fromkeys([str(folder), *([] if "://" in run_folder else [str(Path(run_folder).parent)])])
+def _in_image(cluster: Cluster, places: Iterable[str]) -> list[str]:
+    """Return the words before Python's own where it is in an Apptainer image that is to see these places."""
+    seen = dict.fromkeys(str(_existing(Path(place))) for place in places if "://" not in place)
     gpus = ["--nv"] if cluster.gpus_per_node else []
     return ["apptainer", "exec", *gpus, "--bind", ",".join(seen), str(cluster.image), "python"]
+
+
+def _existing(place: Path) -> Path:
+    """Return a place, or the folder above it that exists: what does not exist cannot be brought into an image."""
+    return next(each for each in (place, *place.parents) if each.exists())
 
 
 def _quoted(value: object) -> str:
     text = str(value)
     if '"' in text or "\n" in text:
         raise UserError(f"{text!r} has a quotation mark or a line break, which the options of a Slurm job cannot have")
-    return f'"{text}"' if any(letter in text for letter in " '\\#;%&()$`") and "%j" not in text else text
+    return f'"{text}"' if any(letter in text for letter in " '\\#;&()$`") else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Hand the sweep over to what the flags name; return the run's exit code."""
     _check_flags(arguments)
     arguments.overrides += [
-        f"{key}={value}" for flag, (_, key) in ASKED.items() if (value := getattr(arguments, flag)) is not None
+        f"{key}={value if kind == 'N' else json.dumps(value)}"  # an account may be called 12345
+        for flag, (kind, key) in ASKED.items()
+        if (value := getattr(arguments, flag)) is not None
     ]
     if arguments.slurm:
         from raysweep.commands.submit.slurm import submit

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from pathlib import Path
 
-from raysweep.cluster.slurm.queue import Job, Queue
+from raysweep.cluster.slurm.queue import STOP_WITHIN_S, Job, JobForgotten, Queue
 from raysweep.cluster.slurm.script import job_script, why_not
 from raysweep.commands.context import Context
 from raysweep.commands.submit.written import STDOUT, write_job
 from raysweep.errors import UserError
 from raysweep.sweepfile.named import import_flags
+from raysweep.sweepfile.start import paths_of
 from raysweep.terminal import say, step
 
 MOST_LINES = 8
@@ -36,7 +38,15 @@ def submit(arguments: argparse.Namespace) -> int:
     overrides = [each for each in context.named.overrides if not each.startswith("cluster.")]  # these the script has
     words = ["run", str(context.file.absolute()), *overrides]
     words += [*import_flags(arguments.imports), "--storage", context.place[0]]
-    script = job_script(context.sweep.name, run_folder, words, context.sweep.cluster, Path.cwd(), sys.executable)
+    script = job_script(
+        context.sweep.name,
+        run_folder,
+        words,
+        context.sweep.cluster,
+        Path.cwd(),
+        sys.executable,
+        _places(context),
+    )
     if arguments.write is not None:
         said = f"{arguments.write}: submit it with `sbatch {arguments.write}`, as often as you like"
         write_job(arguments, script, [said] if arguments.write != STDOUT else [], {"run_folder": run_folder})
@@ -57,6 +67,17 @@ def submit(arguments: argparse.Namespace) -> int:
     return code or 0
 
 
+def _places(context: Context) -> list[str]:
+    """Return the folders that the sweep reads, which an image has to see."""
+    named = [path for _, path in paths_of(context.sweep, context.trials)]
+    of_variables = [os.environ[name] for name in ("RAYSWEEP_DATA", "RAYSWEEP_CACHE") if os.environ.get(name)]
+    beside = context.file.absolute().parent
+    return [
+        str(beside),
+        *(str(beside / Path(path).expanduser()) for path in [*named, *of_variables] if "://" not in path),
+    ]
+
+
 def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) -> Job | None:
     """Return the job that the sweep has already, if there is one and it is not to be replaced.
 
@@ -68,9 +89,13 @@ def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) ->
         return None
     if replace:
         with step(f"stopping job {job.id}: its trials commit"):
-            queue.stop(job)
+            queue.stop(job, max(STOP_WITHIN_S, context.sweep.cluster.slurm.signal_seconds) + 30)
         return None
-    if others := _differences(queue.script_of(job.id), script):
+    try:
+        theirs = queue.script_of(job.id)
+    except JobForgotten:  # it has ended meanwhile
+        return None
+    if others := _differences(theirs, script):
         raise UserError(
             f"{context.sweep.name} has a job already, {job.id}, with another script:",
             *others,

@@ -132,7 +132,7 @@ def test_a_line_of_setup_that_holds_a_secret_is_refused_without_it(
     if variable:
         assert f"cluster.slurm.setup.0: {variable} looks like a secret" in said
     else:
-        assert line in (tmp_path / "job").read_text().splitlines()
+        assert line in (tmp_path / "job").read_text()
 
 
 def test_where_there_is_no_slurm_the_message_says_where_to_go(

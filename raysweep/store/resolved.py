@@ -99,7 +99,9 @@ def read_resolved(folder: RunFolder, lenient: bool = False) -> Resolved:
         text = folder.files.read(FILE).decode(errors="replace")
     except FileNotFoundError:
         folder.files.check_bucket()
-        raise StorageError(f"{folder.path}: not a run folder (no {FILE}); run the sweep first") from None
+        raise StorageError(
+            f"{folder.path}: not a run folder (no {FILE}): no run of the sweep has begun here yet"
+        ) from None
     try:
         document = _parse(text)
         objective = _objective(document["sweep"]["objective"], lenient)

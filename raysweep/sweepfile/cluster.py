@@ -100,7 +100,8 @@ class Slurm(Config):
     signal_seconds: Annotated[int, Field(ge=10, le=65_535)] = 120
     """How long before the time limit the sweep is told to commit and end; it must exceed what a commit takes."""
     setup: list[Line] = []
-    """Lines of bash that the job begins with: `module load cuda`, `source ~/venv/bin/activate`."""
+    """Lines of bash that the job begins with: `module load cuda`, `export NAME=value`. They run on the first
+    node, and what they export reaches all."""
     options: list[Annotated[Line, Field(pattern=r"^--?\w")]] = []
     """More options of sbatch, as they are: `--constraint=a100`, `--qos=long`."""
 
@@ -117,7 +118,7 @@ class KubeRay(Config):
     volumes: dict[ObjectName, MountPath] = {}
     """Where PersistentVolumeClaims are mounted in all pods, by claim: `{runs: /mnt/runs}`, with storage below it."""
     env: dict[Variable, str] = {}
-    """Environment variables of all pods: `{RAYSWEEP_DATA: /data}`; secrets belong into `secret`."""
+    """Environment variables of all pods: `{RAYSWEEP_DATA: /data}`; secrets belong in `secret`."""
     node_selector: dict[Word, str] = {}
     """Labels that a worker's node must have: `{cloud.google.com/gke-accelerator: nvidia-l4}`."""
     queue: ObjectName | None = None

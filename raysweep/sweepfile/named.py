@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class Named:
     storage: str | None = None  # where run folders lie, if the command line said so
     imports: tuple[str, ...] = ()  # the modules of `--import`
     text: str | None = None  # the sweep as YAML, where it was given from Python as values and `path` is no file
+
+    @property
+    def without_cluster(self) -> Named:
+        """The same sweep, without what only says where it is to run."""
+        return replace(self, overrides=tuple(each for each in self.overrides if not each.startswith("cluster.")))
 
     def in_words(self) -> str:
         """Return the words by which another command reads the same sweep and finds the same run folder."""

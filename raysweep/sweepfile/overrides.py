@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raysweep.config import SECRET
+from raysweep.config import is_secret
 from raysweep.errors import SweepFileError
 from raysweep.sweepfile.document import Source, parse_value
 from raysweep.sweepfile.patch import as_section, patch
 from raysweep.sweepfile.schema import AXES, KINDS_OF_DRAWS, Sweep
 
 SPACE = ("search", "space")
+NAMES = re.compile(r"""\w+(?=["']?\s*[:=])""")
+"""What an override, or a mapping in it, gives a value to."""
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> list[str]:
@@ -53,7 +56,7 @@ def _override(source: Source, override: str) -> None:
 def _shown(override: str) -> str:
     """Return an override as messages repeat it: without its value if that may hold a secret."""
     key, equals, value = override.partition("=")
-    return f"{key}=***" if equals and (SECRET.search(override) or "@" in value) else override
+    return f"{key}=***" if equals and (any(map(is_secret, NAMES.findall(override))) or "@" in value) else override
 
 
 def _way_to(key: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def test_an_image_sees_what_the_sweep_names_and_the_whole_is_bash(write: Write, 
     assert python.startswith("python=(apptainer exec --nv --bind ")
     assert python.endswith(" /images/raysweep.sif python)")
     seen = shlex.split(python)[4].split(",")
-    assert seen == [str(Path.cwd()), str(tmp_path)]  # runs/ is not there yet, and lies in the latter
+    assert seen == [str(Path.cwd()), str(tmp_path / "runs"), str(tmp_path)]
     subprocess.run(["bash", "-n"], input="\n".join(script), text=True, check=True)
 
 
@@ -87,10 +87,15 @@ def test_a_script_is_written_to_a_file_that_sbatch_takes(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--slurm"], ["cluster.gpus_per_node is not set"]),
+        (["--slurm"], ["s.yaml", "cluster.gpus_per_node: must be given"]),
         (
             ["--slurm", "--time", "2", "--gpus-per-node", "1"],
-            ["cluster.slurm.time: 2 is no longer than signal_seconds"],
+            ["cluster.slurm.time: 2 (120 s) must exceed signal_seconds (120)"],
+        ),
+        (["--slurm", "--gpus-per-node", "1", "resources.workers=2"], ["resources: a trial asks for 2 workers"]),
+        (
+            ["--slurm", "--gpus-per-node", "1", "cluster.slurm.options=[-N2]"],
+            ["-N2: the job sets -N itself; set cluster.nodes"],
         ),
         (["--slurm", "--time", "soon"], ["cluster.slurm.time", "as Slurm writes it"]),
         (["--nodes", "2", "--write", "job"], ["--nodes, --write: only with --slurm or --kuberay"]),

@@ -27,9 +27,7 @@ INSTALLERS = ("pip", "setuptools", "wheel")
 """Packages that install others, and take no part in training."""
 ABSENT = "absent"
 LACKING = "name it in --requirements, or install it on every node, in their image or by setup_commands"
-NOT_IMPORTED = (
-    "it may lack a library of the system's, which belongs into the nodes' image, or be built for another torch"
-)
+NOT_IMPORTED = "it may lack a library of the system's, which belongs in the nodes' image, or be built for another torch"
 PIN = "name one version of each (name==1.0): nodes that are set up on another day get what is the newest then"
 MAKE_A_TOKEN = (
     "make a token (`ray get-auth-token --generate`, chmod 600 ~/.ray/auth_token), copy it to every node and start Ray "

@@ -86,4 +86,4 @@ def _faults_of_url(text: str) -> Iterator[str]:
     else:
         if not TOKEN.search(text):
             return
-    yield "has a URL that is malformed or holds credentials; these belong into ~/.condarc on the nodes"
+    yield "has a URL that is malformed or holds credentials; these belong in ~/.condarc on the nodes"

@@ -28,10 +28,10 @@ trap stop_for_good TERM
 trap time_is_nearly_up USR1
 
 committed() { # what the trials have committed, where it can be seen from here
-    [ -z "$trials" ] || find "$trials" -name record.json -printf '%p %s %T@\n' 2> /dev/null | sort | cksum
+    [ -z "$run_folder" ] || find "$run_folder/trials" -name record.json -printf '%p %s %T@\n' 2> /dev/null | sort | cksum
 }
 requeue() {
-    if [ -n "$trials" ] && [ "$(committed)" = "$before" ]; then
+    if [ -n "$run_folder" ] && [ "$(committed)" = "$before" ]; then
         echo "raysweep: no trial has committed since the job began: it would come no further in the same time again." \
             "Give it more (--time), and an epoch of a loop of your own less than signal_seconds" >&2
         return 1
@@ -43,6 +43,11 @@ before=$(committed)
 setup
 set +eu
 
+if [ -n "$run_folder" ] && [ ! -d "$(dirname "$run_folder")" ]; then
+    echo "raysweep: $(hostname) does not see $(dirname "$run_folder"), where the run folder is to lie: name a place that the" \
+        "login node and all nodes see (--storage)" >&2
+    exit 2
+fi
 answers() { (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; }
 address_here() { # Ray's own way takes loopback where there is no default route
     local ip
@@ -155,9 +160,11 @@ until answers "$ip" "$port"; do
     kill -0 "$cluster" 2> /dev/null || end 70
     sleep 1
 done
-echo "raysweep: Ray's dashboard: ssh -N -L 8265:127.0.0.1:$((port + 1)) $here; its token: ~/.ray/auth_token on $here"
+echo "raysweep: Ray's dashboard: ssh -N -J LOGIN_NODE -L 8265:127.0.0.1:$((port + 1)) $here, then http://127.0.0.1:8265;" \
+    "its token is in ~/.ray/auth_token"
 
-"${python[@]}" -m raysweep "${sweep[@]}" --address "$ip:$port" --wait-for-nodes "$nodes" &
+env -u RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH="$token" \
+    "${python[@]}" -m raysweep "${sweep[@]}" --address "$ip:$port" --wait-for-nodes "$nodes" &
 driver=$!
 [ -z "$stops" ] || stop
 while kill -0 "$driver" 2> /dev/null; do wait "$driver"; done # a signal ends `wait` before the driver has ended

@@ -36,6 +36,11 @@ IS_AWAY = re.compile(
 )
 INHERITED = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "no-kill": "NO_KILL", "requeue": "NO_REQUEUE"}
 """The variables by which sbatch takes options from the environment, where they are not named like the option."""
+HELP = {"sbatch": "\n`sinfo --Format=partition,nodes,gres,cpusload` shows what there is to ask for"}
+QUIET = ("None", "Priority", "BeginTime")
+"""Reasons to wait that pass by themselves."""
+STUCK = re.compile(r"PartitionConfig|QOS|Assoc|Held|BadConstraints|InvalidAccount|InvalidQOS|PartitionNodeLimit")
+"""Reasons for which a job may wait for ever."""
 FIELD = re.compile(r"(?:^| )(\w+(?:/\w+)?)=(.*?)(?= \w+(?:/\w+)?=|$)")
 SUBMIT_AGAIN = "what is committed is safe: submit it again to go on"
 
@@ -136,6 +141,10 @@ class Queue:
             self._ask("scancel", "--batch", "--signal=TERM", job.id)
         else:
             self._ask("scancel", job.id)
+        self.wait_for_end(job, within_s)
+
+    def wait_for_end(self, job: Job, within_s: float) -> None:
+        """Wait until a job that was told to end has; raise as `stop` does."""
         end = time.monotonic() + within_s
         try:
             while not self.job(job.id).has_ended:
@@ -161,8 +170,8 @@ class Queue:
             return self._follow(id, write)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"left; job {id} goes on. Run the same command again to follow it, or "
-                f"`scancel --batch --signal=TERM {id}` to stop it after its trials have committed"
+                f"left; job {id} goes on. `submit` without --replace follows it again. To stop it: `scancel {id}` "
+                f"while it waits, `scancel --batch --signal=TERM {id}` while it runs, which has its trials commit first"
             ) from None
 
     def _follow(self, id: str, write: Callable[[str], object]) -> int:
@@ -213,7 +222,9 @@ class Queue:
                     "the job has ended, and Slurm has forgotten how; `raysweep status` says how far the sweep is"
                 )
             if not IS_AWAY.search(done.stderr) or time.monotonic() > end:
-                raise ClusterError(f"`{' '.join(words)}`: {done.stderr.strip() or f'exit code {done.returncode}'}")
+                said = re.sub(rf"^{words[0]}: (error: )?", "", done.stderr.strip(), flags=re.MULTILINE)
+                said = said or f"exit code {done.returncode}"
+                raise ClusterError(f"Slurm refuses `{' '.join(words)}`: {said}{HELP.get(words[0], '')}")
             time.sleep(ASK_EVERY_S)
 
 
@@ -239,11 +250,13 @@ class Output:
 
 def _in_words(job: Job) -> str:
     if job.has_ended:
-        return f"job {job.id} has ended: {job.state}"
+        on = "" if job.state == "COMPLETED" else "; what is committed is safe, and submit goes on from there"
+        return f"job {job.id} has ended: {job.state}{on}"
     if job.state == "PENDING":
         again = f" again, for run {job.restarts + 1}" if job.restarts else ""
-        why = f" ({job.reason})" if job.reason != "None" else ""
-        return f"job {job.id} waits in the queue{again}{why}"
+        why = f" ({job.reason})" if job.reason not in QUIET else ""
+        stuck = f": as it is, it may never start; `scontrol show job {job.id}`" if STUCK.search(job.reason) else ""
+        return f"job {job.id} waits in the queue{again}{why}{stuck}"
     return f"job {job.id} is {job.state} on {job.nodes or 'no node yet'}; output: {job.output}"
 
 
@@ -253,5 +266,11 @@ def _exit_code(job: Job) -> int:
     if job.state == "COMPLETED" or (job.state == "FAILED" and job.exit_code in EXIT_CODES[1:]):
         return job.exit_code
     ended_by = {"exit code": job.exit_code, "signal": job.signal}
-    how = ", ".join([job.state, *(f"{what} {number}" for what, number in ended_by.items() if number)])
+    reason = [job.reason] if job.reason != "None" else []
+    how = ", ".join([job.state, *reason, *(f"{what} {number}" for what, number in ended_by.items() if number)])
+    if job.reason == "JobLaunchFailure":
+        raise ClusterError(
+            f"job {job.id} could not begin ({how}): the nodes must see {job.output.parent}; submit from a folder "
+            "that they share with this machine"
+        )
     raise ClusterError(f"job {job.id} was ended from outside ({how}; {job.output}); {SUBMIT_AGAIN}")

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from raysweep.errors import UserError
+from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.cluster import Cluster, seconds_of
 
 OWN = {
@@ -58,7 +59,7 @@ def job_script(
         "nodes": str(cluster.nodes),
         "gpus": str(cluster.gpus_per_node),
         "signal_seconds": str(cluster.slurm.signal_seconds),
-        "trials": shlex.quote("" if "://" in run_folder else f"{run_folder}/trials"),
+        "run_folder": shlex.quote("" if "://" in run_folder else run_folder),
         "python": f"({shlex.join(interpreter)})",
         "sweep": f"({shlex.join(words)})",
     }
@@ -76,26 +77,27 @@ def job_script(
     return "\n".join(lines) + "\n" + files(__package__).joinpath("job.sh").read_text()
 
 
-def why_not(cluster: Cluster) -> list[str]:
-    """Return why Slurm cannot be asked for these machines: a message a fault."""
-    problems = []
+def why_not(sweep: Sweep) -> list[str]:
+    """Return why Slurm cannot be asked for the machines of a sweep: a message a fault, with its place."""
+    cluster, problems = sweep.cluster, []
+
+    def add(key: str, message: str) -> None:
+        problems.append(sweep.source.problem(("cluster", *key.split(".")), message))
+
     if cluster.gpus_per_node is None:
-        problems.append(
-            "cluster.gpus_per_node is not set: say how many GPUs of each node the job gets (--gpus-per-node 4), or 0 "
-            "to train on CPUs"
-        )
+        add("gpus_per_node", "must be given: how many GPUs of each node the job gets (--gpus-per-node 4); 0: no GPU")
     limit, warning = cluster.slurm.time, cluster.slurm.signal_seconds
     if limit and 0 < seconds_of(limit) <= warning:
-        problems.append(
-            f"cluster.slurm.time: {limit} is no longer than signal_seconds, {warning} s before its end at which the "
-            "trials are told to commit; give more time"
+        add(
+            "slurm.time",
+            f"{limit} ({seconds_of(limit)} s) must exceed signal_seconds ({warning}): trials commit so long before",
         )
     for option in cluster.slurm.options:
         word = re.split(r"[=\s]", option)[0]
         own = word if word in OWN or word.startswith("--") else word[:2]
         if own in OWN:
             instead = f"set {OWN[own]}" if OWN[own] else "leave it out"
-            problems.append(f"cluster.slurm.options: {option}: raysweep's job sets {own} itself; {instead}")
+            add("slurm.options", f"{option}: the job sets {own} itself; {instead}")
     return problems
 
 

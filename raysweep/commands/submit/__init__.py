@@ -84,7 +84,9 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     if arguments.kuberay and (of_slurm := [flag for flag in OF_SLURM if flag in given]):
         problems.append(f"{_flags(of_slurm)}: only with --slurm")
     if arguments.kuberay and arguments.write is None:
-        problems.append("--kuberay: needs --write rayjob.yaml; `kubectl apply --filename rayjob.yaml` then submits it")
+        problems.append(
+            "--kuberay: needs --write rayjob.yaml; `kubectl replace --force --filename rayjob.yaml` then submits it"
+        )
     if arguments.write and (idle := [flag for flag in ("replace", "detach") if flag in given]):
         problems.append(f"{_flags(idle)}: nothing is submitted with --write")
     if arguments.json and arguments.write == STDOUT:

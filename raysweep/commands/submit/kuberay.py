@@ -64,7 +64,7 @@ def _header(context: Context, path: Path) -> str:
     lines = (
         "A sweep on Kubernetes, for KubeRay 1.5.1 or later, made by",
         f"  raysweep submit {made}",
-        "which makes it anew: what is to last belongs into the sweep file. To start, or to go on after an edit:",
+        "which makes it anew: what is to last belongs in the sweep file. To start, or to go on after an edit:",
         f"  {_start(context, path)}",
     )
     return textwrap.indent("\n".join(lines) + "\n", "# ", lambda line: True)
@@ -87,6 +87,6 @@ def _next_steps(context: Context, path: Path, name: str) -> list[str]:
         "to end it": _kubectl(context, "delete", "rayjob,configmap", name),
     }
     if "://" in context.place[0]:
-        steps["from here"] = f"raysweep status {context.named.in_words()}"
+        steps["from here"] = f"raysweep status {context.named.without_cluster.in_words()}"
     width = max(map(len, steps))
     return [f"{what:<{width}}  {command}" for what, command in steps.items()]

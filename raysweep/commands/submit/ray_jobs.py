@@ -71,7 +71,7 @@ def submit(arguments: argparse.Namespace) -> int:
 def job_words(context: Context) -> list[str]:
     """Return the command line of a job, whose folder has a copy of the sweep file: other places are absolute."""
     start, file = context.sweep.start, context.file
-    words = ["run", file.name, *context.named.overrides]
+    words = ["run", file.name, *context.named.without_cluster.overrides]
     if start is not None and start.run:
         from raysweep.results.start import place_of
 

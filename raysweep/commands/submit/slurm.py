@@ -18,6 +18,7 @@ from raysweep.cluster.slurm.script import job_script, why_not
 from raysweep.commands.context import Context
 from raysweep.commands.submit.written import STDOUT, write_job
 from raysweep.errors import UserError
+from raysweep.sweepfile import Sweep
 from raysweep.sweepfile.named import import_flags
 from raysweep.sweepfile.start import paths_of
 from raysweep.terminal import say, step
@@ -33,10 +34,12 @@ def submit(arguments: argparse.Namespace) -> int:
     """
     context = Context.of(arguments, "the job goes on with it")
     run_folder = context.folder.path
-    if problems := why_not(context.sweep.cluster):
-        raise UserError(*(f"{context.named.path}: {problem}" for problem in problems))
-    overrides = [each for each in context.named.overrides if not each.startswith("cluster.")]  # these the script has
-    words = ["run", str(context.file.absolute()), *overrides]
+    if problems := why_not(context.sweep):
+        raise UserError(*problems)
+    _check_slot(context.sweep)
+    if "://" not in context.place[0]:
+        Path(context.place[0]).mkdir(parents=True, exist_ok=True)  # by which a node shows that it sees the same folder
+    words = ["run", os.path.abspath(context.file), *context.named.without_cluster.overrides]
     words += [*import_flags(arguments.imports), "--storage", context.place[0]]
     script = job_script(
         context.sweep.name,
@@ -48,7 +51,7 @@ def submit(arguments: argparse.Namespace) -> int:
         _places(context),
     )
     if arguments.write is not None:
-        said = f"{arguments.write}: submit it with `sbatch {arguments.write}`, as often as you like"
+        said = f"{arguments.write}: submit it with `sbatch {arguments.write}`, and again once it has ended"
         write_job(arguments, script, [said] if arguments.write != STDOUT else [], {"run_folder": run_folder})
         return 0
 
@@ -65,6 +68,25 @@ def submit(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"job": id, "run_folder": run_folder, "exit_code": code}))
     return code or 0
+
+
+def _check_slot(sweep: Sweep) -> None:
+    """Refuse a sweep of which no trial fits the nodes that are asked for, before it has waited in the queue.
+
+    Raises:
+        ClusterError: a trial asks for more than all nodes have.
+    """
+    from raysweep.cluster.slots import KIND, check_slot, resolve_slot
+
+    cluster, asked = sweep.cluster, sweep.resources
+    kind, gpus = asked.accelerator, cluster.gpus_per_node or 0
+    of_trials = (1 if asked.cpus == "auto" else asked.cpus) * max(gpus, asked.workers)
+    node = {
+        "CPU": float(cluster.cpus_per_node or of_trials),
+        "GPU": float(gpus),
+        **({f"{KIND}{kind}": 1.0} if kind else {}),
+    }
+    check_slot(resolve_slot(asked, [node]), [node] * cluster.nodes)
 
 
 def _places(context: Context) -> list[str]:
@@ -86,6 +108,10 @@ def _find_or_stop(queue: Queue, context: Context, script: str, replace: bool) ->
     """
     job = queue.find(context.folder.path)
     if job is None:
+        return None
+    if job.state == "COMPLETING":
+        with step(f"waiting for job {job.id}, which is about to end"):
+            queue.wait_for_end(job, STOP_WITHIN_S)
         return None
     if replace:
         with step(f"stopping job {job.id}: its trials commit"):

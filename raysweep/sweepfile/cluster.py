@@ -77,6 +77,12 @@ def _check_assigns_no_secret(line: str) -> str:
     return line
 
 
+def _check_option(value: str) -> str:
+    if not re.match(r"--?\w", value):
+        raise ValueError(f"got {value!r}, must be an option of sbatch with its dash: --constraint=a100")
+    return value
+
+
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 """The name of an object of Kubernetes."""
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_check_no_secret)]
@@ -95,14 +101,14 @@ class Slurm(Config):
     account: Word | None = None
     """The account that pays; default: yours."""
     time: Time | None = None
-    """The time limit of one go; a sweep that has not ended by then commits, and goes on in the next one. Default: the
-    partition's."""
+    """The time limit of each run of the job; a sweep that has not ended by then commits, and goes on in the next run.
+    Default: the partition's."""
     signal_seconds: Annotated[int, Field(ge=10, le=65_535)] = 120
     """How long before the time limit the sweep is told to commit and end; it must exceed what a commit takes."""
     setup: list[Line] = []
     """Lines of bash that the job begins with: `module load cuda`, `export NAME=value`. They run on the first
     node, and what they export reaches all."""
-    options: list[Annotated[Line, Field(pattern=r"^--?\w")]] = []
+    options: list[Annotated[Line, AfterValidator(_check_option)]] = []
     """More options of sbatch, as they are: `--constraint=a100`, `--qos=long`."""
 
 

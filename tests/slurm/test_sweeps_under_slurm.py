@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from slurm_hosts import SlurmHosts
 
 SWEEP = """
 name: {name}
-base: {{data: digits, model: baseline_block, epochs: {epochs}, batch_size: 8}}
-grid: {{model.width: {widths}, lr: [0.1, 0.01]}}
-scheduler: {{name: asha, eta: 2, rungs: [1/3], min_survivors: 2}}
+base: {{data: digits, model: paced, epochs: {epochs}, batch_size: 64}}
+grid: {{lr: {lrs}}}
+scheduler: {{name: asha, eta: 2, rungs: [1/3], min_survivors: 1}}
 checkpoints: {{every_minutes: 0.02}}
 resources: {{cpus: 1}}
 cluster: {{nodes: {nodes}, gpus_per_node: 0, cpus_per_node: 1, memory_per_node: 1G, slurm: {slurm}}}
 """
+PACED = Path(__file__).parent / "paced.py"
+IMPORT = ("--import", "paced")
 Make = Callable[..., SlurmHosts]
 
 
@@ -37,18 +40,20 @@ class Sweep:
         epochs: int,
         nodes: int,
         name: str = "digits",
-        widths: str = "[4, 8]",
+        lrs: str = "[0.1, 0.01]",
         slurm: str = "{time: 60}",
         alone: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.hosts, self.name = hosts, name
-        text = SWEEP.format(name=name, epochs=epochs, nodes=nodes, widths=widths, slurm=slurm)
+        for place in (folder, hosts.shared):
+            shutil.copy(PACED, place)
+        text = SWEEP.format(name=name, epochs=epochs, nodes=nodes, lrs=lrs, slurm=slurm)
         (folder / "sweep.yaml").write_text(text)
-        self.alone = records_alone(folder / "sweep.yaml") if alone is None else alone
+        self.alone = records_alone(folder / "sweep.yaml", *IMPORT) if alone is None else alone
         (hosts.shared / f"{name}.yaml").write_text(text)
 
     def submit(self, *words: str) -> Any:
-        return self.hosts.submit(f"{self.name}.yaml", *words)
+        return self.hosts.submit(f"{self.name}.yaml", *IMPORT, *words)
 
     def job(self) -> int:
         """The id of its job, once it is in the queue."""
@@ -91,7 +96,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(2)
-    sweep = Sweep(hosts, tmp_path, epochs=12, nodes=2, widths="[4]")
+    sweep = Sweep(hosts, tmp_path, epochs=30, nodes=2)
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
@@ -111,7 +116,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
 @pytest.mark.timeout(840)
 def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(1)
-    sweep = Sweep(hosts, tmp_path, epochs=90, nodes=1, widths="[4]")
+    sweep = Sweep(hosts, tmp_path, epochs=120, nodes=1)
     process = sweep.submit()
     for go in range(1, 11):
         sweep.wait_for_start(go)
@@ -126,7 +131,9 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(3)
-    sweep = Sweep(hosts, tmp_path, epochs=120, nodes=3, slurm="{time: 2, signal_seconds: 30}")
+    sweep = Sweep(
+        hosts, tmp_path, epochs=200, nodes=3, lrs="[0.1, 0.03, 0.01, 0.003]", slurm="{time: 2, signal_seconds: 30}"
+    )
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
@@ -151,8 +158,8 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
 @pytest.mark.timeout(840)
 def test_two_sweeps_share_nodes_and_one_is_left_followed_again_and_replaced(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(2)
-    one = Sweep(hosts, tmp_path, epochs=100, nodes=2, name="one", widths="[4]")
-    two = Sweep(hosts, tmp_path, epochs=100, nodes=2, name="two", widths="[4]", alone=one.alone)
+    one = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="one")
+    two = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="two", alone=one.alone)
     of_two = two.submit()
     with following(one.submit()) as lines:
         one.wait_for_start(1)
@@ -161,10 +168,10 @@ def test_two_sweeps_share_nodes_and_one_is_left_followed_again_and_replaced(make
         assert [hosts.job(job)["NodeList"] for job in jobs] == ["h[1-2]", "h[1-2]"], lines
     assert hosts.state(jobs[0]) == "RUNNING"  # the command was killed, not the job
 
-    refused = hosts.raysweep("submit", "--slurm", "one.yaml", "--time", "90", code=2)
+    refused = hosts.raysweep("submit", "--slurm", *IMPORT, "one.yaml", "--time", "90", code=2)
     assert f"one has a job already, {jobs[0]}, with another script" in refused
     assert "+#SBATCH --time=90" in refused
-    again = hosts.raysweep("submit", "--slurm", "one.yaml", "--detach")
+    again = hosts.raysweep("submit", "--slurm", *IMPORT, "one.yaml", "--detach")
     assert f"one has a job already, {jobs[0]}" in again
 
     said = one.follow_to_the_end(one.submit("--replace", "--time", "90"))

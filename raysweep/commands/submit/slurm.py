@@ -37,8 +37,7 @@ def submit(arguments: argparse.Namespace) -> int:
     if problems := why_not(context.sweep):
         raise UserError(*problems)
     _check_slot(context.sweep)
-    if "://" not in context.place[0]:
-        Path(context.place[0]).mkdir(parents=True, exist_ok=True)  # by which a node shows that it sees the same folder
+    _make_storage(context.place[0])
     words = ["run", os.path.abspath(context.file), *context.named.without_cluster.overrides]
     words += [*import_flags(arguments.imports), "--storage", context.place[0]]
     script = job_script(
@@ -68,6 +67,23 @@ def submit(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"job": id, "run_folder": run_folder, "exit_code": code}))
     return code or 0
+
+
+def _make_storage(storage: str) -> None:
+    """Make the folder that run folders lie in: a node that does not see it is one that would lose the results.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    if "://" in storage:
+        return
+    try:
+        Path(storage).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{storage}: cannot be made ({error.strerror}); name a folder that this machine and all nodes see "
+            "(--storage)"
+        ) from error
 
 
 def _check_slot(sweep: Sweep) -> None:

@@ -204,12 +204,12 @@ def records_in(run_folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text())["record"] for path in paths}
 
 
-def records_alone(sweep: Path, *more: str) -> dict[str, dict[str, Any]]:
+def records_alone(sweep: Path, *more: str, **variables: str) -> dict[str, dict[str, Any]]:
     """The records of a sweep that is run undisturbed, on this machine alone; its run folder goes beside the file.
 
-    `more` are further words of the command; a module of `--import` lies beside the file, too.
+    `more` are further words of the command, `variables` of its environment; a module of `--import` lies beside the file, too.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | variables
     words = [sys.executable, "-m", "raysweep", sweep, "--storage", sweep.parent / "runs", *more]
     subprocess.run(words, cwd=sweep.parent, env=environment, check=True, capture_output=True, timeout=500)
     (run_folder,) = (sweep.parent / "runs").iterdir()

@@ -49,7 +49,7 @@ class Sweep:
             shutil.copy(PACED, place)
         text = SWEEP.format(name=name, epochs=epochs, nodes=nodes, lrs=lrs, slurm=slurm)
         (folder / "sweep.yaml").write_text(text)
-        self.alone = records_alone(folder / "sweep.yaml", *IMPORT) if alone is None else alone
+        self.alone = records_alone(folder / "sweep.yaml", *IMPORT, STEP_S="0") if alone is None else alone
         (hosts.shared / f"{name}.yaml").write_text(text)
 
     def submit(self, *words: str) -> Any:

@@ -207,7 +207,8 @@ def records_in(run_folder: Path) -> dict[str, dict[str, Any]]:
 def records_alone(sweep: Path, *more: str, **variables: str) -> dict[str, dict[str, Any]]:
     """The records of a sweep that is run undisturbed, on this machine alone; its run folder goes beside the file.
 
-    `more` are further words of the command, `variables` of its environment; a module of `--import` lies beside the file, too.
+    `more` are further words of the command, and `variables` of its environment; a module of `--import` lies beside the
+    file, too.
     """
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | variables
     words = [sys.executable, "-m", "raysweep", sweep, "--storage", sweep.parent / "runs", *more]

@@ -116,7 +116,7 @@ def test_a_sweep_whose_time_is_nearly_up_goes_back_into_the_queue_and_ends_as_if
 @pytest.mark.timeout(840)
 def test_ten_goes_through_the_queue_change_no_number(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(1)
-    sweep = Sweep(hosts, tmp_path, epochs=120, nodes=1)
+    sweep = Sweep(hosts, tmp_path, epochs=60, nodes=1)
     process = sweep.submit()
     for go in range(1, 11):
         sweep.wait_for_start(go)

@@ -40,7 +40,7 @@ DefMemPerCPU={memory_per_cpu}
 GresTypes=gpu
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 SlurmdParameters=config_overrides
-SlurmdTimeout=15
+SlurmdTimeout=10
 KillWait=10
 ReturnToService=2
 NodeName=h[1-{count}] CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN

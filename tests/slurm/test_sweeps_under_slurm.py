@@ -131,9 +131,7 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
     make_slurm: Make, tmp_path: Path
 ) -> None:
     hosts = make_slurm(3)
-    sweep = Sweep(
-        hosts, tmp_path, epochs=200, nodes=3, lrs="[0.1, 0.03, 0.01, 0.003]", slurm="{time: 2, signal_seconds: 30}"
-    )
+    sweep = Sweep(hosts, tmp_path, epochs=150, nodes=3, lrs="[0.1, 0.03, 0.01]", slurm="{time: 2, signal_seconds: 30}")
     process = sweep.submit()
     sweep.wait_for_start(1)
     job = sweep.job()
@@ -158,8 +156,8 @@ def test_a_sweep_outlives_a_lost_node_its_time_limit_and_the_loss_of_its_first_n
 @pytest.mark.timeout(840)
 def test_two_sweeps_share_nodes_and_one_is_left_followed_again_and_replaced(make_slurm: Make, tmp_path: Path) -> None:
     hosts = make_slurm(2)
-    one = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="one")
-    two = Sweep(hosts, tmp_path, epochs=120, nodes=2, name="two", alone=one.alone)
+    one = Sweep(hosts, tmp_path, epochs=80, nodes=2, name="one")
+    two = Sweep(hosts, tmp_path, epochs=80, nodes=2, name="two", alone=one.alone)
     of_two = two.submit()
     with following(one.submit()) as lines:
         one.wait_for_start(1)

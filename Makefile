@@ -45,7 +45,7 @@ test-all: test
 	$(PYTEST) -m long $(ARGS)
 
 slurm-test: venv
-	$(PYTEST) tests/slurm $(ARGS)
+	$(PYTEST) --numprocesses 2 tests/slurm $(ARGS)
 
 faults: venv
 	RAYSWEEP_FAULTS=1 $(BIN)/python -m pytest tests/faults --timeout 3600 $(ARGS)

@@ -3,7 +3,7 @@
 # make test      every behaviour: first what needs no Ray, on both cores, then what does, in turn
 # make test-all  every test, for an hour and more
 # make vendor    the plotting library of the report page, as raysweep/report/assets/vendor/VERSION names it
-# make slurm-test  sweeps under a real Slurm, on hosts that die (a quarter of an hour, as root)
+# make slurm-test  sweeps under a real Slurm, on hosts that die (ten minutes, as root)
 # make faults    the damage of docs/reliability.md, in full      make bench  the figures of docs/performance.md
 # make editor    the language server of tests/sweepfile/test_editor.py, by npm
 # make image     the container image raysweep, by docker; BUILDER=podman or buildah, ARGS='--build-arg EXTRAS=aws,wandb'

@@ -1,6 +1,6 @@
 """How soon a search finds what is good: regret by the epochs spent, beside others that search.
 
-    search.py [PROBLEM ...] [--repetitions N] [--tried]
+    search.py [PROBLEM ...] [--repetitions N] [--jobs N] [--tried]
 
 Problems (`_problems.py`): alexnet, a surrogate of 512 recorded runs, in $RAYSWEEP_SHARED; cancer_mlp and
 diabetes_boosting, two tables of scikit-learn's models; digits, trained for real. Contenders (`_contenders.py`), each on
@@ -8,14 +8,16 @@ diabetes_boosting, two tables of scikit-learn's models; digits, trained for real
 
 * random          draws, each to its end: 100 of them give the score to reach
 * raysweep        `search: {name: tpe}` and `scheduler: {name: asha, min_survivors: 2}`; generations of 8
-* raysweep, ...   the same but for what is named: `name: cmaes`; a generation that competes alone; other sizes
+* raysweep, ...   the same but for what is named: `name: cmaes`; `scheduler: none`, so that the sampler alone is
+                  compared; a generation that competes alone; other sizes
 * optuna          `TPESampler()`, which keeps away from running trials by itself, and a pruner: median or hyperband
 * ray             OptunaSearch and AsyncHyperBandScheduler: by their defaults, and tuned (grace period 8, eta 3)
 
 Figures: the median over the repetitions, each with another seed, of the regret (the best score there is less the best
 so far) after a quarter, half and all of the epochs that are spent, and of the trials and epochs until the median best
-of 100 random trials is reached; for that raysweep is played until it has spent half of the epochs that those take. An
-interval is the 95 % one of the median, from 2,000 bootstraps.
+of 100 random trials is reached; for that raysweep is played until it has spent half of the epochs that those take, and
+without early stopping all of them. An interval is the 95 % one of the median, from 2,000 bootstraps. Repetitions are
+played side by side in processes, which changes nothing of the figures.
 
 `--tried` shows instead by what the rule of competition and the generation were chosen, on other problems: a surrogate
 of half of the recorded runs, a table of another model, and artificial functions. A ratio is that of mean regrets, after
@@ -28,6 +30,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,7 @@ CONTENDERS: dict[str, Callable[[Problem, int], Search]] = {
     "random": lambda problem, seed: AtRandom(problem, seed, RANDOM),
     "raysweep": lambda problem, seed: RaySweep(problem, seed, MANY),
     "raysweep_cmaes": lambda problem, seed: RaySweep(problem, seed, MANY, name="cmaes"),
+    "raysweep_none": lambda problem, seed: RaySweep(problem, seed, RANDOM, competition=Competition(rungs=())),
     "optuna_median": lambda problem, seed: OptunaPruned(problem, seed, "median"),
     "optuna_hyperband": lambda problem, seed: OptunaPruned(problem, seed, "hyperband"),
     "ray": lambda problem, seed: RayOptuna(problem, seed),
@@ -70,6 +75,7 @@ BUDGETS = {"alexnet": 1600, "digits": 480}
 """Epochs; of the tables 640. They are about a third of what 100 random trials take."""
 
 
+@cache
 def problem_named(name: str) -> Problem | None:
     """Return a problem; None if what it is made of is not here."""
     if name in TABLES:
@@ -84,18 +90,28 @@ def recorded_runs() -> Path | None:
     return Path(shared) / RECORDED if shared else None
 
 
-def measure(problem: Problem, repetitions: int, names: Iterable[str]) -> dict[str, list[Course]]:
+def measure(
+    problem: Problem, repetitions: int, names: Iterable[str], pool: ProcessPoolExecutor
+) -> dict[str, list[Course]]:
     """Play each contender, once for each seed; raysweep until half of the epochs of 100 random trials are spent."""
     courses: dict[str, list[Course]] = {}
     budget = budget_of(problem)
     for name in names:
         print(f"{problem.name}: {name}", file=sys.stderr, flush=True)
-        epochs = MANY if name == "random" else budget
-        if name.startswith("raysweep"):
+        epochs = budget
+        if name in ("random", "raysweep_none"):  # each ends by itself after as many trials
+            epochs = MANY
+        elif name.startswith("raysweep"):
             epochs = max(budget, round(epochs_at_random(courses) / 2))
-        contender = (CONTENDERS | VARIANTS)[name]
-        courses[name] = [play(contender(problem, seed), epochs) for seed in range(repetitions)]
+        courses[name] = list(pool.map(partial(play_one, problem.name, name, epochs), range(repetitions)))
     return courses
+
+
+def play_one(problem_name: str, contender: str, epochs: int, seed: int) -> Course:
+    """Play a contender in a process of the pool, which keeps the problems that it has made."""
+    problem = problem_named(problem_name)
+    assert problem
+    return play((CONTENDERS | VARIANTS)[contender](problem, seed), epochs)
 
 
 def epochs_at_random(courses: dict[str, list[Course]]) -> float:
@@ -219,7 +235,8 @@ def show_tried(repetitions: int) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("problems", nargs="*", help="default: all")
-    parser.add_argument("--repetitions", type=int, default=50, help="of digits a fifth, as they train (default: 50)")
+    parser.add_argument("--repetitions", type=int, default=50, help="default: 50")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--tried", action="store_true", help="what the rule of competition was chosen by, instead")
 
 
@@ -237,15 +254,21 @@ def main() -> None:
         if problem is None:
             notes[name] = "no curves: set RAYSWEEP_SHARED to the folder with data/learning-curves"
             continue
-        repetitions = 2 if arguments.quick else max(1, arguments.repetitions // (5 if name == "digits" else 1))
+        repetitions = 2 if arguments.quick else arguments.repetitions
         variants = VARIANTS if name != "digits" and not arguments.quick else ()
-        own = figures_of(problem, measure(problem, repetitions, [*CONTENDERS, *variants]))
+        with ProcessPoolExecutor(arguments.jobs) as pool:
+            courses = measure(problem, repetitions, [*CONTENDERS, *variants], pool)
+        own = figures_of(problem, courses)
         own |= compare(problem, own, slack=1e-4)
         figures |= own
         if name == "alexnet" and not arguments.quick:
             figures |= {f"alexnet_held_out_{figure}": value for figure, value in held_out(str(recorded_runs())).items()}
-        for unit, most in (("trials", 50.0), ("epochs", own[f"{name}_epochs_of_random"] / 2)):
-            reached = f"{name}_raysweep_{unit}_to_best_of_random"
+        for contender, unit, most in (
+            ("raysweep", "epochs", own[f"{name}_epochs_of_random"] / 2),
+            ("raysweep", "trials", RANDOM / 2),
+            ("raysweep_none", "trials", RANDOM / 2),
+        ):
+            reached = f"{name}_{contender}_{unit}_to_best_of_random"
             figures.setdefault(reached, MANY)
             targets[reached] = ("<=", most)
         targets |= {
